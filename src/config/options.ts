@@ -6,6 +6,7 @@ import {
   interfaces,
   oneOf,
   path,
+  port,
   ports,
   someOf,
   username,
@@ -52,13 +53,19 @@ export interface Option<T> extends Row {
 
 function option<T, Fallback extends T | undefined>(
   names: Names,
-  placeholder: string,
   summary: string,
   kind: Kind<T>,
   fallback: Fallback,
 ): Option<T | Fallback> {
-  const defaultText = fallback === undefined ? 'none' : kind.show(fallback);
-  return { ...names, placeholder, summary, kind, fallback, defaultText, isSwitch: kind.isSwitch === true };
+  const { placeholder, isSwitch = false } = kind;
+  return { ...names, placeholder, summary, kind, fallback, defaultText: shown(fallback), isSwitch };
+}
+
+/** A default in the help text. */
+function shown(value: unknown): string {
+  if (value === undefined) return 'none';
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return Array.isArray(value) ? value.join(',') || 'none' : String(value);
 }
 
 const MCP = { only: 'opencode-mcp' } as const;
@@ -68,120 +75,103 @@ const CONNECTED = { only: 'opencode-connected' } as const;
 export const OPTIONS = {
   registryDir: option(
     { flag: 'registry-dir', env: 'RELAY_REGISTRY_DIR', key: 'registryDir' },
-    'PATH',
     'folder in which opencode-connected registers instances',
     path(),
     '/tmp/opencode-relay',
   ),
   discoveryIntervalMs: option(
     { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs', ...MCP },
-    'MS',
     'time between two discovery rounds; most changes are noticed at once',
     wholeNumber('milliseconds', 1000, LONGEST_TIMER_MS),
     30_000,
   ),
   healthCheckTimeoutMs: option(
     { flag: 'health-timeout-ms', env: 'HEALTH_CHECK_TIMEOUT_MS', key: 'healthCheckTimeoutMs' },
-    'MS',
     'timeout of one health check',
     wholeNumber('milliseconds', 100, 60_000),
     3000,
   ),
   healthConcurrency: option(
     { flag: 'health-concurrency', env: 'OPENCODE_MCP_HEALTH_CONCURRENCY', key: 'healthConcurrency' },
-    'N',
     'health checks in flight at once',
     wholeNumber('', 1, 256),
     16,
   ),
   sendTimeoutMs: option(
     { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs', ...MCP },
-    'MS',
     'longest time a send may block, whatever the client allows',
     wholeNumber('milliseconds', 1000, DAY_MS),
     300_000,
   ),
   transport: option(
     { flag: 'transport', env: 'TRANSPORT', key: 'transport', ...MCP },
-    'LIST',
     `discovery sources to use: all, or a comma list of ${SOURCE_NAMES.join(', ')}`,
     someOf(SOURCE_NAMES),
     'all',
   ),
   toolsets: option(
     { flag: 'toolsets', env: 'OPENCODE_MCP_TOOLSETS', key: 'toolsets', ...MCP },
-    'LIST',
     `tools to offer: all, or a comma list of ${TOOLSETS.join(', ')}`,
     someOf(TOOLSETS),
     'all',
   ),
   readOnly: option(
     { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly', ...MCP },
-    '',
     'offer only tools that change nothing',
     yesOrNo(),
     false,
   ),
   approve: option(
     { flag: 'approve', env: 'OPENCODE_MCP_APPROVE', key: 'approve', ...MCP },
-    'WHO',
     'who may answer permissions and questions: ask (you if the client can ask you, otherwise the model), human, model, never',
-    oneOf(APPROVERS),
+    oneOf('WHO', APPROVERS),
     'ask',
   ),
   logLevel: option(
     { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel', ...MCP },
-    'LEVEL',
     `log level on stderr: ${LOG_LEVELS.join(', ')}`,
-    oneOf(LOG_LEVELS),
+    oneOf('LEVEL', LOG_LEVELS),
     'info',
   ),
   username: option(
     { env: 'OPENCODE_SERVER_USERNAME', key: 'username' },
-    'NAME',
     'user name for the password',
     username(),
     'opencode',
   ),
   relaySshCommand: option(
     { env: 'RELAY_SSH_CMD', key: 'relaySshCommand', ...CONNECTED },
-    'COMMAND',
     'ssh command for the relay, such as ssh user@relay; none: no relay',
-    command('a command on one line'),
+    command('COMMAND', 'a command on one line'),
     undefined,
   ),
   relayRegistryDir: option(
     { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir', ...CONNECTED },
-    'PATH',
     'registry directory on the relay, if its path differs from the one here',
     absolutePath(),
     undefined,
   ),
   instanceName: option(
     { env: 'INSTANCE_NAME', ...CONNECTED },
-    'NAME',
     'name of the instance; default <hostname>-<directory>, for an OpenCode 2 service <hostname>:service',
     anyText(),
     undefined,
   ),
   opencodeBin: option(
     { env: 'OPENCODE_BIN', key: 'opencodeBin', ...CONNECTED },
-    'PROGRAM',
     'opencode to start: a path, or a name on PATH',
-    command('a path or the name of a program'),
+    command('PROGRAM', 'a path or the name of a program'),
     'opencode',
   ),
   lanPort: option(
     { flag: 'lan-port', env: 'OPENCODE_LAN_PORT', key: 'lanPort', ...CONNECTED },
-    'PORT',
     'port of --lan, for a firewall rule; default: a free one',
-    wholeNumber('', 1, 65_535),
+    port(),
     undefined,
   ),
   tailscaleSocket: {
     ...option(
       { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket', ...MCP },
-      'PATH',
       "socket of tailscaled's LocalAPI",
       path(),
       '',
@@ -190,35 +180,30 @@ export const OPTIONS = {
   },
   nodePort: option(
     { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort', ...MCP },
-    'PORT',
     'port of the node service, on this machine and on other machines of the tailnet',
-    wholeNumber('', 1, 65_535),
+    port(),
     4095,
   ),
   tailnetPorts: option(
     { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts', ...MCP },
-    'LIST',
     'ports to try for an opencode on tailnet machines without a node service: none, or a comma list',
     ports(),
     [4096],
   ),
   tailnetTags: option(
     { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags', ...MCP },
-    'LIST',
     'tags whose machines are discovered and admitted like your own: tag:server,tag:ci',
     words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
     [],
   ),
   tailnetUsers: option(
     { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers', ...MCP },
-    'LIST',
     'logins of other people whose machines are discovered and admitted like your own: ada@example.com',
     words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
     [],
   ),
   mdnsInterfaces: option(
     { flag: 'mdns-interfaces', env: 'OPENCODE_MDNS_INTERFACES', key: 'mdnsInterfaces' },
-    'LIST',
     'network interfaces to use for mDNS: all, none, or a comma list of names',
     interfaces(),
     'all',

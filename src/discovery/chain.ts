@@ -20,18 +20,6 @@ export interface SourceView {
   readonly scannedAtMs?: number;
 }
 
-export interface Chain {
-  /** Begins to scan and to listen for hints. */
-  start(): void;
-  views(): readonly SourceView[];
-  /** Resolves when every source has ended its first scan. Never rejects. */
-  scanned(): Promise<void>;
-  /** Resolves when every source has ended a thorough scan that began after this call. Never rejects. */
-  rescan(): Promise<void>;
-  /** Ends every scan, timer and watcher, and closes the sources. Idempotent. */
-  close(): Promise<void>;
-}
-
 export interface ChainDeps {
   readonly clock: Clock;
   readonly logger: Logger;
@@ -62,22 +50,37 @@ const RESTART_MAX_MS = 60_000;
 const CLOSE_LIMIT_MS = 500;
 
 /** Runs every source independently: polls it, follows its hints, and keeps its last result for a while. */
-export function createChain(sources: readonly DiscoverySource[], deps: ChainDeps): Chain {
-  const runners = sources.map((source) => new SourceRunner(source, deps));
-  let closing: Promise<void> | undefined;
-  return {
-    start: () => {
-      for (const runner of runners) runner.start();
-    },
-    views: () => runners.map((runner) => runner.view),
-    scanned: async () => {
-      await Promise.all(runners.map((runner) => runner.scanned));
-    },
-    rescan: async () => {
-      await Promise.all(runners.map((runner) => runner.rescan()));
-    },
-    close: () => (closing ??= Promise.all(runners.map((runner) => runner.close())).then(() => {})),
-  };
+export class Chain {
+  readonly #runners: readonly SourceRunner[];
+  #closing: Promise<unknown> | undefined;
+
+  constructor(sources: readonly DiscoverySource[], deps: ChainDeps) {
+    this.#runners = sources.map((source) => new SourceRunner(source, deps));
+  }
+
+  /** Begins to scan and to listen for hints. */
+  start(): void {
+    for (const runner of this.#runners) runner.start();
+  }
+
+  views(): readonly SourceView[] {
+    return this.#runners.map(({ view }) => view);
+  }
+
+  /** Resolves when every source has ended its first scan. Never rejects. */
+  async scanned(): Promise<void> {
+    await Promise.all(this.#runners.map((runner) => runner.scanned));
+  }
+
+  /** Resolves when every source has ended a thorough scan that began after this call. Never rejects. */
+  async rescan(): Promise<void> {
+    await Promise.all(this.#runners.map((runner) => runner.rescan()));
+  }
+
+  /** Ends every scan, timer and watcher, and closes the sources. Idempotent. */
+  async close(): Promise<void> {
+    await (this.#closing ??= Promise.all(this.#runners.map((runner) => runner.close())));
+  }
 }
 
 class SourceRunner {

@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Settings } from '../config/settings.ts';
-import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
+import { Chain, type SourceView } from '../discovery/chain.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
 import type { Credential } from '../http/exchange.ts';
 import { isSameByAbort } from '../identity/proof.ts';
@@ -86,7 +86,7 @@ export class LiveFleet implements Fleet {
     this.#deps = deps;
     // Each retry of an endpoint listens.
     setMaxListeners(0, signal);
-    this.#chain = createChain(sources, {
+    this.#chain = new Chain(sources, {
       clock,
       logger,
       discoveryIntervalMs: intervalMs,

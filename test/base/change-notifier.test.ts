@@ -4,8 +4,8 @@ import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 const HINT = { done: false, value: undefined };
 const END = { done: true, value: undefined };
 
-describe('Pulse', () => {
-  it('keeps one notification for a reader that is late, however many came', async () => {
+describe('ChangeNotifier', () => {
+  it('merges notifications that nobody reads into one', async () => {
     const notifier = new ChangeNotifier();
     for (let count = 0; count < 1000; count += 1) notifier.notify();
     expect(await notifier.next()).toEqual(HINT);
@@ -21,7 +21,7 @@ describe('Pulse', () => {
     expect(await waiting).toEqual(HINT);
   });
 
-  it('gives nothing after its end, not even what came before', async () => {
+  it('yields nothing after its end, not even an earlier notification', async () => {
     const notifier = new ChangeNotifier();
     notifier.notify();
     notifier.end();
@@ -29,7 +29,7 @@ describe('Pulse', () => {
     expect(await notifier.next()).toEqual(END);
   });
 
-  it('says once that it ended, whoever ends it', async () => {
+  it('aborts `ended` once, whoever ends it', async () => {
     const notifier = new ChangeNotifier();
     let ends = 0;
     notifier.ended.addEventListener('abort', () => (ends += 1));
@@ -42,7 +42,7 @@ describe('Pulse', () => {
     expect(ends).toBe(1);
   });
 
-  it('ends every reader that waits', async () => {
+  it('ends every waiting reader', async () => {
     const notifier = new ChangeNotifier();
     const readers = [notifier.next(), notifier.next()];
     await notifier.return();

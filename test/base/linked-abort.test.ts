@@ -17,14 +17,14 @@ test('it aborts at once with a signal that has aborted already', () => {
   expect(new LinkedAbort(new AbortController().signal, AbortSignal.abort('before')).signal.reason).toBe('before');
 });
 
-test('it aborts by itself, and the signals do not', () => {
+test('its own abort does not abort the signals', () => {
   const controller = new AbortController();
   const linked = new LinkedAbort(controller.signal);
   linked.abort('done');
   expect([linked.signal.reason, controller.signal.aborted]).toEqual(['done', false]);
 });
 
-test('ended, it has aborted and leaves nothing behind at the signals', () => {
+test('ending aborts it and leaves no listener at the signals', () => {
   const controller = new AbortController();
   const linked = new LinkedAbort(controller.signal);
   expect(getEventListeners(controller.signal, 'abort')).toHaveLength(1);

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { lineLogger } from '../../src/base/log.ts';
 import { EVIL, SAYS, unsafeIn } from '../rig/hostile-words.ts';
 
-test('a log line stays one line that steers no terminal, whatever a message or a field holds', () => {
+test('a log line is one line without terminal control, whatever the message and the fields contain', () => {
   const lines: string[] = [];
   lineLogger('info', (line) => void lines.push(line)).log('warn', `from ${EVIL}`, {
     name: EVIL,

@@ -74,7 +74,7 @@ describe('singleLine', () => {
     expect(singleLine(`${'\u200b'.repeat(1000)}name`, 10)).toBe('name');
   });
 
-  it('stays linear on introducers that are never ended', () => {
+  it('stays linear on unterminated introducers', () => {
     // A quadratic match over this would outlast the test's own deadline.
     expect(singleLine('\u009d'.repeat(1_000_000), 10)).toBe('');
     expect(singleLine('\u001b]'.repeat(1_000_000), 10)).toBe('');
@@ -103,13 +103,13 @@ describe('multiLine', () => {
   });
 });
 
-describe('remote words in a sentence of ours', () => {
+describe('remote text in a sentence of ours', () => {
   it.each([
     ['plain', 'no credit', '"no credit"'],
     ['marks of its own', 'a "b" c', '"a \'b\' c"'],
     ['lines and sequences', 'a\n\u001b[31mb\u202e', '"a b"'],
     ['too long', 'x'.repeat(20), '"xxxxxxxxx…"'],
-  ])('are quoted: %s', (_, words, expected) => {
+  ])('is quoted: %s', (_, words, expected) => {
     expect(quoted(words, 10)).toBe(expected);
   });
 
@@ -121,7 +121,7 @@ describe('remote words in a sentence of ours', () => {
     // A letter that draws nothing.
     ['a\u3164\u202eb', 'ab'],
     ['', '""'],
-  ])('a name stands bare where it can: %j', (name, expected) => {
+  ])('a name that needs no quotes has none: %j', (name, expected) => {
     expect(quoteName(name)).toBe(expected);
   });
 
@@ -131,13 +131,13 @@ describe('remote words in a sentence of ours', () => {
     ['cut in a quotation', 'it says "no credit left"', 'it says "no cr…"'],
     ['cut in one of a request, with a mark in it', 'for a: «b "c d e f g»', 'for a: «b "c d…»'],
     ['cut in a quoted name with a mark in it', '"a \\"b c d e f g h" is', '"a \\"b c d e f…"'],
-  ])('a cut closes what it leaves open: %s', (_, text, expected) => {
+  ])('a cut closes an open quotation: %s', (_, text, expected) => {
     expect(sentence(text, 16)).toBe(expected);
   });
 });
 
 describe('safeToShow', () => {
-  it('cleans every string of a structure, keys too, and leaves the rest', () => {
+  it('cleans every string of a structure, including keys, and nothing else', () => {
     const value = { 'a\u202e': ['b\u001b[2J\n', 1, null, true, { c: '\u009b31md\t' }], e: undefined };
     expect(safeToShow(value)).toEqual({ a: ['b\n', 1, null, true, { c: 'd\t' }], e: undefined });
   });
@@ -157,7 +157,7 @@ describe('text in pieces', () => {
     expect(pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end()).toBe(expected);
   });
 
-  it('an introducer that is never ended holds nothing up', () => {
+  it('an unterminated introducer does not hold text back', () => {
     const cleaner = new StreamCleaner();
     expect(cleaner.add('a\u001b]')).toBe('a');
     expect(cleaner.add('x'.repeat(300))).toBe('x'.repeat(300));
@@ -196,7 +196,7 @@ describe('any text', () => {
     maxLength: 60,
   });
 
-  it('comes out of pieces as it does in one, without any forbidden character', () => {
+  it('is cleaned in pieces as in one, without any forbidden character', () => {
     fc.assert(
       fc.property(fc.array(text, { maxLength: 8 }), (raw) => {
         // Two that a sequence parts (\r and \n, halves of a pair) become one in the whole, and not always in pieces.
@@ -210,7 +210,7 @@ describe('any text', () => {
     );
   });
 
-  it('comes out without any forbidden character, within the bound, and unchanged by a second pass', () => {
+  it('is cleaned of forbidden characters, within the limit, and a second pass changes nothing', () => {
     fc.assert(
       fc.property(text, fc.integer({ min: 0, max: 40 }), (raw, max) => {
         for (const safe of [singleLine, multiLine]) {

@@ -25,7 +25,7 @@ import { HANDSHAKE } from '../mcp/raw-server.ts';
 import { SELF } from '../node/stage.ts';
 import { tailscaled } from '../node/tailscaled.ts';
 
-/** What ends by itself once it has said what it was asked. */
+/** Commands that print something and exit. */
 const SHORT = [
   ['opencode-mcp', '--help'],
   ['opencode-mcp', '--version'],
@@ -36,7 +36,7 @@ const SHORT = [
   ['opencode-connected', 'cleanup'],
 ] as const;
 
-/** A user id that no password database has. */
+/** A user id without an entry in the password database. */
 const NO_USER = 54_321;
 
 type Stdio = 'pipe' | 'ignore' | number;
@@ -102,12 +102,12 @@ function start(
   return { child, stdout: () => stdout, stderr: () => stderr, ended };
 }
 
-/** What a person may get to see of something that went wrong: one line of the program, and no stack. */
+/** An error as a person may see it: one line, without a stack. */
 function oneLine(program: string): RegExp {
   return new RegExp(`^${program}: (?!internal error)[^\\n]+\\n$`);
 }
 
-describe('standard output that takes nothing', () => {
+describe('standard output that cannot be written', () => {
   test.skipIf(!existsSync('/dev/full')).each(SHORT)('%s %s: a full disk is one line and code 1', async (...command) => {
     const { env } = await place();
     await using full = await open('/dev/full', 'w');
@@ -121,7 +121,7 @@ describe('standard output that takes nothing', () => {
     const { env } = await place();
     const { child, ended, stderr } = start(command, env);
     child.stdout?.destroy();
-    // What a shell shows of a program that SIGPIPE ended.
+    // The exit code that shells report for SIGPIPE.
     expect(await within(ended, 'its end')).toBe(141);
     expect(stderr()).toBe('');
   });
@@ -175,7 +175,7 @@ test
     ['opencode-connected', 'status'],
   ] as const)('%s %s without a home directory says what to set', async (...command) => {
   const { HOME: _, ...env } = (await place()).env;
-  // As in a container that is run as some user id.
+  // As in a container run under an arbitrary user id.
   const shell = `set -- setpriv --reuid ${NO_USER} --regid ${NO_USER} --clear-groups "$@"`;
   const { ended, stderr } = start(command, env, { shell });
   expect(await within(ended, 'its end')).toBe(1);
@@ -184,7 +184,7 @@ test
 });
 
 describe('RELAY_SSH_CMD', () => {
-  // Each that there is: test/connected/relay/ssh-command.test.ts.
+  // All cases: test/connected/relay/ssh-command.test.ts.
   const MALFORMED = ['ssh "x', "'' ssh", 'ssh\nx'];
   const SUBCOMMANDS = ['--headless', 'status', 'sessions', 'cleanup'];
 
@@ -200,7 +200,7 @@ describe('RELAY_SSH_CMD', () => {
     );
   });
 
-  // Of the last two `spawn` throws, where it gives an event for the others.
+  // `spawn` throws for the last two, and emits an event for the others.
   test.each(['/nowhere/ssh x', '-v ssh x', '/', 'false', '/etc/passwd/ssh x', `/${'x'.repeat(300)} x`])(
     '%j, which cannot be run, is told of the relay alone',
     async (written) => {
@@ -212,18 +212,18 @@ describe('RELAY_SSH_CMD', () => {
         expect(stderr()).toBe('');
       }
       const started = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: written });
-      // opencode's own: it is /bin/true here.
+      // The exit code of opencode, which is /bin/true here.
       expect(await within(started.ended, 'its end')).toBe(0);
       expect(started.stderr()).toMatch(/no connection to the relay: [^\n]+; trying again in the background\n$/);
     },
   );
 });
 
-/** Ways in which nobody takes what stands on stderr. `closed`: 2>&-. */
+/** Ways in which stderr cannot be written. `closed`: 2>&-. */
 const STDERRS = ['reader gone', 'disk full', 'closed', 'read by nobody'] as const;
 
 describe.each(STDERRS)('stderr: %s', (kind) => {
-  /** With all of its log, which goes there. */
+  /** With a full log, which goes to stderr. */
   async function startWith(
     command: readonly [string, ...string[]],
     env: Readonly<Record<string, string>>,
@@ -247,7 +247,7 @@ describe.each(STDERRS)('stderr: %s', (kind) => {
         messages.map((one) => (typeof one === 'string' ? one : `${JSON.stringify(one)}\n`)).join(''),
       );
     send(...HANDSHAKE);
-    // Each is a line of the log, far more than a pipe holds.
+    // Each causes a log line; together far more than a pipe holds.
     for (let round = 0; round < 4; round += 1) send(`no message ${'x'.repeat(40)}\n`.repeat(2_000));
     const call = { method: 'tools/call', params: { name: 'instances', arguments: {} } };
     send({ jsonrpc: '2.0', id: 1, ...call });
@@ -267,7 +267,7 @@ describe.each(STDERRS)('stderr: %s', (kind) => {
       TAILSCALE_SOCKET: socketPath,
       OPENCODE_NODE_PORT: String(port),
     });
-    // It has said by then that it listens, and who was admitted.
+    // By then it has logged that it listens, and the caller.
     const list = (): Promise<number | undefined> =>
       fetch(`http://${SELF}:${port}${LIST_PATH}`).then(
         ({ status }) => status,
@@ -329,7 +329,7 @@ test('stderr that nobody reads holds a bounded text, and says how much was dropp
   expect(taken.slice(-2)).toEqual([`${dropped} log lines were dropped, because nobody read them\n`, 'after\n']);
 });
 
-describe('a disk that takes no log', () => {
+describe('a full disk for logs', () => {
   test.skipIf(!existsSync('/dev/full'))(
     'neither the record of calls nor the log of a wrapper ends anything',
     async () => {
@@ -355,10 +355,10 @@ describe('a disk that takes no log', () => {
   );
 });
 
-describe('a secret of one instance that is missing', () => {
+describe('a missing secret of one instance', () => {
   const NONE = { env: 'NONE' };
   const failing = { command: ['/bin/false'] };
-  /** The file of a static instance, beside which there is another. Each reason that there is: test/credentials/secret.test.ts. */
+  /** The password file of one of two static instances. All cases: test/credentials/secret.test.ts. */
   const PLACES: readonly (readonly [string, object, RegExp])[] = [
     ['a header of an unset variable', { headers: { 'X-Token': NONE } }, /header X-Token: .*variable NONE is not set/],
     ['a header of a failing command', { headers: { 'X-Token': failing } }, /header X-Token: .*\/bin\/false ended/],
@@ -391,7 +391,7 @@ describe('a secret of one instance that is missing', () => {
   test.each([
     ['the default password', { password: NONE }],
     ['the password of a rule', { credentials: [{ name: 'needs-it', password: NONE }] }],
-  ])('%s is missed by those that need it alone', async (_, fields) => {
+  ])('%s locks only the instances that need it', async (_, fields) => {
     const { env, temp, registry } = await place();
     await using locked = await startFakeOpencode({ password: 'pa55word' });
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
@@ -406,7 +406,7 @@ describe('a secret of one instance that is missing', () => {
     expect(stdout()).toContain('the environment variable NONE is not set');
   });
 
-  test('a header that is read from a file goes with every request', async () => {
+  test('a header read from a file is sent with every request', async () => {
     const { env, temp } = await place();
     const seen = new Set<unknown>();
     await using listener = await listenHttp(({ headers }, response) => {

@@ -16,7 +16,7 @@ describe.each([
   ['append', async (file: RotatingFile, text: string) => await file.append(text)],
   ['appendSync', async (file: RotatingFile, text: string) => await Promise.resolve(file.appendSync(text))],
 ] as const)('%s', (_, append) => {
-  test('makes folder and file for their owner alone', async () => {
+  test('creates folder and file for the owner only', async () => {
     const file = new RotatingFile(join(folder(), 'a/b/file'));
     await append(file, 'one\n');
     await append(file, 'two\n');
@@ -32,7 +32,7 @@ describe.each([
     expect(existsSync(`${file.path}.2`)).toBe(false);
   });
 
-  test('what it rotates away is for its owner alone too', async () => {
+  test('the rotated file is for the owner only', async () => {
     const file = new RotatingFile(join(folder(), 'file'), 1);
     writeFileSync(file.path, 'readable by all');
     chmodSync(file.path, 0o644);
@@ -40,7 +40,7 @@ describe.each([
     expect(statSync(`${file.path}.1`).mode & 0o777).toBe(0o600);
   });
 
-  test('that cannot be written says so', async () => {
+  test('rejects if the file cannot be written', async () => {
     const path = join(folder(), 'file');
     writeFileSync(path, '');
     await expect(append(new RotatingFile(join(path, 'below')), 'x')).rejects.toThrow(/ENOTDIR|EEXIST/);

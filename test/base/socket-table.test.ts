@@ -18,7 +18,7 @@ test.each([
   expect(kernelAddress(address)).toBe(written);
 });
 
-test('what lsof -Fpcutn prints on macOS', () => {
+test('the output of lsof -Fpcutn on macOS', () => {
   const text =
     'p1234\ncopencode\nu501\nf21\ntIPv4\nn127.0.0.1:4096\nf22\ntIPv6\nn*:4097\np1300\ncsshd\nu0\nf5\ntIPv6\nn[::1]:631\nf6\ntIPv4\nn*:22\n';
   expect(
@@ -32,7 +32,7 @@ test('what lsof -Fpcutn prints on macOS', () => {
 });
 
 test.skipIf(process.platform !== 'linux')('every listening socket is found, however many there are', async () => {
-  // 150 characters a row: several of the pages that the kernel gives at a time.
+  // 150 characters a row: several pages, which the kernel returns one at a time.
   const ports = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {
       const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');

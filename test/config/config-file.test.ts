@@ -10,7 +10,7 @@ import { CONFIG_PATH, HOME, load, loadFrom, problemsOf, type Case } from './load
 const DEBUG = JSON.stringify({ logLevel: 'debug' });
 const WARN = JSON.stringify({ logLevel: 'warn' });
 
-describe('where the config file is', () => {
+describe('the path of the config file', () => {
   const cases: readonly (Case & { name: string; expected: string })[] = [
     { name: 'in ~/.config', config: { logLevel: 'debug' }, expected: 'debug' },
     {
@@ -52,13 +52,13 @@ describe('where the config file is', () => {
     expect(load(given).settings.logLevel).toBe(expected);
   });
 
-  it('given by a flag, it must exist', () => {
+  it('a file given by a flag must exist', () => {
     expect(problemsOf({ argv: ['--config', 'c.json'], config: {} })).toEqual([
       '--config: cannot read /work-dir/c.json: no such file',
     ]);
   });
 
-  it('a default one that cannot be read is an error', () => {
+  it('an unreadable default file is an error', () => {
     const readFile = () => {
       throw Object.assign(new Error('EACCES: no'), { code: 'EACCES' });
     };
@@ -67,7 +67,7 @@ describe('where the config file is', () => {
     );
   });
 
-  it('a file where its folder should be is no config file', () => {
+  it('a file in place of its folder counts as missing', () => {
     const readFile = () => {
       throw Object.assign(new Error('ENOTDIR: no'), { code: 'ENOTDIR' });
     };
@@ -88,7 +88,7 @@ describe('the JSON', () => {
     { name: 'a string over two lines', text: '{\n"password": "hun\nter2"}', line: ' (line 2)' },
     { name: 'an end too early', text: '{"password": "hunter2"', line: ' (line 1)' },
     { name: 'nothing at all', text: '', line: '' },
-  ])('$name is told with its line and without the text', ({ text, line }) => {
+  ])('$name is reported with its line and without the text', ({ text, line }) => {
     const problems = problemsOf({ config: text });
     expect(problems).toEqual([
       `${CONFIG_PATH}: is not valid JSON${line}; comments and trailing commas are not allowed`,
@@ -240,7 +240,7 @@ describe('secrets', () => {
     ['a variable that is not set', 'NOWHERE'],
     ['a variable that is empty', 'EMPTY'],
     ['a name every object knows', 'constructor'],
-  ])('%s is missed by the instances that need it, and stops nothing', (_, variable) => {
+  ])('%s locks the instances that need it, and is no error', (_, variable) => {
     const password = { env: variable };
     const { settings } = load({ env: { EMPTY: '' }, config: { password, credentials: [{ name: 'a', password }] } });
     const unset = { password: { kind: 'unset', variable } };
@@ -248,7 +248,7 @@ describe('secrets', () => {
     expect(settings.credentialRules).toEqual([{ name: 'a', credential: unset }]);
   });
 
-  it('a rule without a password says so', () => {
+  it('a rule without a password is an error', () => {
     expect(problemsOf({ config: { credentials: [{ name: 'a' }] } })).toEqual([
       `${CONFIG_PATH}: credentials[0].password: ${forms}, got nothing`,
     ]);
@@ -256,7 +256,7 @@ describe('secrets', () => {
 });
 
 describe('credential rules', () => {
-  it('keep their order and their parts', () => {
+  it('keep their order and fields', () => {
     const config = {
       credentials: [
         { name: 'api-*', username: 'ada', password: 'p1' },
@@ -323,7 +323,7 @@ describe('credential rules', () => {
 });
 
 describe('approvals', () => {
-  it('are kept in their order', () => {
+  it('keep their order', () => {
     const approvals = [
       { permission: 'bash', pattern: 'git status*', approve: 'model' },
       { instance: 'server-*', approve: 'human' },
@@ -349,14 +349,14 @@ describe('approvals', () => {
 });
 
 describe('the real reader', () => {
-  it('gives text and mode', async () => {
+  it('returns text and mode', async () => {
     await using folder = tempDir();
     const path = join(folder.path, 'c.json');
     writeFileSync(path, 'žluť', { mode: 0o640 });
     expect(readTextFile(path)).toEqual({ text: 'žluť', mode: 0o640 });
   });
 
-  it('tells what stands in the way', async () => {
+  it('reports why a file cannot be read', async () => {
     await using folder = tempDir();
     mkdirSync(join(folder.path, 'folder'));
     writeFileSync(join(folder.path, 'large'), Buffer.alloc(1024 * 1024 + 1));
@@ -377,7 +377,7 @@ describe('the real reader', () => {
     ]);
   });
 
-  it('reads what a shell puts there', () => {
+  it('reads /dev files, which a shell substitutes', () => {
     expect(readTextFile('/dev/null').text).toBe('');
   });
 });

@@ -3,7 +3,7 @@ import { readFlags } from '../../src/config/flags.ts';
 import { load, problemsOf } from './load-case.ts';
 
 describe('flags', () => {
-  it('of a list that is given again all count, of another flag the last', () => {
+  it('a repeated list flag adds up; for other flags the last one counts', () => {
     const command = { flags: { client: 'list', relay: 'string' }, positionals: false } as const;
     const argv = ['--client', 'codex', '--relay', 'a', '--client=zed,cursor', '--relay', 'b'];
     const { flags } = readFlags(argv, 'opencode-mcp', command, []);
@@ -81,7 +81,7 @@ describe('flags', () => {
 describe("a subcommand's own arguments", () => {
   const command = { flags: { json: 'boolean', since: 'string' }, positionals: true } as const;
 
-  it('come back beside the settings', () => {
+  it('are returned with the settings', () => {
     const loaded = load({ argv: ['api', '--json', '--read-only', '--since', '5m', 'web'], command });
     expect(loaded.flags).toEqual(
       new Map([
@@ -93,7 +93,7 @@ describe("a subcommand's own arguments", () => {
     expect(loaded.settings.readOnly).toBe(true);
   });
 
-  it('are hinted at too', () => {
+  it('are suggested for a misspelled flag', () => {
     expect(problemsOf({ argv: ['--jsson'], command: { ...command, positionals: false } })).toEqual([
       '--jsson: unknown flag, see --help; did you mean --json?',
     ]);

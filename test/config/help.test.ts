@@ -4,13 +4,13 @@ import { settingsHelp } from '../../src/config/help.ts';
 describe('settingsHelp', () => {
   const help = settingsHelp('opencode-mcp');
 
-  it('names flag, variable and key of a setting, what it does, and its default', () => {
+  it('shows flag, variable, key, description and default of a setting', () => {
     expect(help).toContain(
       '  --interval-ms MS | DISCOVERY_INTERVAL_MS | discoveryIntervalMs\n      time between two discovery rounds; most changes are noticed at once (default: 30000)\n',
     );
   });
 
-  it('shows both ways of a switch', () => {
+  it('shows both forms of a switch', () => {
     expect(help).toContain('  --read-only, --no-read-only | OPENCODE_MCP_READ_ONLY | readOnly\n');
   });
 
@@ -19,7 +19,7 @@ describe('settingsHelp', () => {
     expect(help).not.toContain('--password');
   });
 
-  it('has for each program what it uses', () => {
+  it('lists for each program its own settings', () => {
     const connected = settingsHelp('opencode-connected');
     for (const name of ['RELAY_SSH_CMD', 'RELAY_REMOTE_REGISTRY_DIR', 'INSTANCE_NAME', 'OPENCODE_BIN']) {
       expect([connected.includes(name), help.includes(name)]).toEqual([true, false]);
@@ -30,7 +30,7 @@ describe('settingsHelp', () => {
     expect(connected).toContain('RELAY_REGISTRY_DIR');
   });
 
-  it('has every setting of the server', () => {
+  it('lists every setting of the server', () => {
     const rows = help.split('\n').filter((line) => /^ {2}\S/.test(line));
     expect(rows.map((row) => row.trim().split(' | ').at(-1))).toEqual([
       '--config PATH',

@@ -50,7 +50,7 @@ describe("an instance's URL", () => {
     expect(urlProblems(url)).toEqual([`${CONFIG_PATH}: instances[0].url: ${expected}; got "${shown}"`]);
   });
 
-  it.each([1, 22, 6000, 6667, 10080])('port %i, where fetch does not connect, is refused with the reason', (port) => {
+  it.each([1, 22, 6000, 6667, 10080])('port %i, which fetch blocks, is refused with the reason', (port) => {
     expect(urlProblems(`http://127.0.0.1:${port}`)[0]).toContain(`port ${port} is on the web's list of blocked ports`);
   });
 
@@ -66,7 +66,7 @@ describe("an instance's URL", () => {
       instance: { url: 'http://127.0.0.1.example', password: 'hunter2' },
       what: 'a password',
     },
-  ])('$name to another machine is warned of', ({ instance, what }) => {
+  ])('warns of $name to another machine', ({ instance, what }) => {
     expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual([
       `${CONFIG_PATH}: instances[0].url: sends ${what} over plain http to another machine; use https unless the network between is encrypted`,
     ]);
@@ -98,7 +98,7 @@ describe("an instance's name", () => {
     expect(names(name)).toEqual([`${CONFIG_PATH}: instances[0].name: ${bounds}, got ${shown}`]);
   });
 
-  it('is there once only', () => {
+  it('must be unique', () => {
     expect(names('a', 'b', 'a')).toEqual([
       `${CONFIG_PATH}: instances[2].name: expected a unique name, got "a" a second time`,
     ]);
@@ -108,7 +108,7 @@ describe("an instance's name", () => {
     expect(names('ž'.repeat(64), 'living room')).toEqual([]);
   });
 
-  it('must be there', () => {
+  it('is required', () => {
     expect(problemsOf({ config: { instances: [{ url: 'http://a' }] } })).toEqual([
       `${CONFIG_PATH}: instances[0].name: expected a string, got nothing`,
     ]);
@@ -116,7 +116,7 @@ describe("an instance's name", () => {
 });
 
 describe("an instance's headers", () => {
-  it('come from the file itself and the environment; where else they come from is read when they are sent', () => {
+  it('are read now from the config file and the environment, and before each request from files and commands', () => {
     const headers = {
       'CF-Access-Client-Id': 'id.access',
       'CF-Access-Client-Secret': { env: 'CF' },
@@ -157,7 +157,7 @@ describe("an instance's headers", () => {
     ]);
   });
 
-  it('authorization is one way, a password another', () => {
+  it('Authorization and a password exclude each other', () => {
     expect(headerProblems({ Authorization: 'Bearer hunter2' })).toEqual([]);
     expect(headerProblems({ Authorization: 'Bearer hunter2' }, { password: 'hunter2' })).toEqual([
       `${CONFIG_PATH}: instances[0].headers.Authorization: expected either this header or a password: both make the Authorization header`,

@@ -7,14 +7,14 @@ export const CONFIG_PATH = '/home/ada/.config/opencode-mcp/config.json';
 
 export interface Case extends Partial<Omit<LoadInput, 'readFile' | 'argv'>> {
   readonly argv?: readonly string[];
-  /** Of the default config file; none where unset. A string is its text. */
+  /** Content of the default config file; a string is its text. Default: no file. */
   readonly config?: unknown;
   readonly mode?: number;
   /** Other files, by absolute path. */
   readonly files?: Readonly<Record<string, string>>;
 }
 
-/** Loads from a made-up file system with `config` at the default place. */
+/** Loads from an in-memory file system with `config` at the default path. */
 export function load(given: Case = {}): LoadedSettings {
   const { config, mode = 0o600, files = {}, ...input } = given;
   const text = typeof config === 'string' || config === undefined ? config : JSON.stringify(config);
@@ -40,7 +40,7 @@ export function loadFrom(input: LoadInput): LoadedSettings {
   return settingsOf(written, written.configText && checkConfig(written.configText, { ...input, ...written }));
 }
 
-/** The lines of the error, or an empty list. Anything but a `SettingsError` is thrown on. */
+/** The lines of the `SettingsError`, or an empty list. */
 export function problemsOf(given: Case): string[] {
   try {
     load(given);

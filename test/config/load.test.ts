@@ -5,7 +5,7 @@ import type { Settings } from '../../src/config/settings.ts';
 import { CONFIG_PATH, load, problemsOf } from './load-case.ts';
 
 describe('defaults', () => {
-  it('hold where nothing is set', () => {
+  it('apply if nothing is set', () => {
     expect(load()).toEqual({
       settings: {
         registryDir: { path: '/tmp/opencode-relay', explicit: false },
@@ -37,7 +37,7 @@ describe('defaults', () => {
     });
   });
 
-  it('hold where variables are set to nothing', () => {
+  it('apply if variables are empty', () => {
     const env = Object.fromEntries(ROWS.flatMap((row) => (row.env === undefined ? [] : [[row.env, '']])));
     expect(load({ env })).toEqual(load());
   });
@@ -183,7 +183,7 @@ describe('paths', () => {
     expect(load(given).settings.registryDir).toEqual({ path: expected, explicit: true });
   });
 
-  it('a default that is set by hand counts as explicit', () => {
+  it('a default path that is set counts as explicit', () => {
     expect(load({ env: { RELAY_REGISTRY_DIR: '/tmp/opencode-relay' } }).settings.registryDir.explicit).toBe(true);
   });
 });
@@ -229,7 +229,7 @@ describe('the default credential', () => {
   });
 });
 
-describe('a value that is not valid', () => {
+describe('an invalid value', () => {
   const milliseconds = 'expected a whole number of milliseconds from 1000 to 2147483647';
   const sources = 'expected all, or a comma list of local-relay, service, tailscale, mdns, static';
   const timeouts = 'expected a whole number of milliseconds from';
@@ -343,13 +343,13 @@ describe('a value that is not valid', () => {
     expect(problemsOf(given)).toEqual([expected]);
   });
 
-  it('does not matter where something of higher precedence is set', () => {
+  it('is ignored if a value of higher precedence is set', () => {
     expect(
       load({ argv: ['--interval-ms', '5000'], env: { DISCOVERY_INTERVAL_MS: 'x' } }).settings.discoveryIntervalMs,
     ).toBe(5000);
   });
 
-  it('does not hide the next: all are told at once', () => {
+  it('does not hide others: all are reported at once', () => {
     expect(
       problemsOf({
         argv: ['--bogus', '--log-level', 'loud'],
@@ -375,19 +375,19 @@ describe('a value that is not valid', () => {
   });
 });
 
-describe('a variable that is spelled wrong', () => {
-  it('is warned of where one of ours is near', () => {
+describe('a misspelled variable', () => {
+  it('causes a warning if it resembles one of ours', () => {
     expect(load({ env: { OPENCODE_MCP_READONLY: '1' } }).warnings).toEqual([
       'OPENCODE_MCP_READONLY: unknown environment variable; did you mean OPENCODE_MCP_READ_ONLY?',
     ]);
   });
 
-  it('is left alone where none is', () => {
+  it('is ignored otherwise', () => {
     expect(load({ env: { OPENCODE_MCP_SOMETHING_ELSE: '1', READONLY: '1', TRANSPORTS: 'x' } }).warnings).toEqual([]);
   });
 });
 
-describe('whatever is written', () => {
+describe('any input', () => {
   const words = fc.oneof(
     fc.string({ unit: 'binary' }),
     fc.constantFrom(...' 0 5000 all mdns ~ true { constructor __proto__ - -- ='.split(' '), '9'.repeat(400)),
@@ -402,7 +402,7 @@ describe('whatever is written', () => {
     ),
   );
 
-  it('the loader gives settings or a SettingsError', () => {
+  it('gives settings or a SettingsError', () => {
     fc.assert(
       fc.property(
         fc.dictionary(fc.oneof(fc.constantFrom(...variables, 'XDG_CONFIG_HOME'), words), words),
@@ -415,7 +415,7 @@ describe('whatever is written', () => {
     );
   });
 
-  it('in the config file too', () => {
+  it('gives settings or a SettingsError in the config file too', () => {
     const json = fc.jsonValue();
     const keys = 'name host source url headers username password env file command __proto__'.split(' ');
     const secret = fc.oneof(
@@ -450,7 +450,7 @@ describe('whatever is written', () => {
 describe('opencode-connected', () => {
   const connected = (given: Parameters<typeof load>[0]): unknown => load(given).settings.connected;
 
-  it('takes its settings from the environment', () => {
+  it('reads its settings from the environment', () => {
     const env = {
       RELAY_SSH_CMD: 'ssh user@relay',
       RELAY_REMOTE_REGISTRY_DIR: '/srv/relay',
@@ -478,20 +478,20 @@ describe('opencode-connected', () => {
     expect(load({ config }).settings.connected[field]).toEqual(value('/of/file'));
   });
 
-  it("looks a bare program name up later, and has the relay's directory where the local one is unless told", () => {
+  it('keeps a bare program name, and uses the local registry path for the relay by default', () => {
     expect(connected({ env: { OPENCODE_BIN: 'opencode-dev', RELAY_REGISTRY_DIR: '/a/b' } })).toMatchObject({
       opencodeBin: 'opencode-dev',
       relayRegistryDir: { path: '/a/b', explicit: true },
     });
   });
 
-  it('starts a relative program of the config file beside that file', () => {
+  it('resolves a relative program in the config file against its folder', () => {
     expect(connected({ config: { opencodeBin: './opencode' } })).toMatchObject({
       opencodeBin: '/home/ada/.config/opencode-mcp/opencode',
     });
   });
 
-  it('keeps its state, and finds that of OpenCode, below XDG_STATE_HOME, unless that is a relative path', () => {
+  it("has its own and OpenCode's state below XDG_STATE_HOME, unless that is relative", () => {
     expect(load({ env: { XDG_STATE_HOME: '/var/ada' } }).settings).toMatchObject({
       stateDir: '/var/ada/opencode-mcp',
       opencodeStateDir: '/var/ada/opencode',
@@ -502,7 +502,7 @@ describe('opencode-connected', () => {
     });
   });
 
-  it('keeps what is still to be notified where systemd gives it a folder, else beside its state', () => {
+  it('keeps the state of the service in the folder from systemd, otherwise in the state directory', () => {
     const serviceDir = (env: Readonly<Record<string, string>>): string => load({ env }).settings.serviceDir;
     expect(serviceDir({ STATE_DIRECTORY: '/var/lib/opencode-mcp-node/ada' })).toBe('/var/lib/opencode-mcp-node/ada');
     for (const given of ['', 'relative', '/one:/two'])

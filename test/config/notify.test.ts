@@ -17,7 +17,7 @@ function problems(channel: unknown): readonly string[] {
 }
 
 describe('notify', () => {
-  it('is not there unless it is written', () => {
+  it('is unset by default', () => {
     expect(load().settings.notify).toBeUndefined();
     expect(load({ config: {} }).settings.notify).toBeUndefined();
   });
@@ -31,7 +31,7 @@ describe('notify', () => {
     });
   });
 
-  it('has a name, every event, every instance and no hours for a channel that says nothing of them', () => {
+  it('gives a channel default rules: a name, every event, every instance, no hours', () => {
     expect(channels({ type: 'desktop' }, { type: 'desktop' }, { type: 'command', command: ['tell'] })).toEqual([
       expect.objectContaining({ name: 'desktop', instances: [] }),
       expect.objectContaining({ name: 'desktop-2' }),
@@ -48,12 +48,12 @@ describe('notify', () => {
     expect(channels({ type: 'desktop' })[0]).not.toHaveProperty('hours');
   });
 
-  it('takes rules', () => {
+  it('reads rules', () => {
     const rules = { name: 'phone', text: 'title', events: ['failed'], instances: ['desk-*'], hours: '22:30-06:00' };
     expect(channels({ ...NTFY, ...rules })).toMatchObject([{ ...rules, hours: { from: 1_350, to: 360 } }]);
   });
 
-  it('finds a secret where it is kept, and a path beside the config file', () => {
+  it("resolves secrets, and paths against the config file's folder", () => {
     const token = { env: 'NTFY_TOKEN' };
     const config = {
       notify: {
@@ -68,7 +68,7 @@ describe('notify', () => {
       { token: { kind: 'value', value: 'tk_1' } },
       { argv: [`${HOME}/.config/opencode-mcp/tell`, '~'] },
     ]);
-    // One channel without its secret says so when it is used; the others work.
+    // A missing secret affects only its own channel, when that is used.
     expect(load({ config }).settings.notify?.channels).toMatchObject([
       { token: { kind: 'unset', variable: 'NTFY_TOKEN' } },
       {},
@@ -82,7 +82,7 @@ describe('notify', () => {
   });
 });
 
-describe('what leaves for others says nothing, unless it is set so', () => {
+describe('a third party gets no text by default', () => {
   it.each([
     [NTFY, 'none'],
     [{ ...NTFY, url: 'http://192.168.1.2' }, 'none'],
@@ -109,14 +109,14 @@ describe('what leaves for others says nothing, unless it is set so', () => {
     ['http://desk.tail1234.ts.net.', true],
     ['http://ts.net.example.com', false],
     ['http://notts.net', false],
-    // Where a short name leads nobody can see.
+    // A short name may resolve to anything.
     ['http://desk', false],
   ])('%s: %s', (url, expected) => {
     expect(isOwnNetwork(url)).toBe(expected);
   });
 });
 
-describe('what is wrong names the setting and what was expected', () => {
+describe('an error names the setting and what was expected', () => {
   it.each([
     [7, ['channels[0]: expected an object, got a number']],
     [{}, ['channels[0].type: expected one of ntfy, webhook, command, desktop, got none of them']],
@@ -173,7 +173,7 @@ describe('what is wrong names the setting and what was expected', () => {
     expect(problems(channel)).toEqual(expected);
   });
 
-  it('a name that two channels have', () => {
+  it('names must be unique', () => {
     const config = {
       notify: {
         channels: [
@@ -211,7 +211,7 @@ it('warns of a token over plain http to another machine, not within the tailnet'
   expect(warn('http://desk.tail1234.ts.net')).toEqual([]);
 });
 
-it('no secret is in an error', () => {
+it('errors contain no secret', () => {
   const MARK = 'hunter2';
   for (const secret of [[MARK], { env: `$${MARK}` }, { file: [MARK] }, { command: ['\0', MARK] }, { [MARK]: 1 }]) {
     const found = [

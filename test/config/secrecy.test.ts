@@ -6,7 +6,7 @@ import { load, type Case } from './load-case.ts';
 
 const MARK = 'hunter2';
 
-/** Whatever the loader says of a case. */
+/** All errors and warnings of a case. */
 function said(given: Case): string {
   try {
     return load(given).warnings.join('\n');
@@ -16,8 +16,8 @@ function said(given: Case): string {
   }
 }
 
-describe('no secret is in an error or a warning', () => {
-  // The mark at every place that may hold a secret, whole and spoilt, among other mistakes.
+describe('errors and warnings contain no secret', () => {
+  // The mark in every field for a secret, valid and invalid, among other mistakes.
   const secret = fc.oneof(
     fc.constantFrom<unknown>(
       MARK,
@@ -83,7 +83,7 @@ describe('no secret is in an error or a warning', () => {
   const files = { '/pw': `${MARK}\n${MARK}` };
   const env = { PW: `${MARK}\n`, OPENCODE_SERVER_PASSWORD: MARK, OPENCODE_SERVER_USERNAME: 'a:b', TRANSPORT: 'x' };
 
-  it('wherever in the config file it stands', () => {
+  it('wherever the secret is in the config file', () => {
     fc.assert(
       fc.property(config, fc.constantFrom(0o600, 0o644), fc.boolean(), (value, mode, clean) => {
         expect(said({ config: value, mode, files, env: clean ? { PW: MARK } : env })).not.toContain(MARK);
@@ -92,7 +92,7 @@ describe('no secret is in an error or a warning', () => {
     );
   });
 
-  it('wherever the JSON breaks', () => {
+  it('wherever the JSON is invalid', () => {
     const text = JSON.stringify({ password: MARK, instances: [{ name: 'a', headers: { 'X-A': MARK } }] });
     fc.assert(
       fc.property(

@@ -59,7 +59,7 @@ describe('order', () => {
     });
   });
 
-  it('then the first rule that fits', async () => {
+  it('then the first matching rule', async () => {
     expect(await resolve({}, { rules, fallback })).toEqual({
       username: 'opencode',
       password: 'rule',
@@ -80,7 +80,7 @@ describe('order', () => {
   });
 
   const missing: CredentialRef = { password: { kind: 'file', path: '/nonexistent/pw', optional: true } };
-  it('one that is optional and not there makes way for the next', async () => {
+  it('a missing optional one falls through to the next', async () => {
     expect(await resolve({ credential: missing }, { rules, fallback })).toEqual({
       username: 'opencode',
       password: 'rule',
@@ -94,14 +94,14 @@ describe('order', () => {
     expect(await resolve({ credential: missing }, {})).toBeUndefined();
   });
 
-  it('one that cannot be read does not', async () => {
+  it('an unreadable one does not', async () => {
     const unreadable: SecretRef = { kind: 'file', path: '/nonexistent/pw' };
     await expect(resolve({ credential: { password: unreadable } }, { rules, fallback })).rejects.toThrow(
       '/nonexistent/pw: no such file',
     );
   });
 
-  it('reads only what it uses', async () => {
+  it('reads only the one it uses', async () => {
     const asked: string[] = [];
     const commands: SecretCommands = { run: (argv) => (asked.push(argv.join(' ')), Promise.resolve('from command\n')) };
     const command = (name: string): CredentialRef => ({ password: { kind: 'command', argv: ['pass', name] } });
@@ -133,7 +133,7 @@ describe('the default credential', () => {
     expect(found).toEqual(gets ? { username: 'opencode', password: 'p', from: 'the configuration' } : undefined);
   });
 
-  it('does not go to what mdns found, whatever the route', async () => {
+  it('does not go to mdns candidates, whatever the route', async () => {
     for (const route of ROUTES)
       expect(await resolve({ source: 'mdns', endpoint: { route } }, { fallback: value('p') })).toBeUndefined();
   });
@@ -147,8 +147,8 @@ describe('an untrusted candidate', () => {
   });
 });
 
-describe('a candidate with an Authorization header of its own', () => {
-  it('gets no other', async () => {
+describe('a candidate with its own Authorization header', () => {
+  it('gets no credential', async () => {
     const endpoint = { route: 'url', headers: { authorization: 'Bearer x' } } as const;
     expect(
       await resolve({ source: 'static', endpoint }, { rules: [{ name: 'api', credential: value('rule') }] }),
@@ -156,7 +156,7 @@ describe('a candidate with an Authorization header of its own', () => {
   });
 });
 
-describe('an endpoint learnt from mdns', () => {
+describe('an endpoint found by mdns', () => {
   const seen: Seen = { source: 'mdns', endpoint: { url: 'http://192.168.1.20:4096', route: 'lan' } };
   it.each([
     { name: 'name and source', rule: { name: 'api', source: 'mdns' }, gets: true },
@@ -183,7 +183,7 @@ describe('an endpoint learnt from mdns', () => {
     expect(found?.password).toBe(gets ? 'p' : undefined);
   });
 
-  it('goes on to the next rule where the first one is too wide', async () => {
+  it('uses the next rule if the first one is too wide', async () => {
     const rules = [
       { name: 'api', credential: value('wide') },
       { name: 'api', source: 'mdns', credential: value('meant') },
@@ -191,11 +191,11 @@ describe('an endpoint learnt from mdns', () => {
     expect((await resolve(seen, { rules }))?.password).toBe('meant');
   });
 
-  it('gets none that it brought itself', async () => {
+  it('does not get its own credential', async () => {
     expect(await resolve({ ...seen, credential: value('own') }, {})).toBeUndefined();
   });
 
-  it('by the LAN from any source is treated the same', async () => {
+  it('from another source but with the LAN route is treated the same', async () => {
     const other: Seen = { ...seen, source: 'other', credential: value('own') };
     expect(
       await resolve(other, { rules: [{ name: 'api', credential: value('p') }], fallback: value('default') }),
@@ -241,8 +241,8 @@ describe('a rule', () => {
   );
 });
 
-describe('whatever an advertiser claims', () => {
-  it('gets no password but by a rule that spells out mdns and its name or host', async () => {
+describe('any advertised claims', () => {
+  it('get a password only by a rule that names mdns and the exact name or host', async () => {
     const word = fc.constantFrom('api', 'box', 'mdns', '*', 'API', '192.168.1.20', 'm*', 'a*i', 'local-relay');
     const rule = fc.record({ name: word, host: word, source: word }, { requiredKeys: [] });
     await fc.assert(
@@ -283,7 +283,7 @@ describe("an endpoint's headers", () => {
       never,
     );
 
-  it('are read from wherever they are, as passwords are', async () => {
+  it('are read from files and commands like passwords', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'opencode-mcp-headers-'));
     onTestFinished(() => rmSync(folder, { recursive: true }));
     writeFileSync(join(folder, 'token'), `${'t'.repeat(8192 - 2)}\r\n`);

@@ -8,7 +8,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { createSecretCommands } from '../../src/credentials/secret-commands.ts';
 import { tempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
-import { manualClock } from './manual-clock.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 
 const never = new AbortController().signal;
 const RUN_LIMIT_MS = 10_000;
@@ -18,7 +18,7 @@ function shell(script: string, ...args: string[]): [string, ...string[]] {
   return ['/bin/sh', '-c', script, 'sh', ...args];
 }
 
-/** Prints how often it has run, and fails while there is a file `<path>.bad`. */
+/** Prints how often it has run, and fails while a file `<path>.bad` exists. */
 function counted(path: string): [string, ...string[]] {
   return shell('echo x >> "$1"; test ! -e "$1.bad" || exit 3; grep -c x "$1"', path);
 }
@@ -27,7 +27,7 @@ function errorOf(work: Promise<unknown>): Promise<string> {
   return work.then(
     (value) => `no error but ${JSON.stringify(value)}`,
     (error: unknown) => {
-      // Neither what a command printed nor its arguments, be it in a cause or a property.
+      // Contains neither output nor arguments of the command, in no cause or property.
       expect(inspect(error, { depth: 10 })).not.toContain('hunter2');
       return error instanceof Error ? error.message : String(error);
     },
@@ -37,21 +37,21 @@ function errorOf(work: Promise<unknown>): Promise<string> {
 describe('a password command', () => {
   const commands = createSecretCommands({ clock: systemClock, signal: never });
 
-  it('gives what it prints', async () => {
+  it('returns its output', async () => {
     expect(await commands.run(['printf', 'pass word\n'], never)).toBe('pass word\n');
   });
 
-  it('gets its arguments as they are, without a shell', async () => {
+  it('gets its arguments unchanged, without a shell', async () => {
     expect(await commands.run(['printf', '%s|', '$HOME', '`id`', 'a b; exit 1'], never)).toBe(
       '$HOME|`id`|a b; exit 1|',
     );
   });
 
-  it('has nothing to read', async () => {
+  it('has an empty stdin', async () => {
     expect(await commands.run(shell('cat; echo done'), never)).toBe('done\n');
   });
 
-  it('may complain at length and succeed all the same', async () => {
+  it('may write much to stderr and still succeed', async () => {
     expect(await commands.run(shell('yes complaint | head -c 500000 >&2; echo done'), never)).toBe('done\n');
   });
 
@@ -73,19 +73,19 @@ describe('a password command', () => {
       expected: `ended with code 1: ${'y'.repeat(199)}…; run`,
     },
     { name: 'a signal', script: 'kill -TERM $$', expected: 'ended with SIGTERM; run' },
-  ])('that fails is told with $name', async ({ script, expected }) => {
+  ])('that fails is reported with $name', async ({ script, expected }) => {
     expect(await errorOf(commands.run(shell(`echo hunter2; ${script}`, 'hunter2'), never))).toBe(
       `password command /bin/sh ${expected} it in a shell to see why`,
     );
   });
 
-  it('that does not exist is told with what to do', async () => {
+  it('that does not exist is reported with advice', async () => {
     expect(await errorOf(commands.run(['/no/such/program', 'hunter2'], never))).toBe(
       'cannot run the password command /no/such/program: no such program; give its full path or put its folder on PATH',
     );
   });
 
-  it('that cannot be run is told without its arguments', async () => {
+  it('that cannot be run is reported without its arguments', async () => {
     expect(await errorOf(commands.run(['/', 'hunter2'], never))).toBe('cannot run the password command /: EACCES');
     expect(await errorOf(commands.run(['echo', 'hunter2\0'], never))).toBe(
       'cannot run the password command echo: ERR_INVALID_ARG_VALUE',
@@ -103,31 +103,31 @@ describe('a password command', () => {
   });
 });
 
-describe('what a command printed', () => {
-  it('is kept for five minutes, and no longer where the clock is set back', async () => {
+describe('the output of a command', () => {
+  it('is kept for five minutes, even if the wall clock is set back', async () => {
     await using folder = tempDir();
-    const clock = manualClock();
+    const clock = new ManualClock();
     const commands = createSecretCommands({ clock, signal: never });
     const argv = counted(join(folder.path, 'runs'));
-    clock.set(0);
     expect(await commands.run(argv, never)).toBe('1\n');
-    clock.set(KEPT_MS - 1);
+    clock.step(-2 * KEPT_MS);
+    await clock.advance(KEPT_MS - 1);
     expect(await commands.run(argv, never)).toBe('1\n');
-    clock.set(KEPT_MS);
+    await clock.advance(1);
     expect(await commands.run(argv, never)).toBe('2\n');
   });
 
-  it('is shared by calls at the same time', async () => {
+  it('is shared by concurrent calls', async () => {
     await using folder = tempDir();
-    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const argv = counted(join(folder.path, 'runs'));
     expect(
       await Promise.all([commands.run(argv, never), commands.run([...argv], never), commands.run(argv, never)]),
     ).toEqual(['1\n', '1\n', '1\n']);
   });
 
-  it('is not another command with the same words', async () => {
-    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+  it('differs for other arguments with the same text', async () => {
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const printed = await Promise.all([
       commands.run(['printf', '%s.', 'a b'], never),
       commands.run(['printf', '%s.', 'a', 'b'], never),
@@ -135,9 +135,9 @@ describe('what a command printed', () => {
     expect(printed).toEqual(['a b.', 'a.b.']);
   });
 
-  it('is not kept when it failed, but shared', async () => {
+  it('is shared but not kept if the command failed', async () => {
     await using folder = tempDir();
-    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const path = join(folder.path, 'runs');
     writeFileSync(`${path}.bad`, '');
     const failed = await Promise.all([
@@ -151,7 +151,7 @@ describe('what a command printed', () => {
   });
 });
 
-/** A command whose own child connects to us and then waits for ever: the connection lives as long as that child. */
+/** A command whose child connects to us and then hangs: the connection lives as long as that child. */
 async function hangingCommand(): Promise<{
   argv: [string, ...string[]];
   grandchild: Promise<Socket>;
@@ -176,23 +176,23 @@ async function hangingCommand(): Promise<{
 }
 
 describe('a command that hangs', () => {
-  it('is stopped after ten seconds, with what it started', async () => {
+  it('is killed with its children after ten seconds', async () => {
     await using hanging = await hangingCommand();
-    const clock = manualClock();
+    const clock = new ManualClock();
     const run = errorOf(createSecretCommands({ clock, signal: never }).run(hanging.argv, never));
     const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
-    clock.wake(RUN_LIMIT_MS);
+    await clock.advance(RUN_LIMIT_MS);
     expect(await within(run, 'the run to end')).toBe(
       'password command /bin/sh did not finish within 10 s; it must not wait for input',
     );
     await within(closed, 'the grandchild to end');
   });
 
-  it('is stopped at shutdown, with what it started', async () => {
+  it('is killed with its children at shutdown', async () => {
     await using hanging = await hangingCommand();
     const shutdown = new AbortController();
     const run = errorOf(
-      createSecretCommands({ clock: manualClock(), signal: shutdown.signal }).run(hanging.argv, never),
+      createSecretCommands({ clock: new ManualClock(), signal: shutdown.signal }).run(hanging.argv, never),
     );
     const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
     shutdown.abort();
@@ -205,16 +205,16 @@ describe('a command that hangs', () => {
   it('is not started after shutdown', async () => {
     await using folder = tempDir();
     const path = join(folder.path, 'runs');
-    const commands = createSecretCommands({ clock: manualClock(), signal: AbortSignal.abort() });
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: AbortSignal.abort() });
     expect(await errorOf(commands.run(counted(path), never))).toContain('aborted');
     expect(existsSync(path)).toBe(false);
   });
 });
 
-describe('a caller that gives up', () => {
-  it('does not wait, and leaves the run to the next one', async () => {
+describe('a caller that aborts', () => {
+  it('rejects at once, and the run continues for the next caller', async () => {
     await using folder = tempDir();
-    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const argv = shell('until test -e "$1"; do sleep 0.02; done; echo late', join(folder.path, 'go'));
     const caller = new AbortController();
     const first = commands.run(argv, caller.signal);
@@ -225,9 +225,9 @@ describe('a caller that gives up', () => {
     expect(await within(second, 'the same run')).toBe('late\n');
   });
 
-  it('before it has begun starts nothing', async () => {
+  it('before the call starts no command', async () => {
     const shutdown = new AbortController();
-    const commands = createSecretCommands({ clock: manualClock(), signal: shutdown.signal });
+    const commands = createSecretCommands({ clock: new ManualClock(), signal: shutdown.signal });
     const children = (): number => process.getActiveResourcesInfo().filter((name) => name === 'ProcessWrap').length;
     const before = children();
     const work = errorOf(commands.run(['sleep', '600'], AbortSignal.abort(new Error('too late'))));

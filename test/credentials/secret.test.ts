@@ -42,7 +42,7 @@ function write(content: string | Buffer, mode = 0o600): void {
 }
 
 describe('a value', () => {
-  it('is not given to a caller that gave up', async () => {
+  it('is not given to a caller that has aborted', async () => {
     const reading = readSecret(
       { kind: 'value', value: 'p' },
       { commands: noCommands },
@@ -51,7 +51,7 @@ describe('a value', () => {
     await expect(reading).rejects.toThrow('too late');
   });
 
-  it('is what it is', async () => {
+  it('is returned unchanged', async () => {
     expect(await read({ kind: 'value', value: 'p\n' })).toBe('p\n');
   });
 
@@ -60,7 +60,7 @@ describe('a value', () => {
   });
 });
 
-it('a variable that is not set is named', async () => {
+it('an unset variable is named in the error', async () => {
   expect(await problemOf({ kind: 'unset', variable: 'OPENCODE_PW' })).toBe(
     'the environment variable OPENCODE_PW is not set; set it and start this again',
   );
@@ -69,7 +69,7 @@ it('a variable that is not set is named', async () => {
 describe('a command', () => {
   const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
 
-  it('gives its output without the final newline', async () => {
+  it('returns its output without the final newline', async () => {
     expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\n\n'))).toBe('p w\n');
     expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\r\n'))).toBe('p w');
   });
@@ -97,7 +97,7 @@ describe.each([
     expect(await read({ kind: 'file', path, ...owner })).toBe(expected);
   });
 
-  it('may be missing where it is optional', async () => {
+  it('may be missing if optional', async () => {
     expect(await read({ kind: 'file', path, optional: true, ...owner })).toBeUndefined();
     expect(await read({ kind: 'file', path: join(folder, 'none', 'pw'), optional: true, ...owner })).toBeUndefined();
   });
@@ -129,14 +129,14 @@ describe.each([
     );
   });
 
-  it('may not be a named pipe, and is not waited for', async () => {
+  it('may not be a named pipe, and does not block', async () => {
     execFileSync('mkfifo', ['-m', '600', path]);
     expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
       `will not use ${path} for a password: it is not a regular file; put the password into one`,
     );
   });
 
-  it('is not read for a caller that gave up', async () => {
+  it('is not read for a caller that has aborted', async () => {
     write('p');
     await expect(
       readSecret({ kind: 'file', path, ...owner }, { commands: noCommands }, AbortSignal.abort(new Error('too late'))),
@@ -144,7 +144,7 @@ describe.each([
   });
 });
 
-describe('a password file of a person', () => {
+describe('a configured password file', () => {
   it('may be a symbolic link, as mounted secrets are, with any mode', async () => {
     writeFileSync(join(folder, 'data'), 'p', { mode: 0o644 });
     symlinkSync('data', path);
@@ -174,7 +174,7 @@ describe('a password file with an owner', () => {
     { mode: 0o710, shown: '0710' },
     { mode: 0o701, shown: '0701' },
     { mode: 0o1777, shown: '0777' },
-  ])('may not lie in a folder that is open to others: $shown', async ({ mode, shown }) => {
+  ])('may not be in a folder that is open to others: $shown', async ({ mode, shown }) => {
     write('hunter2');
     chmodSync(folder, mode);
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
@@ -182,7 +182,7 @@ describe('a password file with an owner', () => {
     );
   });
 
-  it('may not lie in a folder that is a link', async () => {
+  it('may not be in a folder that is a link', async () => {
     write('hunter2');
     const link = `${folder}-link`;
     symlinkSync(folder, link);
@@ -199,7 +199,7 @@ describe('a password file with an owner', () => {
     );
   });
 
-  it('must lie in a folder of that owner', async () => {
+  it('must be in a folder of that owner', async () => {
     write('hunter2');
     expect(await problemOf({ kind: 'file', path, ownerUid: uid + 1 })).toBe(
       refused(folder, `it belongs to user id ${uid}, not ${uid + 1}; remove it`),
@@ -230,7 +230,7 @@ describe('a password file with an owner', () => {
     );
   });
 
-  it('is named on one line', async () => {
+  it('is shown on one line', async () => {
     const odd = join(folder, 'a\nb\u001b[31m');
     expect(await problemOf({ kind: 'file', path: odd, ownerUid: uid })).toBe(
       `cannot read the password file ${folder}/a b: no such file; create it with the password in it`,

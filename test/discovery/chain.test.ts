@@ -1,8 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 
 import {
-  type Chain,
-  createChain,
+  Chain,
   HINT_WINDOW_MS,
   LIFETIME_IN_INTERVALS,
   MAX_CANDIDATES,
@@ -23,13 +22,13 @@ import { deferred, type Deferred } from '../rig/wait.ts';
 
 const INTERVAL_MS = 30_000;
 
-/** A source whose scans end when the test says so, or at once with `result`. */
+/** A source whose scans end at once with `result`, or under control of the test. */
 class ScriptedSource implements DiscoverySource {
   readonly name: string;
   result: Scan | Error | 'wait' = { candidates: [], notes: [] };
   readonly open: Array<Deferred<Scan>> = [];
   scans = 0;
-  /** Which of them were to be thorough. */
+  /** `thorough` of each scan. */
   readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
   readonly notifiers: ChangeNotifier[] = [];
@@ -89,7 +88,7 @@ async function start(...sources: readonly DiscoverySource[]): Promise<Rig> {
   const changes: SourceView[] = [];
   const lines: string[] = [];
   const logger: Logger = { log: (level, message) => void lines.push(`${level} ${message}`) };
-  const chain = createChain(sources, {
+  const chain = new Chain(sources, {
     clock,
     logger,
     discoveryIntervalMs: INTERVAL_MS,
@@ -143,7 +142,7 @@ describe('polling', () => {
     expect(chain.views()).toEqual(changes);
   });
 
-  test('what a source left out is kept, a hundred of it', async () => {
+  test('keeps at most a hundred dropped notes of a source', async () => {
     const source = new ScriptedSource('one');
     const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
     source.result = { candidates: [], notes: [], dropped };
@@ -151,7 +150,7 @@ describe('polling', () => {
     expect(chain.views()[0]?.dropped).toEqual([...dropped.slice(0, 100), { subject: 'one', reason: 'and 30 more' }]);
   });
 
-  test('a source that hangs blocks no other', async () => {
+  test('a hanging source does not block others', async () => {
     const hung = new ScriptedSource('hung');
     hung.result = 'wait';
     const fine = new ScriptedSource('fine');
@@ -177,7 +176,7 @@ describe('polling', () => {
 });
 
 describe('hints', () => {
-  test('the first hint scans at once; those within the window are folded into one scan at its end', async () => {
+  test('the first hint scans at once; others within the window cause one scan at its end', async () => {
     const source = new ScriptedSource('one');
     const { clock } = await start(source);
     await clock.advance(HINT_WINDOW_MS);
@@ -195,7 +194,7 @@ describe('hints', () => {
     expect(source.scans).toBe(3);
   });
 
-  test('a hint during a scan causes one more scan, not beside it but after it', async () => {
+  test('a hint during a scan causes one more scan after it', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { clock } = await start(source);
@@ -211,7 +210,7 @@ describe('hints', () => {
     expect(source.scans).toBe(2);
   });
 
-  test('notifications that end or throw are started again with growing pauses', async () => {
+  test('hints that end or throw are restarted with growing pauses', async () => {
     const source = new ScriptedSource('one');
     let started = 0;
     const failing = Object.assign(source, {
@@ -235,7 +234,7 @@ describe('hints', () => {
 });
 
 describe('failures', () => {
-  test('a source that rejects keeps its last result until that is older than its time to live', async () => {
+  test('a failing source keeps its last result until that expires', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = scanOf('a');
     const { chain, clock } = await start(source);
@@ -249,7 +248,7 @@ describe('failures', () => {
     expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'a' }] }]);
   });
 
-  test('what is not there is unavailable: said once until it is there again, and never as an error', async () => {
+  test('a missing system is logged once as unavailable until it returns, and never as a failure', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = new SourceUnavailableError('no socket');
     const { chain, clock, lines } = await start(source);
@@ -261,14 +260,14 @@ describe('failures', () => {
     source.result = new SourceUnavailableError('no socket');
     await clock.advance(INTERVAL_MS);
     expect(lines).toEqual([
-      // Who never had it misses nothing.
+      // Nobody misses a system that was missing from the start.
       'debug source one is not available',
       'info source one is available again',
       'info source one is not available',
     ]);
   });
 
-  test('a scan that does not end is told of after its deadline and aborted', async () => {
+  test('a scan is reported and aborted after its deadline', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = 'wait';
     const { chain, clock } = await start(source);
@@ -281,7 +280,7 @@ describe('failures', () => {
     expect(chain.views()).toMatchObject([{ status: 'ok' }]);
   });
 
-  test('a scan that ignores its abort is not joined by a second one, and expires all the same', async () => {
+  test('while a scan ignores its abort, no second one starts, and the result still expires', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = scanOf('a');
     const { chain, clock } = await start(source);
@@ -300,7 +299,7 @@ describe('failures', () => {
 });
 
 describe('asking', () => {
-  test('scanned resolves when every source has ended its first scan, however', async () => {
+  test('scanned resolves when the first scan of every source has ended, even if it failed', async () => {
     const slow = new ScriptedSource('slow');
     slow.result = 'wait';
     const failing = new ScriptedSource('failing');
@@ -314,7 +313,7 @@ describe('asking', () => {
     await waiting;
   });
 
-  test('rescan waits for a scan that began after the call, and does not wait for the window', async () => {
+  test('rescan resolves after a scan that began after the call, without waiting for the hint window', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { chain } = await start(source);
@@ -324,7 +323,7 @@ describe('asking', () => {
     source.open[0]?.resolve(scanOf('before'));
     await settle();
     expect([source.scans, rescanned]).toEqual([2, false]);
-    // Somebody waits for this one.
+    // Requested by a caller.
     expect(source.thorough).toEqual([false, true]);
     source.open[1]?.resolve(scanOf('after'));
     await waiting;
@@ -333,7 +332,7 @@ describe('asking', () => {
 });
 
 describe('closing', () => {
-  test('ends scans, notifications and timers, closes the sources, and may be repeated', async () => {
+  test('ends scans, hints and timers, closes the sources, and is idempotent', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { chain, clock, changes } = await start(source);
@@ -348,7 +347,7 @@ describe('closing', () => {
     expect([source.scans, changes]).toEqual([1, []]);
   });
 
-  test('does not wait for a source that does not end', async () => {
+  test('does not wait for a hanging source', async () => {
     const source = new ScriptedSource('one');
     source.close = () => new Promise(() => {});
     const { chain, clock } = await start(source);

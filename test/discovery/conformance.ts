@@ -5,42 +5,42 @@ import { SourceUnavailableError, type DiscoverySource } from '../../src/discover
 import { singleLine } from '../../src/base/plain-text.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 
-/** One source over a system that the test made. */
+/** A source over a system made by the test. */
 export interface Stage extends AsyncDisposable {
   readonly source: DiscoverySource;
-  /** Keys of what there is to see. */
+  /** Keys of the expected candidates. */
   readonly keys: readonly string[];
 }
 
 export interface HintingStage extends Stage {
   readonly source: DiscoverySource & Required<Pick<DiscoverySource, 'changes' | 'close'>>;
-  /** Makes a difference that the source should hint at. */
+  /** Causes a change that the source should hint at. */
   readonly change: () => Promise<void>;
 }
 
-/** Work that stops until it is let go. */
+/** Work that blocks until `release`. */
 interface HeldUp {
   readonly entered: Promise<void>;
   readonly release: () => void;
 }
 
-/** How to put a source into each state that the contract speaks of. A state it cannot be in is left out. */
+/** Creates a source in each state of the contract. States that the source cannot have are left out. */
 export interface Subject {
   readonly name: string;
   readonly working: () => Promise<Stage>;
-  /** As `working`, of a source that has `changes`. */
+  /** As `working`, for a source with `changes`. */
   readonly hinting?: () => Promise<HintingStage>;
-  /** The system behind it is not there. */
+  /** The system behind it is missing. */
   readonly unavailable?: () => Promise<Stage>;
-  /** The system fails after it gave a part. */
+  /** The system fails after a partial result. */
   readonly failingMidway?: () => Promise<Stage>;
-  /** A scan does not return before `release`. `entered` resolves when one is inside. */
+  /** A scan blocks until `release`. `entered` resolves once it does. */
   readonly hanging?: () => Promise<Stage & HeldUp>;
 }
 
 const never = new AbortController().signal;
 
-/** A bound on a hang: nothing that takes this long is prompt on any machine. */
+/** Limit for what must be prompt on any machine. */
 const PROMPT_MS = 5000;
 
 /** The contract of `DiscoverySource`, run on every source. */
@@ -59,7 +59,7 @@ export function conformance(subject: Subject): void {
       return stage;
     }
 
-    it('gives everything visible, well formed', async () => {
+    it('returns everything visible, well formed', async () => {
       const { source, keys } = await enter(subject.working());
       const { candidates, notes } = await source.scan(never);
       expect(candidates.map(({ key }) => key).toSorted()).toEqual([...keys].toSorted());
@@ -74,7 +74,7 @@ export function conformance(subject: Subject): void {
         expect(singleLine(text, 4096)).toBe(text);
     });
 
-    it('gives the same to two scans at once and to one after them', async () => {
+    it('returns the same from two concurrent scans and a later one', async () => {
       const { source } = await enter(subject.working());
       const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
       expect(second).toEqual(first);
@@ -86,7 +86,7 @@ export function conformance(subject: Subject): void {
       await expect(source.scan(AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
     });
 
-    it('can be closed twice, at once and without a scan before', async () => {
+    it('can be closed twice, concurrently and without a previous scan', async () => {
       const { source } = await enter(subject.working());
       await Promise.all([source.close?.(), source.close?.()]);
       await source.close?.();
@@ -108,7 +108,7 @@ export function conformance(subject: Subject): void {
       await stage.source.close?.();
       await unfinished;
       await stage[Symbol.asyncDispose]();
-      // Libuv frees closed handles one turn of its loop later.
+      // Libuv frees closed handles in the next turn of its loop.
       await until('everything to be closed', () => added(before, openResources()).length === 0, 2000).catch(() => {});
       expect(added(before, openResources())).toEqual([]);
     });
@@ -118,7 +118,7 @@ export function conformance(subject: Subject): void {
       await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
     });
 
-    it.each(given(subject.failingMidway))('rejects rather than give a part', async (failingMidway) => {
+    it.each(given(subject.failingMidway))('rejects rather than return a part', async (failingMidway) => {
       const { source } = await enter(failingMidway());
       const error: unknown = await source.scan(never).catch((reason: unknown) => reason);
       expect(error).toBeInstanceOf(Error);
@@ -144,7 +144,7 @@ export function conformance(subject: Subject): void {
         abort.abort(new Error('enough'));
         await expect(first).rejects.toThrow('enough');
         const second = source.scan(never);
-        // More than `second` would need to reach the system, if nothing kept it from there.
+        // Takes longer than `second` would need to reach the system if it were not kept waiting.
         const other = await enter(subject.working());
         await other.source.scan(never);
         release();
@@ -169,7 +169,7 @@ export function conformance(subject: Subject): void {
         return { stage, hints: stage.source.changes(signal)[Symbol.asyncIterator]() };
       }
 
-      it('come once listening has begun, and after a change', async () => {
+      it('arrive once listening has begun, and after a change', async () => {
         const { stage, hints } = await listen(never);
         expect(await next(hints)).toBe('hint');
         const hint = next(hints);
@@ -187,7 +187,7 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('end at once when the signal has aborted before', async () => {
+      it('end at once if the signal has already aborted', async () => {
         const { hints } = await listen(AbortSignal.abort());
         expect(await next(hints)).toBe('end');
       });
@@ -210,7 +210,7 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('are dropped at the close when nobody has read them', async () => {
+      it('are dropped on close if unread', async () => {
         const { stage, hints } = await listen(never);
         await next(hints);
         await stage.change();
@@ -222,7 +222,7 @@ export function conformance(subject: Subject): void {
   });
 }
 
-/** For `it.each`: a state that the source cannot be in makes no test. */
+/** For `it.each`: no test for a state that the source cannot have. */
 function given<State>(state: State | undefined): State[] {
   return state === undefined ? [] : [state];
 }
@@ -232,14 +232,14 @@ async function next(hints: AsyncIterator<void>): Promise<'hint' | 'end'> {
   return done ? 'end' : 'hint';
 }
 
-/** What this process holds open, as the system and Node see it. */
+/** Open resources of this process, according to the system and to Node. */
 function openResources(): string[] {
   const resources = process.getActiveResourcesInfo().filter((resource) => resource !== 'Immediate');
   if (process.platform !== 'linux') return resources;
   for (const descriptor of readdirSync('/proc/self/fd')) {
     try {
       const target = readlinkSync(`/proc/self/fd/${descriptor}`);
-      // Libuv keeps one inotify descriptor for good; the watches on it are what counts.
+      // Libuv keeps one inotify descriptor forever; count its watches.
       if (target.includes('inotify')) {
         const watches = readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8').matchAll(/^inotify wd:.*$/gm);
         resources.push(...[...watches].map(() => 'inotify watch'));
@@ -247,7 +247,7 @@ function openResources(): string[] {
         resources.push(target);
       }
     } catch {
-      // The descriptor of this very listing is closed by now.
+      // The descriptor of this listing is closed by now.
     }
   }
   return resources;
@@ -262,7 +262,7 @@ function added(before: readonly string[], after: readonly string[]): string[] {
   });
 }
 
-/** For `hanging`: work that stops until it is let go. */
+/** For `hanging`. */
 export function holdUp(): HeldUp & { readonly pass: () => Promise<void> } {
   const entered = deferred<void>();
   const open = deferred<void>();

@@ -24,7 +24,7 @@ describe('DirectoryWatch', () => {
   let directory: string;
   const started: DirectoryWatch[] = [];
   let changes = 0;
-  /** The inode of each folder that a watch was put on, latest last. */
+  /** The inode of each watched folder, latest last. */
   let armed: number[] = [];
   let looking = 0;
   const logged: string[] = [];
@@ -75,9 +75,9 @@ describe('DirectoryWatch', () => {
   const isArmedOn = (path: string): Promise<unknown> =>
     until(`the watch to be on ${path}`, () => armed.at(-1) === statSync(path, { throwIfNoEntry: false })?.ino);
 
-  /** Resolves when every event of what was done until now has been delivered and dealt with. */
+  /** Resolves when all events so far have been delivered and handled. */
   async function quiet(): Promise<void> {
-    // All watches of a process share one inotify queue, so that this event comes after all before it.
+    // All watches of a process share one inotify queue, so this event comes last.
     const sentinel = mkdtempSync(join(top.path, 'sentinel-'));
     const passed = deferred<void>();
     const watcher = watchFiles(sentinel, () => passed.resolve());
@@ -101,7 +101,7 @@ describe('DirectoryWatch', () => {
     renameSync(join(directory, `.${name}`), join(directory, name));
   }
 
-  it('notifies when it has begun, of a registration, its change and its removal', async () => {
+  it('notifies at its start, and of a registration that is added, changed or removed', async () => {
     mkdirSync(directory, { recursive: true });
     start();
     await until('the first notification', () => changes === 1);
@@ -110,7 +110,7 @@ describe('DirectoryWatch', () => {
     await expectChange('its removal', () => rmSync(join(directory, 'a.json')));
   });
 
-  it('is silent on temporary names and other files', async () => {
+  it('ignores temporary names and other files', async () => {
     mkdirSync(directory, { recursive: true });
     start();
     await isArmedOn(directory);
@@ -133,7 +133,7 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('waits for a directory that is made with all its parents at once', async () => {
+  it('waits for a directory that is created together with its parents', async () => {
     start();
     await isArmedOn(top.path);
     await expectChange('the directory', () => mkdirSync(directory, { recursive: true }));
@@ -141,7 +141,7 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('is silent on what else happens in the folder it waits at', async () => {
+  it('ignores other changes in the folder it watches meanwhile', async () => {
     mkdirSync(join(top.path, 'up'));
     start();
     await isArmedOn(join(top.path, 'up'));
@@ -153,7 +153,7 @@ describe('DirectoryWatch', () => {
     expect(changes).toBe(before);
   });
 
-  it('waits further up when the folder it waits at goes', async () => {
+  it('moves up if the folder it watches meanwhile is removed', async () => {
     mkdirSync(join(top.path, 'up'));
     start();
     await isArmedOn(join(top.path, 'up'));
@@ -176,7 +176,7 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('follows a directory that another is renamed over', async () => {
+  it('follows if another directory is renamed over it', async () => {
     mkdirSync(directory, { recursive: true });
     mkdirSync(`${directory}.new`);
     start();
@@ -186,7 +186,7 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('follows a directory that is removed and made again', async () => {
+  it('follows a directory that is removed and recreated', async () => {
     mkdirSync(directory, { recursive: true });
     start();
     await isArmedOn(directory);
@@ -197,9 +197,9 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('follows a directory that is removed and made again before anyone looks, whatever its inode number', async () => {
+  it('follows a directory that is recreated between two checks, even with the same inode number', async () => {
     mkdirSync(directory, { recursive: true });
-    // As a file system does that gives no birth time and hands the number out again.
+    // Like a file system without birth times that reuses inode numbers.
     start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n, birthtimeNs: 0n }) });
     await until('the first notification', () => changes === 1);
     await quiet();
@@ -210,7 +210,7 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it('follows when the directory goes together with its parents', async () => {
+  it('follows if the directory is removed together with its parents', async () => {
     mkdirSync(directory, { recursive: true });
     start();
     await isArmedOn(directory);
@@ -220,7 +220,7 @@ describe('DirectoryWatch', () => {
     await isArmedOn(directory);
   });
 
-  it('finds, when told to verify, what sends no event: a moved parent, a link that was turned', async () => {
+  it('verify finds changes without an event: a moved parent, a changed link', async () => {
     mkdirSync(directory, { recursive: true });
     const watch = start();
     await isArmedOn(directory);
@@ -244,7 +244,7 @@ describe('DirectoryWatch', () => {
     await isArmedOn(directory);
   });
 
-  it('tells a directory from one of the same inode number that was there before', async () => {
+  it('distinguishes a directory from an earlier one with the same inode number', async () => {
     mkdirSync(directory, { recursive: true });
     const watch = start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n }) });
     await isArmedOn(directory);
@@ -254,11 +254,11 @@ describe('DirectoryWatch', () => {
     await isArmedOn(directory);
   });
 
-  it('does not miss a directory that appears while the watch is put on', async () => {
+  it('does not miss a directory that appears while the watch begins', async () => {
     mkdirSync(join(top.path, 'up'));
     start({
       watch: (folder, onEvent) => {
-        // Made before the watch is on, after the look: no event tells of it.
+        // Created after the check and before the watch: there is no event.
         mkdirSync(directory, { recursive: true });
         armed.push(statSync(folder).ino);
         return nodeFileSystem.watch(folder, onEvent);
@@ -295,7 +295,7 @@ describe('DirectoryWatch', () => {
     },
   );
 
-  it('goes on without a watch when the system takes it away', async () => {
+  it('survives the loss of its watch', async () => {
     mkdirSync(directory, { recursive: true });
     const watchers: ReturnType<FileSystem['watch']>[] = [];
     const watch = start({
@@ -312,7 +312,7 @@ describe('DirectoryWatch', () => {
     expect(watchers).toHaveLength(2);
   });
 
-  it('leaves nothing when it is closed while it looks', async () => {
+  it('leaves nothing open if it is closed during a check', async () => {
     mkdirSync(directory, { recursive: true });
     const hold = deferred<void>();
     const watch = start({

@@ -8,7 +8,7 @@ import { Publisher } from '../../src/mdns/publisher.ts';
 import { freePort } from '../rig/ports.ts';
 import { conformance, type HintingStage } from './conformance.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
+/** Nothing leaves the machine: multicast on loopback, and on a free port. */
 const LOOPBACK =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal))?.[0] ?? 'lo';
 const never = new AbortController().signal;
@@ -57,7 +57,7 @@ describe('the source mdns', () => {
     for (const one of open.splice(0)) await one[Symbol.asyncDispose]();
   });
 
-  it('gives what an instance says of itself, and its address', async () => {
+  it("returns an instance's claims and address", async () => {
     const made = await stage();
     open.push(made);
     const { candidates } = await made.source.scan(never);

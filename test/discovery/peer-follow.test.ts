@@ -11,15 +11,15 @@ import { tailnetNode } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import { listed, listing } from './tailscale-stage.ts';
 
-/** How the node services of the test answer. */
+/** The behaviour of the fake node services. */
 interface Service {
   ids: readonly string[];
-  /** `no`: as services before entity tags; `lies`: gives one and never holds; `all`: whatever is asked. */
+  /** `no`: no entity tags; `lies`: sends a tag but never holds; `all`: holds every request. */
   holds: 'yes' | 'no' | 'lies' | 'all';
   status: number;
-  /** Requests so far, by what they prefer. */
+  /** The `prefer` header of each request. */
   readonly asked: (string | undefined)[];
-  /** Requests that are being held. */
+  /** Held requests. */
   readonly held: Set<ServerResponse>;
 }
 
@@ -28,20 +28,20 @@ interface Stage {
   readonly clock: ManualClock;
   readonly service: Service;
   readonly changes: () => number;
-  /** Ids that the table tells. */
+  /** Ids of the table's candidates. */
   readonly ids: () => readonly (string | undefined)[];
-  /** Another list; who waits is told. */
+  /** Changes the list and answers held requests. */
   list(...ids: readonly string[]): void;
   readonly sites: readonly PeerSite[];
 }
 
-describe('a table that follows', () => {
+describe('a following table', () => {
   const open: { close(): Promise<void> }[] = [];
   afterEach(async () => {
     for (const one of open.splice(0).toReversed()) await one.close();
   });
 
-  /** Peers 127.1.0.1 and so on, all of them with the same node service. */
+  /** All peers have the same node service. */
   async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peers?: number } = {}): Promise<Stage> {
     const service: Service = { ids: ['a'], holds: 'yes', status: 200, asked: [], held: new Set(), ...given };
     const listener = await listenHttp((request, response) => answer(service, request, response));
@@ -90,7 +90,7 @@ describe('a table that follows', () => {
   const isHeld = ({ service }: Stage, count = 1): Promise<true> =>
     until('a request to be held', () => service.held.size === count);
 
-  it('holds one request at each, and knows at once what has begun and ended', async () => {
+  it('holds one request at each peer, and gets changes at once', async () => {
     const stage = await following();
     await isHeld(stage);
     expect(stage.ids()).toEqual(['a']);
@@ -102,11 +102,11 @@ describe('a table that follows', () => {
       await stage.clock.advance(FOLLOW_PACE_MS);
       await isHeld(stage);
     }
-    // One each time, and the first look, which could not be held.
+    // One each time, and the first, which could not be held.
     expect(stage.service.asked).toEqual([undefined, 'wait=25', 'wait=25', 'wait=25']);
   });
 
-  it('tells of a change only when there is one', async () => {
+  it('reports only real changes', async () => {
     const { table, service, sites, changes } = await enter({ holds: 'no' });
     table.keep(sites);
     for (let asks = 1; asks <= 3; asks += 1) {
@@ -118,13 +118,13 @@ describe('a table that follows', () => {
     expect(changes()).toBe(2);
     service.status = 500;
     await table.ask();
-    // That it no longer makes sense is news as well, but only once.
+    // An invalid list is news too, but only once.
     expect(changes()).toBe(3);
     await table.ask({ thorough: true });
     expect(changes()).toBe(3);
   });
 
-  it('takes an unchanged list for the one it has, and asks again', async () => {
+  it('keeps its list after 304, and asks again', async () => {
     const stage = await following();
     await isHeld(stage);
     for (const response of stage.service.held) response.writeHead(304).end();
@@ -139,7 +139,7 @@ describe('a table that follows', () => {
 
   it.each(['no', 'lies'] as const)('asks a service that does not hold once a second at most: %s', async (holds) => {
     const { service, clock } = await following({ holds });
-    // The first look, and what is asked from then on.
+    // The first request, and those from then on.
     for (let asked = 2; asked <= 5; asked += 1) {
       await until('its answer', () => clock.due(FOLLOW_PACE_MS) === 1);
       await clock.advance(FOLLOW_PACE_MS - 1);
@@ -149,20 +149,20 @@ describe('a table that follows', () => {
     }
   });
 
-  it('misses a peer that has gone to sleep when its time is over, and keeps what it had', async () => {
+  it('counts a miss when a held request times out, and keeps the candidates', async () => {
     const stage = await following();
     await isHeld(stage);
     await stage.clock.advance(HOLD_MS);
     expect(stage.service.asked).toHaveLength(2);
     await stage.clock.advance(3000);
     expect(stage.ids()).toEqual(['a']);
-    // What is asked next is not held: whether anybody is there is to be known soon.
+    // The next request is answered at once, to find out soon whether the peer is up.
     await stage.clock.advance(FOLLOW_PACE_MS);
     await until('it to be asked again', () => stage.service.asked.length === 3);
     expect(stage.service.asked[2]).toBeUndefined();
   });
 
-  it('misses a connection that breaks, and holds again once the service is back', async () => {
+  it('counts a miss when the connection breaks, and holds again once the service is back', async () => {
     const stage = await following();
     await isHeld(stage);
     for (const response of stage.service.held) response.destroy();
@@ -175,7 +175,7 @@ describe('a table that follows', () => {
     expect(stage.changes()).toBe(1);
   });
 
-  it('drops what it is no longer admitted to, and finds it again half a minute after a grant', async () => {
+  it('drops the candidates when access is revoked, and finds them within half a minute of a grant', async () => {
     const stage = await following();
     await isHeld(stage);
     stage.service.status = 403;
@@ -194,7 +194,7 @@ describe('a table that follows', () => {
     });
   });
 
-  it('holds again at once where a scan finds that the machine is admitted again', async () => {
+  it('holds again at once if a scan finds that access was granted', async () => {
     const stage = await following({ status: 403 });
     for (let minutes = 0; minutes < 5; minutes += 1) {
       const before = stage.service.asked.length;
@@ -208,7 +208,7 @@ describe('a table that follows', () => {
     await isHeld(stage);
   });
 
-  it('leaves to a scan only what it does not hold, unless a person asks', async () => {
+  it('a scan asks only peers without a held request, unless it is thorough', async () => {
     const stage = await following();
     await isHeld(stage);
     await stage.table.ask();
@@ -222,7 +222,7 @@ describe('a table that follows', () => {
     await isHeld(stage);
   });
 
-  it('begins anew with a peer that comes online', async () => {
+  it('asks a peer again when it comes online', async () => {
     const stage = await following();
     await isHeld(stage);
     const [site] = stage.sites;
@@ -234,11 +234,11 @@ describe('a table that follows', () => {
     await until('the held one to be given up', () => held?.destroyed === true);
     await stage.clock.advance(FOLLOW_PACE_MS);
     await until('it to be asked', () => stage.service.asked.length === 3);
-    // At once, not held: it may not be there.
+    // Not held, because the peer may be down.
     expect(stage.service.asked[2]).toBeUndefined();
   });
 
-  it('lets go of a peer that is gone, and of all when nobody listens or it is closed', async () => {
+  it('ends the request of a removed peer, and all requests when nobody listens or it is closed', async () => {
     const stage = await following({ peers: 3 });
     await isHeld(stage, 3);
     stage.service.held.forEach((response) => response.once('close', () => stage.service.held.delete(response)));
@@ -257,7 +257,7 @@ describe('a table that follows', () => {
     expect(stage.clock.due()).toBe(0);
   });
 
-  it('does not follow a peer that has left before it answered', async () => {
+  it('does not follow a peer that was removed before it answered', async () => {
     const stage = await enter({ holds: 'all' });
     stage.table.keep(stage.sites);
     stage.table.follow();
@@ -271,7 +271,7 @@ describe('a table that follows', () => {
     expect(stage.clock.due()).toBe(0);
   });
 
-  it('holds no more than its bound', async () => {
+  it('limits the number of held requests', async () => {
     const stage = await following({ peers: MAX_FOLLOWED + 20 });
     await isHeld(stage, MAX_FOLLOWED);
     await stage.clock.advance(2 * FOLLOW_PACE_MS);
@@ -302,7 +302,7 @@ describe('a table that follows', () => {
     },
   );
 
-  it('takes "not modified" for no answer where it knew nothing', async () => {
+  it('treats 304 without a known list as no answer', async () => {
     const stage = await following({ status: 304 });
     expect(stage.ids()).toEqual([]);
     expect(stage.table.found.notes[0]?.reason).toContain('HTTP 304');

@@ -46,7 +46,7 @@ describe('the candidate of a registration', () => {
     expect(candidate.claims.localPort).toBe(localPort);
   });
 
-  it('carries the claims, the directory as a label only', () => {
+  it('has the claims, with the directory as a label only', () => {
     const registration = {
       id: 'i1',
       name: 'a',
@@ -72,7 +72,7 @@ describe('the candidate of a registration', () => {
     expect(candidateOf('a.json', { id: 'i1', name: 'a', port: 5000 }, untrusted)).not.toHaveProperty('credential');
   });
 
-  it('has a key that may be shown and that no other file name gives', () => {
+  it('has a safe key that is unique to the file name', () => {
     const names = ['a.json', 'a\u0001.json', 'a%01.json', 'a\u0002.json', 'a%2501.json', 'ä.json'];
     const keys = names.map((name) => candidateOf(name, { name: 'a', port: 5000 }, site).key);
     expect(new Set(keys).size).toBe(names.length);

@@ -87,7 +87,7 @@ describe('a registration file', () => {
     expect(good(read(content)).registration).toMatchObject(expected);
   });
 
-  it('has only the fields that it gave', () => {
+  it('has only the given fields', () => {
     expect(good(read({ port: 1234, extra: 1 })).registration).toEqual({ name: 'file', port: 1234 });
   });
 
@@ -209,12 +209,12 @@ describe('a registration file', () => {
     expect(remarks).toEqual([expect.stringMatching(remark)]);
   });
 
-  it('takes its name from a file name only once that is clean', () => {
+  it('uses the cleaned file name as the default name', () => {
     expect(good(read({ port: 1234 }, '\u001b[31mred.json')).registration.name).toBe('red');
     expect(good(read({ port: 1234 }, '\u0001.json')).registration.name).toBe('unnamed');
   });
 
-  it('never throws and never gives unsafe text, whatever the file holds', () => {
+  it('never throws and never returns unsafe text, whatever the file contains', () => {
     const port = fc.constantFrom<unknown>(1234, 0, '4096', null);
     const anything = fc.oneof(fc.string({ unit: 'binary' }), fc.jsonValue());
     const fields = fc.record(
@@ -243,7 +243,7 @@ describe('a registration file', () => {
               ? [reading.problem]
               : [
                   ...reading.remarks,
-                  // The directory is compared as it is, and cleaned where it is shown.
+                  // The directory is compared unchanged, and cleaned when it is shown.
                   ...Object.values({ ...reading.registration, cwd: undefined }).filter(
                     (value) => typeof value === 'string',
                   ),

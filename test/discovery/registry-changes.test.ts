@@ -28,7 +28,7 @@ describe('hints of the registry source', () => {
     await top.close();
   });
 
-  /** Scans at every hint, and never without one, until it sees `keys`. */
+  /** Scans only after hints, until it finds `keys`. */
   async function see(keys: readonly string[] | 'unavailable'): Promise<void> {
     let seen: readonly string[] | 'unavailable' | undefined;
     const look = async (): Promise<void> => {
@@ -44,7 +44,7 @@ describe('hints of the registry source', () => {
     expect(seen).toEqual(keys);
   }
 
-  it('lead through a directory that appears, is replaced, is removed and comes back', async () => {
+  it('follow a directory that appears, is replaced, removed and recreated', async () => {
     await see('unavailable');
     const first = await openRegistry(directory);
     await see([]);
@@ -69,7 +69,7 @@ describe('hints of the registry source', () => {
     await see([]);
   });
 
-  it("come from this user's own directory too", async () => {
+  it("also come from this user's own directory", async () => {
     await source.close();
     source = registrySource(directory, { explicit: false, own: join(top.path, 'own') });
     hints = source.changes(never)[Symbol.asyncIterator]();
@@ -79,7 +79,7 @@ describe('hints of the registry source', () => {
     await see(['own/a.json']);
   });
 
-  it('come again after a scan found the directory moved without an event', async () => {
+  it('come again after a scan finds that the directory was moved without an event', async () => {
     const nested = join(top.path, 'up', 'reg');
     await openRegistry(join(top.path, 'up')).then(() => openRegistry(nested));
     const moved = registrySource(nested);
@@ -96,11 +96,11 @@ describe('hints of the registry source', () => {
     await moved.close();
   });
 
-  it('stay away, with one line in the log, where the kernel allows no watch', async (context) => {
+  it('are missing, with one log line, if the kernel allows no watch', async (context) => {
     needRoot(context);
     mkdirSync(directory, 0o700);
     const child = fileURLToPath(new URL('./watch-registry.ts', import.meta.url));
-    // The limit of a user namespace of its own: nobody else's watches are touched.
+    // The limit applies to a separate user namespace only.
     const script = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" --import tsx "$1" "$2"';
     const output = run('unshare', '-U', '-r', 'sh', '-c', script, process.execPath, child, directory);
     expect(JSON.parse(output)).toEqual({

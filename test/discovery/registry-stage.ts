@@ -36,7 +36,7 @@ export function systemError(code: string): Error {
   return Object.assign(new Error(`${code}: as the test wants it`), { code });
 }
 
-/** The reasons of all notes whose subject ends in `name`, in one text; empty where there are none. */
+/** The joined reasons of all notes whose subject ends in `name`. */
 export function notesOn(scan: { readonly notes: readonly Note[] }, name: string): string {
   return scan.notes
     .filter(({ subject }) => subject.endsWith(name))
@@ -61,9 +61,9 @@ export function withCalls(
   });
 }
 
-/** A folder of its own for one test, with an empty registry directory in it. */
+/** A temporary folder with an empty registry directory in it. */
 export interface RegistryFolder extends AsyncDisposable {
-  /** Mode 0700, as is the directory. */
+  /** Mode 0700, like the directory. */
   readonly path: string;
   readonly directory: string;
   /** Writes a file (0644) into the directory, as JSON unless it is text or bytes; returns its path. */
@@ -87,7 +87,7 @@ export function registryFolder(): RegistryFolder {
   };
 }
 
-/** A file system whose files tell the facts given. */
+/** A file system that reports the given stats. */
 export function withFacts(facts: Partial<BigIntStats>): FileSystem {
   return fileSystem({
     open: async (path, flags) => {

@@ -19,7 +19,7 @@ describe('a registry directory', () => {
   afterEach(() => folder[Symbol.asyncDispose]());
 
   describe('that cannot be read', () => {
-    it('is unavailable when it is missing, or a dangling link, or removed while it is read', async () => {
+    it('is unavailable if it is missing, a dangling link, or removed while it is read', async () => {
       await expect(registrySource(join(directory, 'no', 'reg')).scan(never)).rejects.toThrow(SourceUnavailableError);
       symlinkSync('/nowhere', join(directory, 'link'));
       await expect(registrySource(join(directory, 'link')).scan(never)).rejects.toThrow(
@@ -34,7 +34,7 @@ describe('a registry directory', () => {
       );
     });
 
-    it('says so when a file stands in its place or above it', async () => {
+    it('fails if a file is in its place or above it', async () => {
       const file = put('a.json');
       for (const path of [file, join(file, 'reg')]) {
         const error: unknown = await registrySource(path)
@@ -47,12 +47,12 @@ describe('a registry directory', () => {
       }
     });
 
-    it('says so when links go round in a circle', async () => {
+    it('fails on a loop of links', async () => {
       symlinkSync('loop', join(directory, 'loop'));
       await expect(registrySource(join(directory, 'loop')).scan(never)).rejects.toThrow(/ELOOP/);
     });
 
-    describe('for want of permission', () => {
+    describe('without permission', () => {
       beforeEach(needRoot);
 
       it.each([
@@ -64,7 +64,7 @@ describe('a registry directory', () => {
           /: EACCES; it belongs to uid 1000: run this as uid 1000 \(docker run --user 1000:1000\)$/,
         ],
         ["it is another user's, in part", 1000, 0o744, /: EACCES; it belongs to uid 1000: run this as/],
-      ])('says what to do when permission is missing and %s', async (_, owner, mode, message) => {
+      ])('gives advice if %s', async (_, owner, mode, message) => {
         chmodSync(folder.path, 0o755);
         chownSync(directory, owner, owner);
         chmodSync(directory, mode);
@@ -77,12 +77,12 @@ describe('a registry directory', () => {
           );
         expect(await problem(true)).toMatchObject({ message: expect.stringMatching(message) });
         expect(await problem(true)).not.toBeInstanceOf(SourceUnavailableError);
-        // Of the default directory only the first user is the owner, which is nobody's mistake.
+        // The default directory belongs to the first user who created it, which is not a failure.
         const isUnavailable = (await problem(false)) instanceof SourceUnavailableError;
         expect(isUnavailable).toBe(owner !== 65_534);
       });
 
-      it("says whose folder is closed when it lies in another user's", async () => {
+      it('names the owner of a closed folder above it', async () => {
         chownSync(folder.path, 1000, 1001);
         const scan = (): Promise<Scan> => registrySource(directory, { uid: 65_534 }).scan(never);
         await expect(asUser(65_534, scan)).rejects.toThrow(
@@ -91,7 +91,7 @@ describe('a registry directory', () => {
       });
     });
 
-    it('in part: notes the file whose permission is missing', async (context) => {
+    it('notes a file that it may not read', async (context) => {
       needRoot(context);
       chmodSync(folder.path, 0o755);
       chmodSync(directory, 0o755);
@@ -104,7 +104,7 @@ describe('a registry directory', () => {
       expect(keysOf(await source.scan(never))).toEqual(['good.json', 'x.json']);
     });
 
-    it('is fine on a read-only mount', async (context) => {
+    it('works on a read-only mount', async (context) => {
       needRoot(context);
       put('good.json');
       put('x.json', 'no');

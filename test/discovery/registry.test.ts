@@ -83,7 +83,7 @@ describe('the registry directory', () => {
   });
   afterEach(() => folder[Symbol.asyncDispose]());
 
-  it('takes files of equal names for two instances', async () => {
+  it('lists two files with the same name as two instances', async () => {
     put('a.json', { name: 'api', port: 4096 });
     put('b.json', { name: 'api', port: 4097 });
     const { candidates, notes } = await registrySource(directory).scan(never);
@@ -94,7 +94,7 @@ describe('the registry directory', () => {
     expect(notes).toEqual([]);
   });
 
-  it("is read beside this user's own where nobody chose it, and either may be missing or another user's", async (context) => {
+  it("the default one is read besides this user's own, and either may be missing or another user's", async (context) => {
     needRoot(context);
     put('a.json');
     const own = join(folder.path, 'own');
@@ -123,14 +123,14 @@ describe('the registry directory', () => {
     await expect(asNobody(() => theirs.scan(never))).rejects.toThrow(/own: ENOTDIR/);
   });
 
-  it('carries a hostile cwd as a claim and nowhere else', async () => {
+  it('keeps a hostile cwd in the claims only', async () => {
     put('a.json', { port: 4096, cwd: '/evil' });
     const [candidate] = (await registrySource(directory).scan(never)).candidates;
     expect(candidate?.claims.directory).toBe('/evil');
     expect(JSON.stringify({ ...candidate, claims: undefined })).not.toContain('evil');
   });
 
-  it('passes over temporary names, other files and the folder of credentials', async () => {
+  it('ignores temporary names, other files and the folder of credentials', async () => {
     put('.a.json');
     put('a.json.tmp.1');
     put('README');
@@ -138,7 +138,7 @@ describe('the registry directory', () => {
     expect(await registrySource(directory).scan(never)).toEqual({ candidates: [], notes: [] });
   });
 
-  it('knows its own machine', async () => {
+  it('recognises its own machine', async () => {
     put('a.json', { port: 4096, localPort: 4096, hostname: HOSTNAME });
     put('b.json', { port: 4097, localPort: 4096, hostname: 'laptop' });
     const { candidates } = await registrySource(directory).scan(never);
@@ -152,7 +152,7 @@ describe('the registry directory', () => {
     expect(notes.at(-1)).toEqual({ subject: directory, reason: 'and 50 more' });
   });
 
-  it('lists the newest 10,000 of more, and reads none of them again while they stay', async () => {
+  it('lists the newest 10,000, and reads unchanged files only once', async () => {
     for (let index = 0; index < 10_003; index += 1) put(`${index}.json`, { port: 4096 });
     for (const old of [17, 5000, 10_002]) utimesSync(join(directory, `${old}.json`), 1, 1);
     let opened = 0;
@@ -177,7 +177,7 @@ describe('the registry directory', () => {
     expect(changed.candidates.find(({ key }) => key === '8.json')?.endpoint.url).toBe('http://127.0.0.1:5555');
   }, 60_000);
 
-  it('stops when it is aborted, and goes on from there', async () => {
+  it('continues an aborted scan with the next', async () => {
     for (let index = 0; index < 100; index += 1) put(`${index}.json`);
     const abort = new AbortController();
     let opened = 0;
@@ -228,7 +228,7 @@ describe('the registry directory', () => {
     expect(candidates[0]?.endpoint.url).toBe('http://127.0.0.1:5678');
   });
 
-  it('sees a file replaced by rename where the file system keeps no times', async () => {
+  it('sees a file replaced by rename on a file system without times', async () => {
     const path = put('a.json', '{"port":1234}');
     const source = registrySource(directory, { fs: withFacts({ mtimeNs: 0n, ctimeNs: 0n }) });
     await source.scan(never);
@@ -244,7 +244,7 @@ describe('the registry directory', () => {
     await expect(source.scan(never)).rejects.toThrow('the source local-relay is closed');
   });
 
-  it('is closed only when the files it was reading are', async () => {
+  it('closes after its open files are closed', async () => {
     put('a.json');
     const hold = holdUp();
     const order: string[] = [];
@@ -297,7 +297,7 @@ describe('the registry directory', () => {
     expect(replaced).toBe(4);
   });
 
-  it('gives a credential that belongs to the owner of the directory', async (context) => {
+  it("gives a credential of the directory's owner", async (context) => {
     needRoot(context);
     chownSync(directory, 1000, 1000);
     chownSync(put('a.json', { port: 4096, id: 'i1' }), 1000, 1000);

@@ -1,4 +1,4 @@
-/** Run as a process of its own, in a namespace that the test made: prints one scan of the directory named as its argument. */
+/** Runs as a separate process in a namespace made by the test; prints one scan of the directory given as its argument. */
 import { registrySource } from './registry-stage.ts';
 
 const source = registrySource(process.argv[2]!);

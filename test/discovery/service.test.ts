@@ -31,7 +31,7 @@ function source(
   return createServiceSource({ directory }, dependencies);
 }
 
-/** As OpenCode writes: under another name, then renamed. */
+/** Like OpenCode: writes to another name, then renames. */
 function write(directory: string, fileName: string, content: unknown): void {
   const path = join(directory, fileName);
   const text = typeof content === 'string' || Buffer.isBuffer(content) ? content : JSON.stringify(content);
@@ -99,7 +99,7 @@ describe('the folder of an OpenCode 2', () => {
   const put = (fileName: string, content: unknown): void => write(directory, fileName, content);
   const look = (changed: Partial<RegistryDependencies> = {}): Promise<Scan> => source(directory, changed).scan(never);
 
-  it('gives its service, with its password', async () => {
+  it('gives a service with its password', async () => {
     put('service.json', SERVICE);
     expect(await look()).toEqual({
       candidates: [
@@ -116,7 +116,7 @@ describe('the folder of an OpenCode 2', () => {
     });
   });
 
-  it('gives the preview, whose password lies beside it', async () => {
+  it('gives the preview with the password from its own file', async () => {
     put('server.json', { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 });
     put('password', MARK);
     expect(await look()).toMatchObject({
@@ -144,13 +144,13 @@ describe('the folder of an OpenCode 2', () => {
     expect(notes).toEqual([]);
   });
 
-  it('reads only what a service writes', async () => {
+  it('reads only service files', async () => {
     for (const name of ['model.json', 'service.json.tmp', 'service-.json', 'service- b.json', 'services.json'])
       put(name, SERVICE);
     expect(await look()).toEqual({ candidates: [], notes: [] });
   });
 
-  it('has an entry that stays while the service starts again, and after it was killed', async () => {
+  it('keeps the key of a service that restarts, until its file is gone', async () => {
     put('service.json', SERVICE);
     const one = source(directory);
     const [before] = (await one.scan(never)).candidates;
@@ -167,7 +167,7 @@ describe('the folder of an OpenCode 2', () => {
     ['http://localhost:4096/', 'http://localhost:4096'],
     ['http://[::1]:4096', 'http://[::1]:4096'],
     ['http://0x7f.1:4096', 'http://127.0.0.1:4096'],
-    // As the preview writes where it listens on every address.
+    // Written by the preview if it listens on every address.
     ['http://0.0.0.0:4096', 'http://127.0.0.1:4096'],
     ['http://[::]:4096', 'http://[::1]:4096'],
     ['http://127.0.0.1', 'http://127.0.0.1:80'],
@@ -235,7 +235,7 @@ describe('the folder of an OpenCode 2', () => {
     });
   });
 
-  describe('lists without trust, and gives no password of,', () => {
+  describe('lists as untrusted and without password', () => {
     const preview = { ...SERVICE, password: undefined };
 
     async function expectUntrusted(reason: RegExp, changed: Partial<RegistryDependencies> = {}): Promise<void> {
@@ -261,7 +261,7 @@ describe('the folder of an OpenCode 2', () => {
       await expectUntrusted(/service\.json belongs to uid 65533, not to us \(uid 0\); run this as uid 65533/);
     });
 
-    it('a file where the system has no owners', async () => {
+    it('a file on a system without owners', async () => {
       put('service.json', SERVICE);
       await expectUntrusted(/cannot be checked/, { uid: undefined });
     });
@@ -287,7 +287,7 @@ describe('the folder of an OpenCode 2', () => {
     expect(notes).toMatchObject([{ reason: expect.stringMatching(/^holds 20 service files, and only 16 are read/) }]);
   });
 
-  it('says what is wrong where it cannot be read', async () => {
+  it('reports why it cannot be read', async () => {
     const denied = fileSystem({ readdir: () => Promise.reject(systemError('EACCES')) });
     await expect(look({ fs: denied })).rejects.toThrow(/^cannot read the folder \S+: EACCES$/);
     writeFileSync(join(directory, 'file'), '');
@@ -296,14 +296,14 @@ describe('the folder of an OpenCode 2', () => {
 });
 
 describe('hints of the service source', () => {
-  it('lead through a folder that appears, and a service that comes, starts again and goes', async () => {
+  it('follow a folder that appears, and a service that starts, restarts and ends', async () => {
     await using top = tempDir('hints');
     const directory = join(top.path, 'state', 'opencode');
     const one = source(directory);
     onTestFinished(() => one.close());
     const hints = one.changes(never)[Symbol.asyncIterator]();
 
-    /** Scans at every hint, and never without one. */
+    /** Scans only after hints. */
     async function see(wanted: unknown): Promise<void> {
       let seen: unknown;
       const look = async (): Promise<void> => {
@@ -332,7 +332,7 @@ describe('hints of the service source', () => {
     await see([]);
   });
 
-  it('come with a new password of the preview', async () => {
+  it('come for a new password of the preview', async () => {
     await using folder = tempDir('hints');
     write(folder.path, 'server.json', { url: SERVICE.url, pid: 6161 });
     const one = source(folder.path);
@@ -352,7 +352,7 @@ function pidAndPassword({ endpoint, credential }: Candidate): unknown[] {
 }
 
 describe('the password of a service', () => {
-  it('goes to the process that the file names, and not to another that holds its port', async () => {
+  it('goes only to the process that the file names', async () => {
     await using folder = tempDir('service');
     const seen: unknown[] = [];
     const server = createServer(({ headers }, response) => {

@@ -59,7 +59,7 @@ describe('createSources', () => {
     { name: 'static by name, without instances', changed: { sources: ['static'] }, expected: ['static'] },
     { name: 'none', changed: { sources: [] }, expected: [] },
     { name: 'a name twice', changed: { sources: ['local-relay', 'local-relay'] }, expected: ['local-relay'] },
-  ])('makes $expected for $name', ({ changed, expected }) => {
+  ])('creates $expected for $name', ({ changed, expected }) => {
     expect(namesFor(changed)).toEqual(expected);
   });
 });

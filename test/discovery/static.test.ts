@@ -33,7 +33,7 @@ describe('the static source', () => {
     ['http://128.0.0.1:4096', 'url', '128.0.0.1'],
     ['http://[fd7a::1]:4096', 'url', 'fd7a::1'],
     ['https://box.example/prefix', 'url', 'box.example'],
-  ])('takes %s for %s on %s', async (url, route, hostname) => {
+  ])('gives %s the route %s and the host %s', async (url, route, hostname) => {
     const { candidates, notes } = await createStaticSource({ instances: [instance('a', url)] }).scan(never);
     expect(candidates).toEqual([
       {
@@ -56,7 +56,7 @@ describe('the static source', () => {
     expect(candidates[0]).toMatchObject({ endpoint: { headers: { 'x-team': '1' } }, credential });
   });
 
-  it('lists one on a port that fetch refuses, with a note', async () => {
+  it('notes a port that fetch refuses', async () => {
     const { candidates, notes } = await createStaticSource({
       instances: [instance('a', 'http://127.0.0.1:6000')],
     }).scan(never);
@@ -64,7 +64,7 @@ describe('the static source', () => {
     expect(notes).toEqual([{ subject: 'a', reason: expect.stringMatching(/port 6000 .*fetch refuses/) }]);
   });
 
-  it('shows a name cleaned', async () => {
+  it('cleans a name', async () => {
     const { candidates } = await createStaticSource({
       instances: [instance('a\u001b[1m\nb', 'http://127.0.0.1:1024')],
     }).scan(never);

@@ -24,17 +24,17 @@ import { testRuntime } from '../rig/runtime.ts';
 import { until, within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
-/** Of the machine with the node service, in the eyes of the other. */
+/** The machine with the node service, as the other sees it. */
 const ADDRESS = '100.64.0.2';
 
 interface Pair extends AsyncDisposable {
   readonly service: NodeStage;
   readonly source: ReturnType<typeof createTailscaleSource>;
-  /** Instances as the source tells them now. */
+  /** Names of the source's current candidates. */
   names(): Promise<readonly (string | undefined)[]>;
 }
 
-/** A node service where tailscaled has no TUN, and a source on another such machine, which dials it. */
+/** A node service on a machine without a TUN, and a source on another such machine, which dials it. */
 async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeStateDir'> = {}): Promise<Pair> {
   const uid = process.getuid?.();
   const service = await openNodeStage({
@@ -72,7 +72,7 @@ const call = (): Call => ({
   onProgress: () => {},
 });
 
-/** The fleet of the other machine, and what came of what it asks through the node service. */
+/** The fleet of the other machine, and the requests it makes through the node service. */
 function looking({ source, service }: Pair) {
   const fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
@@ -89,16 +89,16 @@ function looking({ source, service }: Pair) {
       until(`${wanted} to be ${state}`, () =>
         fleet.snapshot().instances.find((one) => one.name === wanted && one.state === state && isReported(one.server)),
       ),
-    /** It may have been seen, and so looked at, before it was followed. */
+    /** Waits for the end of probes from before it was followed. */
     quiet: (): Promise<true> => until('the first look to end', () => fleet.counters.inFlight === 0),
-    /** Requests that the node service passed on to the instance with that id. */
+    /** Requests that the node service forwarded to the instance with that id. */
     passedOn: (id: string): readonly string[] =>
       service.log.map(({ fields }) => String(fields['path'])).filter((path) => path.startsWith(INSTANCE_PREFIX + id)),
   };
 }
 
 describe.skipIf(process.platform !== 'linux')('a source and a node service', () => {
-  test('news of an instance come by themselves, through dial too', async () => {
+  test('changes of instances arrive without a scan, through dial too', async () => {
     await using pair = await openPair();
     const { service, source, names } = pair;
     const listening = new AbortController();
@@ -123,7 +123,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('it to be let go', () => service.service.waiting === 0);
   });
 
-  test('what an instance does is known without a request to it: it works, asks, is settled and ends', async () => {
+  test('the state of an instance is known without a request to it, from busy to idle', async () => {
     await using pair = await openPair({ watch: true });
     const { service } = pair;
     await using fake = await startFakeOpencode();
@@ -155,7 +155,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     expect(passedOn('worker').length).toBeGreaterThan(before.length);
   });
 
-  test('an OpenCode 2 and its directories are known as well, and none is loaded for it', async () => {
+  test('an OpenCode 2 and its directories are known too, without loading any', async () => {
     await using folder = tempDir('reported-service');
     await mkdir(folder.path, { recursive: true });
     await using fake = await startFakeOpencode2();
@@ -165,7 +165,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await isIn('host2:service', 'idle');
     await quiet();
     const before = passedOn('service');
-    // Another server's own: at rest it is listed as that one's.
+    // The own directory of another server, which lists it while idle.
     const directory = DIRECTORY;
     const { data: made } = await fake.json<{ data: { id: string } }>('POST', '/api/session', {
       location: { directory },
@@ -184,7 +184,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
       { instance: 'host2-project', outcome: 'completed', text: 'done' },
     ]);
     await isIn('host2:service', 'idle');
-    // Not what was seen of it when it was listed.
+    // Not its last listed state.
     expect((await getStatus(runtime, { instance: 'host2-project' }, call())).data.state).toBe('idle');
   });
 });

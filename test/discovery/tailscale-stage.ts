@@ -6,7 +6,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { type FakeLocalApi, type FakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
 
-/** What a peer of the fake tailnet answers on one of its ports: a JSON value, or a handler. */
+/** The answer of a fake peer on one of its ports: a JSON value, or a handler. */
 export type PeerServer = Parameters<typeof listenHttp>[0] | Readonly<Record<string, unknown>> | readonly unknown[];
 
 export interface TailnetStageOptions {
@@ -23,7 +23,7 @@ export interface TailnetStage extends AsyncDisposable {
   readonly source: TailscaleSource;
   /** `METHOD address:port/path` of every request to a peer. */
   readonly requests: string[];
-  /** Another answer at `address:port`, or none. */
+  /** Replaces or removes the answer at `address:port`. */
   serve(place: string, server: PeerServer | undefined): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export async function tailnetStage(given: TailnetStageOptions = {}): Promise<Tai
   };
 }
 
-/** A list as a node service gives it. */
+/** The list of a node service. */
 export function listing(...instances: readonly unknown[]): Readonly<Record<string, unknown>> {
   return { protocol: 1, node: { id: 'x', name: 'x', host: 'x' }, instances };
 }

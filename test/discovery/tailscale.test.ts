@@ -65,7 +65,7 @@ conformance({
       void pass().then(() => {
         stage.fake.answers.delete('status');
         stage.fake.asked.length = 0;
-        // As without the hold-up.
+        // As if it had not been held up.
         return import('../rig/fake-local-api.ts').then(({ statusText }) => json(response, statusText(stage.fake)));
       });
       request.on('error', () => {});
@@ -80,13 +80,13 @@ conformance({
   },
 });
 
-/** Time that a test moves; requests have the real one. */
+/** A clock moved by the test; requests use the real one. */
 function movedClock(): Clock & { nowMs: number } {
   const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep: systemClock.sleep };
   return clock;
 }
 
-/** Time for what is under way on loopback to arrive. */
+/** Lets pending loopback traffic arrive. */
 async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await nextTurn();
 }
@@ -102,7 +102,7 @@ describe('the tailscale source', () => {
     return stage;
   }
 
-  it('keeps why each of the others has nothing: what one may look for there, or why it is not asked', async () => {
+  it('gives for each other peer the reason why it has no instance', async () => {
     const { source } = await enter({
       peers: [
         {},
@@ -131,7 +131,7 @@ describe('the tailscale source', () => {
     ]);
   });
 
-  it("builds each instance's address of the peer's own and the id, and labels it with the name", async () => {
+  it("builds the URL of an instance from the peer's address and the id", async () => {
     const { source } = await enter(TWO);
     const { candidates } = await source.scan(never);
     expect(candidates.find(({ key }) => key === 'n2CNTRL/a')).toEqual({
@@ -148,7 +148,7 @@ describe('the tailscale source', () => {
     expect(candidates.find(({ key }) => key === 'n3CNTRL:4096')?.endpoint.url).toBe('http://100.64.0.3:4096');
   });
 
-  it('reaches what it finds by dialling', async () => {
+  it('connects to candidates by dialling', async () => {
     const { source, fake } = await enter(TWO);
     const { candidates } = await source.scan(never);
     const endpoint = candidates.find(({ key }) => key === 'n3CNTRL:4096')?.endpoint;
@@ -157,14 +157,14 @@ describe('the tailscale source', () => {
     const limits = { timeoutMs: 5000, maxBytes: 1000 };
     for (let round = 0; round < 2; round += 1)
       expect((await exchange({ endpoint }, '/global/health', {}, limits)).status).toBe(200);
-    // The second used the connection of the first.
+    // The second request reused the connection of the first.
     expect(fake.dialled).toEqual(['100.64.0.3:4096']);
     await expect(
       exchange({ endpoint: { ...endpoint, url: 'http://100.64.0.3:1' } }, '/global/health', {}, limits),
     ).rejects.toMatchObject({ kind: 'unreachable', message: expect.stringContaining('refused') as unknown });
   });
 
-  it('streams over a dialled connection of its own', async () => {
+  it('streams over a separate dialled connection', async () => {
     const { source, fake } = await enter({
       ...TWO,
       servers: {
@@ -188,7 +188,7 @@ describe('the tailscale source', () => {
     expect(fake.dialled).toEqual(['100.64.0.3:4096']);
   });
 
-  it('connects without tailscaled where it has a TUN', async () => {
+  it('connects without tailscaled if that has a TUN', async () => {
     const web = await listenHttp((_, response) => response.end(JSON.stringify(HEALTH)));
     stages.push(web);
     const own = { TailscaleIPs: ['127.0.0.1', '::1'] };
@@ -251,7 +251,7 @@ describe('the tailscale source', () => {
     expect(fake.dialled.length > 0).toBe(asked);
   });
 
-  it('has no own user on a tagged machine, and says so', async () => {
+  it('has no user on a tagged machine, and notes that', async () => {
     const { source, fake } = await enter({
       peers: [{}],
       status: { Self: { ID: 'me', UserID: 9_007_199_254_740_993n, Tags: ['tag:ci'], TailscaleIPs: ['100.64.0.1'] } },
@@ -261,7 +261,7 @@ describe('the tailscale source', () => {
     expect(notes[0]?.reason).toContain('OPENCODE_TAILNET_USERS');
   });
 
-  it('uses IPv6 where this machine or the peer has nothing else', async () => {
+  it('uses IPv6 if there is no other common family', async () => {
     const { source } = await enter({
       peers: [{ TailscaleIPs: ['fd7a:115c:a1e0::9'] }],
       servers: { 'fd7a:115c:a1e0::9:4095': listing(listed('a')) },
@@ -322,7 +322,7 @@ describe('the tailscale source', () => {
       const elsewhere = { path: 'http://evil.example/', url: 'http://evil.example/', host: 'evil.example', port: 80 };
       const { candidates } = await scanOf(listing(listed('a', elsewhere)));
       expect(candidates[0]?.endpoint.url).toBe('http://100.64.0.2:4095/opencode-mcp/v1/i/a');
-      // A credential rule for a host must not fit what a peer calls itself.
+      // A credential rule for a host must not match the name that a peer gives itself.
       expect(candidates[0]?.claims.hostname).toBe('host2');
     });
 
@@ -335,7 +335,7 @@ describe('the tailscale source', () => {
       },
     );
 
-    it('has its names cleaned, and its ids once', async () => {
+    it('has cleaned names and unique ids', async () => {
       const { candidates } = await scanOf(
         listing(
           listed('a', { name: '\u001b[2Jred\u202e\n', directory: '/a\u0000b', port: 0.5 }),
@@ -351,7 +351,7 @@ describe('the tailscale source', () => {
       ]);
     });
 
-    it('has its services apart, which claim no id, name or directory, and of which nothing unclean is shown', async () => {
+    it('has separate services, cleaned and without id, name or directory', async () => {
       const { candidates, notes } = await scanOf({
         ...listing(listed('a')),
         services: [
@@ -404,7 +404,7 @@ describe('the tailscale source', () => {
       expect(notes[0]?.subject).toBe('host2:4095');
     });
 
-    it('is not followed to where it redirects, and not read without end', async () => {
+    it('is neither followed to a redirect nor read without limit', async () => {
       const redirect = await enter({
         peers: [{}],
         options: { ports: [] },
@@ -422,7 +422,7 @@ describe('the tailscale source', () => {
     });
   });
 
-  it('tells who is not admitted, and why, and asks that peer for no bare opencode', async () => {
+  it('notes that it is not admitted, and does not try other ports', async () => {
     const { source, requests } = await enter({
       peers: [{}],
       servers: {
@@ -444,12 +444,12 @@ describe('the tailscale source', () => {
     },
     { name: 'that says it is not healthy', server: { healthy: false, version: '1' }, found: true },
     { name: 'that is another program', server: { hello: 'world' }, found: false },
-  ])('takes a bare opencode $name: $found', async ({ server, found }) => {
+  ])('finds a bare opencode $name: $found', async ({ server, found }) => {
     const { source } = await enter({ peers: [{}], servers: { '100.64.0.2:4096': server } });
     expect((await source.scan(never)).candidates).toHaveLength(found ? 1 : 0);
   });
 
-  it('keeps what a peer had while its service restarts, and gives it up after a while', async () => {
+  it('keeps candidates while a service restarts, and drops them after a while', async () => {
     const clock = movedClock();
     const { source, serve } = await enter({ ...TWO, clock });
     expect((await source.scan(never)).candidates).toHaveLength(3);
@@ -460,7 +460,7 @@ describe('the tailscale source', () => {
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
   });
 
-  it('drops at once what it is no longer admitted to, and asks there no more for a while', async () => {
+  it('drops candidates at once when access is revoked, and asks again after a pause', async () => {
     const clock = movedClock();
     const { source, serve, requests } = await enter({ ...TWO, clock });
     await source.scan(never);
@@ -475,12 +475,12 @@ describe('the tailscale source', () => {
     expect(await asksWithin(4000)).toBe(0);
     for (let asks = 0; asks < 5; asks += 1) await asksWithin(31_000);
     expect(await asksWithin(29_000)).toBe(0);
-    // Somebody may have granted it by now.
+    // Access may have been granted by now.
     expect(await asksWithin(2000)).toBe(1);
   });
 
-  it('asks some of hundreds of peers in each scan, and each at last; those that are not due when a person asks, some of them, too', async () => {
-    // A scan waits for all that it asks.
+  it('asks hundreds of peers in several scans; a thorough scan also asks those that are not due', async () => {
+    // A scan waits for all peers that it asks.
     const clock = { ...movedClock(), sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(100 * ms, signal) };
     const { source, fake, serve } = await enter({
       peers: Array.from({ length: 300 }, () => ({})),
@@ -488,7 +488,7 @@ describe('the tailscale source', () => {
       servers: { '100.64.0.2:4095': (_, response) => response.writeHead(403).end() },
       clock,
     });
-    // Nobody is due again: time stands still.
+    // No peer is due again, because the clock stands still.
     for (const asked of [256, 300, 300]) {
       await source.scan(never);
       expect(fake.dialled).toHaveLength(asked);
@@ -502,7 +502,7 @@ describe('the tailscale source', () => {
     expect(fake.dialled).toHaveLength(300 + 256);
   });
 
-  it('drops what is no longer listed, and the peer that is no longer there, at once', async () => {
+  it('drops unlisted instances and removed peers at once', async () => {
     const { source, serve, fake } = await enter(TWO);
     await source.scan(never);
     await serve('100.64.0.2:4095', listing(listed('b')));
@@ -511,7 +511,7 @@ describe('the tailscale source', () => {
     expect((await source.scan(never)).candidates).toEqual([]);
   });
 
-  it('asks a peer that refuses less and less often, and at once when it comes online', async () => {
+  it('asks a refusing peer with growing pauses, and at once when it comes online', async () => {
     const clock = movedClock();
     const { source, fake } = await enter({ peers: [{ Online: false }], options: { ports: [] }, clock });
     const asksWithin = async (ms: number): Promise<number> => {
@@ -553,8 +553,8 @@ describe('the tailscale source', () => {
     const answered = deferred<void>();
     const clock: Clock = {
       ...systemClock,
-      // The budget of a scan is over once the peer holds it up.
-      // And the peer has all the time in the world.
+      // The budget of the scan ends once the silent peer is asked;
+      // requests to the peer never time out.
       sleep: (ms, signal) => (ms === PEERS_BUDGET_MS ? answered.promise : systemClock.sleep(1000 * ms, signal)),
     };
     const { source } = await enter({
@@ -565,11 +565,11 @@ describe('the tailscale source', () => {
     await within(source.scan(never), 'the scan');
   });
 
-  it('does not let a peer that has fallen silent hold up the news of another', async () => {
+  it('does not let a silent peer delay the changes of another', async () => {
     let isLater = false;
     const clock: Clock = {
       ...systemClock,
-      // Only what a later scan grants the peers ever ends.
+      // Only the budget of later scans ends.
       sleep: (ms, signal) =>
         isLater && ms === LATER_BUDGET_MS ? Promise.resolve() : systemClock.sleep(1000 * ms, signal),
     };
@@ -580,7 +580,7 @@ describe('the tailscale source', () => {
     expect((await within(source.scan(never), 'the scan')).candidates).toHaveLength(3);
   });
 
-  it('gives up what it holds open when tailscaled is away, since that may hang without a word', async () => {
+  it('aborts held requests when tailscaled is stopped, because they may hang', async () => {
     let held: ServerResponse | undefined;
     const { source, fake } = await enter({
       peers: [{}],
@@ -602,7 +602,7 @@ describe('the tailscale source', () => {
     await until('it to be given up', () => before.destroyed);
   });
 
-  it('hints at what a scan learnt that then failed', async () => {
+  it('hints at changes found by a scan that then failed', async () => {
     const clock: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(1000 * ms, signal) };
     const { source, fake, requests } = await enter({
       peers: [{}, {}],
@@ -628,7 +628,7 @@ describe('the tailscale source', () => {
     ['NeedsLogin', 'run tailscale up'],
     ['Stopped', 'run tailscale up'],
     ['Starting', 'still starting'],
-  ])('fails and says what to do while tailscaled is in %s', async (BackendState, message) => {
+  ])('fails with advice while tailscaled is in %s', async (BackendState, message) => {
     const { source } = await enter({ ...TWO, status: { BackendState } });
     await expect(source.scan(never)).rejects.toMatchObject({
       kind: 'stopped',

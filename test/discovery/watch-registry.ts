@@ -1,4 +1,4 @@
-/** Run as a process of its own, where the kernel refuses watches: prints what is logged while it listens, and how listening ends. */
+/** Runs as a separate process for which the kernel refuses watches; prints its log and how listening ends. */
 import { deferred, within } from '../rig/wait.ts';
 import { registrySource } from './registry-stage.ts';
 

@@ -18,7 +18,7 @@ afterEach(async () => {
 
 interface Served {
   readonly connection: Connection;
-  /** Of each request, in order: which connection it came on, counted from 0. */
+  /** For each request, the number of its connection, from 0. */
   readonly requests: Array<{ readonly line: string; readonly socket: number }>;
   readonly sockets: Socket[];
 }
@@ -45,7 +45,7 @@ function answer(response: ServerResponse, text: string): void {
 const limits = { timeoutMs: 60_000, maxBytes: 1000 };
 
 describe('an exchange', () => {
-  test('uses one connection for one request after another', async () => {
+  test('reuses one connection for consecutive requests', async () => {
     const { connection, requests } = await serve((_, response) => answer(response, '1'));
     for (const path of ['/a', '/b', '/c'])
       expect(await exchange(connection, path, {}, limits)).toMatchObject({ text: '1' });
@@ -60,7 +60,7 @@ describe('an exchange', () => {
         Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))),
       );
       const urls = served.map(({ connection }) => connection.endpoint.url);
-      // A process of its own, since the limit is one of a whole process. Its end closes the rest: it counts before that.
+      // In a separate process, because the limit applies to a process. It counts before its end closes the rest.
       const program = `
       import { readdirSync, readlinkSync } from 'node:fs';
       import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
@@ -79,7 +79,7 @@ describe('an exchange', () => {
         return Number(stdout);
       };
       const few = await idle(256);
-      // Sockets of Node's own may come or go meanwhile.
+      // Node's own sockets may come and go meanwhile.
       expect(few).toBeGreaterThan(60);
       expect(few).toBeLessThanOrEqual(64);
       expect(served.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
@@ -87,10 +87,10 @@ describe('an exchange', () => {
     },
   );
 
-  test('waits for a file where none is free, and says so where none comes', { timeout: 60_000 }, async () => {
+  test('waits for a free file descriptor, and fails with the cause if there is none', { timeout: 60_000 }, async () => {
     const { url, close } = await listenHttp((_, response) => answer(response, '1'));
     closers.push(close);
-    // A process of its own, since the limit is one of a whole process: it opens all files that it may, then asks.
+    // In a separate process, because the limit applies to a process: it opens all files it may, then sends a request.
     const program = `
       import { closeSync, openSync } from 'node:fs';
       import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
@@ -111,7 +111,7 @@ describe('an exchange', () => {
     expect(JSON.parse(stdout)).toEqual([expect.stringMatching(/^unreachable .*too many open files.*ulimit -n/), '1']);
   });
 
-  test('is sent again on a connection of its own when the kept one was closed under it', async () => {
+  test('is sent again on a new connection if the pooled one was closed meanwhile', async () => {
     const together = deferred<void>();
     const { connection, requests, sockets } = await serve((request, response, nth) => {
       if (nth === 2) together.resolve();
@@ -123,7 +123,7 @@ describe('an exchange', () => {
     expect(requests.map(({ socket }) => socket)).toEqual([0, 1, expect.any(Number), 2]);
   });
 
-  test('is sent again once only', async () => {
+  test('is sent again only once', async () => {
     const { connection, requests } = await serve((request, response, nth) => {
       if (nth > 1) request.socket.destroy();
       else answer(response, String(nth));
@@ -133,7 +133,7 @@ describe('an exchange', () => {
     expect(requests).toHaveLength(3);
   });
 
-  test('that may change something is never sent again', async () => {
+  test('with side effects is never sent again', async () => {
     const { connection, requests } = await serve((request, response, nth) => {
       if (nth === 2) request.socket.destroy();
       else answer(response, String(nth));
@@ -144,7 +144,7 @@ describe('an exchange', () => {
     expect(requests.map(({ line }) => line)).toEqual(['GET /', 'POST /prompt']);
   });
 
-  test('keeps a character whole that comes in two pieces', async () => {
+  test('keeps a character that arrives in two pieces', async () => {
     const text = JSON.stringify('früh – 🦊');
     const { connection } = await serve((_, response) => {
       response.writeHead(200, { 'content-type': 'application/json' });
@@ -185,7 +185,7 @@ describe('an exchange', () => {
     await until('the connection to be closed', () => sockets[0]?.destroyed);
   });
 
-  test('is not sent when it was cancelled before', async () => {
+  test('is not sent if it is already cancelled', async () => {
     const { connection, requests } = await serve((_, response) => answer(response, '1'));
     const asked = exchange(connection, '/', {}, { ...limits, signal: AbortSignal.abort() });
     await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
@@ -193,7 +193,7 @@ describe('an exchange', () => {
     expect(requests.map(({ line }) => line)).toEqual(['GET /later']);
   });
 
-  test('that changes something asks once it is connected, and is not sent where that throws', async () => {
+  test('with side effects calls beforeChange once connected, and is not sent if that throws', async () => {
     const { connection, requests } = await serve((_, response) => answer(response, '1'));
     const { port } = new URL(connection.endpoint.url);
     const [dialled, connected] = [deferred<void>(), deferred<void>()];
@@ -218,7 +218,7 @@ describe('an exchange', () => {
     expect(requests.map(({ line }) => line)).toEqual(['GET /read', 'POST /prompt']);
   });
 
-  test('reads what arrived in time, though this process was busy past the limit', async () => {
+  test('reads an answer that arrived in time while this process was busy', async () => {
     await using server = await startThreadServer({ '/': 1 });
     const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
     const timeoutMs = 2000;
@@ -232,7 +232,7 @@ describe('an exchange', () => {
 });
 
 describe('a stream', () => {
-  test('has a connection of its own, closed with the signal', async () => {
+  test('has its own connection, closed with the signal', async () => {
     const { connection, requests, sockets } = await serve((request, response) => {
       if (request.url === '/events')
         response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\\n\\n');
@@ -248,7 +248,7 @@ describe('a stream', () => {
     await until('the connection to be closed', () => sockets[1]?.destroyed);
   });
 
-  test('whose head arrived in time, though this process was busy past the limit, goes on', async () => {
+  test('continues if its headers arrived in time while this process was busy', async () => {
     await using server = await startThreadServer({ '/events': 1 }, 'text/event-stream');
     const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
     const controller = new AbortController();
@@ -264,7 +264,7 @@ describe('a stream', () => {
     controller.abort();
   });
 
-  test('that is refused leaves no connection behind', async () => {
+  test('leaves no connection behind if it is refused', async () => {
     const { connection, sockets } = await serve((_, response) =>
       response.writeHead(503, { 'content-type': 'text/plain' }).write('not now'),
     );

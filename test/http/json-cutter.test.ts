@@ -5,7 +5,7 @@ import { CUT_MARK, JsonCutter } from '../../src/http/json-cutter.ts';
 
 const LIMIT = 40;
 
-/** What comes out of `text` that arrives in pieces of `size` bytes. */
+/** The result for `text` in pieces of `size` bytes. */
 function cut(text: string, size: number, limit = LIMIT, isOfLines = true): string {
   const cutter = new JsonCutter(limit, isOfLines);
   const bytes = Buffer.from(text);
@@ -14,7 +14,7 @@ function cut(text: string, size: number, limit = LIMIT, isOfLines = true): strin
   return Buffer.concat(kept).toString('utf8');
 }
 
-/** Each string is whole, or begins as it did and says that it was cut. */
+/** Each string is whole, or a prefix with the cut mark. */
 function expectCut(one: unknown, whole: unknown): void {
   if (typeof one === 'string' && typeof whole === 'string') {
     if (one === whole) return;
@@ -30,7 +30,7 @@ function expectCut(one: unknown, whole: unknown): void {
   }
 }
 
-test('JSON stays JSON, and only strings that are longer than the limit are cut, in whatever pieces it comes', () => {
+test('JSON stays valid and only long strings are cut, in whatever pieces it arrives', () => {
   const text = fc.string({
     unit: fc.constantFrom('a', '"', '\\', 'é', '漢', '😀', '\n', '\u0001', '{'),
     maxLength: 80,
@@ -55,18 +55,18 @@ test('escapes of four digits are not cut in two', () => {
       expect(() => JSON.parse(cut('{"a":"xyz\\u0041\\ud83d\\ude00\\\\\\"rest of it"}', size, limit))).not.toThrow();
 });
 
-test('what is left of a long string is as long as the limit, and events after it are whole', () => {
+test('a long string is cut to the limit, and later events are whole', () => {
   const event = (text: string): string => `data: ${JSON.stringify({ text, type: 'x' })}\n\n`;
   const out = cut(`${event('y'.repeat(10_000))}${event('short')}`, 1_000);
   expect(out).toBe(`${event('y'.repeat(LIMIT) + CUT_MARK)}${event('short')}`);
 });
 
-test('a line that ends inside a string takes no later one with it', () => {
+test('a line that ends inside a string does not affect later ones', () => {
   const broken = `data: {"text":"${'z'.repeat(100)}\n\n`;
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
 });
 
-/** As `value`, with every list and object empty that lies within seven others. */
+/** `value` with every list and object nested in seven others emptied. */
 function emptied(value: unknown, depth = 1): unknown {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return depth > 7 ? [] : value.map((one) => emptied(one, depth + 1));
@@ -74,7 +74,7 @@ function emptied(value: unknown, depth = 1): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, emptied(one, depth + 1)]));
 }
 
-test('what lies within more than seven brackets is left out, whatever it holds, and what follows it is whole', () => {
+test('values nested deeper than seven brackets are left out, and later ones are whole', () => {
   const text = fc.string({ unit: fc.constantFrom('a', '"', '\\', ']', '}', '[', '{', '\n'), maxLength: 8 });
   const deep = fc.letrec<{ tree: unknown }>((tie) => ({
     tree: fc.oneof(
@@ -94,7 +94,7 @@ test('what lies within more than seven brackets is left out, whatever it holds, 
   );
 });
 
-test('a line that ends within its brackets takes no later one with it', () => {
+test('a line that ends within brackets does not affect later ones', () => {
   const broken = `data: ${'['.repeat(9)}"never closed\n\n`;
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('\n\ndata: {"text":"short"}\n\n');
 });

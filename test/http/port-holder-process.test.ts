@@ -10,7 +10,7 @@ import { within } from '../rig/wait.ts';
 const limits = { timeoutMs: 10_000, maxBytes: 1024 };
 const credential = { username: 'opencode', password: 'secret' };
 
-/** Of this process; `seen` has the Authorization header of each request. */
+/** A server in this process; `seen` has the Authorization header of each request. */
 async function listen(): Promise<{ readonly port: number; readonly seen: readonly (string | undefined)[] }> {
   const seen: (string | undefined)[] = [];
   const server = createServer(({ headers }, response) => {
@@ -46,7 +46,7 @@ const withheld = (pid: number): object => ({
   ),
 });
 
-test('the process that is named gets the password when it holds the port, and requests without one', async () => {
+test('the named process gets requests, with and without a password, if it holds the port', async () => {
   const { port, seen } = await listen();
   await exchange({ endpoint: endpointOf(port, process.pid), credential }, '/x', {}, limits);
   await exchange({ endpoint: endpointOf(port, process.pid) }, '/x', {}, limits);
@@ -59,7 +59,7 @@ describe('nothing is sent', () => {
     ['a process that has ended', endedProcess],
     ['a process of root that holds nothing', () => 1],
     ['a process that no system has', () => 0x7fff_ffff],
-  ])('where the file names %s', async (_, named) => {
+  ])('if the file names %s', async (_, named) => {
     const { port, seen } = await listen();
     const pid = await named();
     const endpoint = endpointOf(port, pid);
@@ -70,7 +70,7 @@ describe('nothing is sent', () => {
     expect(seen).toEqual([]);
   });
 
-  test('on a connection that somebody else’s registration of the port has made', async () => {
+  test('on a pooled connection made for another registration of the port', async () => {
     const { port, seen } = await listen();
     const pid = otherProcess();
     const url = `http://127.0.0.1:${port}`;
@@ -80,7 +80,7 @@ describe('nothing is sent', () => {
     expect(seen).toHaveLength(1);
   });
 
-  test('to a worker that listens on where the process that is named does not any more', async () => {
+  test('to a worker that listens on after the named process has stopped', async () => {
     const script = `process.on('message', (_, server) => {
       let requests = 0;
       require('node:http').createServer((request, response) => {

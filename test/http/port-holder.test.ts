@@ -16,14 +16,14 @@ const credential = { username: 'opencode', password: 'secret' };
 interface Listener {
   readonly port: number;
   readonly server: Server;
-  /** Listens no more; what is connected stays. */
+  /** Stops listening; connections stay open. */
   readonly stop: () => void;
   readonly disconnect: () => void;
   /** The Authorization header of each request. */
   readonly seen: readonly (string | undefined)[];
 }
 
-/** Of this process, on a socket that `uid` has made: the kernel tells whose a socket is, and so do we. */
+/** A server in this process, on a socket created by `uid`. */
 async function listen(uid: number, { host = '127.0.0.1', port = 0, status = 200 } = {}): Promise<Listener> {
   const seen: (string | undefined)[] = [];
   const server = createServer({ keepAliveTimeout: 0 }, ({ headers, url }: IncomingMessage, response) => {
@@ -31,7 +31,7 @@ async function listen(uid: number, { host = '127.0.0.1', port = 0, status = 200 
     const type = url === '/stream' ? 'text/event-stream' : 'application/json';
     response.writeHead(status, { 'content-type': type }).end('{}');
   });
-  // Node's HTTP server would end idle connections with its listening.
+  // Node's HTTP server would close idle connections when it stops listening.
   const sockets = new Set<Socket>();
   const listener = createTcpServer((socket) => {
     sockets.add(socket);
@@ -92,9 +92,9 @@ describe('a password goes to a port of', () => {
   });
 });
 
-test('root’s listener may hand the connection on to a worker of another user', async () => {
+test('root’s listener may pass the connection to a worker of another user', async () => {
   const { port, seen, server } = await listen(0);
-  // Accepted with the worker's rights, and judged with those of a third user.
+  // Accepted by the worker, and judged by a third user.
   server.prependOnceListener('connection', () => {
     process.seteuid?.(0);
     process.seteuid?.(OWNER_UID);
@@ -154,7 +154,7 @@ describe('nothing goes to a port of another user', () => {
       server.listen(0, '127.0.0.1');
       await once(server, 'listening');
       const { port } = server.address() as AddressInfo;
-      // Accepted with that user's rights, too.
+      // Also accepted by that user.
       const asked = get(connectionTo(port, { configured: true }));
       await once(server, 'connection');
       process.seteuid?.(0);
@@ -186,12 +186,12 @@ describe('nothing goes to a port of another user', () => {
     expect(ours.listening).toBe(true);
   });
 
-  test('what needs no password still goes there', async () => {
+  test('requests without a password still go there', async () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { endpoint } = connectionTo(port);
     await get({ endpoint });
     expect(seen).toEqual([undefined]);
-    // The connection is kept, and was not looked at.
+    // The connection is pooled, and its holder unknown.
     await expect(get({ endpoint, credential })).rejects.toMatchObject({
       withheld: expect.stringContaining('no password was sent'),
     });
@@ -199,13 +199,13 @@ describe('nothing goes to a port of another user', () => {
   });
 });
 
-test('each connection is asked about once, and a new one again', async () => {
+test('the holder is determined once for each connection', async () => {
   const first = await listen(0);
   const connection = connectionTo(first.port);
   await get(connection);
   first.stop();
   const second = await listen(STRANGER_UID, { port: first.port });
-  // Kept open, it still leads to the first one.
+  // Still open, it leads to the first one.
   await get(connection);
   expect(first.seen).toHaveLength(2);
   first.disconnect();
@@ -215,21 +215,21 @@ test('each connection is asked about once, and a new one again', async () => {
   expect(second.seen).toEqual([]);
 });
 
-test('a connection that was not looked at when it was made is not one for a password, whoever listens by now', async () => {
+test('a pooled connection of unknown holder is not used for a password', async () => {
   const first = await listen(STRANGER_UID);
   const { endpoint } = connectionTo(first.port);
   await get({ endpoint });
   first.stop();
   const second = await listen(0, { port: first.port });
-  // Without a password the kept one may still be used.
+  // Without a password the pooled one may still be used.
   await get({ endpoint });
   await get({ endpoint, credential });
   expect(first.seen).toEqual([undefined, undefined]);
   expect(second.seen).toEqual([expect.any(String)]);
 });
 
-describe('what another user binds beside ours', () => {
-  test('does not count, where ours has the very address', async () => {
+describe('a listener of another user besides ours', () => {
+  test('is ignored if ours has the exact address', async () => {
     const { port, seen } = await listen(0);
     const beside = createTcpServer();
     await asUser(STRANGER_UID, async () => {

@@ -4,7 +4,7 @@ import { networkError } from '../../src/http/request-error.ts';
 
 test.each([
   ['DEPTH_ZERO_SELF_SIGNED_CERT', 'unreachable', /NODE_EXTRA_CA_CERTS/],
-  // More authorities would not help.
+  // Additional authorities would not help.
   ['ERR_TLS_CERT_ALTNAME_INVALID', 'unreachable', /for another host; write the URL with a name that it is for$/],
   ['CERT_HAS_EXPIRED', 'unreachable', /renew its certificate there, or set the clock$/],
   ['ENOTFOUND', 'unreachable', /there is no host of that name$/],

@@ -38,7 +38,7 @@ describe.each([
   ['with its password', true],
   ['without one, where OPENCODE_SERVER_PASSWORD is set', false],
 ])('a registration %s whose port another user has now', (_, password) => {
-  test('list_instances says so, send sends nothing', async () => {
+  test('list_instances reports it, send sends nothing', async () => {
     await using stranger = await startStranger();
     await remains.register('prod', { port: stranger.port, password });
     await using server = await startMcpChild({ env: environment() });
@@ -52,7 +52,7 @@ describe.each([
     expect(stranger.seen).toEqual([]);
   });
 
-  test('opencode-connected status and sessions say so', async () => {
+  test('opencode-connected status and sessions report it', async () => {
     await using stranger = await startStranger();
     await remains.register('prod', { port: stranger.port, password });
     const defaultCredential = { password: { kind: 'value', value: DEFAULT_PASSWORD } } as const;
@@ -66,7 +66,7 @@ describe.each([
   });
 });
 
-/** Runs a program that cannot see who holds a socket: neither /proc/net nor lsof is there. */
+/** Runs a program that cannot determine holders of sockets: without /proc/net and lsof. */
 const BLIND = [
   'unshare',
   '--mount',
@@ -76,7 +76,7 @@ const BLIND = [
   'sh',
 ] as const;
 
-test('where nobody can say who holds the port, only what a person configured by URL gets a password', async () => {
+test('if the holder is unknown, only instances configured by URL get a password', async () => {
   await using stranger = await startStranger({ how: 'locked' });
   await using own = await startFakeOpencode({ password: DEFAULT_PASSWORD });
   await remains.register('registered', { port: stranger.port, password: true });

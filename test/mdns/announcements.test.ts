@@ -19,19 +19,19 @@ function found(...records: readonly unknown[]): ReturnType<typeof announcementsI
   return announcementsIn({ answers: records, additionals: [] });
 }
 
-describe('what a packet announces', () => {
-  it('is an opencode, by its name and port', () => {
+describe('a packet', () => {
+  it('announces an opencode, by its name and port', () => {
     expect(announcementsIn({ answers: [PTR], additionals: [SRV, A] })).toEqual([
       { kind: 'opencode', name: NAME, isGoodbye: false, port: 4096, says: {}, addresses: ['192.168.1.7'] },
     ]);
   });
 
-  it('is an instance of ours, with what it says of itself', () => {
+  it('announces an instance of ours, with its claims', () => {
     const txt = { name: OWN_NAME, type: 'TXT', ttl: 120, data: [Buffer.from('v=1'), Buffer.from('id=abc')] };
     expect(found(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, says: { id: 'abc' } }]);
   });
 
-  it('is a goodbye where its TTL is 0', () => {
+  it('is a goodbye if its TTL is 0', () => {
     expect(found({ ...PTR, ttl: 0 }, SRV)).toMatchObject([{ isGoodbye: true }]);
   });
 
@@ -48,11 +48,11 @@ describe('what a packet announces', () => {
     { name: 'whose name says another port', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
     { name: 'of another type', records: [{ ...PTR, name: '_ssh._tcp.local' }, SRV] },
     { name: 'of no records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
-  ])('is nothing $name', ({ records }) => {
+  ])('announces nothing $name', ({ records }) => {
     expect(found(...records)).toEqual([]);
   });
 
-  it('is nothing in what is no packet, and never an error', () => {
+  it('announces nothing if it is invalid, and never throws', () => {
     fc.assert(
       fc.property(fc.anything(), (value) => {
         expect(announcementsIn(value)).toEqual([]);
@@ -61,7 +61,7 @@ describe('what a packet announces', () => {
     );
   });
 
-  it('is at most 64 services with 16 addresses each', () => {
+  it('announces at most 64 services with 16 addresses each', () => {
     const many = Array.from({ length: 300 }, (_, index) => {
       const name = `opencode-${index + 1}._http._tcp.local`;
       return [
@@ -78,16 +78,16 @@ describe('a TXT record', () => {
   const buffers = (txt: Readonly<Record<string, string>>): Buffer[] =>
     Object.entries(txt).map(([key, value]) => Buffer.from(`${key}=${value}`));
 
-  it('carries what an instance says of itself', () => {
+  it("contains an instance's claims", () => {
     const says = { id: 'a-B_9', name: 'laptop-käse', hostname: 'laptop', directory: '/home/ada/x = y' };
     expect(readTxt(buffers(txtOf(says)))).toEqual(says);
   });
 
-  it('carries nothing that does not fit into a string of it', () => {
+  it('leaves out values that do not fit', () => {
     expect(txtOf({ id: 'a', directory: `/${'é'.repeat(126)}` })).toEqual({ v: '1', id: 'a' });
   });
 
-  it('is read without what could deceive a reader, whoever wrote it', () => {
+  it('is cleaned when it is read', () => {
     const bytes = fc.array(fc.uint8Array({ maxLength: 20 }), { maxLength: 10 });
     fc.assert(
       fc.property(bytes, fc.string({ unit: 'binary' }), (strings, text) => {
@@ -102,7 +102,7 @@ describe('a TXT record', () => {
     );
   });
 
-  it('counts the first of a key, and the first strings only', () => {
+  it('uses the first of equal keys, and a limited number of strings', () => {
     expect(readTxt([Buffer.from('name=a'), Buffer.from('NAME=b'), Buffer.from('=c'), Buffer.from('host')])).toEqual({
       name: 'a',
     });

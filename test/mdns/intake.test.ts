@@ -14,7 +14,7 @@ function patched(offset: number, value: number): Buffer {
   return packet;
 }
 
-describe('what is taken in from the LAN', () => {
+describe('packets from the LAN', () => {
   it.each([
     { name: 'an announcement', packet: PACKET, taken: true },
     { name: 'one of something else', packet: announcement({ ...SERVICE, label: 'printer' }), taken: false },
@@ -35,7 +35,7 @@ describe('what is taken in from the LAN', () => {
     expect(intake.admits(packet, { ...NEIGHBOUR, port })).toBe(taken);
   });
 
-  it('is questions from any port, where one answers', () => {
+  it('a publisher admits queries from any port', () => {
     const intake = new Intake('queries', 5353, new ManualClock());
     expect(intake.admits(question('_opencode-mcp._tcp.local'), { ...NEIGHBOUR, port: 40_000 })).toBe(true);
     expect(intake.admits(PACKET, NEIGHBOUR)).toBe(false);
@@ -48,12 +48,12 @@ describe('what is taken in from the LAN', () => {
     return count;
   }
 
-  it('is all that 500 instances on eight machines answer at once, twice', () => {
+  it('admits the answers of 500 instances on eight machines at once, twice', () => {
     const intake = new Intake('responses', 5353, new ManualClock());
     expect(taken(intake, PACKET, 8, 128)).toBe(8 * 128);
   });
 
-  it('is little of a flood, by size, and as little of one from made-up addresses', async () => {
+  it('limits a flood by size, also from forged addresses', async () => {
     const clock = new ManualClock();
     const intake = new Intake('responses', 5353, clock);
     const large = response(Array.from({ length: 50 }, () => recordsOf(SERVICE)).flat());
@@ -64,13 +64,13 @@ describe('what is taken in from the LAN', () => {
     expect(taken(intake, PACKET, 5000, 2)).toBeLessThan(250);
   });
 
-  it('is one machine’s word though another floods', () => {
+  it('admits one machine while another floods', () => {
     const intake = new Intake('responses', 5353, new ManualClock());
     taken(intake, PACKET, 1, 100_000);
     expect(intake.admits(PACKET, NEIGHBOUR)).toBe(true);
   });
 
-  it('is ten questions at once, then two a second', async () => {
+  it('admits ten queries at once, then two a second', async () => {
     const clock = new ManualClock();
     const intake = new Intake('queries', 5353, clock);
     expect(taken(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeLessThanOrEqual(10);

@@ -18,7 +18,7 @@ import { freePort } from '../rig/ports.ts';
 import { recordedPackets } from '../rig/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
+/** Nothing leaves the machine: multicast on loopback, and on a free port. */
 const [LOOPBACK = 'lo', ADDRESSES = []] =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal)) ?? [];
 const FOUR = ADDRESSES.filter(({ family }) => family === 'IPv4');
@@ -30,7 +30,7 @@ describe('the LAN as one socket', () => {
     for (const close of closers.splice(0)) await close();
   });
 
-  /** Says things as a neighbour, and counts what it hears. */
+  /** A neighbour that sends packets, and counts received ones. */
   async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly heard: Buffer[] }> {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
     const heard: Buffer[] = [];
@@ -64,7 +64,7 @@ describe('the LAN as one socket', () => {
     });
   }
 
-  it('survives whoever listens to it, and tells once', async () => {
+  it('survives a throwing listener, and logs that once', async () => {
     const port = await freePort();
     const lines: string[] = [];
     const logger: Logger = { log: (level, message, fields) => lines.push(`${level} ${message} ${fields?.['reason']}`) };
@@ -82,9 +82,9 @@ describe('the LAN as one socket', () => {
     expect(lines).toEqual(['warn an mDNS packet could not be handled; later ones are not logged a bug']);
   });
 
-  it('says why where an address cannot be used, and goes on with the others', async () => {
+  it('reports an unusable address, and continues with the others', async () => {
     const port = await freePort();
-    // Of a documentation network, which no machine has.
+    // From a documentation network, which no machine has.
     const gone: NetworkInterfaceInfo = {
       address: '192.0.2.1',
       cidr: '192.0.2.1/24',
@@ -102,7 +102,7 @@ describe('the LAN as one socket', () => {
     expect(both.problem).toBeUndefined();
   });
 
-  it('says why where the interfaces cannot be read, and goes on when they can', async () => {
+  it('reports unreadable interfaces, and continues once they are readable', async () => {
     const clock = new ManualClock();
     let isForbidden = true;
     const readInterfaces = (): Interfaces => {
@@ -122,7 +122,7 @@ describe('the LAN as one socket', () => {
     });
   });
 
-  it('follows interfaces that come and go', async () => {
+  it('follows changes of interfaces', async () => {
     const port = await freePort();
     const clock = new ManualClock();
     let interfaces: Interfaces = {};
@@ -145,13 +145,13 @@ describe('the LAN as one socket', () => {
     expect([lan.problem === undefined, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([false, undefined]);
   });
 
-  it('is left alone by a bonjour that is destroyed, and stays open', async () => {
+  it('stays open when its bonjour is destroyed', async () => {
     const lan = await lanOn(await freePort());
     bonjourOver(lan, 1).destroy();
     expect([lan.listenerCount('message'), lan.problem]).toEqual([0, undefined]);
   });
 
-  it('is asked at once, soon again, and then every minute', async () => {
+  it('is queried at once, soon again, and then every minute', async () => {
     const port = await freePort();
     const { heard } = await neighbour(port);
     const clock = new ManualClock();
@@ -176,13 +176,13 @@ describe('the LAN as one socket', () => {
     expect(heard.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
   });
 
-  it('understands what opencode and this program were recorded to say', async () => {
+  it('understands recorded packets of opencode and this program', async () => {
     const port = await freePort();
     const said: string[] = [];
     await listenOn(port, ({ kind, isGoodbye, port: at, says, addresses }) =>
       said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
     );
-    // Responses count only from the port of mDNS.
+    // Responses are accepted only from the mDNS port.
     const { socket } = await neighbour(port);
     for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
     await until('three announcements', () => said.length === 3);
@@ -193,7 +193,7 @@ describe('the LAN as one socket', () => {
     ]);
   });
 
-  it('hears an instance come, and its goodbye', async () => {
+  it('receives an announcement and its goodbye', async () => {
     const port = await freePort();
     const said: string[] = [];
     const common = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger, port };

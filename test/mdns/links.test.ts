@@ -24,7 +24,7 @@ function shown(interfaces: Interfaces, wanted: 'all' | readonly string[]): strin
 }
 
 describe('the links of a machine', () => {
-  it('are one for each interface and family, those with IPv4 first, without loopback', () => {
+  it('are one for each interface and family, with IPv4 interfaces first, without loopback', () => {
     expect(shown(MACHINE, 'all')).toEqual([
       'eth0 192.168.1.5',
       'eth0 fe80::5%eth0',
@@ -33,12 +33,12 @@ describe('the links of a machine', () => {
     ]);
   });
 
-  it('are of the named interfaces, loopback too, and of nothing that is not there', () => {
+  it('are of the named interfaces that exist, including loopback', () => {
     expect(shown(MACHINE, ['lo', 'wlan0', 'eth7'])).toEqual(['lo 127.0.0.1', 'wlan0 fd00::7']);
     expect(shown(MACHINE, [])).toEqual([]);
   });
 
-  it('are others when the interface was made anew', () => {
+  it('change if the interface is recreated', () => {
     const keys = (scopeid: number): string[] =>
       linksOf({ eth0: [four('192.168.1.5'), six('fe80::5', scopeid)] }, 'all').map(({ key }) => key);
     expect(keys(4)).toEqual(keys(4));

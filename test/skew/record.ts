@@ -1,6 +1,6 @@
 /**
- * Writes `recorded/*.json`: what an older build says to others and leaves on the disk, for `skew.test.ts` to hold newer ones against.
- * Run once for a build: `node --import tsx test/skew/record.ts <its checkout, with dist/>`. Names, paths and secrets are made up.
+ * Writes `recorded/*.json`, the exchanges and files of an older build, which `skew.test.ts` checks newer builds against.
+ * Run once for a build: `node --import tsx test/skew/record.ts <its checkout, with dist/>`. Names, paths and secrets are invented.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,7 +36,7 @@ const ANSWER_HEADERS = [
   'x-content-type-options',
   'connection',
 ];
-/** Every key that this build knows. It starts with this, or the recording fails. */
+/** Every key that the older build knows; it must start with this. */
 const CONFIG = {
   registryDir: '/home/ada/registry',
   discoveryIntervalMs: 15_000,
@@ -69,7 +69,7 @@ const checkout = process.argv[2];
 if (checkout === undefined) throw new Error('Expected the checkout of an older build as the only argument');
 const program = (name: string): string => join(checkout, 'dist', `${name}.js`);
 
-/** Made-up words in place of those of this machine. */
+/** Replaces names and paths of this machine. */
 async function save(name: string, value: unknown, scrub: readonly (readonly [string, string])[] = []): Promise<void> {
   let text = JSON.stringify(value, null, 2);
   for (const [found, word] of [...scrub, [hostname(), 'laptop'] as const]) text = text.replaceAll(found, word);
@@ -118,7 +118,7 @@ async function recordNodeService(): Promise<void> {
     const request = requestHttp({ host: SELF, port, path, method, headers: asked, agent: false });
     request.end(body === undefined ? undefined : JSON.stringify(body));
     const [response] = (await once(request, 'response')) as [IncomingMessage];
-    // Its head is enough, and it has no end.
+    // The headers are enough: the stream has no end.
     const isStream = path.endsWith('/event');
     const answer = {
       status: response.statusCode ?? 0,
@@ -180,7 +180,7 @@ interface Answered {
   readonly body: string;
 }
 
-/** The older MCP server at a node service that only passes on, and the request journal and the record that it leaves. */
+/** The older MCP server with a forwarding node service; records its request journal and its call record. */
 async function recordClient(): Promise<void> {
   await using opencode = await startFakeOpencode({ directory: DIRECTORY, reply: () => 'done' });
   opencode.addSession({ title: 'A session' });
@@ -251,7 +251,7 @@ async function recordClient(): Promise<void> {
   });
 }
 
-/** What the older wrapper leaves on this machine and on a relay while it runs. */
+/** The files of the older wrapper on this machine and on a relay while it runs. */
 async function recordFiles(): Promise<void> {
   await using sshd = await startSshd();
   await using sandbox = await openSandbox();

@@ -79,13 +79,13 @@ interface OlderService extends AsyncDisposable {
   readonly stage: TailnetStage;
   readonly opencode: FakeOpencode;
   readonly runtime: Runtime;
-  /** Lists that are being held. */
+  /** Held requests for the list. */
   readonly held: Set<ServerResponse>;
-  /** The instance is no longer in the list: those who wait for it are told, and those who come. */
+  /** Removes the instance from the list, for held and later requests. */
   end(): void;
 }
 
-/** This build's client at the older node service: its own answers as recorded, what it passes on from an opencode. */
+/** This build's client with the older node service: recorded answers, and requests forwarded to an opencode. */
 async function atOlderService(role: Role, isGone = false): Promise<OlderService> {
   const exchanges = await recorded<Exchange[]>('node-service');
   const opencode = await startFakeOpencode({ directory: DIRECTORY, reply: (text) => `re: ${text}` });
@@ -97,7 +97,7 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
     if (found === undefined) throw new Error(`Expected a recorded ${status} of ${path}`);
     return found.response;
   };
-  /** The kinds of requests that it passed on for the role `read`. */
+  /** The requests that it forwards for the role `read`. */
   const kindOf = (method: string, path: string): string =>
     `${method} ${path.split('?', 1)[0]?.replaceAll(/(ses|msg)_\w+/g, '$1')}`;
   const readable = new Set(
@@ -115,7 +115,7 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
       else if (role === 'none') give(response, find(LIST_PATH, 403));
       else give(response, find(LIST_PATH, known ? 304 : 200));
     } else if (url === STATES_PATH)
-      // As to any path that it does not know.
+      // Its answer to any unknown path.
       give(response, role === 'none' ? find(LIST_PATH, 403) : find('/opencode-mcp/v2/instances', 404));
     else if (isGone) give(response, find(`${below}/path`, 404));
     else if (role === 'read' && !readable.has(kindOf(method, url))) give(response, find(`${below}/agent`, 403));
@@ -162,7 +162,7 @@ function passOn(request: IncomingMessage, response: ServerResponse, url: string)
 }
 
 describe('the client at an older node service', () => {
-  test('lists what it has, drives it, and has news of it by the list that is held', async () => {
+  test('lists its instances, drives them, and gets changes by the held list', async () => {
     await using older = await atOlderService('drive');
     const { runtime, held } = older;
     expect((await instances(runtime, { offset: 0 }, call())).data.instances).toMatchObject([
@@ -180,7 +180,7 @@ describe('the client at an older node service', () => {
     });
   });
 
-  test('looks where it may only read, and says in its words why it may not send', async () => {
+  test('may only read, and reports in its words why it may not send', async () => {
     await using older = await atOlderService('read');
     const { runtime } = older;
     const { data } = await instances(runtime, { offset: 0 }, call());
@@ -191,7 +191,7 @@ describe('the client at an older node service', () => {
     expect(older.opencode.state.prompts).toHaveLength(0);
   });
 
-  test('says why it is not admitted, and what an instance that has just gone is', async () => {
+  test('reports why it is not admitted, and that an instance has gone', async () => {
     await using stranger = await atOlderService('none');
     const { text } = await instances(stranger.runtime, { offset: 0 }, call());
     expect(text).toMatch(/eve@example\.com.*not admitted here.*OPENCODE_TAILNET_USERS=eve@example\.com/);
@@ -204,7 +204,7 @@ describe('the client at an older node service', () => {
 });
 
 describe('the node service and an older client', () => {
-  test('each request that it makes is answered, and reaches the instance as it was', async () => {
+  test('each of its requests is answered, and reaches the instance unchanged', async () => {
     await using stage = await openNodeStage();
     const ours = (text: string): string =>
       text
@@ -226,7 +226,7 @@ describe('the node service and an older client', () => {
     }
   });
 
-  test('its list has all that the older one had, and is held for one who knows it', async () => {
+  test('its list has all fields of the older one, and is held for a conditional request', async () => {
     await using stage = await openNodeStage();
     const [first] = await recorded<Exchange[]>('node-service');
     const answer = await stage.call(LIST_PATH);
@@ -243,7 +243,7 @@ describe('the node service and an older client', () => {
   });
 });
 
-test('an OpenCode 2 is nowhere where an older client looks', async () => {
+test('an OpenCode 2 is invisible to an older client', async () => {
   await using temp = tempDir('skew-services');
   await mkdir(temp.path, { recursive: true });
   await using service = await startFakeOpencode2();
@@ -253,19 +253,19 @@ test('an OpenCode 2 is nowhere where an older client looks', async () => {
     const found = await stage.list();
     return found.services.length > 0 && found;
   });
-  // It reads these keys alone, of which it would ask each as an OpenCode 1.
+  // It reads only these keys, and treats each entry as an OpenCode 1.
   const { protocol, instances: seen } = listing;
   expect([protocol, seen.map(({ id }) => id)]).toEqual([1, [ID]]);
 });
 
-/** The type of each value in place of the value. */
+/** Replaces each value by its type. */
 function shapeOf(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(shapeOf);
   if (typeof value !== 'object' || value === null) return typeof value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shapeOf(inner)]));
 }
 
-/** Files of the older wrapper, with these in place of its own. */
+/** Files of the older wrapper, with replacements. */
 async function place(folder: string, files: Files, swap: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, { mode, text }] of Object.entries(files)) {
     const path = join(folder, name);
@@ -281,7 +281,7 @@ interface OlderWrapper {
   readonly stateKeys: readonly string[];
 }
 
-/** What the older wrapper left here; its processes are dead, or all are `pid`. */
+/** The files of an older wrapper whose processes are dead, or all `pid`. */
 async function olderWrapper(pid?: number): Promise<OlderWrapper> {
   const { here, state } = await recorded<Readonly<Record<'here' | 'state', Files>>>('files');
   const remains = await openRemains();
@@ -326,7 +326,7 @@ describe('files of an older wrapper', () => {
     ]);
   });
 
-  test('are seen by status and left by cleanup while it runs', async () => {
+  test('are shown by status and kept by cleanup while it runs', async () => {
     const standIn = await openRemains();
     onTestFinished(() => standIn[Symbol.asyncDispose]());
     const { pid } = await standIn.process();
@@ -350,7 +350,7 @@ describe('files of an older wrapper', () => {
   const runStatusText: typeof runCleanup = (options) => runStatus({ ...options, json: false });
 });
 
-test('a registration has the form that older readers know, its claim and its password too', async () => {
+test('a registration, its claim and its password have the form that older readers know', async () => {
   const { here } = await recorded<Readonly<Record<'here', Files>>>('files');
   await using temp = tempDir('skew');
   const link = new RelayLink({
@@ -383,7 +383,7 @@ test('a registration has the form that older readers know, its claim and its pas
   }
 });
 
-test('a request_id that an older server kept stands for its message: nothing is sent again', async () => {
+test('a request_id kept by an older server is not sent again', async () => {
   const { request, file, entry } = await recorded<{
     readonly request: { readonly instance: string; readonly request_id: string; readonly message: string };
     readonly file: string;
@@ -408,13 +408,13 @@ test('a request_id that an older server kept stands for its message: nothing is 
     { directory: registry.path, explicit: true },
     { logger: silentLogger, uid: process.getuid?.(), hostname: hostname() },
   );
-  // A turn that ended long ago is one in which nothing happens for a while.
+  // A turn that ended long ago has no events for a while.
   const runtime = { ...runtimeOf(source, folder), clock: leapingClock() };
   expect((await send(runtime, request, call())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
   expect(opencode.state.prompts).toHaveLength(1);
 });
 
-test('a config file with every key of an older build is read without a word', async () => {
+test('a config file with every key of an older build is read without a warning', async () => {
   const config = await recorded<Readonly<Record<string, unknown>>>('config');
   const { settings, warnings } = load({ config, files: { [join(dirname(CONFIG_PATH), 'password')]: 'made up\n' } });
   expect(warnings.filter((warning) => !warning.includes('holds a secret'))).toEqual([]);

@@ -5,7 +5,7 @@ import { type AddressSystem, localApiAddress, shownAddress } from '../../src/tai
 interface Files {
   readonly links?: Readonly<Record<string, string>>;
   readonly texts?: Readonly<Record<string, string>>;
-  /** As lsof tells them. */
+  /** In the format of lsof. */
   readonly open?: string;
 }
 
@@ -70,18 +70,18 @@ describe('localApiAddress', () => {
     expect(localApiAddress(undefined, given)).toEqual({ kind: 'socket', path });
   });
 
-  it('names no file by a port that is none', () => {
+  it('reads no file for an invalid port', () => {
     const read: string[] = [];
     const given = { ...system('darwin', [], { links: { '/Library/Tailscale/ipnport': '../1' } }) };
     localApiAddress(undefined, { ...given, readText: (path) => (read.push(path), 'proof') });
     expect(read).toEqual([]);
   });
 
-  it('is what is given, whatever the system has', () => {
+  it('is the override, if there is one', () => {
     expect(localApiAddress('/x.sock', system('darwin', [], APP))).toEqual({ kind: 'socket', path: '/x.sock' });
   });
 
-  it('is what the App Store build holds open, where there is no other', () => {
+  it("is from the App Store build's open file, if there is no other", () => {
     const folder = '/Users/ada/Library/Group Containers/W5364U7YZB.io.tailscale.ipn.macos';
     const open = `p812\nfcwd\nn/\nf4\nn${folder}/sameuserproof-49213-0123456789abcdef\nf5\nn/dev/null\n`;
     const address = localApiAddress(undefined, system('darwin', [MAC_APP], { open }));
@@ -91,7 +91,7 @@ describe('localApiAddress', () => {
     expect(localApiAddress(undefined, system('linux', [MAC_APP], { open }))).toMatchObject({ kind: 'socket' });
   });
 
-  it("is the macOS app's port, and never shows its token", () => {
+  it("is the macOS app's port, shown without its token", () => {
     const address = localApiAddress(undefined, system('darwin', [], APP));
     expect(address).toEqual({ kind: 'port', port: 49_180, token: 'proof' });
     expect(shownAddress(address)).toBe('127.0.0.1:49180');

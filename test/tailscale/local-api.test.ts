@@ -50,7 +50,7 @@ describe('status', () => {
     expect(peers.map(({ userId }) => logins.get(userId))).toEqual(['ada', 'eve']);
   });
 
-  it('takes digits in a name for a name', async () => {
+  it('does not change digits in a name', async () => {
     const HostName = 'x","UserID":12345678901234567890,"y":"';
     const { api } = await start({ peers: [{ HostName }] });
     expect((await api.status()).peers[0]).toMatchObject({ hostName: HostName, userId: `${ADA}` });
@@ -64,12 +64,12 @@ describe('status', () => {
     { name: 'without a DNS name', peer: { DNSName: '' }, shared: false },
     { name: 'a hired exit node', peer: { DNSName: 'de-fra-wg-001.mullvad.ts.net.' }, shared: false, hired: true },
     { name: 'a hired exit node by its tag', peer: { Tags: ['tag:mullvad-exit-node'] }, shared: false, hired: true },
-  ])('knows a node that is $name', async ({ peer, shared, hired = false }) => {
+  ])('recognises a node that is $name', async ({ peer, shared, hired = false }) => {
     const { api } = await start({ peers: [peer] });
     expect((await api.status()).peers[0]).toMatchObject({ shared, exitNodeForHire: hired });
   });
 
-  it('leaves out a peer and an address that make no sense', async () => {
+  it('leaves out invalid peers and addresses', async () => {
     const { api } = await start({
       peers: [{ ID: '' }, { TailscaleIPs: ['evil.example', '::1%eth0/../', '100.64.0.9'] }],
     });
@@ -81,7 +81,7 @@ describe('status', () => {
     expect((await api.status()).peers).toHaveLength(5000);
   });
 
-  it('tells userspace networking, and a daemon that is logged out', async () => {
+  it('recognises userspace networking, and a daemon that is logged out', async () => {
     const { api } = await start({ status: { TUN: false, BackendState: 'NeedsLogin', Self: { ID: '' }, Peer: null } });
     expect(await api.status()).toMatchObject({ tun: false, backendState: 'NeedsLogin', self: undefined, peers: [] });
   });
@@ -105,14 +105,14 @@ describe('status', () => {
     expect(await failureOf(api.status())).toMatchObject({ kind: 'failed' });
   });
 
-  it('is bounded in time', async () => {
+  it('has a time limit', async () => {
     const { fake } = await start();
     fake.answers.set('status', () => {});
     const error = await failureOf(apiAt(fake.socketPath, leapingClock()).status());
     expect(error).toMatchObject({ kind: 'failed', message: expect.stringContaining('within 5000 ms') });
   });
 
-  it('is bounded in size', async () => {
+  it('has a size limit', async () => {
     const { fake, api } = await start();
     fake.answers.set('whois', (_, response) => json(response, 'x'.repeat(2 * 1024 * 1024)));
     expect((await failureOf(api.whois('100.64.0.2:1'))).message).toContain('larger than 1048576 bytes');
@@ -129,7 +129,7 @@ describe('status', () => {
     await expect(status).rejects.toThrow('enough');
   });
 
-  it('says what a 403 needs', async () => {
+  it('gives advice for a 403', async () => {
     const { fake, api } = await start();
     fake.answers.set('status', (_, response) =>
       response.writeHead(403).end('{"error":"status access\\u001b[2J denied"}'),
@@ -141,7 +141,7 @@ describe('status', () => {
     });
   });
 
-  it('tells a missing socket from one that nobody listens at', async () => {
+  it('distinguishes a missing socket from one without a listener', async () => {
     const temp = keep(tempDir());
     const missing = await failureOf(apiAt(join(temp.path, 'no.sock')).status());
     expect(missing).toMatchObject({ kind: 'missing', message: expect.stringContaining('TAILSCALE_SOCKET') });
@@ -151,7 +151,7 @@ describe('status', () => {
   });
 });
 
-it("sends the macOS app's token, and the name that tailscaled wants", async () => {
+it("sends the macOS app's token, and the host that tailscaled requires", async () => {
   const seen: unknown[] = [];
   const app = keep(
     await listenHttp((request, response) => {
@@ -172,7 +172,7 @@ it("sends the macOS app's token, and the name that tailscaled wants", async () =
 });
 
 describe('whois', () => {
-  it('gives node, user and capabilities, ids exact', async () => {
+  it('returns node, user and capabilities with exact ids', async () => {
     const { fake, api } = await start();
     fake.answers.set('whois', (_, response) =>
       json(
@@ -196,7 +196,7 @@ describe('whois', () => {
     expect(fake.asked).toEqual(['whois?addr=%5Bfd7a%3A%3A2%5D%3A5']);
   });
 
-  it('gives undefined for nobody, and rejects an answer without a node', async () => {
+  it('returns undefined for an unknown address, and rejects an answer without a node', async () => {
     const { fake, api } = await start();
     expect(await api.whois('100.64.0.2:1')).toBeUndefined();
     fake.answers.set('whois', (_, response) => json(response, '{"UserProfile":{"LoginName":"ada"}}'));
@@ -205,7 +205,7 @@ describe('whois', () => {
 });
 
 describe('the connection of a whois', () => {
-  it('serves the next, and is made anew where it has broken meanwhile', async () => {
+  it('is reused, and replaced if it has broken meanwhile', async () => {
     const { fake, api } = await start();
     const sockets = new Set<unknown>();
     let breaks = false;
@@ -264,7 +264,7 @@ describe('watch', () => {
     await until('the end', async () => (await hints.next()).done);
   });
 
-  it('keeps one notification of a flood, whatever the lines are', async () => {
+  it('merges a flood into one notification, whatever the lines', async () => {
     const { fake, api } = await start();
     const abort = new AbortController();
     const hints = await take(api.watch(abort.signal));
@@ -275,16 +275,16 @@ describe('watch', () => {
     await until('the end', async () => (await hints.next()).done);
   });
 
-  it.each(['ends', 'breaks'])('a bus that %s is a hint by itself', async (how) => {
+  it.each(['ends', 'breaks'])('a bus that %s causes a hint', async (how) => {
     const { fake } = await start();
     const abort = new AbortController();
-    // The next try never comes.
+    // There is no next attempt.
     const sleep: Clock['sleep'] = (ms, signal) =>
       ms === 5000
         ? systemClock.sleep(ms, signal)
         : new Promise((resolve) => signal?.addEventListener('abort', () => resolve()));
     const hints = await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
-    // One tells of the listening, one of the bus.
+    // One for listening, one for the bus.
     await within(hints.next(), 'the open bus');
     if (how === 'ends') fake.endBus();
     else fake.breakBus();
@@ -292,10 +292,10 @@ describe('watch', () => {
     abort.abort();
   });
 
-  it('connects again when the bus ends, and when the daemon comes late', async () => {
+  it('reconnects when the bus ends, and when the daemon starts late', async () => {
     const { fake } = await start();
     const abort = new AbortController();
-    // Its pauses take no time; the limits of its requests, which have a length of their own, do.
+    // Pauses take no time; time limits of requests, which have other lengths, do.
     const sleep: Clock['sleep'] = (ms, signal) => (ms === 5000 ? systemClock.sleep(ms, signal) : nextTurn());
     await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
     await fake.busOpened;
@@ -321,7 +321,7 @@ describe('dial', () => {
     return text;
   }
 
-  it('gives a stream to the peer', async () => {
+  it('returns a stream to the peer', async () => {
     const web = keep(await listenHttp((_, response) => response.end('from the peer')));
     const { fake, api } = await start({ dial: () => web.port });
     const stream = await api.dial('100.64.0.2', 4096);
@@ -330,7 +330,7 @@ describe('dial', () => {
     expect(fake.dialled).toEqual(['100.64.0.2:4096']);
   });
 
-  it('keeps what the peer says before anything else', async () => {
+  it('keeps data that the peer sends first', async () => {
     const { fake, api } = await start();
     fake.answers.set('dial', () => {});
     const server = createServer();
@@ -347,7 +347,7 @@ describe('dial', () => {
     await expect(api.dial('100.64.0.2', 22)).rejects.toThrow('502');
   });
 
-  it('tells a dial that fails, and that the daemon is stopped', async () => {
+  it('reports a failed dial, and a stopped daemon', async () => {
     const { fake, api } = await start();
     expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({
       kind: 'failed',
@@ -373,7 +373,7 @@ describe('dial', () => {
     return apiAt(socketPath);
   }
 
-  it('connects itself only to the very address it asked for', async () => {
+  it('connects directly only to the requested address', async () => {
     const web = keep(await listenHttp((_, response) => response.end('direct')));
     const same = await answeringSelf(`127.0.0.1:${web.port}`);
     const stream = await same.dial('127.0.0.1', web.port);
@@ -384,7 +384,7 @@ describe('dial', () => {
     await expect(same.dial('localhost', web.port)).rejects.toThrow('not followed');
   });
 
-  it('is bounded in time, and destroyed with its signal', async () => {
+  it('has a time limit, and is destroyed with its signal', async () => {
     const server = createServer();
     const connected = deferred<Socket>();
     server.on('connection', (socket) => connected.resolve(socket));
@@ -403,7 +403,7 @@ describe('dial', () => {
   });
 });
 
-it('the text of a fake status is what JSON.parse alone would round', () => {
+it('the ids of the fake status are such as JSON.parse rounds', () => {
   const text = statusText({ peers: [{ UserID: EVE }], status: {} });
   expect(text).toContain(`"UserID":${ADA}`);
   expect(String((JSON.parse(text) as { Self: { UserID: number } }).Self.UserID)).toBe(`${EVE}`);

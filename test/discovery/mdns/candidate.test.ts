@@ -23,7 +23,7 @@ function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
 describe('the candidate of a sighting', () => {
   const dialOn = linkLocalDials();
 
-  it('leads to the sender, and to no address that a packet names', () => {
+  it("uses the sender's address, not one from the packet", () => {
     expect(advertisedCandidate('mdns', sighting('192.168.1.7'), dialOn)).toEqual({
       source: 'mdns',
       key: 'opencode/192.168.1.7/4096',
@@ -40,13 +40,13 @@ describe('the candidate of a sighting', () => {
     ['names another', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
     ['is seen by IPv6 and names only others of IPv4', 'fe80::7', ['10.0.0.9', 'fd00::7'], false],
     ['is seen by IPv6 and names another of the link', 'fe80::7', ['fe80::8'], true],
-  ])('has a hint of a repeater, or none, for one that %s', (_, address, addresses, hasHint) => {
+  ])('has the right repeater hint for one that %s', (_, address, addresses, hasHint) => {
     const { announcement, ...rest } = sighting(address);
     const { hint } = advertisedCandidate('mdns', { ...rest, announcement: { ...announcement, addresses } }, dialOn);
     expect(hint !== undefined).toBe(hasHint);
   });
 
-  it('is dialled on its interface where the address is link-local, always by the same function', () => {
+  it('dials a link-local address on its interface, with one function for each interface', () => {
     const { endpoint } = advertisedCandidate('mdns', sighting('fe80::7'), dialOn);
     expect(endpoint).toEqual({ url: 'http://[fe80::7]:4096', route: 'lan', dial: dialOn('eth0') });
     expect(dialOn('eth1')).not.toBe(dialOn('eth0'));
@@ -56,11 +56,11 @@ describe('the candidate of a sighting', () => {
     });
   });
 
-  it('tells when it said goodbye or came back, so that it is asked at once', () => {
+  it('carries the time of a goodbye or return, so that it is probed at once', () => {
     expect(advertisedCandidate('mdns', sighting('192.168.1.7', { revisedMs: 7 }), dialOn).claims.connectedAt).toBe(7);
   });
 
-  it('has a note where its port is one that fetch refuses', () => {
+  it('has a note if fetch refuses its port', () => {
     const { announcement } = sighting('192.168.1.7');
     expect(noteOn(sighting('192.168.1.7', { announcement: { ...announcement, port: 6000 } }))).toMatchObject([
       { subject: '192.168.1.7 port 6000' },

@@ -24,21 +24,21 @@ function places(sightings: Sightings, nowMs: number, isNeighbour: (origin: Origi
   return sightings.current(nowMs, isNeighbour).map(({ address, announcement }) => `${address}:${announcement.port}`);
 }
 
-describe('what was heard on the LAN', () => {
-  it('is told apart by who says it, since all machines have the same names', () => {
+describe('a service on the LAN', () => {
+  it('is keyed by sender, because all machines use the same names', () => {
     const sightings = new Sightings();
     expect([sightings.add(service(4096), ONE, 0), sightings.add(service(4096), TWO, 0)]).toEqual([true, true]);
     expect(places(sightings, 0)).toEqual(['192.168.1.1:4096', '192.168.1.2:4096']);
   });
 
-  it('is no news when it is said again', () => {
+  it('is no news when it is announced again', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     expect(sightings.add(service(4096), ONE, MINUTE_MS)).toBe(false);
     expect(sightings.add(service(4096, { says: { name: 'other' } }), ONE, MINUTE_MS)).toBe(true);
   });
 
-  it('is to be asked again after a goodbye, and stays', () => {
+  it('is probed again after a goodbye, and stays', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     sightings.add(service(4096), TWO, 0);
@@ -46,14 +46,14 @@ describe('what was heard on the LAN', () => {
     expect(sightings.current(1000, always).map(({ revisedMs }) => revisedMs)).toEqual([1000, undefined]);
   });
 
-  it('is not asked again for each of many goodbyes', () => {
+  it('is not probed for each of many goodbyes', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     const news = Array.from({ length: 100 }, (_, index) => sightings.add(service(4096, GOODBYE), ONE, 1000 + index));
     expect(news.filter(Boolean)).toHaveLength(1);
   });
 
-  it('is not touched by a goodbye of which nothing was heard before, or of another name', () => {
+  it('ignores a goodbye of an unknown service or another name', () => {
     const sightings = new Sightings();
     expect(sightings.add(service(4096, GOODBYE), ONE, 0)).toBe(false);
     expect(places(sightings, 0)).toEqual([]);
@@ -61,14 +61,14 @@ describe('what was heard on the LAN', () => {
     expect(sightings.add(service(4096, { ...GOODBYE, name: 'x' }), ONE, 0)).toBe(false);
   });
 
-  it('is to be asked again when it comes back after a silence', () => {
+  it('is probed again when it returns after a silence', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     expect(sightings.add(service(4096), ONE, 5 * MINUTE_MS)).toBe(true);
     expect(sightings.current(5 * MINUTE_MS, always)[0]?.revisedMs).toBe(5 * MINUTE_MS);
   });
 
-  it('ends when its machine speaks of others only, and not while the machine is silent', () => {
+  it('is dropped if its machine answers only for others, not while the machine is silent', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     sightings.add(service(4096), TWO, 0);
@@ -76,21 +76,21 @@ describe('what was heard on the LAN', () => {
     expect(places(sightings, 4 * MINUTE_MS)).toEqual(['192.168.1.2:4096', '192.168.1.1:5000']);
   });
 
-  it('ends ten unanswered questions later, whatever its TTL, since then the address may be anyone’s', () => {
+  it('is dropped after ten unanswered queries, whatever its TTL', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     expect(places(sightings, 10 * QUERY_EVERY_MS)).toHaveLength(1);
     expect(places(sightings, 10 * QUERY_EVERY_MS + 1)).toEqual([]);
   });
 
-  it('ends when its sender is no neighbour any more: another LAN has the same addresses', () => {
+  it('is dropped if its sender is no longer a neighbour', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     expect(places(sightings, 0, () => false)).toEqual([]);
     expect(places(sightings, 0)).toEqual([]);
   });
 
-  it('is bounded, for one machine and in all, and says so', () => {
+  it('is limited for each machine and in all, with a note', () => {
     const sightings = new Sightings();
     for (let port = 1; port <= 1000; port += 1) sightings.add(service(port), ONE, 0);
     expect(places(sightings, 0)).toHaveLength(MAX_OF_ONE_SENDER);
@@ -101,13 +101,13 @@ describe('what was heard on the LAN', () => {
     expect(places(sightings, 0)).toHaveLength(MAX_SIGHTINGS);
     expect(sightings.notes.length).toBeLessThanOrEqual(10);
     expect(sightings.notes[0]?.subject).toBe('192.168.1.1');
-    // And not for ever.
+    // But not forever.
     expect(places(sightings, 11 * MINUTE_MS)).toEqual([]);
     expect(sightings.notes).toEqual([]);
   });
 });
 
-describe('one machine, seen by both families', () => {
+describe('one machine in both address families', () => {
   const six = from('fe80::1%eth0');
   const both = { addresses: ['192.168.1.1', 'fe80::1'] };
 
@@ -127,13 +127,13 @@ describe('one machine, seen by both families', () => {
     { name: 'only the other one does', four: {}, sixth: both, origin: six },
     { name: 'they are of two services', four: { ...both, name: 'other' }, sixth: both, origin: six },
     { name: 'they came by two interfaces', four: both, sixth: both, origin: from('fe80::1%eth1', 'eth1') },
-  ])('is listed twice where $name', ({ four, sixth, origin }) => {
+  ])('is listed twice if $name', ({ four, sixth, origin }) => {
     expect(seen(four, sixth, origin)).toHaveLength(2);
   });
 });
 
 describe('a link-local address', () => {
-  it('stays with the interface where it was heard first, for as long as it is heard there', () => {
+  it('stays with its first interface as long as it is heard there', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), from('fe80::1%eth0'), 0);
     expect(sightings.add(service(4096), from('fe80::1%eth1', 'eth1'), 1000)).toBe(false);

@@ -10,7 +10,7 @@ const never = new AbortController().signal;
 const A: FakeNodeServer = { id: 'a', directory: '/srv', overviews: [idleIn('/srv')] };
 const busy = (title: string): FakeNodeServer => ({ ...A, overviews: [busyIn('/srv', { title })] });
 
-/** What a later scan grants to peers, and what one peer gets, never ends by itself; the bus is read without pauses. */
+/** Time limits of scans and peers never end; the bus is read without pauses. */
 const SLEEPS: ReadonlyMap<number, number> = new Map([
   [LATER_BUDGET_MS, Infinity],
   [3000, Infinity],
@@ -23,7 +23,7 @@ describe('news of a peer', () => {
     for (const stage of stages.splice(0)) await stage[Symbol.asyncDispose]();
   });
 
-  /** A source that follows one node service, by a clock that only the test moves; requests have the real one. */
+  /** A source that follows one node service, with a clock moved by the test; requests use the real one. */
   async function following(options: Partial<TailnetStageOptions> = {}) {
     const clock: Clock & { nowMs: number } = {
       nowMs: 1_000_000,
@@ -47,10 +47,10 @@ describe('news of a peer', () => {
     await fake.busOpened;
     await source.scan(never);
     const isHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
-    /** What a scan finds of something that was said before. */
+    /** The result of a scan after a change was announced. */
     const said = async (title: string): Promise<string | undefined> => {
       node.say([busy(title)]);
-      // The book has it.
+      // The table has it.
       await isHeld();
       const { candidates } = await within(source.scan(never), 'the scan');
       return candidates.flatMap(({ report }) => report?.overviews[0]?.sessions ?? [])[0]?.title;
@@ -60,7 +60,7 @@ describe('news of a peer', () => {
     return { ...stage, clock, node, said, statuses };
   }
 
-  test('cost no status of the tailnet each, but one a second', async () => {
+  test('cost at most one status a second', async () => {
     const { clock, said, statuses } = await following();
     await said('the bus has been heard');
     const before = statuses();
@@ -71,7 +71,7 @@ describe('news of a peer', () => {
     expect(statuses()).toBe(before + 1);
   });
 
-  test('do not keep what the tailnet itself has to say', async () => {
+  test('do not delay changes of the tailnet itself', async () => {
     const { fake, source, said, statuses } = await following();
     await said('the bus has been heard');
     const before = statuses();
@@ -82,7 +82,7 @@ describe('news of a peer', () => {
     expect((await source.scan(never)).candidates).toEqual([]);
   });
 
-  test('are not held up by a peer that does not answer', async () => {
+  test('are not delayed by a peer that does not answer', async () => {
     let isSilent = false;
     const { clock, said } = await following({
       peers: [{}, {}],
@@ -93,7 +93,7 @@ describe('news of a peer', () => {
       },
     });
     isSilent = true;
-    // It is due again, and so is the status.
+    // Peer and status are due again.
     clock.nowMs += 600_000;
     expect(await said('news')).toBe('news');
   });

@@ -12,7 +12,7 @@ import { until } from '../../rig/wait.ts';
 const A: FakeNodeServer = { id: 'a', directory: '/srv/a', overviews: [idleIn('/srv/a')] };
 const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/srv/b')] };
 
-/** Between two answers that hold something new, in the long run. */
+/** The interval between two answers with news, in the long run. */
 const PACE_MS = 250;
 
 interface Stage {
@@ -22,13 +22,13 @@ interface Stage {
   readonly changes: () => number;
   readonly candidate: (id: string) => Candidate | undefined;
   readonly report: (id: string) => Report | undefined;
-  /** Until the table holds its request; the pace of following passes meanwhile. */
+  /** Waits until the request is held; moves the clock by the follow pace if needed. */
   readonly held: () => Promise<true>;
-  /** Until something was found to be different. */
+  /** Waits for a change. */
   readonly changed: (act: () => void) => Promise<void>;
 }
 
-describe('a table that follows a node service with states', () => {
+describe('following a node service with states', () => {
   const open: (() => Promise<unknown>)[] = [];
   afterEach(async () => {
     for (const close of open.splice(0).toReversed()) await close();
@@ -66,7 +66,7 @@ describe('a table that follows a node service with states', () => {
     };
   }
 
-  test('has the list and the states by one request, which is held, and each change at once', async () => {
+  test('gets list, states and changes by one held request', async () => {
     const { node, held, changed, candidate, report } = await following(new FakeNodeService([A, B]));
     await held();
     expect(candidate('a')).toMatchObject({ claims: { id: 'a', name: 'a', directory: '/srv/a' } });
@@ -80,11 +80,11 @@ describe('a table that follows a node service with states', () => {
     expect(report('a')).not.toBe(before);
     expect(report('b')).toBe(other);
     await held();
-    // The first look, and one that is held for each thing to say.
+    // The first request, and a held one for each change.
     expect(node.requests).toEqual(['states', 'states', 'states']);
   });
 
-  test('believes what is confirmed, and nothing that a machine has slept over', async () => {
+  test('uses confirmed reports, but none from before a sleep of this machine', async () => {
     const { node, clock, held, changes, report } = await following(new FakeNodeService([A]));
     await held();
     const before = report('a');
@@ -98,7 +98,7 @@ describe('a table that follows a node service with states', () => {
     expect(before?.isCurrent()).toBe(false);
   });
 
-  test('gives up what was said when the request that is held breaks, and keeps what there is', async () => {
+  test('drops reports but keeps candidates when the held request breaks', async () => {
     const { node, held, changed, candidate, report } = await following(new FakeNodeService([A]));
     await held();
     await changed(() => node.cut());
@@ -108,7 +108,7 @@ describe('a table that follows a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('takes no report of a server whose state is left out, which is a change', async () => {
+  test('drops the report of a server whose state is left out, which is a change', async () => {
     const { overviews: _, ...down } = A;
     const { node, held, changed, candidate } = await following(new FakeNodeService([A]));
     await held();
@@ -117,7 +117,7 @@ describe('a table that follows a node service with states', () => {
     expect(candidate('a')).not.toHaveProperty('report');
   });
 
-  test('holds the list at a service from before there were states, and asks it for states each minute', async () => {
+  test('follows the list of an older service, and asks for states each minute', async () => {
     const older = new FakeNodeService([A]);
     older.hasStates = false;
     const { clock, node, held, changed, candidate } = await following(older);
@@ -127,7 +127,7 @@ describe('a table that follows a node service with states', () => {
     await changed(() => node.say([A, B]));
     await held();
     expect(node.requests.slice(3)).toEqual(['instances']);
-    /** As a service that ends its waits in time. */
+    /** Like a service that ends held requests in time. */
     const minute = async (): Promise<readonly string[]> => {
       const before = node.requests.length;
       for (let thirds = 0; thirds < 3; thirds += 1) {
@@ -137,7 +137,7 @@ describe('a table that follows a node service with states', () => {
       }
       return node.requests.slice(before);
     };
-    // The list is held on, by the tag that it had.
+    // The list is still held, with the same tag.
     expect(await minute()).toEqual(['instances', 'instances', 'states', 'instances']);
     expect(await minute()).not.toContain('states');
     node.hasStates = true;
@@ -145,7 +145,7 @@ describe('a table that follows a node service with states', () => {
     expect(candidate('a')?.report?.isCurrent()).toBe(true);
   });
 
-  test('has the list of a service that was set back to an older version, and its states as soon as it is updated', async () => {
+  test('follows a service through a downgrade and an update', async () => {
     const { node, held, changed, candidate, report, table } = await following(new FakeNodeService([A]));
     await held();
     node.hasStates = false;
@@ -159,11 +159,11 @@ describe('a table that follows a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('is not flooded by one that has something new each time', async () => {
+  test('limits requests to a service that has news each time', async () => {
     const { node, table, clock, held } = await following(new FakeNodeService([A]));
     await held();
     let said = 0;
-    /** Says something new to each request that comes without time passing. */
+    /** Has news for each request that arrives without time passing. */
     const sayAll = async (): Promise<number> => {
       const before = said;
       while (said - before < 100) {
@@ -176,12 +176,12 @@ describe('a table that follows a node service with states', () => {
       }
       return said - before;
     };
-    // What a turn does in a moment is known at once.
+    // The changes of a short turn arrive at once.
     const atOnce = await sayAll();
     expect(atOnce).toBeGreaterThanOrEqual(8);
     expect(atOnce).toBeLessThanOrEqual(10);
     const before = node.requests.length;
-    // By no scan either.
+    // Not by a scan either.
     await table.ask();
     expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {

@@ -7,7 +7,7 @@ import { listed, listing } from '../tailscale-stage.ts';
 
 const DIRECTORY = '/srv';
 
-/** A state as a node service gives it, but for what is given. */
+/** A state as sent by a node service, with changes. */
 function state(fields: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
   const facts = { id: 'a', version: '1.18.33', dialect: 'opencode-1', directory: DIRECTORY, worktree: '/' };
   return { ...facts, overviews: [idleIn(DIRECTORY)], ...fields };
@@ -25,7 +25,7 @@ const [session] = busy.sessions ?? [];
 const [waiting] = busy.waiting;
 
 describe('the states of a node service', () => {
-  test('are read as they are given', () => {
+  test('are read unchanged', () => {
     const elsewhere = busyIn('/srv/other', { reason: 'why', parentId: 'ses_1', turnBeganMs: 7 }, 'make');
     const { states, leftOut } = read(state({ overviews: [idleIn(DIRECTORY), elsewhere], pid: 'of OpenCode 2 only' }));
     expect(leftOut).toBe(0);
@@ -35,7 +35,7 @@ describe('the states of a node service', () => {
     });
   });
 
-  test('give an OpenCode 2 no directory of its own, whatever they say', () => {
+  test('give an OpenCode 2 no directory of its own', () => {
     const { states } = read(
       state({ dialect: 'opencode-2', version: '2.1.2', pid: 7, overviews: [{ ...idleIn(''), session: undefined }] }),
     );
@@ -43,7 +43,7 @@ describe('the states of a node service', () => {
     expect(states.get('a')?.overviews.map(({ directory }) => directory)).toEqual(['']);
   });
 
-  test('hold no words that steer a terminal, and none without end', () => {
+  test('are cleaned and bounded', () => {
     const words = `${EVIL}${'x'.repeat(10_000)}`;
     const said = {
       ...busy,
@@ -82,17 +82,17 @@ describe('the states of a node service', () => {
     ['a time that is none', { overviews: [{ ...busy, sessions: [{ ...session, sinceMs: 1e300 }] }] }],
     ['a title that is no text', { overviews: [{ ...busy, sessions: [{ ...session, title: { a: 1 } }] }] }],
     ['an id that is not in the list', { id: 'b' }],
-  ])('leave out a server with %s, which is asked itself', (_, fields) => {
+  ])('leave out a server with %s', (_, fields) => {
     const { states, leftOut, instances } = read(state(fields));
     expect([states.size, leftOut, instances.length]).toEqual([0, 1, 1]);
   });
 
-  test('are no more than there are servers', () => {
+  test('are limited to the number of servers', () => {
     const { states, leftOut } = read(...Array.from({ length: 10_000 }, () => state()));
     expect([states.size, leftOut]).toEqual([1, 9999]);
   });
 
-  test.each(['a text', 7, { a: state() }])('that are no list make the whole answer none: %j', (states) => {
+  test.each(['a text', 7, { a: state() }])('that are not a list make the whole answer invalid: %j', (states) => {
     expect(readPeerList(JSON.stringify({ ...listing(listed('a')), states }))).toHaveProperty('problem');
   });
 });
