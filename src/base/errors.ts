@@ -27,6 +27,15 @@ export function jsonOf(text: string): unknown {
   }
 }
 
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The properties of an object; none of anything else. */
+export function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
+  return isRecord(value) ? value : {};
+}
+
 /** What helps where files are another user's: opening them to others would only have the next check refuse them. */
 export function runAs({ uid, gid }: { readonly uid: number | bigint; readonly gid: number | bigint }): string {
   return `run this as uid ${uid} (docker run --user ${uid}:${gid})`;

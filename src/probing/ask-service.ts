@@ -1,18 +1,18 @@
 import * as z from 'zod';
 
-import { messageOf } from '../base/errors.ts';
+import { fieldsOf, messageOf } from '../base/errors.ts';
 import { RequestError } from '../http/request-error.ts';
 import { type Dialect, OVERVIEW_PARTS, type OverviewPart, type Waiting } from '../model/instance.ts';
 import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
 import {
   dataOf,
-  fitting,
   wireActiveSchema,
   wireFormSchema,
   wirePermissionSchema,
   wireQuestionSchema,
   wireSessionSchema,
 } from '../opencode/dialects/opencode-2/wire.ts';
+import { fitting } from '../opencode/fitting.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
 import { type ListedSession, serviceSessionsOf, waitingOf } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
@@ -78,7 +78,7 @@ async function askWork(
     Promise.all(unlisted.map((id) => requests.attempt(requests.work(`/api/session/${id}`, MAX_LIST_BYTES)))),
     Promise.all((running ?? []).slice(0, MAX_ASKED).map((id) => requests.attempt(waitingIn(requests, id, dialect)))),
   ]);
-  const foundData = found.map((answer) => (answer as { readonly data?: unknown } | undefined)?.data);
+  const foundData = found.map((answer) => fieldsOf(answer)['data']);
   const known = [...latest, ...older.sessions, ...(serviceSessionsOf({ data: foundData }) ?? [])];
   const isWhole = older.isAll;
   const late: readonly OverviewPart[] = older.isLate ? ['session'] : [];
@@ -139,7 +139,7 @@ async function latestIn(requests: ProbeRequests, answer: unknown): Promise<reado
 }
 
 function entriesOf(page: unknown): readonly unknown[] {
-  const { data } = (page ?? {}) as { readonly data?: unknown };
+  const { data } = fieldsOf(page);
   return Array.isArray(data) ? data : [];
 }
 
