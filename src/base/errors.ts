@@ -31,6 +31,15 @@ export function octalMode(mode: number | bigint): string {
   return (Number(mode) & 0o7777).toString(8).padStart(4, '0');
 }
 
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The properties of an object; none of anything else. */
+export function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
+  return isRecord(value) ? value : {};
+}
+
 /** Advice for files of another user. Opening them to others would only make the next check refuse them. */
 export function runAs({ uid, gid }: { readonly uid: number | bigint; readonly gid: number | bigint }): string {
   return `run this as uid ${uid} (docker run --user ${uid}:${gid})`;

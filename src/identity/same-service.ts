@@ -1,3 +1,4 @@
+import { fieldsOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, requestJson } from '../http/exchange.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
@@ -35,18 +36,14 @@ function areEqual([one, other]: readonly (string | undefined)[]): boolean {
 }
 
 function processIn(info: unknown): string | undefined {
-  const { pid, version } = fields(info);
+  const { pid, version } = fieldsOf(info);
   return Number.isInteger(pid) && typeof version === 'string' ? `${String(pid)} ${version}` : undefined;
 }
 
 function newestIn(page: unknown): string | undefined {
-  const { data } = fields(page);
-  const { id } = fields(Array.isArray(data) ? data[0] : undefined);
+  const { data } = fieldsOf(page);
+  const { id } = fieldsOf(Array.isArray(data) ? data[0] : undefined);
   return typeof id === 'string' ? id : undefined;
-}
-
-function fields(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
 }
 
 /** Of each stream; a streaming turn emits a hundred a second. */

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createParser } from 'eventsource-parser';
 
-import { jsonOf } from '../base/errors.ts';
+import { fieldsOf, isRecord, jsonOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, openStream, RequestError } from '../http/exchange.ts';
 import { JsonCutter } from '../http/json-cutter.ts';
@@ -114,18 +114,9 @@ async function* readEvents(
 }
 
 function eventsOfOpencode1(value: unknown, chars: number): readonly ServerEvent[] {
-  const outer = asRecord(value);
-  const inner = asRecord(outer?.['payload']) ?? outer;
-  const type = inner?.['type'];
-  const properties = asRecord(inner?.['properties']);
+  const outer = fieldsOf(value);
+  const { id, type, properties } = isRecord(outer['payload']) ? outer['payload'] : outer;
   // `/global/event` sends most events a second time as type "sync".
-  if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return [];
-  const id = inner['id'];
+  if (typeof type !== 'string' || type === 'sync' || !isRecord(properties)) return [];
   return [{ type, properties, chars, ...(typeof id === 'string' ? { id } : {}) }];
-}
-
-function asRecord(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : undefined;
 }

@@ -1,3 +1,4 @@
+import { fieldsOf } from '../base/errors.ts';
 import { quoted } from '../base/plain-text.ts';
 
 /** Enough to recognise an error. */
@@ -5,8 +6,8 @@ const MAX_SAID_CHARS = 300;
 
 /** The message in an error that opencode answers as JSON (1.18.33), unbounded; undefined if there is none. */
 export function wordsOf(error: unknown): string | undefined {
-  const { name, data, message } = fields(error);
-  const { message: inner, path, issues } = fields(data);
+  const { name, data, message } = fieldsOf(error);
+  const { message: inner, path, issues } = fieldsOf(data);
   // For a configuration file that does not parse, the message quotes all of it, API keys included, before the error.
   const parts = typeof inner === 'string' ? inner.split(/^--- Errors ---$/m) : [];
   const said = parts.length > 1 ? parts.at(-1)?.trim().split('\n', 1)[0] : inner;
@@ -22,11 +23,7 @@ export function said(text: string): string {
 }
 
 function issueOf(issue: unknown): string {
-  const { path, message } = fields(issue);
+  const { path, message } = fieldsOf(issue);
   const where = Array.isArray(path) ? path.join('.') : '';
   return `${where === '' ? '' : `${where}: `}${String(message)}`;
-}
-
-function fields(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
 }

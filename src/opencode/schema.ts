@@ -3,13 +3,13 @@ import * as z from 'zod';
 /** opencode's answers (1.18.10 to 1.18.33), which may come from anything. Fields that are not used are dropped. */
 
 /** Ids go into text and paths as they are. opencode's own are a prefix and 26 letters and digits; of a client's it checks only the prefix. */
-const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
+export const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
 const sessionId = idOf('ses');
 export const messageId = idOf('msg');
 /** Never shown. */
 const partId = z.string().min(1).max(128);
 /** In the range of a Date. */
-const timeMs = z.number().min(0).max(8.64e15);
+export const timeMs = z.number().min(0).max(8.64e15);
 
 /** `x-next-cursor`: opaque, some 80 characters of base64url (1.18.33). */
 export const cursorSchema = z.string().regex(/^[\x21-\x7e]{1,1024}$/);

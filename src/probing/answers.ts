@@ -1,6 +1,7 @@
 import type { NewestMessage } from '../model/at-rest.ts';
 import { permissionSchema, questionSchema } from '../opencode/schema.ts';
 import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
+import { fieldsOf, isRecord } from '../base/errors.ts';
 import { singleLine } from '../base/plain-text.ts';
 import type { Activity, SessionSummary, Waiting } from '../model/instance.ts';
 
@@ -26,7 +27,7 @@ const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
 const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
 
 export function healthOf(value: unknown): { readonly healthy: boolean; readonly version: string } | undefined {
-  const { healthy, version } = fields(value);
+  const { healthy, version } = fieldsOf(value);
   if (typeof healthy !== 'boolean' || typeof version !== 'string') return undefined;
   if (version === '' || version.length > MAX_VERSION_CHARS || singleLine(version, MAX_VERSION_CHARS) !== version)
     return undefined;
@@ -34,7 +35,7 @@ export function healthOf(value: unknown): { readonly healthy: boolean; readonly 
 }
 
 export function pathOf(value: unknown): { readonly directory: string; readonly worktree: string } | undefined {
-  const { directory, worktree } = fields(value);
+  const { directory, worktree } = fieldsOf(value);
   return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
 }
 
@@ -49,7 +50,7 @@ export function serverStatusOf(value: unknown): ServerStatus | undefined {
   const running: string[] = [];
   let retrying: Activity | undefined;
   for (const [id, status] of Object.entries(value)) {
-    const { type, attempt, message } = fields(status);
+    const { type, attempt, message } = fieldsOf(status);
     if (type === 'retry') {
       retrying ??= {
         kind: 'retrying',
@@ -118,17 +119,17 @@ export function sessionsOf(value: unknown): readonly ListedSession[] | undefined
 
 /** Of OpenCode 2's page, latest first. A malformed entry is left out, so that it does not hide the other directories. */
 export function serviceSessionsOf(page: unknown): readonly ListedSession[] | undefined {
-  const { data } = fields(page);
+  const { data } = fieldsOf(page);
   if (!Array.isArray(data)) return undefined;
   const found = data
-    .map((one) => sessionOf({ ...fields(one), directory: fields(fields(one)['location'])['directory'] }))
+    .map((one) => sessionOf({ ...fieldsOf(one), directory: fieldsOf(fieldsOf(one)['location'])['directory'] }))
     .filter((one) => one !== undefined);
   return found.length > 0 || data.length === 0 ? found : undefined;
 }
 
 function sessionOf(value: unknown): ListedSession | undefined {
-  const { id, title, directory, time, parentID, projectID } = fields(value);
-  const { updated, archived } = fields(time);
+  const { id, title, directory, time, parentID, projectID } = fieldsOf(value);
+  const { updated, archived } = fieldsOf(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
   if (!isTime(updated)) return undefined;
   return {
@@ -144,8 +145,8 @@ function sessionOf(value: unknown): ListedSession | undefined {
 
 export function newestMessageOf(page: unknown): NewestMessage | undefined {
   if (!Array.isArray(page)) return undefined;
-  const { role, time, error } = fields(fields(page.at(-1))['info']);
-  const { created, completed } = fields(time);
+  const { role, time, error } = fieldsOf(fieldsOf(page.at(-1))['info']);
+  const { created, completed } = fieldsOf(time);
   if ((role !== 'user' && role !== 'assistant') || !isTime(created)) return undefined;
   return { role, time: { created, completed: isTime(completed) ? completed : undefined }, error };
 }
@@ -160,11 +161,11 @@ export function hasEnded(message: unknown): boolean {
 
 /** Whether a session is a sub-agent's. */
 export function hasParent(session: unknown): boolean {
-  return typeof fields(session)['parentID'] === 'string';
+  return typeof fieldsOf(session)['parentID'] === 'string';
 }
 
 export function directoryOf(session: unknown): unknown {
-  return fields(session)['directory'];
+  return fieldsOf(session)['directory'];
 }
 
 /** Checked before an id goes into the path of a request. */
@@ -181,12 +182,4 @@ function isPath(value: unknown): value is string {
 /** In the range of a Date. */
 function isTime(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= 8.64e15;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function fields(value: unknown): Readonly<Record<string, unknown>> {
-  return isRecord(value) ? value : {};
 }

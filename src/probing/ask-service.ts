@@ -1,18 +1,18 @@
 import * as z from 'zod';
 
-import { messageOf } from '../base/errors.ts';
+import { fieldsOf, messageOf } from '../base/errors.ts';
 import { RequestError } from '../http/request-error.ts';
-import type { Dialect, OverviewPart, Waiting } from '../model/instance.ts';
+import { type Dialect, OVERVIEW_PARTS, type OverviewPart, type Waiting } from '../model/instance.ts';
 import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
 import {
   dataOf,
-  fitting,
   wireActiveSchema,
   wireFormSchema,
   wirePermissionSchema,
   wireQuestionSchema,
   wireSessionSchema,
 } from '../opencode/dialects/opencode-2/wire.ts';
+import { fitting } from '../opencode/fitting.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
 import { type ListedSession, serviceSessionsOf, waitingOf } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
@@ -68,34 +68,41 @@ async function askWork(
   ]);
   const latest = listed && (await latestIn(requests, listed.body));
   const running = active === undefined ? undefined : await requests.attempt(activeIn(active));
-  const missing: OverviewPart[] = [
-    ...(latest ? [] : ['session' as const]),
-    ...(running ? [] : ['status' as const, 'permissions' as const, 'questions' as const]),
-  ];
-  if (listed === undefined || latest === undefined) return { learnt: {}, missing };
+  if (listed === undefined || latest === undefined)
+    return { learnt: {}, missing: running ? ['session'] : OVERVIEW_PARTS };
   const { body, nowMs } = listed;
-  let isWhole = entriesOf(body).length < LISTED_SERVICE_SESSIONS;
-  const sessions = [...latest];
-  if (wantsOlder && !isWhole) isWhole = await askOlder(requests, body, sessions);
-  if (running === undefined) return { missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
-  const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
-  const [found, asked] = await Promise.all([
+  const isFull = entriesOf(body).length >= LISTED_SERVICE_SESSIONS;
+  const unlisted = (running ?? []).filter((one) => !latest.some((session) => session.id === one)).slice(0, MAX_ASKED);
+  const [older, found, asked] = await Promise.all([
+    isFull && wantsOlder ? askOlder(requests, body) : { sessions: [], isAll: !isFull, isLate: false },
     Promise.all(unlisted.map((id) => requests.attempt(requests.work(`/api/session/${id}`, MAX_LIST_BYTES)))),
-    Promise.all(running.slice(0, MAX_ASKED).map((id) => requests.attempt(waitingIn(requests, id, dialect)))),
+    Promise.all((running ?? []).slice(0, MAX_ASKED).map((id) => requests.attempt(waitingIn(requests, id, dialect)))),
   ]);
-  const foundData = found.map((answer) => (answer as { readonly data?: unknown } | undefined)?.data);
-  const known = [...sessions, ...(serviceSessionsOf({ data: foundData }) ?? [])];
+  const foundData = found.map((answer) => fieldsOf(answer)['data']);
+  const known = [...latest, ...older.sessions, ...(serviceSessionsOf({ data: foundData }) ?? [])];
+  const isWhole = older.isAll;
+  const late: readonly OverviewPart[] = older.isLate ? ['session'] : [];
+  if (running === undefined)
+    return { missing: [...late, ...WORK], isWhole, ...directoriesOf(known, { missing: WORK }, nowMs) };
   const unanswered = running.filter((_, index) => index < MAX_ASKED && asked[index] === undefined);
   const waiting = asked.flatMap((one) => one ?? []);
   return {
     isWhole,
-    missing: unanswered.length > 0 ? REQUESTS : [],
+    missing: [...late, ...(unanswered.length > 0 ? REQUESTS : [])],
     ...directoriesOf(known, { running, waiting, unanswered, missing: [] }, nowMs),
   };
 }
 
-/** Adds older sessions to `found`. Returns whether those are all; if not, the directories of the others stay as an earlier probe found them. */
-async function askOlder(requests: ProbeRequests, latest: unknown, found: ListedSession[]): Promise<boolean> {
+interface OlderSessions {
+  readonly sessions: readonly ListedSession[];
+  /** If not, the directories of the others stay as an earlier probe found them. */
+  readonly isAll: boolean;
+  /** With more time there might have been more. */
+  readonly isLate: boolean;
+}
+
+async function askOlder(requests: ProbeRequests, latest: unknown): Promise<OlderSessions> {
+  const found: ListedSession[] = [];
   let isAll = false;
   try {
     const pages = olderSessions(latest, (path) => requests.work(path, MAX_LIST_BYTES));
@@ -103,12 +110,15 @@ async function askOlder(requests: ProbeRequests, latest: unknown, found: ListedS
       found.push(...sessions);
       isAll = isLast;
     }
-  } catch {
-    return false;
+    return { sessions: found, isAll, isLate: false };
+  } catch (error) {
+    const isLate = requests.isTimeout(error);
+    requests.timedOut ||= isLate;
+    return { sessions: found, isAll: false, isLate };
   }
-  return isAll;
 }
 
+const WORK: readonly OverviewPart[] = OVERVIEW_PARTS.filter((part) => part !== 'session');
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
 
 /** What all sessions do. */
@@ -129,7 +139,7 @@ async function latestIn(requests: ProbeRequests, answer: unknown): Promise<reado
 }
 
 function entriesOf(page: unknown): readonly unknown[] {
-  const { data } = (page ?? {}) as { readonly data?: unknown };
+  const { data } = fieldsOf(page);
   return Array.isArray(data) ? data : [];
 }
 

@@ -1,3 +1,4 @@
+import { fieldsOf } from '../base/errors.ts';
 import type { SessionSummary } from '../model/instance.ts';
 import { type ListedSession, serviceSessionsOf, sessionsOf } from './answers.ts';
 import type { OverviewParts, RecentDirectories } from './overview.ts';
@@ -116,7 +117,8 @@ export async function* olderSessions(
 
 /** The last page has a cursor too, which leads to an empty page. */
 function cursorOf(page: unknown): string | undefined {
-  const { data, cursor } = (page ?? {}) as { readonly data?: unknown; readonly cursor?: { readonly next?: unknown } };
+  const { data, cursor } = fieldsOf(page);
+  const { next } = fieldsOf(cursor);
   const isEmpty = !Array.isArray(data) || data.length === 0;
-  return isEmpty || typeof cursor?.next !== 'string' ? undefined : cursor.next;
+  return isEmpty || typeof next !== 'string' ? undefined : next;
 }

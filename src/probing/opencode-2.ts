@@ -1,3 +1,4 @@
+import { fieldsOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { RequestError } from '../http/exchange.ts';
 import type { ProbeRequests } from './probe-requests.ts';
@@ -45,14 +46,14 @@ export async function identifyOpencode2(
   // OpenCode 1 has the preview's route too, but also `/global/health`, which is 404 on the preview.
   const mayBePreview = service !== undefined || (error instanceof RequestError && error.status === 404);
   const health = mayBePreview ? await answerOf(requests, '/api/health') : undefined;
-  if ((health as { readonly healthy?: unknown } | null | undefined)?.healthy !== true) return undefined;
+  if (fieldsOf(health)['healthy'] !== true) return undefined;
   return { status: 'healthy', version: service?.version ?? PREVIEW, dialect: 'opencode-2-preview', ...NOWHERE };
 }
 
 const TOO_OLD = 'it has no /api/info; update OpenCode 2';
 
 function versionIn(answer: unknown): { readonly version?: string; readonly pid?: unknown } {
-  const { version, pid } = (answer ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
+  const { version, pid } = fieldsOf(answer);
   if (typeof version !== 'string' || !/^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) return { pid };
   return { version: singleLine(version, MAX_VERSION_CHARS), pid };
 }

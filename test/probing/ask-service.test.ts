@@ -21,6 +21,10 @@ interface Told {
   readonly active?: readonly string[];
   /** By path, in the place of an empty list. */
   readonly answers?: Readonly<Record<string, object | number>>;
+  /** Instead of each older page of sessions: a status, or no answer until the look is over. */
+  readonly older?: number | 'hang';
+  /** Known from an earlier probe. */
+  readonly version?: string;
 }
 
 const session = (id: string, directory: string, hoursAgo: number, more: object = {}) => ({
@@ -32,17 +36,25 @@ const session = (id: string, directory: string, hoursAgo: number, more: object =
 });
 
 /** What one look finds, and which paths it asked. */
-async function look({ sessions, active = [], answers = {} }: Told, dialect: Dialect = 'opencode-2') {
+async function look({ sessions, active = [], answers = {}, older, version }: Told, dialect: Dialect = 'opencode-2') {
   const asked: string[] = [];
+  const controller = new AbortController();
   const { url, close } = await listenHttp((request, response) => {
-    const [path = ''] = (request.url ?? '').split('?', 1);
+    const { pathname: path, searchParams } = new URL(request.url ?? '', 'http://localhost');
     asked.push(path);
+    const start = Number(searchParams.get('cursor') ?? 0);
+    const end = start + Number(searchParams.get('limit'));
     const data = path.endsWith('/active')
       ? Object.fromEntries(active.map((id) => [`ses_${id}`, { type: 'running' }]))
       : path === '/api/session'
-        ? sessions
+        ? sessions.slice(start, end)
         : [];
-    const answer = answers[path] ?? { data };
+    const answer = (start > 0 ? older : answers[path]) ?? {
+      data,
+      // The last page has a cursor too, which leads to an empty page.
+      ...(path === '/api/session' && { cursor: { next: data.length === 0 ? null : String(end) } }),
+    };
+    if (answer === 'hang') return controller.abort();
     response.writeHead(typeof answer === 'number' ? answer : 200, {
       'content-type': 'application/json',
       // By the clock of the server, whatever ours says.
@@ -57,7 +69,8 @@ async function look({ sessions, active = [], answers = {} }: Told, dialect: Dial
     connection: { endpoint: made.endpoint },
     parts: OVERVIEW_PARTS,
     limitMs: 5_000,
-    signal: new AbortController().signal,
+    signal: controller.signal,
+    version,
   };
   const deps = { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} };
   const found = await askService(new ProbeRequests(task, deps), task, dialect);
@@ -81,6 +94,42 @@ describe('which directories are listed', () => {
     expect(listed).toContain('/old');
     expect(elsewhere?.size).toBe(21);
   });
+});
+
+describe('older sessions', () => {
+  const sessions = (count: number) =>
+    Array.from({ length: count }, (_, index) => session(`n${index}`, `/n${index}`, 99));
+
+  test('are read to the end, page by page', async () => {
+    const { elsewhere, isWhole, asked } = await look({ sessions: sessions(1_250) });
+    expect([elsewhere?.size, isWhole]).toEqual([1_250, true]);
+    // 100, three pages of at most 500, and the empty one.
+    expect(asked.filter((path) => path === '/api/session')).toHaveLength(5);
+  });
+
+  test('are read up to 5,000', async () => {
+    const { elsewhere, isWhole } = await look({ sessions: sessions(6_000) });
+    expect([elsewhere?.size, isWhole]).toEqual([5_100, false]);
+  });
+
+  test('are not asked for in an ordinary survey, nor if all are listed', async () => {
+    const ordinary = await look({ sessions: sessions(150), version: '2.1.2' });
+    expect([ordinary.elsewhere?.size, ordinary.isWhole, ordinary.asked.length]).toEqual([100, false, 2]);
+    const few = await look({ sessions: sessions(99) });
+    expect([few.elsewhere?.size, few.isWhole, few.asked.length]).toEqual([99, true, 2]);
+  });
+
+  test.each([
+    [500, []],
+    ['hang', ['session']],
+  ] as const)(
+    'leave the latest ones if they fail, and are asked for again if they time out: %s',
+    async (older, missing) => {
+      const found = await look({ sessions: sessions(150), older });
+      expect(found).toMatchObject({ isWhole: false, missing, timedOut: missing.length > 0 });
+      expect(found.elsewhere?.size).toBe(100);
+    },
+  );
 });
 
 describe('the work in a directory', () => {

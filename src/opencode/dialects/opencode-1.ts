@@ -1,9 +1,9 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
-import { quoteName } from '../../base/plain-text.ts';
 import type { OpencodeApi, Page, PageQuery } from '../api.ts';
 import { openEvents } from '../events.ts';
+import { fittingJson } from '../fitting.ts';
 import { said, wordsOf } from '../said.ts';
 import { changedMessageSchema, fileContentSchema, fileNodeSchema, textMatchSchema } from '../inspect-schema.ts';
 import {
@@ -329,7 +329,7 @@ function wasThere(result: SdkResult, label: string): boolean {
 /** opencode answers 204 or JSON; a proxy may answer an empty 200. */
 function done(result: SdkResult, label: string): void {
   succeed(result, label);
-  if (result.response?.status !== 204) jsonOf(result.data, label);
+  if (result.response?.status !== 204) fittingJson(z.unknown(), String(result.data), label);
 }
 
 /** opencode answers a prompt with 204; JSON comes from a proxy. */
@@ -367,28 +367,7 @@ function succeed(result: SdkResult, label: string): void {
 /** @param result parsed as text: if the SDK parses JSON itself, it throws the beginning of the body as an error */
 function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   succeed(result, label);
-  const parsed = schema.safeParse(jsonOf(result.data, label));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new RequestError(
-      'malformed',
-      `${label}: unexpected answer at ${placeOf(issue?.path ?? [])}: ${issue?.message}`,
-    );
-  }
-  return parsed.data;
-}
-
-function jsonOf(text: unknown, label: string): unknown {
-  try {
-    return JSON.parse(String(text)) as unknown;
-  } catch (cause) {
-    throw new RequestError('malformed', `${label}: the body is not JSON`, { cause });
-  }
-}
-
-/** Keys of an answer are remote text too. */
-function placeOf(path: readonly PropertyKey[]): string {
-  return path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
+  return fittingJson(schema, String(result.data), label);
 }
 
 /** A malformed cursor is an error: without it there would seem to be no older messages. */

@@ -22,7 +22,7 @@ test('directories of older sessions are read once, listed or counted by age, and
   const old = fake.addSession({ directory: far, title: 'Long ago' });
   old.info.time.updated = Date.now() - 3 * DAYS_MS;
   fake.addSession({ directory: today, title: 'This morning' }).info.time.updated = Date.now() - DAYS_MS / 2;
-  for (let count = 0; count < 1_300; count += 1) fake.addSession({ directory: app });
+  for (let count = 0; count < 150; count += 1) fake.addSession({ directory: app });
   await using server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: home.path } });
   const list = async (tool = 'instances') => {
     const { text, result } = await server.call(tool, {});

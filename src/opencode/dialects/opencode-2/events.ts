@@ -1,3 +1,4 @@
+import { fieldsOf } from '../../../base/errors.ts';
 import type { ServerEvent } from '../../events.ts';
 import type { Question } from '../../schema.ts';
 import { ABORTED, errorOf, partId, permissionOf, questionOf, sessionOf } from './messages.ts';
@@ -31,9 +32,9 @@ export class EventReader {
   readonly #texts = new Map<string, Map<unknown, string>>();
 
   read(value: unknown, chars: number): readonly ServerEvent[] {
-    const { id, type, data, created } = fields(value);
+    const { id, type, data, created } = fieldsOf(value);
     if (typeof type !== 'string') return [];
-    const about = fields(data);
+    const about = fieldsOf(data);
     const event = (name: string, properties: Data): ServerEvent => ({
       type: name,
       properties,
@@ -170,8 +171,8 @@ function formIn(form: unknown): Question | undefined {
 
 /** The preview sends the session as `info`; 2.x sends its fields. */
 function createdIn(data: Data): Normal {
-  const info = fields(data['info']);
-  const { directory = info['directory'] } = fields(data['location']);
+  const info = fieldsOf(data['info']);
+  const { directory = info['directory'] } = fieldsOf(data['location']);
   const time = { created: 0, updated: 0 };
   const parentID = data['parentID'] ?? info['parentID'];
   const found = wireSessionSchema.safeParse({ id: data['sessionID'], parentID, location: { directory }, time });
@@ -186,8 +187,4 @@ function retryIn(data: Data): Data {
 function errorIn({ error }: Data): ReturnType<typeof errorOf> | undefined {
   const found = wireErrorSchema.safeParse(error).data;
   return found && errorOf(found);
-}
-
-function fields(value: unknown): Data {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Data) : {};
 }

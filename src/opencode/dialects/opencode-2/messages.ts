@@ -1,3 +1,4 @@
+import { isRecord } from '../../../base/errors.ts';
 import type { AssistantMessage, Message, Part, Permission, Question, Session } from '../../schema.ts';
 import type { WireError, WireField, WireForm, WireMessage, WirePermission, WireSession } from './wire.ts';
 
@@ -151,10 +152,6 @@ function partsOf({ id, content = [], time }: WireMessage): Part[] {
 /** Of a text, by its number in the message: events and the store count alike. */
 export function partId(messageId: string, text: number): string {
   return `${messageId}-${String(text).padStart(4, '0')}`;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 export function permissionOf({ id, sessionID, action, resources, save, metadata, source }: WirePermission): Permission {

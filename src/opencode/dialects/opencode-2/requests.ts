@@ -9,8 +9,9 @@ import {
   type RequestInit,
   RequestError,
 } from '../../../http/exchange.ts';
+import { fittingJson } from '../../fitting.ts';
 import { said, wordsOf } from '../../said.ts';
-import { dataOf, fitting, type Generation } from './wire.ts';
+import { dataOf, type Generation } from './wire.ts';
 
 /** A cold directory loads its plugins and MCP servers on the first request that needs them: 2.3 s with the preview. */
 const CALL_TIMEOUT_MS = 15_000;
@@ -104,10 +105,7 @@ export class Opencode2Requests {
 
   #read<T>(route: string, answer: Exchange, schema: z.ZodType<T>): T {
     if (answer.status !== 200) throw this.#statusError(route, answer);
-    const label = labelOf(route);
-    const value = jsonOf(answer.text);
-    if (value === undefined) throw new RequestError('malformed', `${label}: the body is not JSON`);
-    return fitting(schema, value, label);
+    return fittingJson(schema, answer.text, labelOf(route));
   }
 
   #statusError(route: string, { status, text }: Exchange): RequestError {

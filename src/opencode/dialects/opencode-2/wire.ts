@@ -1,8 +1,7 @@
 import * as z from 'zod';
 
-import { quoteName } from '../../../base/plain-text.ts';
-import { RequestError } from '../../../http/request-error.ts';
 import type { Dialect } from '../../../model/instance.ts';
+import { idOf, timeMs } from '../../schema.ts';
 
 /**
  * The answers of OpenCode 2, by the contract of 2.1.2, and of the preview (1.18.18 of `@opencode-ai/cli-linux-x64`). Fields that are
@@ -10,9 +9,6 @@ import type { Dialect } from '../../../model/instance.ts';
  */
 
 export type Generation = Exclude<Dialect, 'opencode-1'>;
-
-const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
-const timeMs = z.number().min(0).max(8.64e15);
 
 export const wireSessionSchema = z.object({
   id: idOf('ses'),
@@ -149,15 +145,6 @@ export const wireFormSchema = z.object({
 export type WireForm = z.infer<typeof wireFormSchema>;
 
 export const wireActiveSchema = z.record(idOf('ses'), z.unknown());
-
-/** Throws with route and field if the answer does not fit the contract. `label`: method and path. */
-export function fitting<T>(schema: z.ZodType<T>, value: unknown, label: string): T {
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const { path = [], message } = parsed.error.issues[0] ?? {};
-  const place = path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
-  throw new RequestError('malformed', `${label}: unexpected answer at ${place}: ${message}`);
-}
 
 export const dataOf = <T extends z.ZodType>(schema: T) => z.object({ data: schema });
 
