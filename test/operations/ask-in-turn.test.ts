@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Approvals } from '../../src/operations/respond/approval.ts';
 import { type Call, createRuntime, type Form, type PersonAnswer, type Runtime } from '../../src/operations/runtime.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
@@ -16,6 +15,7 @@ import { candidate } from '../fleet/candidates.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { testCall, testFleet } from '../rig/runtime.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
@@ -34,13 +34,7 @@ beforeEach(async () => {
     return fake;
   };
   fakes = { a: await open('a'), b: await open('b') };
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   fleet.start();
   await fleet.ready();
 });
@@ -89,13 +83,7 @@ class Person {
 const ONCE: PersonAnswer = { kind: 'accepted', fields: { decision: 'once' } };
 
 function call(person: Person, extra: Partial<Call> = {}): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: systemClock.monotonic() + CALL_MS,
-    onProgress: () => {},
-    askPerson: person.ask,
-    ...extra,
-  };
+  return testCall({ askPerson: person.ask, ...extra });
 }
 
 /** The session in which a turn stands at a permission, after it said something. */

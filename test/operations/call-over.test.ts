@@ -2,9 +2,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { respond } from '../../src/operations/respond/respond.ts';
@@ -23,6 +21,7 @@ import { ManualClock } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { testCall, testFleet } from '../rig/runtime.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
@@ -59,13 +58,7 @@ beforeEach(async () => {
   way = await startFaultProxy(fake.url);
   const source = new TestSource();
   source.candidates.set('a', candidate({ key: 'a', url: way.url, claims: { name: 'a' } }));
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   clock = new ManualClock();
   runtime = createRuntime(fleet, clock, {
     approvals: { approve: 'ask', approvalRules: [] },
@@ -82,12 +75,7 @@ afterEach(async () => {
 });
 
 function call(extra: Partial<Call> = {}): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: clock.monotonic() + CALL_MS,
-    onProgress: () => {},
-    ...extra,
-  };
+  return testCall({ deadlineMs: clock.monotonic() + CALL_MS, ...extra });
 }
 
 const effects = (): string[] => EFFECTS.flatMap((route) => Array<string>(fake.count(route)).fill(route));

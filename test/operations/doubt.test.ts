@@ -1,9 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { silentLogger } from '../../src/base/log.ts';
-import { systemClock } from '../../src/base/clock.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { respond, type RespondInput } from '../../src/operations/respond/respond.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
@@ -14,7 +11,7 @@ import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 
 const WORKER = { instance: 'worker' } as const;
@@ -50,18 +47,7 @@ beforeEach(async () => {
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
   proxy = await startFaultProxy(fake.url);
   await registry.add({ name: 'worker', port: proxy.port, cwd: fake.directory });
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 5_000, healthConcurrency: 8 },
-    sources: [
-      createRegistrySource(
-        { directory: registry.path, explicit: true },
-        { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
-      ),
-    ],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(testRegistrySource(registry.path), 5_000);
   runtime = { ...testRuntime(fleet), clock: leapingClock() };
   fleet.start();
 });
@@ -73,11 +59,7 @@ afterEach(async () => {
 });
 
 function call(): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: runtime.clock.monotonic() + 3_600_000,
-    onProgress: () => {},
-  };
+  return testCall({ deadlineMs: runtime.clock.monotonic() + 3_600_000 });
 }
 
 function running(): string {

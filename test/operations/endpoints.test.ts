@@ -1,16 +1,14 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
 import { versionShown } from '../../src/operations/listing/endpoints-shown.ts';
 import { instances } from '../../src/operations/listing/instances.ts';
 import { read } from '../../src/operations/sessions/read.ts';
-import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import { type Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
@@ -19,7 +17,7 @@ import { getStatus } from '../../src/operations/listing/status.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { settle } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import type { FakeSession } from '../rig/fake-objects.ts';
 import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
@@ -44,13 +42,7 @@ beforeEach(async () => {
   const claims = { name: 'a', id: 'x', hostname: 'laptop', localPort: fake.port };
   source.candidates.set('t', candidate({ key: 't', url: tailnet.url, route: 'tailnet', claims }));
   source.candidates.set('r', candidate({ key: 'r', url: relay.url, route: 'relay', claims }));
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   runtime = testRuntime(fleet);
   fleet.start();
   await until('both ways to be one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
@@ -65,10 +57,6 @@ afterEach(async () => {
   await fleet.close();
   await Promise.all([tailnet.close(), relay.close(), fake.close()]);
 });
-
-function call(onProgress: (text: string) => void = () => {}): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 40_000, onProgress };
-}
 
 /** The better way is gone as soon as it has been looked at. */
 function cutAfterLook(): void {
@@ -91,14 +79,14 @@ const FAULTS: readonly Fault[] = [
   { kind: 'lose-response' },
 ];
 const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown }>>> = {
-  read: () => read(runtime, { ...INPUT, message_limit: 10 }, call()),
-  list_sessions: () => listSessions(runtime, INPUT, call()),
-  get_status: () => getStatus(runtime, INPUT, call()),
-  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, call()),
-  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, call()),
-  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, call()),
-  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, call()),
-  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, call()),
+  read: () => read(runtime, { ...INPUT, message_limit: 10 }, testCall()),
+  list_sessions: () => listSessions(runtime, INPUT, testCall()),
+  get_status: () => getStatus(runtime, INPUT, testCall()),
+  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, testCall()),
+  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, testCall()),
+  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, testCall()),
+  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, testCall()),
+  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, testCall()),
 };
 
 describe('an operation whose way fails', () => {
@@ -118,7 +106,7 @@ describe('an operation whose way fails', () => {
 
   test('and all others: the error says what each way said', async () => {
     for (const way of [tailnet, relay]) way.rule(DRIVING, { kind: 'reset' });
-    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(
+    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(
       new RegExp(`${tailnet.url}/session: ECONNRESET; by another way: .*${relay.url}/session: ECONNRESET`),
     );
   });
@@ -128,29 +116,32 @@ describe('an operation whose way fails', () => {
       { path: '/session' },
       { kind: 'respond', status: 500, headers: { 'content-type': 'application/json' } },
     );
-    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(/HTTP 500/);
+    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(/HTTP 500/);
     expect(driven(relay)).toBe(0);
   });
 
   test('abort: ended once more by the other way, and its end verified there', async () => {
     fake.state.begin(session.id, 'go on for ever', {});
     tailnet.rule(ABORT, { kind: 'lose-response' });
-    const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, call());
+    const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, testCall());
     expect(data).toMatchObject({ aborted: true, outcome: 'aborted' });
     expect([driven(tailnet, ABORT), driven(relay, ABORT)]).toEqual([1, 1]);
   });
 
   test('create_session: made by the other way where nothing was sent', async () => {
     cutAfterLook();
-    const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, call());
+    const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, testCall());
     expect(data.session.title).toBe('new');
     expect([...fake.state.sessions.values()].filter(({ title }) => title === 'new')).toHaveLength(1);
   });
 
   const CHANGES: Readonly<Record<string, readonly [method: string, change: () => Promise<unknown>]>> = {
-    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, call())],
-    rename_session: ['PATCH', () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, call())],
-    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, call())],
+    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, testCall())],
+    rename_session: [
+      'PATCH',
+      () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, testCall()),
+    ],
+    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, testCall())],
   };
 
   test.each(Object.entries(CHANGES))('%s: made by the other way where nothing was sent', async (_, [, change]) => {
@@ -174,7 +165,7 @@ describe('an operation whose way fails', () => {
     'create_session, %o: not made a second time, since it may be there',
     async (fault) => {
       tailnet.rule(DRIVING, fault);
-      await expect(createSession(runtime, { ...INPUT, title: 'new' }, call())).rejects.toThrow(/ECONNRESET/);
+      await expect(createSession(runtime, { ...INPUT, title: 'new' }, testCall())).rejects.toThrow(/ECONNRESET/);
       expect(driven(relay)).toBe(0);
     },
   );
@@ -194,7 +185,7 @@ describe('a prompt', () => {
 
   test('goes by the other way where nothing at all was sent', async () => {
     cutAfterLook();
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     expect(await finished(sending)).toBe('completed: done');
     expect(said()).toEqual(['hello']);
   });
@@ -203,7 +194,7 @@ describe('a prompt', () => {
     // Everything is asked, the stream stands, and then nothing listens there any more.
     fake.override('GET /session/:id/message', { kind: 'delay', ms: 1 }, 1);
     const asked = tailnet.waitForRequest({ path: /message$/ });
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     await asked;
     await tailnet.down();
     expect(await finished(sending)).toBe('completed: done');
@@ -214,7 +205,7 @@ describe('a prompt', () => {
   test('whose answer was lost with the way is looked up by the other, and not sent again', async () => {
     tailnet.rule(PROMPT, { kind: 'lose-response' });
     tailnet.rule({ path: /message\/msg_/ }, { kind: 'reset' });
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     expect(await finished(sending)).toBe('completed: done');
     expect([said(), tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([['hello'], 1, 0]);
   });
@@ -222,7 +213,7 @@ describe('a prompt', () => {
   test('that may have been sent, and is not there, is sent by no other way', async () => {
     tailnet.rule(PROMPT, { kind: 'cut-request' });
     const cut = tailnet.waitForRequest(PROMPT);
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     const failure = sending.then(
       () => 'sent',
       (error: Error) => error.message,
@@ -264,7 +255,7 @@ describe('a turn whose ways are cut', () => {
         const sending = send(
           runtime,
           { ...INPUT, session_id: own.id, message: 'speak' },
-          call((text) => (shown += text)),
+          testCall({ onProgress: (text) => (shown += text) }),
         );
         await until('the turn to run', () => fake.state.statuses.has(own.id) && streams() === 1);
         let stored = '';
@@ -290,16 +281,16 @@ describe('a turn whose ways are cut', () => {
 
   test('all of them: offline with what each said; back as soon as one is', async () => {
     await Promise.all([tailnet.down(), relay.down()]);
-    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([{ name: 'a', state: 'offline' }]);
-    expect((await getStatus(runtime, INPUT, call())).data).toMatchObject({
+    expect((await getStatus(runtime, INPUT, testCall())).data).toMatchObject({
       state: 'offline',
       reason: expect.stringMatching(
         new RegExp(`${tailnet.url}: .*ECONNREFUSED.*${relay.url}: .*ECONNREFUSED`),
       ) as string,
     });
     await relay.up();
-    expect((await instances(runtime, { offset: 0, limit: 10 }, call())).data.instances).toMatchObject([
+    expect((await instances(runtime, { offset: 0, limit: 10 }, testCall())).data.instances).toMatchObject([
       { name: 'a', state: 'idle', via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url} (down)`] },
     ]);
   });
@@ -308,9 +299,9 @@ describe('a turn whose ways are cut', () => {
 describe('the ways', () => {
   test('are told by instances and get_status, in the text too', async () => {
     const shown = { via: `tailnet ${tailnet.url}`, also: [`relay ${relay.url}`] };
-    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([shown]);
-    const status = await getStatus(runtime, INPUT, call());
+    const status = await getStatus(runtime, INPUT, testCall());
     expect(status.data).toMatchObject(shown);
     for (const { text } of [list, status])
       expect(text).toContain(`via tailnet ${tailnet.url}, also relay ${relay.url}`);

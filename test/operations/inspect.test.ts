@@ -1,15 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { userMessage } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
@@ -31,18 +28,7 @@ beforeEach(async () => {
   registry = await openRegistry(`${temp.path}/registry`);
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : text) });
   await registry.add({ name: 'worker', port: fake.port, cwd: fake.directory });
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 2_000, healthConcurrency: 8 },
-    sources: [
-      createRegistrySource(
-        { directory: registry.path, explicit: true },
-        { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
-      ),
-    ],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(testRegistrySource(registry.path), 2_000);
   runtime = testRuntime(fleet);
   fleet.start();
 });
@@ -54,18 +40,14 @@ afterEach(async () => {
 
 const WORKER = { instance: 'worker' } as const;
 
-function call(): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 30_000, onProgress: () => {} };
-}
-
 const read = (path: string, more: { line?: number; max_chars?: number } = {}): ReturnType<typeof readFile> =>
-  readFile(runtime, { ...WORKER, path, line: 1, max_chars: 3_000, ...more }, call());
+  readFile(runtime, { ...WORKER, path, line: 1, max_chars: 3_000, ...more }, testCall());
 const list = (path = '', offset = 0): ReturnType<typeof listFiles> =>
-  listFiles(runtime, { ...WORKER, path, offset }, call());
+  listFiles(runtime, { ...WORKER, path, offset }, testCall());
 const find = (query: string, names = false): ReturnType<typeof search> =>
-  search(runtime, { ...WORKER, query, names }, call());
+  search(runtime, { ...WORKER, query, names }, testCall());
 const diff = (more: object = {}): ReturnType<typeof getDiff> =>
-  getDiff(runtime, { ...WORKER, offset: 0, ...more }, call());
+  getDiff(runtime, { ...WORKER, offset: 0, ...more }, testCall());
 
 describe('paths', () => {
   const WAYS_OUT = [
@@ -150,7 +132,7 @@ describe('files', () => {
   test("with a session, in that session's directory; never in one that a caller names", async () => {
     const session = fake.addSession({ directory: '/home/user/worktree' });
     fake.state.files.set('a.txt', 'x');
-    const { data } = await listFiles(runtime, { ...WORKER, path: '', offset: 0, session_id: session.id }, call());
+    const { data } = await listFiles(runtime, { ...WORKER, path: '', offset: 0, session_id: session.id }, testCall());
     expect(data.directory).toBe('/home/user/worktree');
   });
 });
@@ -272,9 +254,9 @@ describe('get_diff', () => {
 
 describe('sessions as a whole', () => {
   const rename = (session_id: string, title: string): ReturnType<typeof renameSession> =>
-    renameSession(runtime, { ...WORKER, session_id, title }, call());
+    renameSession(runtime, { ...WORKER, session_id, title }, testCall());
   const remove = (session_id: string): ReturnType<typeof deleteSession> =>
-    deleteSession(runtime, { ...WORKER, session_id }, call());
+    deleteSession(runtime, { ...WORKER, session_id }, testCall());
 
   test('a rename that takes no effect is told as failed, an empty title is refused', async () => {
     const { id } = fake.addSession({ title: 'old' });
@@ -326,7 +308,7 @@ describe('sessions as a whole', () => {
 
   test('a message of ours that is just being sent is waited for, and then counts as running', async () => {
     const { id } = fake.addSession();
-    const release = await runtime.lock.acquire(id, call());
+    const release = await runtime.lock.acquire(id, testCall());
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
     // Time enough for what does not wait.
@@ -360,7 +342,7 @@ describe('sessions as a whole', () => {
     fake.state.begin(id, 'first', {});
     fake.state.finish(id, 'done');
     const fork = async (message_id?: string): Promise<number> => {
-      const { data } = await forkSession(runtime, { ...WORKER, session_id: id, message_id }, call());
+      const { data } = await forkSession(runtime, { ...WORKER, session_id: id, message_id }, testCall());
       return fake.state.messages.get(data.session.id)?.length ?? 0;
     };
     expect(await fork()).toBe(2);

@@ -6,13 +6,11 @@ import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { read } from '../../src/operations/sessions/read.ts';
-import type { Call, Runtime } from '../../src/operations/runtime.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import { remember } from '../../src/operations/send/following.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { respond } from '../../src/operations/respond/respond.ts';
@@ -24,7 +22,7 @@ import { getStatus } from '../../src/operations/listing/status.ts';
 import { newId } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
@@ -40,17 +38,7 @@ let fakes: FakeOpencode[];
 beforeEach(async () => {
   temp = tempDir('operations');
   registry = await openRegistry(`${temp.path}/registry`);
-  const source = createRegistrySource(
-    { directory: registry.path, explicit: true },
-    { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
-  );
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 2_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(testRegistrySource(registry.path), 2_000);
   runtime = testRuntime(fleet, `${temp.path}/requests`);
   fakes = [];
 });
@@ -73,33 +61,24 @@ async function fake(
   return server;
 }
 
-function call(extra: Partial<Call> = {}): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: systemClock.monotonic() + 30_000,
-    onProgress: () => {},
-    ...extra,
-  };
-}
-
 const prompts = (server: FakeOpencode): number => server.state.prompts.length;
 
 describe('words meant for one machine never reach another', () => {
   test('a name whose instance is gone is an error, though another machine now registers the same name', async () => {
     const first = await fake('work', { host: 'one' });
     fleet.start();
-    expect((await send(runtime, { instance: 'work', message: 'hello' }, call())).data.outcome).toBe('completed');
+    expect((await send(runtime, { instance: 'work', message: 'hello' }, testCall())).data.outcome).toBe('completed');
     await registry.remove(`work-${first.port}`);
     const second = await fake('work', { host: 'two' });
     await until('the second is listed', async () =>
-      (await refreshInstances(runtime, LIST, call())).data.instances.some(({ host }) => host === 'two'),
+      (await refreshInstances(runtime, LIST, testCall())).data.instances.some(({ host }) => host === 'two'),
     );
-    await expect(send(runtime, { instance: 'work', message: 'for one only' }, call())).rejects.toThrow(/gone/);
+    await expect(send(runtime, { instance: 'work', message: 'for one only' }, testCall())).rejects.toThrow(/gone/);
     expect(prompts(second)).toBe(0);
     // By the name that it is shown under it can be reached.
-    const { instances: rows } = (await listInstances(runtime, LIST, call())).data;
+    const { instances: rows } = (await listInstances(runtime, LIST, testCall())).data;
     expect(rows.map(({ name }) => name)).toEqual(['work@two']);
-    await send(runtime, { instance: 'work@two', message: 'for two' }, call());
+    await send(runtime, { instance: 'work@two', message: 'for two' }, testCall());
     expect(prompts(second)).toBe(1);
   });
 
@@ -107,23 +86,23 @@ describe('words meant for one machine never reach another', () => {
     const gone = await fake('web-old');
     await fake('web-new');
     fleet.start();
-    await instances(runtime, LIST, call());
+    await instances(runtime, LIST, testCall());
     await registry.remove(`web-old-${gone.port}`);
-    await until('the first is gone', async () => (await refreshInstances(runtime, LIST, call())).data.total === 1);
-    await expect(send(runtime, { instance: 'web', message: 'x' }, call())).rejects.toThrow(/web-old/);
-    expect((await send(runtime, { instance: 'web-n', message: 'x' }, call())).data.instance).toBe('web-new');
+    await until('the first is gone', async () => (await refreshInstances(runtime, LIST, testCall())).data.total === 1);
+    await expect(send(runtime, { instance: 'web', message: 'x' }, testCall())).rejects.toThrow(/web-old/);
+    expect((await send(runtime, { instance: 'web-n', message: 'x' }, testCall())).data.instance).toBe('web-new');
   });
 
   test('another opencode that took the port since the listing gets nothing', async () => {
     const server = await fake('port-taken');
     fleet.start();
-    await instances(runtime, LIST, call());
+    await instances(runtime, LIST, testCall());
     const { port } = server;
     await server.close();
     fakes.splice(0);
     const other = await startFakeOpencode({ port, directory: '/home/user/other' });
     fakes.push(other);
-    await expect(send(runtime, { instance: 'port-taken', message: 'x' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'port-taken', message: 'x' }, testCall())).rejects.toThrow(
       /another instance answers here|\/home\/user\/other/,
     );
     expect(prompts(other)).toBe(0);
@@ -135,14 +114,14 @@ describe('listings', () => {
     const server = await fake('worker');
     const session = server.addSession({ title: 'a title' });
     fleet.start();
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+    expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({
       state: 'idle',
       session: { id: session.id, title: 'a title' },
     });
     server.state.statuses.set(session.id, { type: 'busy' });
     server.addPermission({ sessionID: session.id });
-    expect((await listInstances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'idle' });
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+    expect((await listInstances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({ state: 'idle' });
+    expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({
       state: 'waiting',
       waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/)],
     });
@@ -152,10 +131,10 @@ describe('listings', () => {
     const slow = await fake('slow');
     await fake('quick');
     fleet.start();
-    await instances(runtime, LIST, call());
+    await instances(runtime, LIST, testCall());
     for (const route of ['GET /global/health', 'GET /path', 'GET /session/status'] as const)
       slow.override(route, { kind: 'hang' });
-    const { data } = await instances(runtime, LIST, call());
+    const { data } = await instances(runtime, LIST, testCall());
     expect(data.instances.map(({ name }) => name)).toEqual(['quick', 'slow']);
     expect(data.instances[0]).toMatchObject({ state: 'idle' });
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
@@ -175,19 +154,19 @@ describe('listings', () => {
       waiting?.addPermission({ sessionID: session.id });
     }
     fleet.start();
-    const first = await instances(runtime, { offset: 0 }, call());
+    const first = await instances(runtime, { offset: 0 }, testCall());
     expect(first.data).toMatchObject({ total: 30, states: '1 waiting, 1 busy, 28 idle' });
     expect(first.text).toMatch(/^30 instances: 1 waiting, 1 busy, 28 idle\n/);
     expect(Buffer.byteLength(first.text + JSON.stringify(first.data))).toBeLessThan(8_000);
     const names: string[] = [];
     for (let offset: number | undefined = 0; offset !== undefined;) {
-      const { data } = await listInstances(runtime, { offset }, call());
+      const { data } = await listInstances(runtime, { offset }, testCall());
       names.push(...data.instances.map(({ name }) => name));
       offset = data.next_offset;
     }
     expect(names.slice(0, 3)).toEqual(['project-04', 'project-02', 'project-00']);
     expect(new Set(names).size).toBe(30);
-    expect((await listInstances(runtime, { offset: 0, limit: 30 }, call())).data.instances).toHaveLength(30);
+    expect((await listInstances(runtime, { offset: 0, limit: 30 }, testCall())).data.instances).toHaveLength(30);
   });
 
   test('an instance with hundreds of requests and sessions is asked about some of them, and told in a small result', async () => {
@@ -200,41 +179,41 @@ describe('listings', () => {
     fleet.start();
     await runtime.fleet.ready();
     const before = server.count('GET /session/:id');
-    const { data } = await getStatus(runtime, { instance: 'flooded' }, call());
+    const { data } = await getStatus(runtime, { instance: 'flooded' }, testCall());
     expect(data).toMatchObject({ state: 'waiting' });
     expect([data.waiting.length, data.waiting.at(-1)]).toEqual([21, '180 more']);
     expect(server.count('GET /session/:id') - before).toBeLessThan(60);
     const asked = server.count('GET /session/:id');
-    await wait(runtime, { instances: ['flooded'], for: 'any', timeout_seconds: 1 }, call());
+    await wait(runtime, { instances: ['flooded'], for: 'any', timeout_seconds: 1 }, testCall());
     expect(server.count('GET /session/:id') - asked).toBeLessThan(60);
   });
 
   test('pages, filters, and says how many there are', async () => {
     for (const name of ['a1', 'a2', 'b1']) await fake(name);
     fleet.start();
-    const first = await instances(runtime, { offset: 0, limit: 2 }, call());
+    const first = await instances(runtime, { offset: 0, limit: 2 }, testCall());
     expect(first.data).toMatchObject({ total: 3, next_offset: 2, instances: [{ name: 'a1' }, { name: 'a2' }] });
     expect(first.text).toContain('offset 2');
-    expect((await instances(runtime, { offset: 2, limit: 2 }, call())).data.instances.map(({ name }) => name)).toEqual([
-      'b1',
-    ]);
-    expect((await instances(runtime, { ...LIST, match: 'A' }, call())).data.total).toBe(2);
+    expect(
+      (await instances(runtime, { offset: 2, limit: 2 }, testCall())).data.instances.map(({ name }) => name),
+    ).toEqual(['b1']);
+    expect((await instances(runtime, { ...LIST, match: 'A' }, testCall())).data.total).toBe(2);
   });
 
   test('nothing is told as missing before the first look has ended', async () => {
-    expect((await listInstances(runtime, LIST, call())).text).toMatch(
+    expect((await listInstances(runtime, LIST, testCall())).text).toMatch(
       /^No OpenCode instance is known yet: the first scan of local-relay has not ended; call instances again\./,
     );
     fleet.start();
     await fleet.ready();
-    expect((await listInstances(runtime, LIST, call())).text).toMatch(/^No OpenCode instance was found \(searched/);
+    expect((await listInstances(runtime, LIST, testCall())).text).toMatch(/^No OpenCode instance was found \(searched/);
   });
 
   test('a source whose system is not on this machine is named, and nobody is told to install it', async () => {
     await rm(registry.path, { recursive: true });
     fleet.start();
     await fleet.ready();
-    const { data, text } = await listInstances(runtime, LIST, call());
+    const { data, text } = await listInstances(runtime, LIST, testCall());
     expect(text).toContain('(searched: no source; not in use here: local-relay)');
     expect([data.notes, text.includes('note:')]).toEqual([[], false]);
   });
@@ -242,7 +221,7 @@ describe('listings', () => {
   test('what a registry holds that is of no use is told in the notes', async () => {
     await registry.writeRaw('half.json', '{"name":');
     fleet.start();
-    const { data, text } = await instances(runtime, LIST, call());
+    const { data, text } = await instances(runtime, LIST, testCall());
     expect(data.notes.join()).toMatch(/half\.json.*JSON/);
     expect(text).toMatch(/note: .*half\.json/);
   });
@@ -280,17 +259,17 @@ describe('one word for each state, the same in every tool', () => {
     fleet.start();
     await fleet.ready();
     await setUp(server, id);
-    const listed = (await instances(runtime, LIST, call())).data;
+    const listed = (await instances(runtime, LIST, testCall())).data;
     const shown = [
       listed.states.split(' ').at(-1),
       listed.instances[0]?.state,
-      (await listInstances(runtime, LIST, call())).data.instances[0]?.state,
-      (await getStatus(runtime, { instance: 'worker' }, call())).data.state,
-      (await listSessions(runtime, { instance: 'worker' }, call())).data.sessions[0]?.state,
-      (await read(runtime, { instance: 'worker', message_limit: 1 }, call())).data.session.state,
+      (await listInstances(runtime, LIST, testCall())).data.instances[0]?.state,
+      (await getStatus(runtime, { instance: 'worker' }, testCall())).data.state,
+      (await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions[0]?.state,
+      (await read(runtime, { instance: 'worker', message_limit: 1 }, testCall())).data.session.state,
     ];
     expect(shown).toEqual(shown.map(() => state));
-    const { sessions } = (await getStatus(runtime, { instance: 'worker' }, call())).data;
+    const { sessions } = (await getStatus(runtime, { instance: 'worker' }, testCall())).data;
     expect(sessions.map((session) => session.state)).toEqual(state === 'idle' ? [] : [state]);
   });
 
@@ -302,7 +281,7 @@ describe('one word for each state, the same in every tool', () => {
     begin(server, id);
     findStalled(server, id);
     const stateNow = async (): Promise<string | undefined> =>
-      (await instances(runtime, LIST, call())).data.instances[0]?.state;
+      (await instances(runtime, LIST, testCall())).data.instances[0]?.state;
     expect(await stateNow()).toBe('stalled');
     server.state.finish(id, 'at last');
     begin(server, id);
@@ -322,10 +301,10 @@ describe('one word for each state, the same in every tool', () => {
 
   test('what runs in another process of the same home is not interrupted', async () => {
     const { one, id } = await sharedHome();
-    const { data } = await instances(runtime, LIST, call());
+    const { data } = await instances(runtime, LIST, testCall());
     expect(data.instances.map(({ name, state }) => `${name} ${state}`)).toEqual(['one busy', 'other idle']);
     one.state.statuses.delete(id);
-    expect((await instances(runtime, LIST, call())).data.states).toBe('2 interrupted');
+    expect((await instances(runtime, LIST, testCall())).data.states).toBe('2 interrupted');
   });
 
   test('a message into a session that another terminal of the home has open is told, there too', async () => {
@@ -337,7 +316,7 @@ describe('one word for each state, the same in every tool', () => {
     // Of another home, though of the same machine and directory.
     const apart = await fake('apart');
     fleet.start();
-    const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, call());
+    const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, testCall());
     expect(sent.data).toMatchObject({ outcome: 'completed', also_open_in: ['other'] });
     expect(sent.text).toContain('(the session may also be open in other,');
     expect(other.state.toasts).toEqual([
@@ -346,19 +325,19 @@ describe('one word for each state, the same in every tool', () => {
     for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
     // One that hangs does not delay the answer: it is still asked when that is here.
     other.override('GET /session/:id', { kind: 'hang' });
-    const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, call());
+    const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, testCall());
     // Were it given up by now, the other end would see that within these.
     for (let turns = 0; turns < 100; turns += 1) await nextTurn();
     expect([again.data.outcome, again.data.also_open_in, other.load.current]).toEqual(['completed', undefined, 1]);
-    const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, call());
+    const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, testCall());
     expect(alone.data).not.toHaveProperty('also_open_in');
   });
 
   test('what was running in a process that has ended is', async () => {
     const { one } = await sharedHome();
-    expect((await instances(runtime, LIST, call())).data.states).toBe('1 busy, 1 idle');
+    expect((await instances(runtime, LIST, testCall())).data.states).toBe('1 busy, 1 idle');
     await one.close();
-    expect((await instances(runtime, LIST, call())).data.states).toBe('1 interrupted, 1 offline');
+    expect((await instances(runtime, LIST, testCall())).data.states).toBe('1 interrupted, 1 offline');
   });
 
   test('a session that began while the list was made is told as running', async () => {
@@ -368,7 +347,7 @@ describe('one word for each state, the same in every tool', () => {
     await fleet.ready();
     begin(server, id);
     server.override('GET /session/status', { kind: 'answer', body: {} }, 1);
-    expect((await listSessions(runtime, { instance: 'worker' }, call())).data.sessions).toMatchObject([
+    expect((await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions).toMatchObject([
       { state: 'busy' },
     ]);
   });
@@ -381,7 +360,7 @@ describe('one word for each state, the same in every tool', () => {
     const { id: permission } = server.addPermission({ sessionID: id });
     fleet.start();
     const rows = async (): Promise<readonly (string | undefined)[][]> =>
-      (await instances(runtime, LIST, call())).data.instances.map(({ name, state, directory, session }) => [
+      (await instances(runtime, LIST, testCall())).data.instances.map(({ name, state, directory, session }) => [
         name,
         state,
         directory,
@@ -389,24 +368,24 @@ describe('one word for each state, the same in every tool', () => {
       ]);
     const own = ['worker', 'idle', server.directory, 'own'];
     expect(await rows()).toEqual([['worker-elsewhere', 'waiting', '/elsewhere', 'other'], own]);
-    const status = await getStatus(runtime, { instance: 'worker' }, call());
+    const status = await getStatus(runtime, { instance: 'worker' }, testCall());
     expect(status.data).toMatchObject({
       state: 'idle',
       sessions: [],
       elsewhere: ['worker-elsewhere: waiting, in /elsewhere'],
     });
     expect(status.text).toContain(status.data.elsewhere?.[0]);
-    expect((await getStatus(runtime, { instance: 'worker-elsewhere' }, call())).data).toMatchObject({
+    expect((await getStatus(runtime, { instance: 'worker-elsewhere' }, testCall())).data).toMatchObject({
       state: 'waiting',
       directory: '/elsewhere',
       sessions: [{ id, title: 'other', state: 'waiting' }],
     });
-    const sessions = (await listSessions(runtime, { instance: 'worker-elsewhere' }, call())).data.sessions;
+    const sessions = (await listSessions(runtime, { instance: 'worker-elsewhere' }, testCall())).data.sessions;
     expect(sessions.map(({ title, state }) => [title, state])).toEqual([['other', 'waiting']]);
-    const ofProject = (await listSessions(runtime, { instance: 'worker' }, call())).data.sessions;
+    const ofProject = (await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions;
     expect(ofProject.map(({ title, state }) => `${title} ${state}`).toSorted()).toEqual(['other waiting', 'own idle']);
     // Its id is enough, by whichever name of the server.
-    const settled = respond(runtime, { instance: 'worker', request_id: permission, reply: 'once' }, call());
+    const settled = respond(runtime, { instance: 'worker', request_id: permission, reply: 'once' }, testCall());
     await until('the answer', () => server.state.permissions.size === 0);
     server.state.finish(id, 'done');
     expect((await settled).data).toMatchObject({ outcome: 'completed', text: 'done' });
@@ -418,7 +397,7 @@ describe('one word for each state, the same in every tool', () => {
     const asked = server.count('GET /session/status');
     expect(await rows()).toEqual([own]);
     expect(server.count('GET /session/status') - asked).toBe(1);
-    const created = (await createSession(runtime, { instance: 'worker-elsewhere', title: 'next' }, call())).data
+    const created = (await createSession(runtime, { instance: 'worker-elsewhere', title: 'next' }, testCall())).data
       .session;
     expect(created.directory).toBe('/elsewhere');
   });
@@ -427,7 +406,7 @@ describe('one word for each state, the same in every tool', () => {
     const server = await fake('worker');
     server.addSession();
     fleet.start();
-    for (let times = 0; times < 3; times += 1) await instances(runtime, LIST, call());
+    for (let times = 0; times < 3; times += 1) await instances(runtime, LIST, testCall());
     expect(server.count('GET /session/:id/message')).toBe(1);
   });
 
@@ -437,7 +416,7 @@ describe('one word for each state, the same in every tool', () => {
     fleet.start();
     await fleet.ready();
     server.state.ask(id, 'do it');
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     await until('it to be followed', () => server.openStreams > 0);
     server.state.begin(id, 'now');
     server.state.finish(id, 'done');
@@ -453,7 +432,7 @@ describe('one word for each state, the same in every tool', () => {
     server.state.sessions.set(session.id, { ...session, time: old });
     server.addSession({ title: 'recent' });
     fleet.start();
-    const { sessions } = (await listSessions(runtime, { instance: 'worker' }, call())).data;
+    const { sessions } = (await listSessions(runtime, { instance: 'worker' }, testCall())).data;
     expect(sessions.map(({ state, directory: where }) => [where, state])).toEqual([
       [server.directory, 'idle'],
       ['/elsewhere', 'unknown'],
@@ -469,7 +448,7 @@ describe('one word for each state, the same in every tool', () => {
       server.state.statuses.delete(id);
     }
     fleet.start();
-    const { data, text } = await listSessions(runtime, { instance: 'worker' }, call());
+    const { data, text } = await listSessions(runtime, { instance: 'worker' }, testCall());
     expect(data.sessions.map(({ state }) => state)).toEqual(Array(30).fill('interrupted'));
     expect(text.match(/never completed/g)).toHaveLength(1);
   });
@@ -482,7 +461,7 @@ describe('what a remote machine says is data', () => {
     const server = await fake('tidy');
     server.addSession({ title: EVIL });
     fleet.start();
-    const { text, data } = await instances(runtime, LIST, call());
+    const { text, data } = await instances(runtime, LIST, testCall());
     expect(text.split('\n')).toHaveLength(1);
     // eslint-disable-next-line no-control-regex -- that is what must not be there
     expect(JSON.stringify(data) + text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u202e]|\\u001b|\\u202e/);
@@ -491,7 +470,7 @@ describe('what a remote machine says is data', () => {
   test('a message cannot close the block that it is quoted in', async () => {
     const server = await fake('quoted', { reply: () => EVIL });
     fleet.start();
-    const sent = await send(runtime, { instance: 'quoted', message: 'say it' }, call());
+    const sent = await send(runtime, { instance: 'quoted', message: 'say it' }, testCall());
     const lines = sent.text.split('\n');
     const fence = lines.findIndex((line) => /^`{5,}$/.test(line));
     expect(fence).toBeGreaterThan(0);
@@ -517,7 +496,7 @@ test('a message of a request_id that never arrived is sent again as it was: its 
   );
   const again = { instance: 'worker', message: 'hello', request_id: 'r-1', agent: 'plan', model: 'fake/fake-model' };
   for (let times = 0; times < 2; times += 1)
-    expect((await send(runtime, again, call())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
+    expect((await send(runtime, again, testCall())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
   expect(server.state.prompts).toMatchObject([
     {
       sessionID: sessionId,
@@ -539,7 +518,7 @@ describe('abort', () => {
     server.override('POST /session/:id/abort', { kind: 'answer', status: 200, body: true });
     fleet.start();
     const impatient = { ...runtime, clock: leapingClock() };
-    await expect(abortSession(impatient, { instance: 'stubborn', session_id: session.id }, call())).rejects.toThrow(
+    await expect(abortSession(impatient, { instance: 'stubborn', session_id: session.id }, testCall())).rejects.toThrow(
       /Abort failed.*still runs/,
     );
     expect(server.count('POST /session/:id/abort')).toBe(1);
@@ -549,10 +528,12 @@ describe('abort', () => {
     const server = await fake('quiet');
     const session = server.addSession();
     fleet.start();
-    expect((await abortSession(runtime, { instance: 'quiet', session_id: session.id }, call())).data).toMatchObject({
-      aborted: false,
-      outcome: 'idle',
-    });
+    expect((await abortSession(runtime, { instance: 'quiet', session_id: session.id }, testCall())).data).toMatchObject(
+      {
+        aborted: false,
+        outcome: 'idle',
+      },
+    );
     expect(server.count('POST /session/:id/abort')).toBe(0);
   });
 });
@@ -561,17 +542,19 @@ describe('an instance that cannot be driven', () => {
   test('offline: get_status tells it, send and read fail with what was tried and what to do', async () => {
     const server = await fake('gone-away');
     fleet.start();
-    await instances(runtime, LIST, call());
+    await instances(runtime, LIST, testCall());
     await server.close();
     fakes.splice(0);
-    expect((await getStatus(runtime, { instance: 'gone-away' }, call())).data).toMatchObject({
+    expect((await getStatus(runtime, { instance: 'gone-away' }, testCall())).data).toMatchObject({
       state: 'offline',
       reason: expect.stringContaining('ECONNREFUSED') as string,
     });
-    await expect(send(runtime, { instance: 'gone-away', message: 'x' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'gone-away', message: 'x' }, testCall())).rejects.toThrow(
       /ECONNREFUSED.*refresh_instances/s,
     );
-    await expect(read(runtime, { instance: 'gone-away', message_limit: 10 }, call())).rejects.toThrow(/ECONNREFUSED/);
+    await expect(read(runtime, { instance: 'gone-away', message_limit: 10 }, testCall())).rejects.toThrow(
+      /ECONNREFUSED/,
+    );
   });
 
   test('untrusted: what is to be typed stands whole in the list', async () => {
@@ -580,15 +563,15 @@ describe('an instance that cannot be driven', () => {
     await registry.add(entry, { file });
     await chmod(`${registry.path}/${file}`, 0o666);
     fleet.start();
-    const [row] = (await instances(runtime, LIST, call())).data.instances;
+    const [row] = (await instances(runtime, LIST, testCall())).data.instances;
     expect(row).toMatchObject({ state: 'untrusted', reason: expect.stringContaining(`go-w ${registry.path}/${file}`) });
   });
 
   test('locked: the error leads to the doctor', async () => {
     await fake('secret', { password: 'unknown to us' });
     fleet.start();
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'locked' });
-    await expect(send(runtime, { instance: 'secret', message: 'x' }, call())).rejects.toThrow(
+    expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({ state: 'locked' });
+    await expect(send(runtime, { instance: 'secret', message: 'x' }, testCall())).rejects.toThrow(
       /opencode-mcp doctor secret/,
     );
   });
@@ -596,11 +579,11 @@ describe('an instance that cannot be driven', () => {
   test('too old: told as unsupported, and nothing is sent to it', async () => {
     const server = await fake('ancient', { version: '1.2.3' });
     fleet.start();
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+    expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({
       state: 'unsupported',
       version: '1.2.3',
     });
-    await expect(send(runtime, { instance: 'ancient', message: 'x' }, call())).rejects.toThrow(/1\.2\.3/);
+    await expect(send(runtime, { instance: 'ancient', message: 'x' }, testCall())).rejects.toThrow(/1\.2\.3/);
     expect(prompts(server)).toBe(0);
   });
 });
@@ -615,7 +598,7 @@ describe('of a long answer that is joined in the middle', () => {
     const sent = await send(
       runtime,
       { instance: 'worker', message: 'x', async: true, session_id: server.addSession().id },
-      call(),
+      testCall(),
     );
     const sessionID = sent.data.session?.id ?? '';
     const messages = server.state.messages.get(sessionID) ?? [];
@@ -630,8 +613,12 @@ describe('of a long answer that is joined in the middle', () => {
     const looked = server.count(MESSAGES);
     const joined =
       tool === 'respond'
-        ? respond(runtime, { instance: 'worker', reply: 'once' }, call())
-        : wait(runtime, { instances: ['worker'], for: 'all' }, call({ deadlineMs: systemClock.monotonic() + 2_000 }));
+        ? respond(runtime, { instance: 'worker', reply: 'once' }, testCall())
+        : wait(
+            runtime,
+            { instances: ['worker'], for: 'all' },
+            testCall({ deadlineMs: systemClock.monotonic() + 2_000 }),
+          );
     // It has looked at what was said before.
     await until(
       'the turn to be followed',
@@ -645,7 +632,7 @@ describe('of a long answer that is joined in the middle', () => {
     const [head = ''] = text.split('\n[…');
     expect(head).toContain('after0');
     const page = (
-      await read(runtime, { instance: 'worker', message_limit: 1, message_id, offset: cut?.next_offset }, call())
+      await read(runtime, { instance: 'worker', message_limit: 1, message_id, offset: cut?.next_offset }, testCall())
     ).data.messages[0];
     const whole = `${words('before')}\n\n${words('after')} END`;
     expect(whole.indexOf(page?.text ?? '')).toBe(whole.indexOf(head) + head.length);
@@ -662,7 +649,7 @@ describe('another directory of the same opencode', () => {
     server.state.statuses.set(id, { type: 'busy' });
     const request = server.addPermission({ sessionID: id, permission: 'bash', patterns: ['make deploy'] }).id;
     fleet.start();
-    await instances(runtime, LIST, call());
+    await instances(runtime, LIST, testCall());
     return { server, id, request };
   }
 
@@ -675,7 +662,7 @@ describe('another directory of the same opencode', () => {
   ])('a rule for %s holds where its request is answered as %s', async (instance, by) => {
     const { server, request } = await worktree();
     runtime = { ...runtime, approvals: { approve: 'model', approvalRules: [{ instance, approve: 'never' }] } };
-    const answered = respond(runtime, { instance: by, request_id: request, reply: 'once' }, call());
+    const answered = respond(runtime, { instance: by, request_id: request, reply: 'once' }, testCall());
     await expect(answered).rejects.toThrow('approve: never');
     expect(server.count('POST /permission/:id/reply')).toBe(0);
   });
@@ -683,7 +670,7 @@ describe('another directory of the same opencode', () => {
   test('is listed as that directory while its server is offline', async () => {
     const { server } = await worktree();
     await server.close();
-    const { data } = await instances(runtime, LIST, call());
+    const { data } = await instances(runtime, LIST, testCall());
     expect(data.instances.map(({ name, state, directory }) => [name, state, directory])).toEqual([
       ['laptop-app', 'offline', '/home/ada/app'],
       ['laptop-prod', 'offline', '/wt/prod'],
@@ -698,7 +685,7 @@ describe('another directory of the same opencode', () => {
     other.addSession({ id, directory: '/home/ada/app' });
     other.state.messages.set(id, owner.state.messages.get(id) ?? []);
     fleet.start();
-    const sent = send(runtime, { instance: 'app', session_id: id, message: 'twice?' }, call());
+    const sent = send(runtime, { instance: 'app', session_id: id, message: 'twice?' }, testCall());
     await expect(sent).rejects.toThrow('web, another opencode with the same sessions, works on this one');
     expect(prompts(other)).toBe(0);
   });
@@ -711,7 +698,7 @@ describe('another directory of the same opencode', () => {
       if (index === 41) server.addPermission({ sessionID: id });
     }
     fleet.start();
-    const { data, text } = await wait(runtime, { for: 'any' }, call());
+    const { data, text } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.outcome).toBe('1 waiting, 29 running');
     expect(text).toContain('2 more work and were not waited for');
   });

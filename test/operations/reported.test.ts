@@ -1,14 +1,12 @@
 /** Instances of another machine whose node service says what they do: what the operations answer without asking them. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 import { isReported, type ReportedOverview } from '../../src/model/report.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
@@ -19,7 +17,7 @@ import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 
 const DIRECTORY = '/home/ada/project';
@@ -37,27 +35,13 @@ beforeEach(async () => {
   opencode = await startFakeOpencode({ directory: DIRECTORY, reply: (text) => `re: ${text}` });
   stage = await tailnetStage({ peers: [{ HostName: 'box' }], servers: { '100.64.0.2:4095': node.serve } });
   changes = 0;
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
-    sources: [stage.source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-    onChange: () => (changes += 1),
-  });
+  fleet = testFleet(stage.source, 10_000, () => (changes += 1));
   runtime = testRuntime(fleet);
 });
 afterEach(async () => {
   await fleet.close();
   await stage[Symbol.asyncDispose]();
   await opencode.close();
-});
-
-const call = (fields: Partial<Call> = {}): Call => ({
-  signal: new AbortController().signal,
-  deadlineMs: systemClock.monotonic() + 60_000,
-  onProgress: () => {},
-  ...fields,
 });
 
 function web(...overviews: readonly ReportedOverview[]): FakeNodeServer {
@@ -80,20 +64,20 @@ describe('an instance whose node service says what it does', () => {
     const elsewhere = busyIn('/home/ada/other', { id: 'ses_other' }, 'rm -rf build');
     await begin(web(idleIn(DIRECTORY), elsewhere));
     for (const list of [instances, listInstances, instances, refreshInstances]) {
-      const { data } = await list(runtime, LIST, call());
+      const { data } = await list(runtime, LIST, testCall());
       expect(data.instances).toMatchObject([
         { name: 'web-other', state: 'waiting', waiting: ['permission per_1: «bash "rm -rf build"»'] },
         { name: 'web', state: 'idle', version: '1.18.33', session: { title: 'A session' } },
       ]);
       expect(data.instances.some((row) => 'stale_seconds' in row)).toBe(false);
     }
-    expect((await getStatus(runtime, { instance: 'web' }, call())).data).toMatchObject({
+    expect((await getStatus(runtime, { instance: 'web' }, testCall())).data).toMatchObject({
       state: 'idle',
       directory: DIRECTORY,
       sessions: [],
       elsewhere: ['web-other: waiting, in /home/ada/other'],
     });
-    const { data } = await getStatus(runtime, { instance: 'web-other' }, call());
+    const { data } = await getStatus(runtime, { instance: 'web-other' }, testCall());
     expect(data).toMatchObject({
       state: 'waiting',
       sessions: [{ id: 'ses_other', title: 'Fix the build', state: 'waiting' }],
@@ -135,7 +119,11 @@ describe('an instance whose node service says what it does', () => {
     await world.start();
     await world.clock.advance(50_000);
     const { approvals, journal } = testRuntime(world.fleet);
-    const { data } = await listInstances(createRuntime(world.fleet, world.clock, { approvals, journal }), LIST, call());
+    const { data } = await listInstances(
+      createRuntime(world.fleet, world.clock, { approvals, journal }),
+      LIST,
+      testCall(),
+    );
     expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
   });
@@ -144,7 +132,7 @@ describe('an instance whose node service says what it does', () => {
     const { id } = opencode.addSession({ directory: '/home/ada/other' });
     opencode.state.begin(id, 'do it');
     await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
-    const { data } = await listSessions(runtime, { instance: 'web' }, call());
+    const { data } = await listSessions(runtime, { instance: 'web' }, testCall());
     expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
     expect(node.passedOn).toContain(`GET web/session/${id}`);
     // What its node service says stands all the same.
@@ -154,7 +142,7 @@ describe('an instance whose node service says what it does', () => {
   test('is proven before it is driven', async () => {
     opencode.addSession({ title: 'Here' });
     await begin(web(idleIn(DIRECTORY)));
-    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, call());
+    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, testCall());
     expect(data.text).toBe('re: hello');
     expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
@@ -163,15 +151,15 @@ describe('an instance whose node service says what it does', () => {
     opencode.addSession({ title: 'Here' });
     const lie = '/home/ada/lie';
     await begin({ ...web(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
-    await expect(send(runtime, { instance: 'web', message: 'hello' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(
       /another instance answers here/,
     );
     node.say([web(idleIn(DIRECTORY), busyIn('/home/ada/another-lie'))]);
     await until('the other lie', () => stateOf('web-another-lie') === 'busy');
-    await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, testCall())).rejects.toThrow(
       /has no session in \/home\/ada\/another-lie/,
     );
-    await listSessions(runtime, { instance: 'web' }, call());
+    await listSessions(runtime, { instance: 'web' }, testCall());
     await fleet.survey();
     node.hasStates = false;
     node.cut();
@@ -192,7 +180,7 @@ describe('waiting for an instance whose node service says what it does', () => {
 
   test('costs no request until its turn is over, which wakes it', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     for (const title of ['one', 'two']) {
       const before = changes;
       node.say([web(busyIn(DIRECTORY, { id, title }))]);
@@ -211,7 +199,7 @@ describe('waiting for an instance whose node service says what it does', () => {
 
   test('ends with what it waits for, without a request', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { instances: ['web'], for: 'all' }, call());
+    const waiting = wait(runtime, { instances: ['web'], for: 'all' }, testCall());
     node.say([web(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
     const { data, text } = await waiting;
     expect(data.turns).toMatchObject([
@@ -219,7 +207,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     ]);
     expect(text).toContain('Settle it with respond (instance web, request_id per_1)');
     for (let times = 0; times < 3; times += 1)
-      expect((await wait(runtime, { instances: ['web'], for: 'any' }, call())).data.outcome).toBe('1 waiting');
+      expect((await wait(runtime, { instances: ['web'], for: 'any' }, testCall())).data.outcome).toBe('1 waiting');
     expect(node.passedOn).toEqual([]);
   });
 
@@ -228,7 +216,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     const child = busyIn(DIRECTORY, { id: 'ses_child', parentId: 'ses_root' }, 'ls');
     const sessions = [...(busy.sessions ?? []), ...(child.sessions ?? [])];
     await begin(web({ ...busy, waiting: child.waiting, running: ['ses_root', 'ses_child'], sessions }));
-    const { data } = await wait(runtime, { for: 'any' }, call());
+    const { data } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.turns).toMatchObject([
       { session: { id: 'ses_root' }, waiting: ['permission per_1: «bash "ls"» (a sub-agent asks)'] },
     ]);
@@ -238,7 +226,7 @@ describe('waiting for an instance whose node service says what it does', () => {
   test('bears with a watcher that says first that something runs, and then what', async () => {
     const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
     await begin(web({ ...busy, sessions: [] }));
-    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, call());
+    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, testCall());
     await settle();
     node.say([web(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
     expect((await waiting).data.turns).toMatchObject([{ session: { id: 'ses_late' }, outcome: 'waiting' }]);
@@ -247,7 +235,7 @@ describe('waiting for an instance whose node service says what it does', () => {
 
   test('ends in time with what still runs, without a request', async () => {
     await beginTurn();
-    const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, call());
+    const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, testCall());
     expect(data).toMatchObject({ turns: [{ outcome: 'running', session: { title: 'Fix the build' } }] });
     expect(node.passedOn).toEqual([]);
   });
@@ -261,7 +249,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     const { data } = await wait(
       runtime,
       { for: 'any' },
-      call({
+      testCall({
         askPerson: (question) => {
           asked.push(question.id);
           return Promise.resolve({ kind: 'dismissed' });
@@ -274,7 +262,7 @@ describe('waiting for an instance whose node service says what it does', () => {
 
   test('follows the turn itself once its node service cannot be believed', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     node.hasStates = false;
     node.cut();
     await until('it to be followed', () => opencode.openStreams > 0);
@@ -284,7 +272,7 @@ describe('waiting for an instance whose node service says what it does', () => {
 
   test('follows a turn itself that runs for so long that it may have stalled', async () => {
     const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     await until('it to be followed', () => opencode.openStreams > 0);
     expect(fleet.snapshot().instances.every(({ server }) => isReported(server))).toBe(true);
     opencode.state.finish(id, 'at last');
