@@ -132,7 +132,7 @@ describe.each([
     expect(person.forms).toHaveLength(1);
   });
 
-  test('asks for each of them', async () => {
+  test('asks for each request', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -148,7 +148,7 @@ describe.each([
     });
   });
 
-  test.each(['permission', 'question'] as const)('a decline is a no: %s', async (kind) => {
+  test.each(['permission', 'question'] as const)('a decline rejects: %s', async (kind) => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a, kind);
@@ -194,7 +194,7 @@ describe.each([
     expect(person.forms).toEqual([]);
   });
 
-  test('the person is asked where it is for them alone', async () => {
+  test('asks the person about requests that are theirs alone (human)', async () => {
     const person = new Person();
     const turn = begin(person, runtimeFor({ approve: 'human' }));
     const sessionID = await standsAt(fakes.a);
@@ -204,7 +204,7 @@ describe.each([
     expect(await turn).toMatchObject({ outcome: 'completed' });
   });
 
-  test('what is settled elsewhere meanwhile is taken away from them, and the turn followed on', async () => {
+  test('withdraws a question that is settled elsewhere, and follows the turn', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -221,7 +221,7 @@ describe.each([
     expect(replies(fakes.a)).toBe(0);
   });
 
-  test('what is aborted meanwhile is taken away from them, and told as aborted', async () => {
+  test('withdraws a question whose turn is aborted, and reports the abort', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -232,7 +232,7 @@ describe.each([
     expect([data.outcome, data.settled, person.asked, replies(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
   });
 
-  test('a call that is cancelled while they think settles nothing', async () => {
+  test('a call that is cancelled while a form is open settles nothing', async () => {
     const person = new Person();
     const caller = new AbortController();
     const turn = begin(person, runtimeFor(), { signal: caller.signal });
@@ -267,7 +267,7 @@ test('send that does not wait for the answer asks nobody', async () => {
   const person = new Person();
   const { state } = fakes.a;
   const begin = state.begin.bind(state);
-  // The first that is heard of the turn.
+  // The first sign of the turn.
   state.begin = (sessionID, ...prompt) => {
     state.addPermission({ sessionID });
     begin(sessionID, ...prompt);
@@ -289,7 +289,7 @@ describe('wait for two agents that ask', () => {
     return [one ?? '', other ?? ''];
   };
 
-  test('shows one form after the other', async () => {
+  test('shows one form at a time', async () => {
     const [one, other] = both();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
@@ -302,7 +302,7 @@ describe('wait for two agents that ask', () => {
     expect([person.forms.length, person.most]).toEqual([2, 1]);
   });
 
-  test('asks nothing about what was settled before its turn came', async () => {
+  test('skips a request that was settled before its form was shown', async () => {
     const [one, other] = both();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
@@ -317,7 +317,7 @@ describe('wait for two agents that ask', () => {
     expect(person.forms).toHaveLength(1);
   });
 
-  test('returns when the first is done, and takes the form of the other away', async () => {
+  test('returns when the first is done, and withdraws the other form', async () => {
     both();
     fakes.b.state.permissions.clear();
     const person = new Person();

@@ -228,7 +228,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(effects()).toEqual([]);
   });
 
-  test('send to several: each says that nothing was sent to it', async () => {
+  test('send to several instances: each result says that nothing was sent', async () => {
     fake.addSession();
     const answer = endWhileReading(how, STATUS, async (one) => {
       const { data } = await send(runtime, { instance: ['a'], message: 'x' }, one);
@@ -238,7 +238,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(effects()).toEqual([]);
   });
 
-  test('send with a request_id: a later call with it sends that very message', async () => {
+  test('send with a request_id: a later call with the same id sends the same message', async () => {
     const { id: session_id } = fake.addSession();
     const input = { ...A, session_id, message: 'x', request_id: 'r' };
     // Its entry is on disk when the call ends.
@@ -262,7 +262,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(said()).toEqual(['x']);
   });
 
-  test('send that has interrupted, or made a session, before it was over: says that too', async () => {
+  test('send reports an abort or a new session from before its end', async () => {
     const session_id = busy();
     const interrupt = await endWhileReading(how, MESSAGES, (one) =>
       send(runtime, { ...A, session_id, message: 'x', abort: true }, one),
@@ -283,7 +283,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
   });
 });
 
-describe('a session that is held by a send whose way hangs', () => {
+describe('a session held by a send whose endpoint hangs', () => {
   /** One whose message has been taken from us and not passed on. */
   async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
@@ -296,7 +296,7 @@ describe('a session that is held by a send whose way hangs', () => {
     return { done: first.then(({ data }) => `${data.outcome}: ${data.text}`) };
   }
 
-  test('of fifteen behind it none is sent after its own deadline', async () => {
+  test('none of fifteen waiting sends is sent after its deadline', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const others = Array.from({ length: 15 }, (_, index) =>
@@ -317,7 +317,7 @@ describe('a session that is held by a send whose way hangs', () => {
     expect(said()).toEqual(['first', 'last']);
   });
 
-  test('a send ends at its limit, though the clock of the machine is set back by an hour', async () => {
+  test('a send ends at its limit though the system clock is set back by an hour', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const second = reason(send(runtime, { ...A, session_id, message: 'second' }, call()));
@@ -329,7 +329,7 @@ describe('a session that is held by a send whose way hangs', () => {
     await first.done;
   });
 
-  test('one that is cancelled behind it is not sent, and the one behind that is', async () => {
+  test('a cancelled waiting send is not sent, and the next one is', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const caller = new AbortController();
@@ -345,7 +345,7 @@ describe('a session that is held by a send whose way hangs', () => {
     expect(said()).toEqual(['first', 'third']);
   });
 
-  test.each(ENDS)('one that would delete it, %s, deletes nothing', async (how) => {
+  test.each(ENDS)('a waiting deletion, %s, deletes nothing', async (how) => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const caller = new AbortController();
@@ -363,7 +363,7 @@ describe('a session that is held by a send whose way hangs', () => {
 });
 
 describe('a call that is cancelled once something was sent', () => {
-  test('send: the message is delivered, and told as running', async () => {
+  test('send: the message is delivered, and the result is running', async () => {
     const { id: session_id } = fake.addSession();
     const caller = new AbortController();
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' });

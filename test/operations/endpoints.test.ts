@@ -89,7 +89,7 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
   'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, testCall()),
 };
 
-describe('an operation whose way fails', () => {
+describe('an operation whose endpoint fails', () => {
   test.each(FAULTS.flatMap((fault) => Object.keys(OPERATIONS).map((name) => [name, fault] as const)))(
     '%s, %o: gives what it gives, by the next way, within the call',
     async (name, fault) => {
@@ -104,14 +104,14 @@ describe('an operation whose way fails', () => {
 
   const swapped = () => ({ via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url}`] });
 
-  test('and all others: the error says what each way said', async () => {
+  test('and all others fail: the error has the reason of each endpoint', async () => {
     for (const way of [tailnet, relay]) way.rule(DRIVING, { kind: 'reset' });
     await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(
       new RegExp(`${tailnet.url}/session: ECONNRESET; by another way: .*${relay.url}/session: ECONNRESET`),
     );
   });
 
-  test('with an answer that is an error: it is the answer', async () => {
+  test('with an error answer: that counts, and no other endpoint is tried', async () => {
     tailnet.rule(
       { path: '/session' },
       { kind: 'respond', status: 500, headers: { 'content-type': 'application/json' } },
@@ -120,7 +120,7 @@ describe('an operation whose way fails', () => {
     expect(driven(relay)).toBe(0);
   });
 
-  test('abort: ended once more by the other way, and its end verified there', async () => {
+  test('abort: repeated over the other endpoint, and verified there', async () => {
     fake.state.begin(session.id, 'go on for ever', {});
     tailnet.rule(ABORT, { kind: 'lose-response' });
     const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, testCall());
@@ -128,7 +128,7 @@ describe('an operation whose way fails', () => {
     expect([driven(tailnet, ABORT), driven(relay, ABORT)]).toEqual([1, 1]);
   });
 
-  test('create_session: made by the other way where nothing was sent', async () => {
+  test('create_session: made over the other endpoint if nothing was sent', async () => {
     cutAfterLook();
     const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, testCall());
     expect(data.session.title).toBe('new');
@@ -144,7 +144,7 @@ describe('an operation whose way fails', () => {
     delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, testCall())],
   };
 
-  test.each(Object.entries(CHANGES))('%s: made by the other way where nothing was sent', async (_, [, change]) => {
+  test.each(Object.entries(CHANGES))('%s: made over the other endpoint if nothing was sent', async (_, [, change]) => {
     cutAfterLook();
     await change();
     expect(driven(relay)).toBeGreaterThan(0);
@@ -183,14 +183,14 @@ describe('a prompt', () => {
     return `${data.outcome}: ${data.text}`;
   }
 
-  test('goes by the other way where nothing at all was sent', async () => {
+  test('goes over the other endpoint if nothing at all was sent', async () => {
     cutAfterLook();
     const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     expect(await finished(sending)).toBe('completed: done');
     expect(said()).toEqual(['hello']);
   });
 
-  test('whose way refuses just as it is sent goes by the other', async () => {
+  test('whose endpoint refuses the connection for the prompt goes over the other', async () => {
     // Everything is asked, the stream stands, and then nothing listens there any more.
     fake.override('GET /session/:id/message', { kind: 'delay', ms: 1 }, 1);
     const asked = tailnet.waitForRequest({ path: /message$/ });
@@ -202,7 +202,7 @@ describe('a prompt', () => {
     expect([tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([0, 1]);
   });
 
-  test('whose answer was lost with the way is looked up by the other, and not sent again', async () => {
+  test('whose answer was lost with the endpoint is looked up over the other, and not sent again', async () => {
     tailnet.rule(PROMPT, { kind: 'lose-response' });
     tailnet.rule({ path: /message\/msg_/ }, { kind: 'reset' });
     const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
@@ -210,7 +210,7 @@ describe('a prompt', () => {
     expect([said(), tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([['hello'], 1, 0]);
   });
 
-  test('that may have been sent, and is not there, is sent by no other way', async () => {
+  test('that may have been sent, and is not there, goes over no other endpoint', async () => {
     tailnet.rule(PROMPT, { kind: 'cut-request' });
     const cut = tailnet.waitForRequest(PROMPT);
     const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
@@ -225,7 +225,7 @@ describe('a prompt', () => {
   });
 });
 
-describe('a turn whose ways are cut', () => {
+describe('a turn whose endpoints are cut', () => {
   /** What happens next: something is said, the stream of the way in use breaks, or that way is gone and the other is back. */
   const moves = fc.array(
     fc.oneof(
@@ -247,7 +247,7 @@ describe('a turn whose ways are cut', () => {
     await inUse.down();
   }
 
-  test('gives the stored text, each character once, wherever that happens', { timeout: 120_000 }, async () => {
+  test('gives the stored text, each character once, wherever the endpoints are cut', { timeout: 120_000 }, async () => {
     await fc.assert(
       fc.asyncProperty(moves, async (list) => {
         const own = fake.addSession();
@@ -279,7 +279,7 @@ describe('a turn whose ways are cut', () => {
     );
   });
 
-  test('all of them: offline with what each said; back as soon as one is', async () => {
+  test('are all cut: offline with the reason of each; back as soon as one is', async () => {
     await Promise.all([tailnet.down(), relay.down()]);
     const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([{ name: 'a', state: 'offline' }]);
@@ -296,8 +296,8 @@ describe('a turn whose ways are cut', () => {
   });
 });
 
-describe('the ways', () => {
-  test('are told by instances and get_status, in the text too', async () => {
+describe('the endpoints', () => {
+  test('are shown by instances and get_status, in the text too', async () => {
     const shown = { via: `tailnet ${tailnet.url}`, also: [`relay ${relay.url}`] };
     const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([shown]);

@@ -59,8 +59,8 @@ async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
 const stateOf = (name = 'web'): string | undefined =>
   fleet.snapshot().instances.find((one) => one.name === name)?.state;
 
-describe('an instance whose node service says what it does', () => {
-  test('is listed, surveyed and told of without a request', async () => {
+describe("an instance with a node service's report", () => {
+  test('is listed and surveyed without a request', async () => {
     const elsewhere = busyIn('/home/ada/other', { id: 'ses_other' }, 'rm -rf build');
     await begin(web(idleIn(DIRECTORY), elsewhere));
     for (const list of [instances, listInstances, instances, refreshInstances]) {
@@ -90,7 +90,7 @@ describe('an instance whose node service says what it does', () => {
     expect(node.requests.length).toBeLessThanOrEqual(4);
   });
 
-  test('is seen to change while the request is held, and news of it go out', async () => {
+  test('shows changes while a request is held, and notifies of them', async () => {
     await begin(web(idleIn(DIRECTORY)));
     const updated: string[] = [];
     const news = new FleetNews({
@@ -107,7 +107,7 @@ describe('an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('is shown as it is now, however long ago that was said', async () => {
+  test('is current however old the report is', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY });
     const said = {
@@ -128,7 +128,7 @@ describe('an instance whose node service says what it does', () => {
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
   });
 
-  test('is asked itself what runs where its sessions are, before a directory is named to it', async () => {
+  test('is asked for its own sessions before a request names a directory', async () => {
     const { id } = opencode.addSession({ directory: '/home/ada/other' });
     opencode.state.begin(id, 'do it');
     await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
@@ -139,7 +139,7 @@ describe('an instance whose node service says what it does', () => {
     expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
   });
 
-  test('is proven before it is driven', async () => {
+  test('is probed before it is driven', async () => {
     opencode.addSession({ title: 'Here' });
     await begin(web(idleIn(DIRECTORY)));
     const { data } = await send(runtime, { instance: 'web', message: 'hello' }, testCall());
@@ -147,7 +147,7 @@ describe('an instance whose node service says what it does', () => {
     expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
 
-  test('is not driven where its node service lies about its directory, which goes into no request', async () => {
+  test('is not driven if its node service lies about its directory, which goes into no request', async () => {
     opencode.addSession({ title: 'Here' });
     const lie = '/home/ada/lie';
     await begin({ ...web(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
@@ -169,7 +169,7 @@ describe('an instance whose node service says what it does', () => {
   });
 });
 
-describe('waiting for an instance whose node service says what it does', () => {
+describe("waiting for an instance with a node service's report", () => {
   /** A turn that runs at the instance, and is said to. */
   async function beginTurn(fields: Parameters<typeof busyIn>[1] = {}, command?: string): Promise<string> {
     const { id } = opencode.addSession({ title: 'Fix the build' });
@@ -178,7 +178,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     return id;
   }
 
-  test('costs no request until its turn is over, which wakes it', async () => {
+  test('sends no request until the turn ends, which wakes it', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { for: 'any' }, testCall());
     for (const title of ['one', 'two']) {
@@ -197,7 +197,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(opencode.count('GET /event')).toBeLessThanOrEqual(1);
   });
 
-  test('ends with what it waits for, without a request', async () => {
+  test('ends with the waiting request, without a request of its own', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { instances: ['web'], for: 'all' }, testCall());
     node.say([web(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
@@ -211,7 +211,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('a request of a sub-agent is told as one of the session that it works for', async () => {
+  test("shows a sub-agent's request with the root session", async () => {
     const busy = busyIn(DIRECTORY, { id: 'ses_root' });
     const child = busyIn(DIRECTORY, { id: 'ses_child', parentId: 'ses_root' }, 'ls');
     const sessions = [...(busy.sessions ?? []), ...(child.sessions ?? [])];
@@ -223,7 +223,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('bears with a watcher that says first that something runs, and then what', async () => {
+  test('tolerates a watcher that reports first that something runs, and then which session', async () => {
     const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
     await begin(web({ ...busy, sessions: [] }));
     const waiting = wait(runtime, { instances: ['web'], for: 'any' }, testCall());
@@ -233,14 +233,14 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('ends in time with what still runs, without a request', async () => {
+  test('ends at the deadline with running turns, without a request', async () => {
     await beginTurn();
     const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, testCall());
     expect(data).toMatchObject({ turns: [{ outcome: 'running', session: { title: 'Fix the build' } }] });
     expect(node.passedOn).toEqual([]);
   });
 
-  test('asks the person about what waits there, where the client can', async () => {
+  test('asks the person about waiting requests, if the client can', async () => {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
     const permission = opencode.addPermission({ sessionID: id });
@@ -260,7 +260,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(data.turns).toMatchObject([{ outcome: 'waiting' }]);
   });
 
-  test('follows the turn itself once its node service cannot be believed', async () => {
+  test('follows the turn itself once the report is no longer valid', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { for: 'any' }, testCall());
     node.hasStates = false;
@@ -270,7 +270,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
   });
 
-  test('follows a turn itself that runs for so long that it may have stalled', async () => {
+  test('follows a turn itself once it may have stalled', async () => {
     const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
     const waiting = wait(runtime, { for: 'any' }, testCall());
     await until('it to be followed', () => opencode.openStreams > 0);
