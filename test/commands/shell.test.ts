@@ -203,7 +203,7 @@ describe('in a terminal', () => {
     expect(shown).toMatch(head);
     const rows = shown.split('\n').filter((line) => /^(?:laptop-web|desk) +(?:waiting|idle) /.test(line));
     expect(rows).toHaveLength(2);
-    // A line that is too long would go on in the next.
+    // A longer line would wrap.
     expect(shown.slice(shown.search(head)).trimEnd().split('\n')).toHaveLength(5);
   });
 
@@ -215,7 +215,7 @@ describe('in a terminal', () => {
     needTmux(context);
     await using screen = await terminal(100, extra);
     const list = `${OPENCODE_MCP} list`;
-    // `script` has a terminal whose width nobody has set.
+    // The terminal of `script` has no width.
     await screen.type(
       `${list} > piped; script -qc 'stty cols 0 rows 0; ${list}' /dev/null > drawn; echo finis\\hed`,
       'Enter',
@@ -240,7 +240,7 @@ describe('in a terminal', () => {
     await screen.resize(60, 24);
     await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME +STATE +WHAT\n/);
     await screen.type('', 'C-c');
-    // The terminal may have shown the ^C before.
+    // The terminal may have echoed ^C first.
     await screen.shows(/code 0\n\$/);
   });
 

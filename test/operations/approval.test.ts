@@ -154,7 +154,7 @@ describe('a shell command', () => {
     ['> F git status', ['> F git status']],
     ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
     ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
-    // What a version could list that does not stand there.
+    // An entry that is not in the command.
     ['git  status; > F', ['git status']],
     ['rm F', ['git status']],
     ['rm F', []],
@@ -178,16 +178,16 @@ describe('a shell command', () => {
     ['git status <<E; if true; then rm F; fi\nx\nE', ['git status', 'then rm F', 'fi', 'x', 'E']],
     ['git status <<E; ! rm F\nx\nE', ['git status']],
     ['while rm F', []],
-    // Listed as a part of the one before.
+    // Listed as a part of the previous command.
     ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
     ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
     ['git status "\n" <<E 2>&1; rm F\nx\nE', ['git status "\n" <<E 2>&1; rm F\nx\nE']],
-    // One that is listed begins one that is not.
+    // A listed command begins an unlisted one.
     ['rm; cat <<E; rm -rf F\nx\nE', ['rm', 'cat']],
     ['time -p rm F', ['time -p rm F']],
     // Not listed by opencode, and run by the shell.
     ['git status <<E; rm F\nx\nE', ['git status']],
-    // Nothing that is listed stands there.
+    // No listed entry is in the command.
     ['x=$(rm F)', []],
     ['x=`rm F`', ['true']],
     ['true &rm F', ['true']],
@@ -200,7 +200,7 @@ describe('a shell command', () => {
     const rules: ApprovalRule[] = [{ pattern: 'ls', approve: 'model' }];
     for (const command of ['lsblk; ls', 'ls; als', "ls; '; ls'", 'ls; ls#'])
       expect(who(rules, shell(command, 'ls'))).toBe('human');
-    // Nor does a command `c` take the beginning of `cd`, which opencode does not list.
+    // A listed `c` does not cover the beginning of `cd`, which opencode does not list.
     const forbids: ApprovalRule[] = [{ pattern: 'cd *', approve: 'never' }];
     expect(who(forbids, shell('c; cd /etc', 'c'), { approve: 'model' })).toBe('never');
   });
@@ -239,7 +239,7 @@ describe('a shell command', () => {
     expect(who(rules.slice(1), bash('git branch -d x'), { approve: 'model' })).toBe('never');
   });
 
-  // Where each place is compared with all of each, it takes more than a minute.
+  // Comparing everything at each place would take more than a minute.
   test('a hostile list of commands cannot block the event loop', { timeout: 20_000 }, () => {
     const command = 'a;'.repeat(20_000);
     const listed = Array.from({ length: 100 }, (_, index) => `${'a;'.repeat(10_000 - index)}b`);

@@ -51,10 +51,10 @@ function runtimeFor(approvals: Partial<Approvals> = {}, clock = systemClock): Ru
   });
 }
 
-/** A person who sees forms and answers when the test says so; a form is taken away when its signal aborts. */
+/** A person who answers forms when the test says so; a form closes when its signal aborts. */
 class Person {
   readonly forms: Form[] = [];
-  /** At any one time. */
+  /** Open at the same time. */
   most = 0;
   #open: ((answer: PersonAnswer) => void)[] = [];
 
@@ -86,7 +86,7 @@ function call(person: Person, extra: Partial<Call> = {}): Call {
   return testCall({ askPerson: person.ask, ...extra });
 }
 
-/** The session in which a turn stands at a permission, after it said something. */
+/** The session of a turn that has written some text and waits for a permission. */
 async function standsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
   await until('the turn to run', () => fake.state.statuses.size === 1);
   const [sessionID = ''] = fake.state.statuses.keys();

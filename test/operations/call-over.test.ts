@@ -25,7 +25,7 @@ import { testCall, testFleet } from '../rig/runtime.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
-/** Whatever changes something in an opencode. */
+/** All requests that change something. */
 const EFFECTS = [
   'POST /session',
   'PATCH /session/:id',
@@ -48,7 +48,7 @@ let temp: TempDir;
 let fake: FakeOpencode;
 let way: FaultProxy;
 let fleet: LiveFleet;
-/** Of the calls, not of the directory. */
+/** Of the calls; the fleet has the real one. */
 let clock: ManualClock;
 let runtime: Runtime;
 
@@ -89,7 +89,7 @@ const reason = (failing: Promise<unknown>): Promise<string> =>
 const ENDS = ['cancelled', 'expired'] as const;
 const WHY = { cancelled: 'the call was cancelled', expired: 'the time for this call ran out' };
 
-/** Begins a call, and has it end while the answer to what it reads at `path` is held back. */
+/** Begins a call, and ends it while the answer to its request for `path` is held back. */
 async function endWhileReading(
   how: (typeof ENDS)[number],
   path: string | RegExp,
@@ -132,7 +132,7 @@ const chosen = (decision: string): PersonAnswer => ({ kind: 'accepted', fields: 
 
 type Begin = (call: Call) => Promise<unknown>;
 
-/** What is read last, or nearly, before each effect, and what the call says that did not come to it. */
+/** Each operation's last request before its effect, and what the error says that it did not do. */
 const CASES: Readonly<Record<string, readonly [string | RegExp, string, () => Begin]>> = {
   'send, status': [STATUS, 'nothing was sent', () => toSession({ message: 'x' })],
   'send, messages': [MESSAGES, 'nothing was sent', () => toSession({ message: 'x' })],
@@ -209,7 +209,7 @@ test('calls that are not over each do what they are for', async () => {
     const before = effects().length;
     const done = reason(begin()(call()));
     await until(`the effect of ${name}`, () => effects().length > before);
-    // What it waits for then is not what is asked here.
+    // What else it waits for does not matter here.
     await clock.advance(CALL_MS);
     await done;
   }
@@ -284,7 +284,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
 });
 
 describe('a session held by a send whose endpoint hangs', () => {
-  /** One whose message has been taken from us and not passed on. */
+  /** A send whose message a proxy has accepted but not passed on. */
   async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
     const first = send(

@@ -21,7 +21,7 @@ const html = (status: number): Fault => ({
   headers: { 'content-type': 'text/html' },
   body: '<html>not from opencode</html>',
 });
-/** What something in between may say to a request that opencode never gets, after which nobody knows. */
+/** Answers of a proxy to a request that opencode never gets, which leave its effect in doubt. */
 const NO_ANSWERS: readonly (readonly [string, Fault])[] = [
   ['a gateway gave it up', html(504)],
   ['a login page came', html(200)],
@@ -38,7 +38,7 @@ let temp: TempDir;
 let fake: FakeOpencode;
 let proxy: FaultProxy;
 let fleet: LiveFleet;
-/** Its clock leaps over the time in which an effect is looked for. */
+/** Its clock leaps over the wait for an effect. */
 let runtime: Runtime;
 
 beforeEach(async () => {
@@ -108,7 +108,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
   const REPLY = { method: 'POST', path: /\/reply$/ } as const;
   const WAITING = { method: 'GET', path: `/${kind}` } as const;
   const input: RespondInput = kind === 'permission' ? { ...WORKER, reply: 'once' } : { ...WORKER, answers: [['Red']] };
-  /** What it asks for is gone once it is answered; the turn is then over. */
+  /** Its request disappears once it is answered; the turn is then over. */
   const answer = async (): Promise<string> => {
     const answered = respond(runtime, input, call());
     return await answered.then(

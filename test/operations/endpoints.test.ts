@@ -29,10 +29,10 @@ let relay: FaultProxy;
 let fleet: LiveFleet;
 let runtime: Runtime;
 let session: FakeSession;
-/** Requests by a way since the test began. */
+/** Requests over an endpoint since the test began. */
 let driven: (way: FaultProxy, match?: { readonly path: RegExp }) => number;
 
-/** One process, by a tailnet and by a relay; the first is the better way. */
+/** One process with two endpoints, a tailnet's and a relay's; the first is preferred. */
 beforeEach(async () => {
   fake = await startFakeOpencode();
   session = fake.addSession({ title: 'work' });
@@ -58,7 +58,7 @@ afterEach(async () => {
   await Promise.all([tailnet.close(), relay.close(), fake.close()]);
 });
 
-/** The better way is gone as soon as it has been looked at. */
+/** Cuts the preferred endpoint as soon as it has been probed. */
 function cutAfterLook(): void {
   const look = fleet.reach.bind(fleet);
   fleet.reach = async (...query) => {
@@ -69,7 +69,7 @@ function cutAfterLook(): void {
   };
 }
 
-/** Not the looks at it: those must find it well. */
+/** Not for probes, which must succeed. */
 const DRIVING = { path: (path: string) => path !== '/global/health' && path !== '/path' };
 const INPUT = { instance: 'a' };
 const ABORT = { path: /abort$/ };
@@ -155,7 +155,7 @@ describe('an operation whose endpoint fails', () => {
     async (_, [method, change]) => {
       const changing = { method, path: /\/(?:fork|ses_[^/]*)$/ };
       tailnet.rule(changing, { kind: 'lose-response' });
-      // What it did is read by another way; of a fork nothing is known that one could look for.
+      // Its effect is read over the other endpoint; a fork has no known effect to look for.
       await change().catch((error: unknown) => expect(String(error)).toMatch(/it is unknown whether.*ECONNRESET/));
       expect([tailnet.count(changing), relay.count(changing)]).toEqual([1, 0]);
     },
@@ -191,7 +191,7 @@ describe('a prompt', () => {
   });
 
   test('whose endpoint refuses the connection for the prompt goes over the other', async () => {
-    // Everything is asked, the stream stands, and then nothing listens there any more.
+    // All requests before the prompt succeed, then nothing listens there any more.
     fake.override('GET /session/:id/message', { kind: 'delay', ms: 1 }, 1);
     const asked = tailnet.waitForRequest({ path: /message$/ });
     const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
@@ -226,7 +226,7 @@ describe('a prompt', () => {
 });
 
 describe('a turn whose endpoints are cut', () => {
-  /** What happens next: something is said, the stream of the way in use breaks, or that way is gone and the other is back. */
+  /** A step: new text, a break of the stream in use, or an end of its endpoint with a return of the other. */
   const moves = fc.array(
     fc.oneof(
       { weight: 3, arbitrary: fc.string({ minLength: 1, maxLength: 6 }).map((say) => ({ say })) },

@@ -314,7 +314,7 @@ describe('sessions as a whole', () => {
     const release = await runtime.lock.acquire(id, testCall());
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
-    // Time enough for what does not wait.
+    // Time enough for a deletion that would not wait.
     for (let round = 0; round < 3; round++) await fleet.survey();
     expect(fake.count('DELETE /session/:id')).toBe(0);
     fake.state.begin(id, 'run', {});

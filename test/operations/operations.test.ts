@@ -75,7 +75,7 @@ describe('a message for one machine never reaches another', () => {
     );
     await expect(send(runtime, { instance: 'work', message: 'for one only' }, testCall())).rejects.toThrow(/gone/);
     expect(prompts(second)).toBe(0);
-    // By the name that it is shown under it can be reached.
+    // Its shown name resolves.
     const { instances: rows } = (await listInstances(runtime, LIST, testCall())).data;
     expect(rows.map(({ name }) => name)).toEqual(['work@two']);
     await send(runtime, { instance: 'work@two', message: 'for two' }, testCall());
@@ -231,7 +231,7 @@ describe('one word for each state, the same in every tool', () => {
   type Setup = (server: FakeOpencode, id: string) => void | Promise<void>;
   const begin = (server: FakeOpencode, id: string): void => server.state.begin(id, 'do it');
 
-  /** As a call leaves it that has followed the session, and seen no sign of life for long. */
+  /** The state after a call that has followed the session and seen no sign of life for long. */
   function findStalled(server: FakeOpencode, id: string): void {
     const [instance] = fleet.snapshot().instances;
     const newest = server.state.messages.get(id)?.at(-1) as Message | undefined;
@@ -288,7 +288,7 @@ describe('one word for each state, the same in every tool', () => {
     expect(await stateNow()).toBe('busy');
   });
 
-  /** Two processes of one home; the first runs a session that the other has on disk. */
+  /** Two processes of one home; the first runs a session that both have on disk. */
   async function sharedHome(): Promise<{ readonly one: FakeOpencode; readonly id: string }> {
     const [one, other] = [await fake('one'), await fake('other')];
     const { id } = one.addSession();
@@ -313,7 +313,7 @@ describe('one word for each state, the same in every tool', () => {
     const stranger = await fake('stranger', { host: 'another' });
     const { id } = one.addSession({ title: 'Shared' });
     for (const server of [other, elsewhere, stranger]) server.addSession({ id, directory: one.directory });
-    // Of another home, though of the same machine and directory.
+    // A process of another home on the same machine and in the same directory.
     const apart = await fake('apart');
     fleet.start();
     const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, testCall());
@@ -323,10 +323,10 @@ describe('one word for each state, the same in every tool', () => {
       `${one.directory}: A message was sent to session "Shared" through one; opencode shows it here once it is started again (opencode -c)`,
     ]);
     for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
-    // One that hangs does not delay the answer: it is still asked when that is here.
+    // A hanging process does not delay the answer: its request is still open then.
     other.override('GET /session/:id', { kind: 'hang' });
     const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, testCall());
-    // Were it given up by now, the other end would see that within these.
+    // An aborted request would show at the other end by now.
     for (let turns = 0; turns < 100; turns += 1) await nextTurn();
     expect([again.data.outcome, again.data.also_open_in, other.load.current]).toEqual(['completed', undefined, 1]);
     const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, testCall());
@@ -384,7 +384,7 @@ describe('one word for each state, the same in every tool', () => {
     expect(sessions.map(({ title, state }) => [title, state])).toEqual([['other', 'waiting']]);
     const ofProject = (await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions;
     expect(ofProject.map(({ title, state }) => `${title} ${state}`).toSorted()).toEqual(['other waiting', 'own idle']);
-    // Its id is enough, by whichever name of the server.
+    // The id is enough with any name of the server.
     const settled = respond(runtime, { instance: 'worker', request_id: permission, reply: 'once' }, testCall());
     await until('the answer', () => server.state.permissions.size === 0);
     server.state.finish(id, 'done');
@@ -486,7 +486,7 @@ test('a message of a request_id that never arrived is sent again as it was: its 
   const { id: sessionId } = server.addSession();
   fleet.start();
   const lost = { sessionId, messageId: newId('msg'), partId: newId('prt'), text: 'hello' };
-  // As earlier versions kept it, by the shown name.
+  // As kept by earlier versions, by the shown name.
   const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
   const { text, ...ids } = lost;
   await mkdir(`${temp.path}/requests`);
@@ -589,7 +589,7 @@ describe('an instance that cannot be driven', () => {
 });
 
 describe('of a long answer that is joined in the middle', () => {
-  /** Long, and no two places of it alike. */
+  /** Long, with no repetition. */
   const words = (name: string): string => Array.from({ length: 1_500 }, (_, index) => `${name}${index}`).join(' ');
 
   test.each(['respond', 'wait'] as const)('%s gives the offset for read', async (tool) => {
@@ -619,7 +619,7 @@ describe('of a long answer that is joined in the middle', () => {
             { instances: ['worker'], for: 'all' },
             testCall({ deadlineMs: systemClock.monotonic() + 2_000 }),
           );
-    // It has looked at what was said before.
+    // It has read the earlier messages.
     await until(
       'the turn to be followed',
       () => server.count(MESSAGES) >= looked + 2 && server.state.permissions.size === 0,

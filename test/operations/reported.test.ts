@@ -1,4 +1,4 @@
-/** Instances of another machine whose node service says what they do: what the operations answer without asking them. */
+/** Results of the operations from a node service's reports on another machine's instances, without requests to them. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
@@ -48,7 +48,7 @@ function web(...overviews: readonly ReportedOverview[]): FakeNodeServer {
   return { id: 'web', directory: DIRECTORY, url: opencode.url, overviews };
 }
 
-/** The fleet, once it holds its one request. */
+/** The fleet, once its one long request is open. */
 async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
   node.say(servers);
   fleet.start();
@@ -84,7 +84,7 @@ describe("an instance with a node service's report", () => {
       waiting: ['permission per_1: «bash "rm -rf build"»'],
     });
     expect(node.passedOn).toEqual([]);
-    // The first look, the request that is held, and the one that a refresh makes of each machine.
+    // The first request, the long one, and one for the refresh.
     await until('a request to be held again', () => node.held.size === 1);
     expect(node.requests.filter((one) => one !== 'states')).toEqual([]);
     expect(node.requests.length).toBeLessThanOrEqual(4);
@@ -135,7 +135,7 @@ describe("an instance with a node service's report", () => {
     const { data } = await listSessions(runtime, { instance: 'web' }, testCall());
     expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
     expect(node.passedOn).toContain(`GET web/session/${id}`);
-    // What its node service says stands all the same.
+    // The node service's report still counts.
     expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
   });
 
@@ -170,7 +170,7 @@ describe("an instance with a node service's report", () => {
 });
 
 describe("waiting for an instance with a node service's report", () => {
-  /** A turn that runs at the instance, and is said to. */
+  /** A turn that runs at the instance and in the report. */
   async function beginTurn(fields: Parameters<typeof busyIn>[1] = {}, command?: string): Promise<string> {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
@@ -187,7 +187,7 @@ describe("waiting for an instance with a node service's report", () => {
       await until('it to be seen', () => changes > before);
     }
     expect(node.passedOn).toEqual([]);
-    // Another session, and the latest.
+    // A later session.
     opencode.addSession({ title: 'Later', time: { created: 1, updated: Date.now() + 60_000 } });
     opencode.state.finish(id, 'all is well');
     node.say([web(idleIn(DIRECTORY, { id }))]);

@@ -29,7 +29,7 @@ afterEach(() => temp.close());
 
 type Way = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: string };
 
-/** An instance as it is known by these ways. */
+/** An instance with these endpoints. */
 function known(
   ways: readonly Way[],
   { name = 'one', sessionId, directory = '/p' }: { name?: string; sessionId?: string; directory?: string } = {},
@@ -131,7 +131,7 @@ describe('request ids', () => {
     );
     expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
     expect(await messageOf(ONE)).toMatch(/^msg_new/);
-    // One that looked before is too late, too.
+    // An earlier reading is outdated too.
     expect(await journal().claim(ONE, { ...seen, count: 0 }, PROMPT)).toBeUndefined();
   });
 

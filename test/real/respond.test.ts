@@ -24,7 +24,7 @@ beforeAll(async () => {
   server = await stage.server();
 });
 afterAll(() => stage.close());
-/** What one test leaves waiting must not wait in the next. */
+/** Requests that a test leaves waiting must not wait in the next. */
 afterEach(async () => {
   for (const { id } of await opencode.json<{ id: string }[]>('GET', '/session')) {
     await opencode.request('POST', `/session/${id}/abort`);
@@ -40,7 +40,7 @@ async function newSession(): Promise<string> {
   return session.id;
 }
 
-/** A session that stands at a request; the request's id. */
+/** A session that waits with a request, and the request's id. */
 async function standing(message: string, on: McpChild = server): Promise<{ session_id: string; request_id: string }> {
   const session_id = await newSession();
   const sent = data(await on.call('send', { instance: 'worker', session_id, message }));
@@ -53,10 +53,10 @@ const pending = (): Promise<{ id: string }[]> => opencode.json('GET', '/permissi
 const abort = (session_id: string): Promise<unknown> =>
   server.call('abort_session', { instance: 'worker', session_id });
 
-/** A person takes their time; the server's own clock says how long. */
+/** A person takes their time, by the server's clock. */
 const PERSON_MS = 700;
 
-/** A server whose client asks its person, who answers `answers` in turn after `ms`; `messages` are what they saw. */
+/** A server whose client asks a person: each gets the next of `answers` after `ms`; `messages` collects the forms. */
 async function withPerson(
   answers: readonly (ElicitResult | 'never' | (() => Promise<ElicitResult>))[],
   env: Readonly<Record<string, string>> = {},
@@ -292,7 +292,7 @@ describe('where the client can ask the person', () => {
     const late = await child.call('respond', { instance: 'worker', request_id, reply: 'once' });
     expect(late.result.isError).toBe(true);
     expect(late.text).toContain('Nothing was answered by this call');
-    // opencode would have taken it, and said that it did.
+    // opencode would have accepted it and answered true.
     expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
   });
 
@@ -309,7 +309,7 @@ describe('where the client can ask the person', () => {
     const { child } = await withPerson([{ action: 'accept', content: { decision: 'always' } }]);
     await standing('bash: printf standing');
     expect(data(await child.call('respond', { instance: 'worker' }))).toMatchObject({ outcome: 'completed' });
-    // What fits is not asked again.
+    // A fitting answer is not asked for again.
     const again = await child.call('send', { instance: 'worker', message: 'bash: printf standing' });
     expect(data(again)).toMatchObject({ outcome: 'completed', text: toolReply('bash', 'standing') });
   });

@@ -153,14 +153,14 @@ describe('in a terminal', () => {
     await using screen = await terminal();
     const message = `plan: [["bash",{"command":"echo ahead"}]]`;
     await screen.type(`om send worker '${message}'`, 'Enter');
-    // The terminal has them before the program reads.
+    // The terminal has the keys before the program reads.
     await screen.type('once', 'Enter');
     await screen.shows(/number or word .*>/);
     expect(await isBusy()).toBe(true);
     await screen.type('', 'C-d');
     expect(await screen.shows(/code \d+/)).toContain('code 3');
     await screen.type('clear; om respond worker', 'Enter');
-    // Not the question that stood there before: what is typed now would come before this one.
+    // Not the earlier question: typing would then come before this one.
     await screen.shows(/^(?![^]*code 3)[^]*number or word .*>/);
     await screen.type('3', 'Enter');
     await screen.shows(/your words, or Enter .*>/);

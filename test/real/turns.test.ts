@@ -30,7 +30,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
     });
     afterAll(() => stage.close());
 
-    /** A session of its own for each test, so that none meets what another left. */
+    /** A session for each test: no leftovers of others. */
     async function newSession(instance = 'worker'): Promise<string> {
       count += 1;
       return idOf(await server.call('create_session', { instance, title: `turns ${count}` }));
@@ -162,7 +162,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         expect(proxy.count(PROMPT)).toBe(1);
         expect(await userTexts(session_id)).toEqual(['echo: accepted once']);
 
-        // Cut before it arrived: sent again, once in the session all the same.
+        // Cut before it arrived: sent again, but only once in the session.
         proxy.rule(PROMPT, { kind: 'cut-request' }, 1);
         const again = await server.call('send', { instance: 'behind-proxy', session_id, message: 'echo: cut once' });
         expect(data(again)).toMatchObject({ outcome: 'completed', text: 'cut once' });

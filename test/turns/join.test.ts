@@ -12,7 +12,7 @@ import { FakeApi, SESSION } from './fake-api.ts';
 const ASKED = 'msg_000000000001person00000000';
 const ANSWER = 'msg_000000000002assistant0000';
 
-/** Somebody's message, and an answer that is being written: one part has ended, one runs. */
+/** A message and a running answer: one part has ended, one runs. */
 function running(): FakeApi {
   const api = new FakeApi();
   api.store.push({ info: { id: ASKED, role: 'user', time: { created: 1 } }, parts: [] });

@@ -12,7 +12,7 @@ function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
   return { signal, deadlineMs: clock.monotonic() + ms };
 }
 
-/** Holders in the order in which they came to hold `key`; each releases what it holds when asked to. */
+/** Callers in the order in which they got `key`, and a function that releases it for one. */
 function queue(key: string) {
   const held: string[] = [];
   const releases = new Map<string, () => void>();

@@ -13,7 +13,7 @@ interface ScriptedPart {
   readonly deltas: readonly string[];
 }
 
-/** One step of a turn as opencode takes it: what it broadcasts and what its store says from then on. */
+/** One step of a turn: opencode's event, and the store after it. */
 interface Step {
   readonly event: ServerEvent;
   readonly store: readonly Message[];
@@ -128,7 +128,7 @@ describe('Transcript', () => {
         while (i < steps.length) {
           const cut = cuts.find(([at]) => at === i);
           if (cut !== undefined && cut[1] > 0) {
-            // These events are lost; on reconnection the store is read as it stands then.
+            // These events are lost; the store is read at the reconnection.
             i = Math.min(i + cut[1], steps.length);
             transcript.gap();
             shown += transcript.reconcile(steps[i - 1]?.store ?? []);

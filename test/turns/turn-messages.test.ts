@@ -6,7 +6,7 @@ import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-/** A session in a few words: `u` and `a` with what they have, a second apart. */
+/** A session in short: `u` and `a` with their fields, a second apart. */
 function session(
   ...steps: readonly (readonly [role: 'u' | 'a', text: string, extra?: object, part?: object])[]
 ): Message[] {

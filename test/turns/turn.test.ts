@@ -138,7 +138,7 @@ describe('in a flood of events', () => {
     const answer = Array.from({ length: 20_000 }, (_, index) => `${index} `);
     let isFlooding = false;
     const read = api.messages.bind(api);
-    // Longer than it takes to read all that comes.
+    // Longer than reading all events takes.
     api.messages = async (...args) => {
       await nextTurn();
       return await read(...args);
@@ -152,7 +152,7 @@ describe('in a flood of events', () => {
       api.emit('message.part.updated', { part: { id: partID, messageID: id, type: 'text', text: '' } });
       const delta = (text: string): void =>
         api.emit('message.part.delta', { messageID: id, partID, field: 'text', delta: text });
-      // An idle that is none makes the follower ask; by then everything comes at once.
+      // A false idle makes the follower read the store; meanwhile all events arrive.
       api.onStatuses = () => {
         if (isFlooding) return;
         isFlooding = true;
@@ -346,7 +346,7 @@ describe('a call that is over', () => {
     ['expired', () => 0],
   ];
 
-  /** A turn on a clock whose time is up, or whose call is cancelled, as soon as `end` is called. */
+  /** A turn whose call expires, or is cancelled, as soon as `end` is called. */
   function ending([, over]: (typeof ends)[number]) {
     const caller = new AbortController();
     const ticking = leapingClock();
@@ -429,7 +429,7 @@ describe('a call that is over', () => {
       throw new RequestError('unreachable', 'POST: ECONNREFUSED');
     };
     await expect(run(api, options, clock)).rejects.toThrow(CallOver);
-    // Nor is it begun once more.
+    // It does not begin again either.
     expect([api.prompts.length, api.subscriptions]).toEqual([1, 1]);
   });
 
@@ -478,7 +478,7 @@ describe('a call that is over', () => {
   test('expired with an accepted message that has not begun: not sent again, and reported as running', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
-    // As long as such a message is waited for before it is sent again.
+    // The wait before such a message is sent again.
     const { result } = await run(api, { deadlineMs: clock.monotonic() + 20_000 }, clock);
     expect([result.outcome.kind, api.prompts.length]).toEqual(['running', 1]);
   });
@@ -676,7 +676,7 @@ describe('without an event stream through a proxy', () => {
     new RequestError('broken', 'GET /event: socket hang up'),
   ].map((error) => [error.message, error] as const);
 
-  /** What `/event` meets from now on. */
+  /** What requests for `/event` get from now on. */
   const refuse = (api: FakeApi, error: RequestError): void => {
     api.onEvents = () => {
       throw error;
@@ -733,7 +733,7 @@ describe('without an event stream through a proxy', () => {
       api.begin(prompt.messageId, id);
       refuse(api, error);
       setImmediate(() => api.breakStreams());
-      // Longer than a stream is tried again.
+      // Longer than a stream is reopened.
       void clock.sleep(30_000).then(() => {
         api.finish(id, 'done');
         api.status = { type: 'idle' };
@@ -758,7 +758,7 @@ describe('a turn whose endpoint fails for good', () => {
     throw new RequestError('unreachable', 'GET /event: ECONNREFUSED');
   };
 
-  /** The same process by another way. */
+  /** The same process over another endpoint. */
   function otherWayTo(api: FakeApi): FakeApi {
     const other = new FakeApi();
     Object.defineProperty(other, 'store', { value: api.store });
@@ -878,7 +878,7 @@ describe('a turn whose endpoint fails for good', () => {
     api.onStatuses = () => {
       if (api.subscriptions > 1) return;
       api.breakStreams();
-      // Somebody was faster.
+      // Another message came first.
       setImmediate(() => setImmediate(() => (api.status = { type: 'busy' })));
     };
     const messages = api.messages.bind(api);
@@ -922,7 +922,7 @@ describe('a turn whose stream breaks in the middle of a part', () => {
     };
     api.onEvents = () => {
       if (api.subscriptions !== 2) return;
-      // "two " went by while the stream was down.
+      // "two " was missed while the stream was down.
       setImmediate(() =>
         setImmediate(() => {
           delta(id, 'three');
@@ -960,7 +960,7 @@ describe('a long turn', () => {
     const clock = leapingClock();
     const { result } = await run(api, { deadlineMs: clock.monotonic() + 30_000 }, clock);
     expect(result.text.split('\n\n')).toHaveLength(120);
-    // All of it once, then what is newest.
+    // All of it once, then only the newest.
     const whole = pages.indexOf(50);
     expect(pages.slice(whole, whole + 3)).toEqual([50, 50, 21]);
     expect(new Set(pages.slice(whole + 3))).toEqual(new Set([4]));
