@@ -5,7 +5,7 @@ import type { Instance } from '../model/instance.ts';
 import type { Endpoint } from '../model/candidate.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
 import { type OpencodeClient, createClient, type EndpointApi } from '../opencode/client.ts';
-import type { Heard } from '../turns/outcome.ts';
+import type { SignOfLife } from '../turns/outcome.ts';
 import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './respond/approval.ts';
@@ -26,7 +26,7 @@ export interface Runtime {
   /** Absent if no notifications are sent from this machine. */
   readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
-  readonly heard: Map<string, Heard>;
+  readonly lastSigns: Map<string, SignOfLife>;
 }
 
 /** A question to the person. */
@@ -98,7 +98,7 @@ export function createRuntime(
   clock: Clock,
   options: Pick<Runtime, 'approvals' | 'journal' | 'marks'> & { readonly words?: ReaderWords },
 ): Runtime {
-  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), words: TOOL_WORDS, ...options };
+  return { fleet, clock, lock: new SessionLock(clock), lastSigns: new Map(), words: TOOL_WORDS, ...options };
 }
 
 export type CallSpan = Pick<Call, 'signal' | 'deadlineMs'>;

@@ -12,7 +12,7 @@ import { RequestError } from '../http/exchange.ts';
 import type { EventFeed } from './event-feed.ts';
 import { doingIn } from './doing.ts';
 import { endOf, saidError } from './last-turn.ts';
-import type { Heard, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
+import type { SignOfLife, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 import { listWaiting, requestIn, SessionFamily, stands } from './waiting.ts';
@@ -32,7 +32,7 @@ export interface FollowRequest {
   /** Called when the turn stops at a request; returns how following ends, or undefined if the request was settled. Never rejects. */
   readonly onWaiting?: ((outcome: WaitingOutcome) => Promise<TurnOutcome | undefined>) | undefined;
   /** The session's last sign of life in an earlier call. */
-  readonly heard?: Heard | undefined;
+  readonly lastSign?: SignOfLife | undefined;
 }
 
 export interface FollowerDeps {
@@ -70,7 +70,7 @@ export class Follower {
   #started = false;
   #resent = false;
   #acceptedAtMs: number;
-  #heardAtMs: number;
+  #lastSignAtMs: number;
   #stage = '';
   #status: SessionStatus | undefined;
   /** Whether its last status other than idle was a retry. */
@@ -90,19 +90,19 @@ export class Follower {
     this.#family = new SessionFamily(request.session.id);
     this.#breaksAtStart = deps.feed.breaks;
     this.#acceptedAtMs = deps.clock.monotonic();
-    this.#heardAtMs = this.#acceptedAtMs;
+    this.#lastSignAtMs = this.#acceptedAtMs;
     // A message sent earlier is looked up at once.
     this.#nextCheckMs = this.#acceptedAtMs + (deps.resend === undefined ? 0 : QUIET_MS);
   }
 
   /** Marks the text so far as reported: `onText` and the result get only later text. */
   skipPast(messages: readonly Message[]): void {
-    const { heard } = this.#request;
+    const { lastSign } = this.#request;
     this.#transcript.reconcile(messages);
     this.#transcript.mark();
     this.#stage = stageOf(messages);
     // Nothing has changed since: the same silence goes on.
-    if (heard?.stage === this.#stage) this.#heardAtMs = heard.atMs;
+    if (lastSign?.stage === this.#stage) this.#lastSignAtMs = lastSign.atMs;
   }
 
   async follow(): Promise<TurnResult> {
@@ -147,7 +147,7 @@ export class Follower {
     if (this.#transcript.hasBegun) this.#markStarted();
     if (this.#transcript.isUnplaced) return await this.#check();
     const { sessionID } = event.properties;
-    if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.monotonic();
+    if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#lastSignAtMs = this.#deps.clock.monotonic();
     const { onDoing } = this.#request;
     const doing = onDoing === undefined || sessionID !== this.#request.session.id ? undefined : doingIn(event);
     if (doing !== undefined) onDoing?.(doing);
@@ -281,11 +281,11 @@ export class Follower {
     const outcome = await this.#check();
     if (outcome !== undefined) return this.#result(outcome);
     const retry = this.#status?.type === 'retry' ? this.#status : undefined;
-    const stalled = this.#deps.clock.monotonic() - this.#heardAtMs >= STALL_MS;
+    const stalled = this.#deps.clock.monotonic() - this.#lastSignAtMs >= STALL_MS;
     return this.#result({
       kind: 'running',
       ...(retry !== undefined && { retrying: { attempt: retry.attempt, message: retry.message } }),
-      ...(stalled && { stalledSinceMs: wallTime(this.#deps.clock, this.#heardAtMs) }),
+      ...(stalled && { stalledSinceMs: wallTime(this.#deps.clock, this.#lastSignAtMs) }),
     });
   }
 
@@ -310,8 +310,8 @@ export class Follower {
   #result(outcome: TurnOutcome): TurnResult {
     const { newText: text, text: wholeText, textPending } = this.#transcript;
     const stalled = outcome.kind === 'running' && outcome.stalledSinceMs !== undefined;
-    const heard = { atMs: this.#heardAtMs, stage: this.#stage, stalled };
-    return { outcome, messageId: this.#deps.messageId, text, wholeText, textPending, heard };
+    const lastSign = { atMs: this.#lastSignAtMs, stage: this.#stage, stalled };
+    return { outcome, messageId: this.#deps.messageId, text, wholeText, textPending, lastSign };
   }
 }
 

@@ -36,7 +36,7 @@ export type TurnOutcome =
   | { readonly kind: 'unknown'; readonly reason: string };
 
 /** A turn's last sign of life. */
-export interface Heard {
+export interface SignOfLife {
   /** By the monotonic clock. */
   readonly atMs: number;
   /** See `stageOf`. */
@@ -56,5 +56,5 @@ export interface TurnResult {
   /** A part is still streaming, and its text is not known yet. */
   readonly textPending: boolean;
   /** Absent if nothing was followed. */
-  readonly heard?: Heard;
+  readonly lastSign?: SignOfLife;
 }

@@ -10,7 +10,7 @@ import { tempDir, type TempDir } from '../rig/temp.ts';
 
 let temp: TempDir;
 
-/** The program as it is built, with one of its two parts. */
+/** The built program with only one of its two files. */
 async function programWith(part: 'serve' | 'command'): Promise<string> {
   const folder = join(temp.path, part);
   await mkdir(folder);

@@ -25,7 +25,7 @@ async function run(args: readonly string[], channels?: readonly object[]) {
 }
 
 describe('notify --test', () => {
-  it('says of each channel what it answered, and fails where one did', async () => {
+  it("prints each channel's result, and fails if one failed", async () => {
     await using ntfy = await startFakeNtfy({ token: 'tk_s3cret' });
     await using hook = await listenHttp((_, response) => void response.writeHead(500).end('out of order'));
     const got = join(temp.path, 'got');
@@ -49,7 +49,7 @@ describe('notify --test', () => {
     expect(JSON.parse(readFileSync(got, 'utf8'))).toMatchObject({ event: 'test' });
   });
 
-  it('ends with 0 where all took it', async () => {
+  it('ends with 0 if all channels succeeded', async () => {
     expect(await run(['notify', '--test'], [{ type: 'command', command: ['true'] }])).toMatchObject({ code: 0 });
   });
 

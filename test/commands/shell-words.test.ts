@@ -11,7 +11,7 @@ import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { NotSentError, OperationError } from '../../src/operations/answer.ts';
 import { PAGE_WORDS } from '../../src/page/page-words.ts';
 
-/** `send`, `read` and the like are words of English, and commands. */
+/** Tools like `send` and `read` are English words, and commands. */
 const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes('_'));
 const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
 
@@ -57,7 +57,7 @@ test.each([
 
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
-  // Swept again, it is the same.
+  // Cleaning it again changes nothing.
   const hostile = shellWord("a\u001b['\\\u001b['; reboot\n#");
   expect(safeToShow(hostile)).toBe(hostile);
   expect(hostile).toMatch(/^'[^\n]*'$/);

@@ -49,7 +49,7 @@ async function run(args: readonly string[], extra: Readonly<Record<string, strin
 }
 
 describe('help', () => {
-  test('of the whole fits one screen and has every command and code', () => {
+  test('the overview fits one screen and has every command and exit code', () => {
     const text = helpText() ?? '';
     const lines = text.trimEnd().split('\n');
     expect(lines.length).toBeLessThanOrEqual(24);
@@ -89,7 +89,7 @@ describe('help', () => {
   });
 });
 
-describe('words and codes', () => {
+describe('messages and exit codes', () => {
   test.each<[string, string[], RegExp]>([
     ['send without anything', ['send'], /NAME and MESSAGE are missing: opencode-mcp send NAME MESSAGE…/],
     ['send with an empty standard input', ['send', 'desk'], /standard input has no message/],
@@ -110,7 +110,7 @@ describe('words and codes', () => {
     expect(desk.state.prompts).toEqual([]);
   });
 
-  test('a name that fits none is 1, and the advice is for a shell', async () => {
+  test('an unknown name is 1, and the advice is for a shell', async () => {
     for (const command of [
       ['send', 'nobody', 'x'],
       ['read', 'nobody'],
@@ -125,7 +125,7 @@ describe('words and codes', () => {
     }
   });
 
-  test('one that cannot be reached is 4 for send, and 1 for what sends nothing', async () => {
+  test('an unreachable instance is 4 for send, and 1 for other commands', async () => {
     await registry.add({ name: 'gone', port: await freePort(), cwd: '/gone' });
     const { code, stderr } = await run(['send', 'gone', 'x']);
     expect([code, stderr]).toEqual([4, expect.stringContaining('ECONNREFUSED')]);
@@ -133,7 +133,7 @@ describe('words and codes', () => {
     await registry.remove('gone');
   });
 
-  test('send says what was answered, part of a name is enough, and each call is in the record', async () => {
+  test('send prints the answer, a part of a name is enough, and each call is recorded', async () => {
     expect(await run(['send', 'des', '--', '--it', 'goes'])).toMatchObject({ code: 0, stdout: 'so --it goes\n' });
     const record = await readFile(join(temp.path, '.local/state/opencode-mcp/record.jsonl'), 'utf8');
     expect(JSON.parse(record.trim().split('\n').at(-1) ?? '')).toMatchObject({
@@ -146,7 +146,7 @@ describe('words and codes', () => {
 });
 
 describe('list', () => {
-  test('in a pipe has all columns, uncut and without colours, whatever is set', async () => {
+  test('in a pipe has all columns, uncut and without colours, whatever the environment says', async () => {
     const { code, stdout, stderr } = await run(['ls'], { FORCE_COLOR: '3' });
     expect([code, stderr]).toEqual([0, '']);
     const [head, ...rows] = stdout.trimEnd().split('\n');
@@ -156,13 +156,13 @@ describe('list', () => {
     expect(stdout).not.toContain('\u001b');
   });
 
-  test('a part of a name chooses, and JSON is for programs', async () => {
+  test('a part of a name filters, and --json prints JSON', async () => {
     expect((await run(['list', 'laptop'])).stdout).not.toMatch(/^desk/m);
     const { stdout } = await run(['list', 'laptop', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ total: 1, instances: [{ name: 'laptop-web', state: 'waiting' }] });
   });
 
-  test('Tab knows what it listed, also when that is not registered here', async () => {
+  test('Tab completes listed names, also of instances that are not registered here', async () => {
     await run(['list', 'desk']);
     const elsewhere = { RELAY_REGISTRY_DIR: join(temp.path, 'none') };
     const { stdout } = await run(['__complete', 'fish', 'opencode-mcp', 'read', '--limit', '3', ''], elsewhere);
@@ -203,7 +203,7 @@ describe('in a terminal', () => {
     expect(shown).toMatch(head);
     const rows = shown.split('\n').filter((line) => /^(?:laptop-web|desk) +(?:waiting|idle) /.test(line));
     expect(rows).toHaveLength(2);
-    // A line that is too long would go on in the next.
+    // A longer line would wrap.
     expect(shown.slice(shown.search(head)).trimEnd().split('\n')).toHaveLength(5);
   });
 
@@ -215,7 +215,7 @@ describe('in a terminal', () => {
     needTmux(context);
     await using screen = await terminal(100, extra);
     const list = `${OPENCODE_MCP} list`;
-    // `script` has a terminal whose width nobody has set.
+    // The terminal of `script` has no width.
     await screen.type(
       `${list} > piped; script -qc 'stty cols 0 rows 0; ${list}' /dev/null > drawn; echo finis\\hed`,
       'Enter',
@@ -228,7 +228,7 @@ describe('in a terminal', () => {
     if (!isColoured) expect(drawn).not.toContain('\u001b');
   });
 
-  test('--watch stands where it is, follows the width, and gives the cursor back', async (context) => {
+  test('--watch redraws in place, follows the width, and restores the cursor', async (context) => {
     needTmux(context);
     await using screen = await terminal(200);
     await screen.type('om list --watch', 'Enter');
@@ -240,11 +240,11 @@ describe('in a terminal', () => {
     await screen.resize(60, 24);
     await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME +STATE +WHAT\n/);
     await screen.type('', 'C-c');
-    // The terminal may have shown the ^C before.
+    // The terminal may have echoed ^C first.
     await screen.shows(/code 0\n\$/);
   });
 
-  test('without a command it says what it is, and is no server; on pipes it is one', async (context) => {
+  test('without a command a terminal gets the help, and pipes the server', async (context) => {
     needTmux(context);
     await using screen = await terminal(80);
     await screen.type('om', 'Enter');

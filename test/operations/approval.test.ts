@@ -43,7 +43,7 @@ describe('who settles a request', () => {
     expect(who([], question)).toBe('human');
   });
 
-  test('a command too large to be read whole: every rule for such commands may fit what was cut, and the strictest counts', () => {
+  test('a command that was cut gets the strictest approver of all rules for its kind', () => {
     const rules: ApprovalRule[] = [
       { permission: 'bash', pattern: 'echo *', approve: 'model' },
       { permission: 'bash', pattern: 'rm *', approve: 'never' },
@@ -54,7 +54,7 @@ describe('who settles a request', () => {
     expect(who(rules.slice(0, 1), shell(`echo x${CUT_MARK}`, 'echo x'), { approve: 'ask' })).toBe('ask');
   });
 
-  test('what docs/permissions.md gives as an example means what it says there', () => {
+  test('the examples in docs/permissions.md hold', () => {
     const rules: ApprovalRule[] = [
       { permission: 'bash', pattern: 'git status*', approve: 'model' },
       { instance: 'server-*', approve: 'human' },
@@ -70,7 +70,7 @@ describe('who settles a request', () => {
     expect(of(request('edit', ['src/a.ts']), 'laptop')).toBe('ask');
   });
 
-  test('of several pieces the strictest approver counts, wherever its piece stands', () => {
+  test('the strictest approver of all pieces counts', () => {
     const rules: ApprovalRule[] = [
       { pattern: 'rm *', approve: 'never' },
       { pattern: 'curl *', approve: 'human' },
@@ -154,7 +154,7 @@ describe('a shell command', () => {
     ['> F git status', ['> F git status']],
     ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
     ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
-    // What a version could list that does not stand there.
+    // An entry that is not in the command.
     ['git  status; > F', ['git status']],
     ['rm F', ['git status']],
     ['rm F', []],
@@ -178,16 +178,16 @@ describe('a shell command', () => {
     ['git status <<E; if true; then rm F; fi\nx\nE', ['git status', 'then rm F', 'fi', 'x', 'E']],
     ['git status <<E; ! rm F\nx\nE', ['git status']],
     ['while rm F', []],
-    // Listed as a part of the one before.
+    // Listed as a part of the previous command.
     ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
     ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
     ['git status "\n" <<E 2>&1; rm F\nx\nE', ['git status "\n" <<E 2>&1; rm F\nx\nE']],
-    // One that is listed begins one that is not.
+    // A listed command begins an unlisted one.
     ['rm; cat <<E; rm -rf F\nx\nE', ['rm', 'cat']],
     ['time -p rm F', ['time -p rm F']],
     // Not listed by opencode, and run by the shell.
     ['git status <<E; rm F\nx\nE', ['git status']],
-    // Nothing that is listed stands there.
+    // No listed entry is in the command.
     ['x=$(rm F)', []],
     ['x=`rm F`', ['true']],
     ['true &rm F', ['true']],
@@ -196,22 +196,22 @@ describe('a shell command', () => {
     expect(who(rules, shell(command, ...patterns), { approve: 'model' })).toBe('never');
   });
 
-  test('that begins or ends as a listed one does is not that one', () => {
+  test('a command that only begins or ends like a listed one is a piece of its own', () => {
     const rules: ApprovalRule[] = [{ pattern: 'ls', approve: 'model' }];
     for (const command of ['lsblk; ls', 'ls; als', "ls; '; ls'", 'ls; ls#'])
       expect(who(rules, shell(command, 'ls'))).toBe('human');
-    // Nor does a command `c` take the beginning of `cd`, which opencode does not list.
+    // A listed `c` does not cover the beginning of `cd`, which opencode does not list.
     const forbids: ApprovalRule[] = [{ pattern: 'cd *', approve: 'never' }];
     expect(who(forbids, shell('c; cd /etc', 'c'), { approve: 'model' })).toBe('never');
   });
 
-  test('that only speaks of `rm` is none', () => {
+  test('a command that mentions `rm` as an argument is no `rm`', () => {
     const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }];
     for (const command of ["echo 'x; rm F'", 'git rm F', 'echo rm F', 'rmdir F', 'git commit -m "fix; rm x"'])
       expect(who(rules, shell(command, command), { approve: 'model' })).toBe('model');
   });
 
-  test('is covered with what opencode does not list where a rule fits that', () => {
+  test('the parts that opencode does not list need a rule that fits, too', () => {
     const rules: ApprovalRule[] = [...status, { pattern: 'cd *', approve: 'model' }];
     expect(who(rules, shell('cd web && git status', 'git status'))).toBe('model');
     expect(who(rules, shell('cd web && git status && > F', 'git status'))).toBe('human');
@@ -220,7 +220,7 @@ describe('a shell command', () => {
     );
   });
 
-  test('with an assignment is no exception because of a later word', () => {
+  test('a rule for a later word does not loosen a command with an assignment', () => {
     const rules: ApprovalRule[] = [
       { pattern: 'rm -i *', approve: 'model' },
       { pattern: 'rm *', approve: 'never' },
@@ -228,7 +228,7 @@ describe('a shell command', () => {
     expect(who(rules, bash('FOO=1 rm F rm -i G'), { approve: 'model' })).toBe('never');
   });
 
-  test('in another case than the pattern is not allowed by it, but forbidden', () => {
+  test('a pattern in another case forbids, but does not allow', () => {
     const rules: ApprovalRule[] = [
       { pattern: 'git branch -d *', approve: 'model' },
       { pattern: 'git branch -D *', approve: 'never' },
@@ -239,14 +239,14 @@ describe('a shell command', () => {
     expect(who(rules.slice(1), bash('git branch -d x'), { approve: 'model' })).toBe('never');
   });
 
-  // Where each place is compared with all of each, it takes more than a minute.
-  test('does not hold everything up, whatever is listed for it', { timeout: 20_000 }, () => {
+  // Comparing everything at each place would take more than a minute.
+  test('a hostile list of commands cannot block the event loop', { timeout: 20_000 }, () => {
     const command = 'a;'.repeat(20_000);
     const listed = Array.from({ length: 100 }, (_, index) => `${'a;'.repeat(10_000 - index)}b`);
     expect(who([{ pattern: 'a', approve: 'model' }], shell(command, ...listed))).toBe('human');
   });
 
-  test('keeps an exception for what stands before the name of a command', () => {
+  test("an exception with an assignment before the command's name holds", () => {
     const rules: ApprovalRule[] = [
       { pattern: 'CI=1 npm test', approve: 'model' },
       { pattern: '*', approve: 'never' },
@@ -255,7 +255,7 @@ describe('a shell command', () => {
     expect(who(rules, bash('CI=2 npm test'))).toBe('never');
   });
 
-  test('of more commands than are looked for is covered all the same where a rule fits each', () => {
+  test('a request with more commands than are compared is covered if a rule fits each', () => {
     const commands = Array.from({ length: 20_000 }, (_, index) => `echo ${index}`);
     const command = commands.join('\n');
     expect(who([{ pattern: 'echo *', approve: 'model' }], shell(command, ...commands))).toBe('model');

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Approvals } from '../../src/operations/respond/approval.ts';
 import { type Call, createRuntime, type Form, type PersonAnswer, type Runtime } from '../../src/operations/runtime.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
@@ -16,6 +15,7 @@ import { candidate } from '../fleet/candidates.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { testCall, testFleet } from '../rig/runtime.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
@@ -34,13 +34,7 @@ beforeEach(async () => {
     return fake;
   };
   fakes = { a: await open('a'), b: await open('b') };
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   fleet.start();
   await fleet.ready();
 });
@@ -57,10 +51,10 @@ function runtimeFor(approvals: Partial<Approvals> = {}, clock = systemClock): Ru
   });
 }
 
-/** A person who sees forms and answers when the test says so; a form is taken away when its signal aborts. */
+/** A person who answers forms when the test says so; a form closes when its signal aborts. */
 class Person {
   readonly forms: Form[] = [];
-  /** At any one time. */
+  /** Open at the same time. */
   most = 0;
   #open: ((answer: PersonAnswer) => void)[] = [];
 
@@ -89,16 +83,10 @@ class Person {
 const ONCE: PersonAnswer = { kind: 'accepted', fields: { decision: 'once' } };
 
 function call(person: Person, extra: Partial<Call> = {}): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: systemClock.monotonic() + CALL_MS,
-    onProgress: () => {},
-    askPerson: person.ask,
-    ...extra,
-  };
+  return testCall({ askPerson: person.ask, ...extra });
 }
 
-/** The session in which a turn stands at a permission, after it said something. */
+/** The session of a turn that has written some text and waits for a permission. */
 async function standsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
   await until('the turn to run', () => fake.state.statuses.size === 1);
   const [sessionID = ''] = fake.state.statuses.keys();
@@ -144,7 +132,7 @@ describe.each([
     expect(person.forms).toHaveLength(1);
   });
 
-  test('asks for each of them', async () => {
+  test('asks for each request', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -160,7 +148,7 @@ describe.each([
     });
   });
 
-  test.each(['permission', 'question'] as const)('a decline is a no: %s', async (kind) => {
+  test.each(['permission', 'question'] as const)('a decline rejects: %s', async (kind) => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a, kind);
@@ -206,7 +194,7 @@ describe.each([
     expect(person.forms).toEqual([]);
   });
 
-  test('the person is asked where it is for them alone', async () => {
+  test('asks the person about requests that are theirs alone (human)', async () => {
     const person = new Person();
     const turn = begin(person, runtimeFor({ approve: 'human' }));
     const sessionID = await standsAt(fakes.a);
@@ -216,7 +204,7 @@ describe.each([
     expect(await turn).toMatchObject({ outcome: 'completed' });
   });
 
-  test('what is settled elsewhere meanwhile is taken away from them, and the turn followed on', async () => {
+  test('withdraws a question that is settled elsewhere, and follows the turn', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -233,7 +221,7 @@ describe.each([
     expect(replies(fakes.a)).toBe(0);
   });
 
-  test('what is aborted meanwhile is taken away from them, and told as aborted', async () => {
+  test('withdraws a question whose turn is aborted, and reports the abort', async () => {
     const person = new Person();
     const turn = begin(person);
     const sessionID = await standsAt(fakes.a);
@@ -244,7 +232,7 @@ describe.each([
     expect([data.outcome, data.settled, person.asked, replies(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
   });
 
-  test('a call that is cancelled while they think settles nothing', async () => {
+  test('a call that is cancelled while a form is open settles nothing', async () => {
     const person = new Person();
     const caller = new AbortController();
     const turn = begin(person, runtimeFor(), { signal: caller.signal });
@@ -279,7 +267,7 @@ test('send that does not wait for the answer asks nobody', async () => {
   const person = new Person();
   const { state } = fakes.a;
   const begin = state.begin.bind(state);
-  // The first that is heard of the turn.
+  // The first sign of the turn.
   state.begin = (sessionID, ...prompt) => {
     state.addPermission({ sessionID });
     begin(sessionID, ...prompt);
@@ -301,7 +289,7 @@ describe('wait for two agents that ask', () => {
     return [one ?? '', other ?? ''];
   };
 
-  test('shows one form after the other', async () => {
+  test('shows one form at a time', async () => {
     const [one, other] = both();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
@@ -314,7 +302,7 @@ describe('wait for two agents that ask', () => {
     expect([person.forms.length, person.most]).toEqual([2, 1]);
   });
 
-  test('asks nothing about what was settled before its turn came', async () => {
+  test('skips a request that was settled before its form was shown', async () => {
     const [one, other] = both();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
@@ -329,7 +317,7 @@ describe('wait for two agents that ask', () => {
     expect(person.forms).toHaveLength(1);
   });
 
-  test('returns when the first is done, and takes the form of the other away', async () => {
+  test('returns when the first is done, and withdraws the other form', async () => {
     both();
     fakes.b.state.permissions.clear();
     const person = new Person();

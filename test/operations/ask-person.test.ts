@@ -34,7 +34,7 @@ const question: WaitingRequest = {
   request: { id: 'que_1', sessionID: 'ses_1', questions: [{ question: 'Which?', options: [{ label: 'Red' }] }] },
 };
 
-/** What a person sees who is asked, and what comes of their answer. */
+/** The form that a person sees, and the result of their answer. */
 async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Told> {
   const asked: Asked = {
     waiting,

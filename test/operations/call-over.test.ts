@@ -2,9 +2,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { respond } from '../../src/operations/respond/respond.ts';
@@ -23,10 +21,11 @@ import { ManualClock } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { testCall, testFleet } from '../rig/runtime.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
-/** Whatever changes something in an opencode. */
+/** All requests that change something. */
 const EFFECTS = [
   'POST /session',
   'PATCH /session/:id',
@@ -49,7 +48,7 @@ let temp: TempDir;
 let fake: FakeOpencode;
 let way: FaultProxy;
 let fleet: LiveFleet;
-/** Of the calls, not of the directory. */
+/** Of the calls; the fleet has the real one. */
 let clock: ManualClock;
 let runtime: Runtime;
 
@@ -59,13 +58,7 @@ beforeEach(async () => {
   way = await startFaultProxy(fake.url);
   const source = new TestSource();
   source.candidates.set('a', candidate({ key: 'a', url: way.url, claims: { name: 'a' } }));
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   clock = new ManualClock();
   runtime = createRuntime(fleet, clock, {
     approvals: { approve: 'ask', approvalRules: [] },
@@ -82,12 +75,7 @@ afterEach(async () => {
 });
 
 function call(extra: Partial<Call> = {}): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: clock.monotonic() + CALL_MS,
-    onProgress: () => {},
-    ...extra,
-  };
+  return testCall({ deadlineMs: clock.monotonic() + CALL_MS, ...extra });
 }
 
 const effects = (): string[] => EFFECTS.flatMap((route) => Array<string>(fake.count(route)).fill(route));
@@ -101,7 +89,7 @@ const reason = (failing: Promise<unknown>): Promise<string> =>
 const ENDS = ['cancelled', 'expired'] as const;
 const WHY = { cancelled: 'the call was cancelled', expired: 'the time for this call ran out' };
 
-/** Begins a call, and has it end while the answer to what it reads at `path` is held back. */
+/** Begins a call, and ends it while the answer to its request for `path` is held back. */
 async function endWhileReading(
   how: (typeof ENDS)[number],
   path: string | RegExp,
@@ -144,7 +132,7 @@ const chosen = (decision: string): PersonAnswer => ({ kind: 'accepted', fields: 
 
 type Begin = (call: Call) => Promise<unknown>;
 
-/** What is read last, or nearly, before each effect, and what the call says that did not come to it. */
+/** Each operation's last request before its effect, and what the error says that it did not do. */
 const CASES: Readonly<Record<string, readonly [string | RegExp, string, () => Begin]>> = {
   'send, status': [STATUS, 'nothing was sent', () => toSession({ message: 'x' })],
   'send, messages': [MESSAGES, 'nothing was sent', () => toSession({ message: 'x' })],
@@ -221,7 +209,7 @@ test('calls that are not over each do what they are for', async () => {
     const before = effects().length;
     const done = reason(begin()(call()));
     await until(`the effect of ${name}`, () => effects().length > before);
-    // What it waits for then is not what is asked here.
+    // What else it waits for does not matter here.
     await clock.advance(CALL_MS);
     await done;
   }
@@ -240,7 +228,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(effects()).toEqual([]);
   });
 
-  test('send to several: each says that nothing was sent to it', async () => {
+  test('send to several instances: each result says that nothing was sent', async () => {
     fake.addSession();
     const answer = endWhileReading(how, STATUS, async (one) => {
       const { data } = await send(runtime, { instance: ['a'], message: 'x' }, one);
@@ -250,7 +238,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(effects()).toEqual([]);
   });
 
-  test('send with a request_id: a later call with it sends that very message', async () => {
+  test('send with a request_id: a later call with the same id sends the same message', async () => {
     const { id: session_id } = fake.addSession();
     const input = { ...A, session_id, message: 'x', request_id: 'r' };
     // Its entry is on disk when the call ends.
@@ -274,7 +262,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(said()).toEqual(['x']);
   });
 
-  test('send that has interrupted, or made a session, before it was over: says that too', async () => {
+  test('send reports an abort or a new session from before its end', async () => {
     const session_id = busy();
     const interrupt = await endWhileReading(how, MESSAGES, (one) =>
       send(runtime, { ...A, session_id, message: 'x', abort: true }, one),
@@ -295,8 +283,8 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
   });
 });
 
-describe('a session that is held by a send whose way hangs', () => {
-  /** One whose message has been taken from us and not passed on. */
+describe('a session held by a send whose endpoint hangs', () => {
+  /** A send whose message a proxy has accepted but not passed on. */
   async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
     const first = send(
@@ -308,7 +296,7 @@ describe('a session that is held by a send whose way hangs', () => {
     return { done: first.then(({ data }) => `${data.outcome}: ${data.text}`) };
   }
 
-  test('of fifteen behind it none is sent after its own deadline', async () => {
+  test('none of fifteen waiting sends is sent after its deadline', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const others = Array.from({ length: 15 }, (_, index) =>
@@ -329,7 +317,7 @@ describe('a session that is held by a send whose way hangs', () => {
     expect(said()).toEqual(['first', 'last']);
   });
 
-  test('a send ends at its limit, though the clock of the machine is set back by an hour', async () => {
+  test('a send ends at its limit though the system clock is set back by an hour', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const second = reason(send(runtime, { ...A, session_id, message: 'second' }, call()));
@@ -341,7 +329,7 @@ describe('a session that is held by a send whose way hangs', () => {
     await first.done;
   });
 
-  test('one that is cancelled behind it is not sent, and the one behind that is', async () => {
+  test('a cancelled waiting send is not sent, and the next one is', async () => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const caller = new AbortController();
@@ -357,7 +345,7 @@ describe('a session that is held by a send whose way hangs', () => {
     expect(said()).toEqual(['first', 'third']);
   });
 
-  test.each(ENDS)('one that would delete it, %s, deletes nothing', async (how) => {
+  test.each(ENDS)('a waiting deletion, %s, deletes nothing', async (how) => {
     const { id: session_id } = fake.addSession();
     const first = await hold(session_id);
     const caller = new AbortController();
@@ -375,7 +363,7 @@ describe('a session that is held by a send whose way hangs', () => {
 });
 
 describe('a call that is cancelled once something was sent', () => {
-  test('send: the message is delivered, and told as running', async () => {
+  test('send: the message is delivered, and the result is running', async () => {
     const { id: session_id } = fake.addSession();
     const caller = new AbortController();
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' });

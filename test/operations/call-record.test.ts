@@ -36,7 +36,7 @@ function open(): {
 }
 
 describe('the record', () => {
-  test('waits for no disk, gathers what comes meanwhile, and says how much it had to drop', async () => {
+  test('add does not wait for the disk; later lines are written together, and dropped ones counted', async () => {
     const { record, file, lines } = open();
     for (let index = 0; index < 1_500; index++) record.add({ ...ENTRY, session: `ses_${index}` });
     expect(file.written).toEqual([]);
@@ -48,7 +48,7 @@ describe('the record', () => {
     expect(lines()).toHaveLength(1_002);
   });
 
-  test('a line is a line, and short, whatever the names hold', async () => {
+  test('an entry is one short line, whatever the names hold', async () => {
     const { record, file, lines } = open();
     file.gate.resolve();
     const evil = `a\nb\u001b[31m${'x'.repeat(10_000)}`;

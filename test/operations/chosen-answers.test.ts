@@ -11,7 +11,7 @@ const one = [question(false, 'Red', 'Deep Blue')];
 const several = [question(true, 'Red', 'Blue', 'Green')];
 const two = [question(false, 'Red', 'Blue'), question(true, 'Big', 'Small')];
 
-describe('what the model chose', () => {
+describe('chosen answers', () => {
   test.each([
     ['another case', one, [[' deep blue ']], [['Deep Blue']]],
     ['other words', one, [['Blue: the colour of the sky']], [['Blue: the colour of the sky']]],

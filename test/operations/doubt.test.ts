@@ -1,9 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { silentLogger } from '../../src/base/log.ts';
-import { systemClock } from '../../src/base/clock.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { respond, type RespondInput } from '../../src/operations/respond/respond.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
@@ -14,7 +11,7 @@ import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 
 const WORKER = { instance: 'worker' } as const;
@@ -24,7 +21,7 @@ const html = (status: number): Fault => ({
   headers: { 'content-type': 'text/html' },
   body: '<html>not from opencode</html>',
 });
-/** What something in between may say to a request that opencode never gets, after which nobody knows. */
+/** Answers of a proxy to a request that opencode never gets, which leave its effect in doubt. */
 const NO_ANSWERS: readonly (readonly [string, Fault])[] = [
   ['a gateway gave it up', html(504)],
   ['a login page came', html(200)],
@@ -41,7 +38,7 @@ let temp: TempDir;
 let fake: FakeOpencode;
 let proxy: FaultProxy;
 let fleet: LiveFleet;
-/** Its clock leaps over the time in which an effect is looked for. */
+/** Its clock leaps over the wait for an effect. */
 let runtime: Runtime;
 
 beforeEach(async () => {
@@ -50,18 +47,7 @@ beforeEach(async () => {
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
   proxy = await startFaultProxy(fake.url);
   await registry.add({ name: 'worker', port: proxy.port, cwd: fake.directory });
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 5_000, healthConcurrency: 8 },
-    sources: [
-      createRegistrySource(
-        { directory: registry.path, explicit: true },
-        { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
-      ),
-    ],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(testRegistrySource(registry.path), 5_000);
   runtime = { ...testRuntime(fleet), clock: leapingClock() };
   fleet.start();
 });
@@ -73,11 +59,7 @@ afterEach(async () => {
 });
 
 function call(): Call {
-  return {
-    signal: new AbortController().signal,
-    deadlineMs: runtime.clock.monotonic() + 3_600_000,
-    onProgress: () => {},
-  };
+  return testCall({ deadlineMs: runtime.clock.monotonic() + 3_600_000 });
 }
 
 function running(): string {
@@ -91,7 +73,7 @@ describe('an abort', () => {
   const abort = (session_id: string): ReturnType<typeof abortSession> =>
     abortSession(runtime, { ...WORKER, session_id }, call());
 
-  test.each(NO_ANSWERS)('to which %s: that it still runs is told, not that it was accepted', async (_, fault) => {
+  test.each(NO_ANSWERS)('to which %s: reports that it still runs, not that it was accepted', async (_, fault) => {
     const id = running();
     proxy.rule(ABORT, fault);
     const told = await abort(id).catch(String);
@@ -99,7 +81,7 @@ describe('an abort', () => {
     expect(told).not.toContain('accepted');
   });
 
-  test('whose answer was lost is told as done, since that shows', async () => {
+  test('whose answer was lost is reported as done, since its effect shows', async () => {
     const id = running();
     proxy.rule(ABORT, { kind: 'lose-response' });
     expect((await abort(id)).data).toMatchObject({ aborted: true, outcome: 'aborted' });
@@ -111,7 +93,7 @@ describe('an abort', () => {
     await expect(abort(id)).rejects.toThrow(/HTTP 429.*nothing was aborted/);
   });
 
-  test('after which the status cannot be read: neither is told', async () => {
+  test('after which the status cannot be read: reports neither', async () => {
     const id = running();
     const begun = proxy.waitForRequest(ABORT).then(() => proxy.rule({ path: '/session/status' }, html(502)));
     proxy.rule(ABORT, { kind: 'hold', gate: 'abort' });
@@ -126,7 +108,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
   const REPLY = { method: 'POST', path: /\/reply$/ } as const;
   const WAITING = { method: 'GET', path: `/${kind}` } as const;
   const input: RespondInput = kind === 'permission' ? { ...WORKER, reply: 'once' } : { ...WORKER, answers: [['Red']] };
-  /** What it asks for is gone once it is answered; the turn is then over. */
+  /** Its request disappears once it is answered; the turn is then over. */
   const answer = async (): Promise<string> => {
     const answered = respond(runtime, input, call());
     return await answered.then(
@@ -142,7 +124,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
     else fake.addQuestion({ sessionID });
   });
 
-  test.each(NO_ANSWERS)('to which %s: that it still waits is told, not that it was taken', async (_, fault) => {
+  test.each(NO_ANSWERS)('to which %s: reports that it still waits, not that it was accepted', async (_, fault) => {
     proxy.rule(REPLY, fault);
     const told = await answer();
     expect(told).toMatch(/opencode's answer did not come \(POST .*still waits for .*it may still take effect/);
@@ -150,7 +132,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
     expect(isWaiting()).toBe(true);
   });
 
-  test('that was lost on its way back is told as what it seems', async () => {
+  test('whose answer was lost is reported as done with a doubt', async () => {
     proxy.rule(REPLY, { kind: 'lose-response' });
     const told = await answer();
     expect(told).toMatch(/^(?:allowed once|answered).*\(opencode's answer did not come, but it no longer waits\)$/);
@@ -162,7 +144,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
     expect(await answer()).toMatch(/HTTP 429.*nothing was answered/);
   });
 
-  test('after which what waits cannot be read: neither is told', async () => {
+  test('after which the waiting requests cannot be read: reports neither', async () => {
     proxy.rule(REPLY, { kind: 'hold', gate: 'reply' });
     void proxy.waitForRequest(REPLY).then(() => {
       proxy.rule(WAITING, html(502));
@@ -194,12 +176,12 @@ describe('a session', () => {
     },
   );
 
-  test('that was not made, since that was refused, is told as such', async () => {
+  test('whose creation was refused: reports the refusal', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, REFUSED);
     await expect(createSession(runtime, WORKER, call())).rejects.toThrow(/HTTP 429.*no session was created/);
   });
 
-  test('that is renamed, or deleted: done is what shows, whatever came', async () => {
+  test('that is renamed or deleted: the visible effect counts, not the answer', async () => {
     const { id } = fake.addSession({ title: 'old' });
     const changing = { path: new RegExp(`^/session/${id}$`) };
     for (const method of ['PATCH', 'DELETE']) proxy.rule({ method, ...changing }, html(502), 1);
@@ -245,7 +227,7 @@ describe('a send that fails before its message was sent says that nothing was', 
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('since it has no such name, no such session, or could not stop what runs', async () => {
+  test('since the agent or session is unknown, or the abort failed', async () => {
     const id = running();
     for (const more of [{ instance: 'nobody' }, { instance: ['worker', 'nobody'] }, { session_id: 'none' }])
       expect(await sending(more)).toMatch(/nothing was (?:sent|done)/i);
@@ -254,7 +236,7 @@ describe('a send that fails before its message was sent says that nothing was', 
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('since the session for it may not have been made', async () => {
+  test('since the new session may not have been made', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, html(502));
     expect(await sending()).toMatch(/it is unknown whether the session was made.*nothing was sent/);
   });

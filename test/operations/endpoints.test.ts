@@ -1,16 +1,14 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
 import { versionShown } from '../../src/operations/listing/endpoints-shown.ts';
 import { instances } from '../../src/operations/listing/instances.ts';
 import { read } from '../../src/operations/sessions/read.ts';
-import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import { type Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
@@ -19,7 +17,7 @@ import { getStatus } from '../../src/operations/listing/status.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { settle } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import type { FakeSession } from '../rig/fake-objects.ts';
 import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
@@ -31,10 +29,10 @@ let relay: FaultProxy;
 let fleet: LiveFleet;
 let runtime: Runtime;
 let session: FakeSession;
-/** Requests by a way since the test began. */
+/** Requests over an endpoint since the test began. */
 let driven: (way: FaultProxy, match?: { readonly path: RegExp }) => number;
 
-/** One process, by a tailnet and by a relay; the first is the better way. */
+/** One process with two endpoints, a tailnet's and a relay's; the first is preferred. */
 beforeEach(async () => {
   fake = await startFakeOpencode();
   session = fake.addSession({ title: 'work' });
@@ -44,13 +42,7 @@ beforeEach(async () => {
   const claims = { name: 'a', id: 'x', hostname: 'laptop', localPort: fake.port };
   source.candidates.set('t', candidate({ key: 't', url: tailnet.url, route: 'tailnet', claims }));
   source.candidates.set('r', candidate({ key: 'r', url: relay.url, route: 'relay', claims }));
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(source);
   runtime = testRuntime(fleet);
   fleet.start();
   await until('both ways to be one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
@@ -66,11 +58,7 @@ afterEach(async () => {
   await Promise.all([tailnet.close(), relay.close(), fake.close()]);
 });
 
-function call(onProgress: (text: string) => void = () => {}): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 40_000, onProgress };
-}
-
-/** The better way is gone as soon as it has been looked at. */
+/** Cuts the preferred endpoint as soon as it has been probed. */
 function cutAfterLook(): void {
   const look = fleet.reach.bind(fleet);
   fleet.reach = async (...query) => {
@@ -81,7 +69,7 @@ function cutAfterLook(): void {
   };
 }
 
-/** Not the looks at it: those must find it well. */
+/** Not for probes, which must succeed. */
 const DRIVING = { path: (path: string) => path !== '/global/health' && path !== '/path' };
 const INPUT = { instance: 'a' };
 const ABORT = { path: /abort$/ };
@@ -91,17 +79,17 @@ const FAULTS: readonly Fault[] = [
   { kind: 'lose-response' },
 ];
 const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown }>>> = {
-  read: () => read(runtime, { ...INPUT, message_limit: 10 }, call()),
-  list_sessions: () => listSessions(runtime, INPUT, call()),
-  get_status: () => getStatus(runtime, INPUT, call()),
-  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, call()),
-  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, call()),
-  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, call()),
-  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, call()),
-  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, call()),
+  read: () => read(runtime, { ...INPUT, message_limit: 10 }, testCall()),
+  list_sessions: () => listSessions(runtime, INPUT, testCall()),
+  get_status: () => getStatus(runtime, INPUT, testCall()),
+  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, testCall()),
+  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, testCall()),
+  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, testCall()),
+  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, testCall()),
+  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, testCall()),
 };
 
-describe('an operation whose way fails', () => {
+describe('an operation whose endpoint fails', () => {
   test.each(FAULTS.flatMap((fault) => Object.keys(OPERATIONS).map((name) => [name, fault] as const)))(
     '%s, %o: gives what it gives, by the next way, within the call',
     async (name, fault) => {
@@ -116,44 +104,47 @@ describe('an operation whose way fails', () => {
 
   const swapped = () => ({ via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url}`] });
 
-  test('and all others: the error says what each way said', async () => {
+  test('and all others fail: the error has the reason of each endpoint', async () => {
     for (const way of [tailnet, relay]) way.rule(DRIVING, { kind: 'reset' });
-    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(
+    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(
       new RegExp(`${tailnet.url}/session: ECONNRESET; by another way: .*${relay.url}/session: ECONNRESET`),
     );
   });
 
-  test('with an answer that is an error: it is the answer', async () => {
+  test('with an error answer: that counts, and no other endpoint is tried', async () => {
     tailnet.rule(
       { path: '/session' },
       { kind: 'respond', status: 500, headers: { 'content-type': 'application/json' } },
     );
-    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(/HTTP 500/);
+    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(/HTTP 500/);
     expect(driven(relay)).toBe(0);
   });
 
-  test('abort: ended once more by the other way, and its end verified there', async () => {
+  test('abort: repeated over the other endpoint, and verified there', async () => {
     fake.state.begin(session.id, 'go on for ever', {});
     tailnet.rule(ABORT, { kind: 'lose-response' });
-    const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, call());
+    const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, testCall());
     expect(data).toMatchObject({ aborted: true, outcome: 'aborted' });
     expect([driven(tailnet, ABORT), driven(relay, ABORT)]).toEqual([1, 1]);
   });
 
-  test('create_session: made by the other way where nothing was sent', async () => {
+  test('create_session: made over the other endpoint if nothing was sent', async () => {
     cutAfterLook();
-    const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, call());
+    const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, testCall());
     expect(data.session.title).toBe('new');
     expect([...fake.state.sessions.values()].filter(({ title }) => title === 'new')).toHaveLength(1);
   });
 
   const CHANGES: Readonly<Record<string, readonly [method: string, change: () => Promise<unknown>]>> = {
-    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, call())],
-    rename_session: ['PATCH', () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, call())],
-    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, call())],
+    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, testCall())],
+    rename_session: [
+      'PATCH',
+      () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, testCall()),
+    ],
+    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, testCall())],
   };
 
-  test.each(Object.entries(CHANGES))('%s: made by the other way where nothing was sent', async (_, [, change]) => {
+  test.each(Object.entries(CHANGES))('%s: made over the other endpoint if nothing was sent', async (_, [, change]) => {
     cutAfterLook();
     await change();
     expect(driven(relay)).toBeGreaterThan(0);
@@ -164,7 +155,7 @@ describe('an operation whose way fails', () => {
     async (_, [method, change]) => {
       const changing = { method, path: /\/(?:fork|ses_[^/]*)$/ };
       tailnet.rule(changing, { kind: 'lose-response' });
-      // What it did is read by another way; of a fork nothing is known that one could look for.
+      // Its effect is read over the other endpoint; a fork has no known effect to look for.
       await change().catch((error: unknown) => expect(String(error)).toMatch(/it is unknown whether.*ECONNRESET/));
       expect([tailnet.count(changing), relay.count(changing)]).toEqual([1, 0]);
     },
@@ -174,7 +165,7 @@ describe('an operation whose way fails', () => {
     'create_session, %o: not made a second time, since it may be there',
     async (fault) => {
       tailnet.rule(DRIVING, fault);
-      await expect(createSession(runtime, { ...INPUT, title: 'new' }, call())).rejects.toThrow(/ECONNRESET/);
+      await expect(createSession(runtime, { ...INPUT, title: 'new' }, testCall())).rejects.toThrow(/ECONNRESET/);
       expect(driven(relay)).toBe(0);
     },
   );
@@ -192,18 +183,18 @@ describe('a prompt', () => {
     return `${data.outcome}: ${data.text}`;
   }
 
-  test('goes by the other way where nothing at all was sent', async () => {
+  test('goes over the other endpoint if nothing at all was sent', async () => {
     cutAfterLook();
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     expect(await finished(sending)).toBe('completed: done');
     expect(said()).toEqual(['hello']);
   });
 
-  test('whose way refuses just as it is sent goes by the other', async () => {
-    // Everything is asked, the stream stands, and then nothing listens there any more.
+  test('whose endpoint refuses the connection for the prompt goes over the other', async () => {
+    // All requests before the prompt succeed, then nothing listens there any more.
     fake.override('GET /session/:id/message', { kind: 'delay', ms: 1 }, 1);
     const asked = tailnet.waitForRequest({ path: /message$/ });
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     await asked;
     await tailnet.down();
     expect(await finished(sending)).toBe('completed: done');
@@ -211,18 +202,18 @@ describe('a prompt', () => {
     expect([tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([0, 1]);
   });
 
-  test('whose answer was lost with the way is looked up by the other, and not sent again', async () => {
+  test('whose answer was lost with the endpoint is looked up over the other, and not sent again', async () => {
     tailnet.rule(PROMPT, { kind: 'lose-response' });
     tailnet.rule({ path: /message\/msg_/ }, { kind: 'reset' });
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     expect(await finished(sending)).toBe('completed: done');
     expect([said(), tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([['hello'], 1, 0]);
   });
 
-  test('that may have been sent, and is not there, is sent by no other way', async () => {
+  test('that may have been sent, and is not there, goes over no other endpoint', async () => {
     tailnet.rule(PROMPT, { kind: 'cut-request' });
     const cut = tailnet.waitForRequest(PROMPT);
-    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     const failure = sending.then(
       () => 'sent',
       (error: Error) => error.message,
@@ -234,8 +225,8 @@ describe('a prompt', () => {
   });
 });
 
-describe('a turn whose ways are cut', () => {
-  /** What happens next: something is said, the stream of the way in use breaks, or that way is gone and the other is back. */
+describe('a turn whose endpoints are cut', () => {
+  /** A step: new text, a break of the stream in use, or an end of its endpoint with a return of the other. */
   const moves = fc.array(
     fc.oneof(
       { weight: 3, arbitrary: fc.string({ minLength: 1, maxLength: 6 }).map((say) => ({ say })) },
@@ -256,7 +247,7 @@ describe('a turn whose ways are cut', () => {
     await inUse.down();
   }
 
-  test('gives the stored text, each character once, wherever that happens', { timeout: 120_000 }, async () => {
+  test('gives the stored text, each character once, wherever the endpoints are cut', { timeout: 120_000 }, async () => {
     await fc.assert(
       fc.asyncProperty(moves, async (list) => {
         const own = fake.addSession();
@@ -264,7 +255,7 @@ describe('a turn whose ways are cut', () => {
         const sending = send(
           runtime,
           { ...INPUT, session_id: own.id, message: 'speak' },
-          call((text) => (shown += text)),
+          testCall({ onProgress: (text) => (shown += text) }),
         );
         await until('the turn to run', () => fake.state.statuses.has(own.id) && streams() === 1);
         let stored = '';
@@ -288,29 +279,29 @@ describe('a turn whose ways are cut', () => {
     );
   });
 
-  test('all of them: offline with what each said; back as soon as one is', async () => {
+  test('are all cut: offline with the reason of each; back as soon as one is', async () => {
     await Promise.all([tailnet.down(), relay.down()]);
-    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([{ name: 'a', state: 'offline' }]);
-    expect((await getStatus(runtime, INPUT, call())).data).toMatchObject({
+    expect((await getStatus(runtime, INPUT, testCall())).data).toMatchObject({
       state: 'offline',
       reason: expect.stringMatching(
         new RegExp(`${tailnet.url}: .*ECONNREFUSED.*${relay.url}: .*ECONNREFUSED`),
       ) as string,
     });
     await relay.up();
-    expect((await instances(runtime, { offset: 0, limit: 10 }, call())).data.instances).toMatchObject([
+    expect((await instances(runtime, { offset: 0, limit: 10 }, testCall())).data.instances).toMatchObject([
       { name: 'a', state: 'idle', via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url} (down)`] },
     ]);
   });
 });
 
-describe('the ways', () => {
-  test('are told by instances and get_status, in the text too', async () => {
+describe('the endpoints', () => {
+  test('are shown by instances and get_status, in the text too', async () => {
     const shown = { via: `tailnet ${tailnet.url}`, also: [`relay ${relay.url}`] };
-    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    const list = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(list.data.instances).toMatchObject([shown]);
-    const status = await getStatus(runtime, INPUT, call());
+    const status = await getStatus(runtime, INPUT, testCall());
     expect(status.data).toMatchObject(shown);
     for (const { text } of [list, status])
       expect(text).toContain(`via tailnet ${tailnet.url}, also relay ${relay.url}`);

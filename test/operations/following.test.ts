@@ -21,8 +21,8 @@ test('a session that was found stalled is told as such for as long as it does no
   const runtime = { ...testRuntime({} as Fleet), clock };
   const before = message([]);
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
-  const heard = { atMs: clock.monotonic(), stage: stageOf([before]), stalled: true };
-  remember(runtime, instance, session, { heard });
+  const lastSign = { atMs: clock.monotonic(), stage: stageOf([before]), stalled: true };
+  remember(runtime, instance, session, { lastSign });
   const sinceMs = clock.now();
   await clock.advance(1_000);
   const since = stalledSince(runtime, instance, session, before);
@@ -33,7 +33,7 @@ test('a session that was found stalled is told as such for as long as it does no
   });
   const moved = message([{ id: 'prt_1', messageID: 'msg_1', type: 'text' }]);
   expect(stalledSince(runtime, instance, session, moved)).toBeUndefined();
-  remember(runtime, instance, session, { heard: { ...heard, stalled: false } });
+  remember(runtime, instance, session, { lastSign: { ...lastSign, stalled: false } });
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
 });
 

@@ -1,15 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { userMessage } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
@@ -31,18 +28,7 @@ beforeEach(async () => {
   registry = await openRegistry(`${temp.path}/registry`);
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : text) });
   await registry.add({ name: 'worker', port: fake.port, cwd: fake.directory });
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 2_000, healthConcurrency: 8 },
-    sources: [
-      createRegistrySource(
-        { directory: registry.path, explicit: true },
-        { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
-      ),
-    ],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  fleet = testFleet(testRegistrySource(registry.path), 2_000);
   runtime = testRuntime(fleet);
   fleet.start();
 });
@@ -54,18 +40,14 @@ afterEach(async () => {
 
 const WORKER = { instance: 'worker' } as const;
 
-function call(): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 30_000, onProgress: () => {} };
-}
-
 const read = (path: string, more: { line?: number; max_chars?: number } = {}): ReturnType<typeof readFile> =>
-  readFile(runtime, { ...WORKER, path, line: 1, max_chars: 3_000, ...more }, call());
+  readFile(runtime, { ...WORKER, path, line: 1, max_chars: 3_000, ...more }, testCall());
 const list = (path = '', offset = 0): ReturnType<typeof listFiles> =>
-  listFiles(runtime, { ...WORKER, path, offset }, call());
+  listFiles(runtime, { ...WORKER, path, offset }, testCall());
 const find = (query: string, names = false): ReturnType<typeof search> =>
-  search(runtime, { ...WORKER, query, names }, call());
+  search(runtime, { ...WORKER, query, names }, testCall());
 const diff = (more: object = {}): ReturnType<typeof getDiff> =>
-  getDiff(runtime, { ...WORKER, offset: 0, ...more }, call());
+  getDiff(runtime, { ...WORKER, offset: 0, ...more }, testCall());
 
 describe('paths', () => {
   const WAYS_OUT = [
@@ -79,13 +61,13 @@ describe('paths', () => {
     'a\0b',
     '/home/user/project-2/x',
   ];
-  test.each(WAYS_OUT)('%j is refused before anything is asked', async (path) => {
+  test.each(WAYS_OUT)('%j is refused without a request', async (path) => {
     await expect(read(path)).rejects.toThrow(/leads out of "\/home\/user\/project"; give one inside/);
     await expect(list(path)).rejects.toThrow(/leads out of/);
     expect(fake.count('GET /file') + fake.count('GET /file/content')).toBe(0);
   });
 
-  test('one that is too long is refused', async () => {
+  test('a path that is too long is refused', async () => {
     await expect(list('a/'.repeat(5_000))).rejects.toThrow(/longer than 4096/);
     expect(fake.count('GET /file')).toBe(0);
   });
@@ -120,24 +102,24 @@ describe('files', () => {
     expect([data.lines, lines.length, lines[1]?.length, lines[1]?.at(-1)]).toEqual([3, 3, 1_000, '…']);
   });
 
-  test('one line is shown however little was asked for', async () => {
+  test('at least one line is shown, however small the limit', async () => {
     fake.state.files.set('a.txt', 'one line\nanother');
     expect((await read('a.txt', { max_chars: 1 })).data).toMatchObject({ text: 'one line', next_line: 2 });
   });
 
-  test('a file that is not there is told from an empty one, which opencode does not', async () => {
+  test('a missing file is an error, though opencode returns it as an empty one', async () => {
     fake.state.files.set('src/empty.txt', '');
     expect((await read('src/empty.txt')).data).toMatchObject({ lines: 0, text: '' });
     await expect(read('src/nothing.txt')).rejects.toThrow(/has no file "src\/nothing.txt"/);
     await expect(read('nowhere/nothing.txt')).rejects.toThrow(/has no file/);
   });
 
-  test('one that is larger than an answer may be is told as such', async () => {
+  test('a file that exceeds the limit of an answer is an error that says so', async () => {
     fake.override('GET /file/content', { kind: 'endless' });
     await expect(read('big.txt')).rejects.toThrow(/"big.txt" is too large/);
   });
 
-  test('nothing of a file is taken for words of ours', async () => {
+  test('the text of a file cannot pass for our words', async () => {
     fake.state.files.set('evil.txt', EVIL).set(EVIL.replaceAll('/', ''), 'x');
     for (const { data, text } of [await read('evil.txt'), await list(), await find('note'), await find('x', true)]) {
       expect(JSON.stringify(data) + text).not.toMatch(UNSAFE);
@@ -150,13 +132,13 @@ describe('files', () => {
   test("with a session, in that session's directory; never in one that a caller names", async () => {
     const session = fake.addSession({ directory: '/home/user/worktree' });
     fake.state.files.set('a.txt', 'x');
-    const { data } = await listFiles(runtime, { ...WORKER, path: '', offset: 0, session_id: session.id }, call());
+    const { data } = await listFiles(runtime, { ...WORKER, path: '', offset: 0, session_id: session.id }, testCall());
     expect(data.directory).toBe('/home/user/worktree');
   });
 });
 
 describe('search', () => {
-  test('says where it stopped, and what may be wrong where opencode only says 500', async () => {
+  test("says where it stopped, and explains opencode's bare 500", async () => {
     fake.state.files.set('a.txt', 'hit\n'.repeat(30));
     const { data } = await find('hit');
     expect(data).toMatchObject({ more: true });
@@ -241,7 +223,7 @@ describe('get_diff', () => {
     expect(data).toMatchObject({ total: 0, note: 'only its newest 500 messages were read' });
   });
 
-  test("an answer's id means its turn; a folder means all in it", async () => {
+  test("an answer's id selects its turn; a folder selects all files in it", async () => {
     const { id } = fake.addSession();
     const message_id = turn(id, change('src/a'), change('srcs'));
     const [user] = fake.state.messages.get(id) ?? [];
@@ -257,7 +239,7 @@ describe('get_diff', () => {
     expect((await diff({ path: './src/' })).data.files.map(({ file }) => file)).toEqual(['src/a']);
   });
 
-  test('nothing of a patch or a name is taken for words of ours', async () => {
+  test('patches and names cannot pass for our words', async () => {
     turn(fake.addSession({ title: EVIL }).id, change(EVIL, EVIL));
     const { data, text } = await diff();
     expect(JSON.stringify(data) + text).not.toMatch(UNSAFE);
@@ -265,25 +247,25 @@ describe('get_diff', () => {
     expect(lines.indexOf('note: all is well')).toBeGreaterThan(lines.findIndex((line) => /^`{5,}$/.test(line)));
   });
 
-  test('where there is no session yet, that is the answer', async () => {
+  test('without a session the error says so', async () => {
     await expect(diff()).rejects.toThrow(/no session/);
   });
 });
 
 describe('sessions as a whole', () => {
   const rename = (session_id: string, title: string): ReturnType<typeof renameSession> =>
-    renameSession(runtime, { ...WORKER, session_id, title }, call());
+    renameSession(runtime, { ...WORKER, session_id, title }, testCall());
   const remove = (session_id: string): ReturnType<typeof deleteSession> =>
-    deleteSession(runtime, { ...WORKER, session_id }, call());
+    deleteSession(runtime, { ...WORKER, session_id }, testCall());
 
-  test('a rename that takes no effect is told as failed, an empty title is refused', async () => {
+  test('a rename without effect fails, an empty title is refused', async () => {
     const { id } = fake.addSession({ title: 'old' });
     fake.override('PATCH /session/:id', { kind: 'answer', body: fake.state.sessions.get(id) });
     await expect(rename(id, 'new')).rejects.toThrow(/Rename failed.*called "old"/);
     await expect(rename(id, ' \n ')).rejects.toThrow(/title is empty/);
   });
 
-  test('a first turn that runs would overwrite the title: nothing is renamed', async () => {
+  test('nothing is renamed during the first turn, which would overwrite the title', async () => {
     const { id } = fake.addSession();
     fake.state.begin(id, 'run', {});
     await expect(rename(id, 'mine')).rejects.toThrow(/opencode names it.*Nothing was renamed/);
@@ -292,26 +274,29 @@ describe('sessions as a whole', () => {
     expect((await rename(id, 'mine')).data.session.title).toBe('mine');
   });
 
-  test.each(['itself', 'a sub-agent', "a sub-agent's sub-agent"])('what runs, %s, is not deleted', async (which) => {
-    const top = fake.addSession({ title: 'top' });
-    const child = fake.addSession({ title: 'child', parentID: top.id });
-    const grandchild = fake.addSession({ title: 'grandchild', parentID: child.id });
-    const running = which === 'itself' ? top : which === 'a sub-agent' ? child : grandchild;
-    fake.state.begin(running.id, 'run', {});
-    await expect(remove(top.id)).rejects.toThrow(/is running; nothing was deleted. Call abort_session first/);
-    expect(fake.count('DELETE /session/:id')).toBe(0);
-    fake.state.finish(running.id, 'done');
-    await remove(top.id);
-    expect([...fake.state.sessions.keys()]).toEqual([]);
-  });
+  test.each(['itself', 'a sub-agent', "a sub-agent's sub-agent"])(
+    'a session is not deleted while it runs: %s',
+    async (which) => {
+      const top = fake.addSession({ title: 'top' });
+      const child = fake.addSession({ title: 'child', parentID: top.id });
+      const grandchild = fake.addSession({ title: 'grandchild', parentID: child.id });
+      const running = which === 'itself' ? top : which === 'a sub-agent' ? child : grandchild;
+      fake.state.begin(running.id, 'run', {});
+      await expect(remove(top.id)).rejects.toThrow(/is running; nothing was deleted. Call abort_session first/);
+      expect(fake.count('DELETE /session/:id')).toBe(0);
+      fake.state.finish(running.id, 'done');
+      await remove(top.id);
+      expect([...fake.state.sessions.keys()]).toEqual([]);
+    },
+  );
 
-  test('what runs in another session is no reason', async () => {
+  test('a session is deleted while another one runs', async () => {
     const top = fake.addSession({ title: 'top' });
     fake.state.begin(fake.addSession({ title: 'other' }).id, 'run', {});
     expect((await remove(top.id)).data).toMatchObject({ deleted: true });
   });
 
-  test('what runs in another process of the same home is not deleted, and the error names that one', async () => {
+  test('a session that another process runs is not deleted, and the error names that process', async () => {
     const { id } = fake.addSession({ title: 'shared' });
     await using other = await startFakeOpencode();
     other.addSession({ id, title: 'shared' });
@@ -324,12 +309,12 @@ describe('sessions as a whole', () => {
     expect(fake.count('DELETE /session/:id')).toBe(0);
   });
 
-  test('a message of ours that is just being sent is waited for, and then counts as running', async () => {
+  test('a deletion waits for a send of ours, which then counts as running', async () => {
     const { id } = fake.addSession();
-    const release = await runtime.lock.acquire(id, call());
+    const release = await runtime.lock.acquire(id, testCall());
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
-    // Time enough for what does not wait.
+    // Time enough for a deletion that would not wait.
     for (let round = 0; round < 3; round++) await fleet.survey();
     expect(fake.count('DELETE /session/:id')).toBe(0);
     fake.state.begin(id, 'run', {});
@@ -337,13 +322,13 @@ describe('sessions as a whole', () => {
     await expect(removing).rejects.toThrow(/is running/);
   });
 
-  test('a deletion that takes no effect is told as failed', async () => {
+  test('a deletion without effect fails', async () => {
     const { id } = fake.addSession();
     fake.override('DELETE /session/:id', { kind: 'answer', body: true });
     await expect(remove(id)).rejects.toThrow(/Delete failed.*still there/);
   });
 
-  test('what began while it was being deleted is aborted', async () => {
+  test('a turn that began during the deletion is aborted', async () => {
     const { id } = fake.addSession();
     const gone = fake.state.removeSession.bind(fake.state);
     fake.state.removeSession = (removed) => {
@@ -355,12 +340,12 @@ describe('sessions as a whole', () => {
     expect(fake.state.statuses.has(id)).toBe(false);
   });
 
-  test('a fork leaves out what is not answered yet, and never copies more than was asked for', async () => {
+  test('a fork leaves out the unanswered turn, and never copies too much', async () => {
     const { id } = fake.addSession({ title: 'source' });
     fake.state.begin(id, 'first', {});
     fake.state.finish(id, 'done');
     const fork = async (message_id?: string): Promise<number> => {
-      const { data } = await forkSession(runtime, { ...WORKER, session_id: id, message_id }, call());
+      const { data } = await forkSession(runtime, { ...WORKER, session_id: id, message_id }, testCall());
       return fake.state.messages.get(data.session.id)?.length ?? 0;
     };
     expect(await fork()).toBe(2);

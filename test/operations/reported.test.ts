@@ -1,14 +1,12 @@
-/** Instances of another machine whose node service says what they do: what the operations answer without asking them. */
+/** Results of the operations from a node service's reports on another machine's instances, without requests to them. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 import { isReported, type ReportedOverview } from '../../src/model/report.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
@@ -19,7 +17,7 @@ import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 
 const DIRECTORY = '/home/ada/project';
@@ -37,14 +35,7 @@ beforeEach(async () => {
   opencode = await startFakeOpencode({ directory: DIRECTORY, reply: (text) => `re: ${text}` });
   stage = await tailnetStage({ peers: [{ HostName: 'box' }], servers: { '100.64.0.2:4095': node.serve } });
   changes = 0;
-  fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
-    sources: [stage.source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-    onChange: () => (changes += 1),
-  });
+  fleet = testFleet(stage.source, 10_000, () => (changes += 1));
   runtime = testRuntime(fleet);
 });
 afterEach(async () => {
@@ -53,18 +44,11 @@ afterEach(async () => {
   await opencode.close();
 });
 
-const call = (fields: Partial<Call> = {}): Call => ({
-  signal: new AbortController().signal,
-  deadlineMs: systemClock.monotonic() + 60_000,
-  onProgress: () => {},
-  ...fields,
-});
-
 function web(...overviews: readonly ReportedOverview[]): FakeNodeServer {
   return { id: 'web', directory: DIRECTORY, url: opencode.url, overviews };
 }
 
-/** The fleet, once it holds its one request. */
+/** The fleet, once its one long request is open. */
 async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
   node.say(servers);
   fleet.start();
@@ -75,38 +59,38 @@ async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
 const stateOf = (name = 'web'): string | undefined =>
   fleet.snapshot().instances.find((one) => one.name === name)?.state;
 
-describe('an instance whose node service says what it does', () => {
-  test('is listed, surveyed and told of without a request', async () => {
+describe("an instance with a node service's report", () => {
+  test('is listed and surveyed without a request', async () => {
     const elsewhere = busyIn('/home/ada/other', { id: 'ses_other' }, 'rm -rf build');
     await begin(web(idleIn(DIRECTORY), elsewhere));
     for (const list of [instances, listInstances, instances, refreshInstances]) {
-      const { data } = await list(runtime, LIST, call());
+      const { data } = await list(runtime, LIST, testCall());
       expect(data.instances).toMatchObject([
         { name: 'web-other', state: 'waiting', waiting: ['permission per_1: «bash "rm -rf build"»'] },
         { name: 'web', state: 'idle', version: '1.18.33', session: { title: 'A session' } },
       ]);
       expect(data.instances.some((row) => 'stale_seconds' in row)).toBe(false);
     }
-    expect((await getStatus(runtime, { instance: 'web' }, call())).data).toMatchObject({
+    expect((await getStatus(runtime, { instance: 'web' }, testCall())).data).toMatchObject({
       state: 'idle',
       directory: DIRECTORY,
       sessions: [],
       elsewhere: ['web-other: waiting, in /home/ada/other'],
     });
-    const { data } = await getStatus(runtime, { instance: 'web-other' }, call());
+    const { data } = await getStatus(runtime, { instance: 'web-other' }, testCall());
     expect(data).toMatchObject({
       state: 'waiting',
       sessions: [{ id: 'ses_other', title: 'Fix the build', state: 'waiting' }],
       waiting: ['permission per_1: «bash "rm -rf build"»'],
     });
     expect(node.passedOn).toEqual([]);
-    // The first look, the request that is held, and the one that a refresh makes of each machine.
+    // The first request, the long one, and one for the refresh.
     await until('a request to be held again', () => node.held.size === 1);
     expect(node.requests.filter((one) => one !== 'states')).toEqual([]);
     expect(node.requests.length).toBeLessThanOrEqual(4);
   });
 
-  test('is seen to change while the request is held, and news of it go out', async () => {
+  test('shows changes while a request is held, and notifies of them', async () => {
     await begin(web(idleIn(DIRECTORY)));
     const updated: unknown[] = [];
     const news = new FleetNews(async (_, { uri }) => void updated.push(uri));
@@ -120,7 +104,7 @@ describe('an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('is shown as it is now, however long ago that was said', async () => {
+  test('is current however old the report is', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY });
     const said = {
@@ -132,43 +116,47 @@ describe('an instance whose node service says what it does', () => {
     await world.start();
     await world.clock.advance(50_000);
     const { approvals, journal } = testRuntime(world.fleet);
-    const { data } = await listInstances(createRuntime(world.fleet, world.clock, { approvals, journal }), LIST, call());
+    const { data } = await listInstances(
+      createRuntime(world.fleet, world.clock, { approvals, journal }),
+      LIST,
+      testCall(),
+    );
     expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
   });
 
-  test('is asked itself what runs where its sessions are, before a directory is named to it', async () => {
+  test('is asked for its own sessions before a request names a directory', async () => {
     const { id } = opencode.addSession({ directory: '/home/ada/other' });
     opencode.state.begin(id, 'do it');
     await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
-    const { data } = await listSessions(runtime, { instance: 'web' }, call());
+    const { data } = await listSessions(runtime, { instance: 'web' }, testCall());
     expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
     expect(node.passedOn).toContain(`GET web/session/${id}`);
-    // What its node service says stands all the same.
+    // The node service's report still counts.
     expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
   });
 
-  test('is proven before it is driven', async () => {
+  test('is probed before it is driven', async () => {
     opencode.addSession({ title: 'Here' });
     await begin(web(idleIn(DIRECTORY)));
-    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, call());
+    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, testCall());
     expect(data.text).toBe('re: hello');
     expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
 
-  test('is not driven where its node service lies about its directory, which goes into no request', async () => {
+  test('is not driven if its node service lies about its directory, which goes into no request', async () => {
     opencode.addSession({ title: 'Here' });
     const lie = '/home/ada/lie';
     await begin({ ...web(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
-    await expect(send(runtime, { instance: 'web', message: 'hello' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(
       /another instance answers here/,
     );
     node.say([web(idleIn(DIRECTORY), busyIn('/home/ada/another-lie'))]);
     await until('the other lie', () => stateOf('web-another-lie') === 'busy');
-    await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, testCall())).rejects.toThrow(
       /has no session in \/home\/ada\/another-lie/,
     );
-    await listSessions(runtime, { instance: 'web' }, call());
+    await listSessions(runtime, { instance: 'web' }, testCall());
     await fleet.survey();
     node.hasStates = false;
     node.cut();
@@ -178,8 +166,8 @@ describe('an instance whose node service says what it does', () => {
   });
 });
 
-describe('waiting for an instance whose node service says what it does', () => {
-  /** A turn that runs at the instance, and is said to. */
+describe("waiting for an instance with a node service's report", () => {
+  /** A turn that runs at the instance and in the report. */
   async function beginTurn(fields: Parameters<typeof busyIn>[1] = {}, command?: string): Promise<string> {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
@@ -187,16 +175,16 @@ describe('waiting for an instance whose node service says what it does', () => {
     return id;
   }
 
-  test('costs no request until its turn is over, which wakes it', async () => {
+  test('sends no request until the turn ends, which wakes it', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     for (const title of ['one', 'two']) {
       const before = changes;
       node.say([web(busyIn(DIRECTORY, { id, title }))]);
       await until('it to be seen', () => changes > before);
     }
     expect(node.passedOn).toEqual([]);
-    // Another session, and the latest.
+    // A later session.
     opencode.addSession({ title: 'Later', time: { created: 1, updated: Date.now() + 60_000 } });
     opencode.state.finish(id, 'all is well');
     node.say([web(idleIn(DIRECTORY, { id }))]);
@@ -206,9 +194,9 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(opencode.count('GET /event')).toBeLessThanOrEqual(1);
   });
 
-  test('ends with what it waits for, without a request', async () => {
+  test('ends with the waiting request, without a request of its own', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { instances: ['web'], for: 'all' }, call());
+    const waiting = wait(runtime, { instances: ['web'], for: 'all' }, testCall());
     node.say([web(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
     const { data, text } = await waiting;
     expect(data.turns).toMatchObject([
@@ -216,40 +204,40 @@ describe('waiting for an instance whose node service says what it does', () => {
     ]);
     expect(text).toContain('Settle it with respond (instance web, request_id per_1)');
     for (let times = 0; times < 3; times += 1)
-      expect((await wait(runtime, { instances: ['web'], for: 'any' }, call())).data.outcome).toBe('1 waiting');
+      expect((await wait(runtime, { instances: ['web'], for: 'any' }, testCall())).data.outcome).toBe('1 waiting');
     expect(node.passedOn).toEqual([]);
   });
 
-  test('a request of a sub-agent is told as one of the session that it works for', async () => {
+  test("shows a sub-agent's request with the root session", async () => {
     const busy = busyIn(DIRECTORY, { id: 'ses_root' });
     const child = busyIn(DIRECTORY, { id: 'ses_child', parentId: 'ses_root' }, 'ls');
     const sessions = [...(busy.sessions ?? []), ...(child.sessions ?? [])];
     await begin(web({ ...busy, waiting: child.waiting, running: ['ses_root', 'ses_child'], sessions }));
-    const { data } = await wait(runtime, { for: 'any' }, call());
+    const { data } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.turns).toMatchObject([
       { session: { id: 'ses_root' }, waiting: ['permission per_1: «bash "ls"» (a sub-agent asks)'] },
     ]);
     expect(node.passedOn).toEqual([]);
   });
 
-  test('bears with a watcher that says first that something runs, and then what', async () => {
+  test('tolerates a watcher that reports first that something runs, and then which session', async () => {
     const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
     await begin(web({ ...busy, sessions: [] }));
-    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, call());
+    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, testCall());
     await settle();
     node.say([web(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
     expect((await waiting).data.turns).toMatchObject([{ session: { id: 'ses_late' }, outcome: 'waiting' }]);
     expect(node.passedOn).toEqual([]);
   });
 
-  test('ends in time with what still runs, without a request', async () => {
+  test('ends at the deadline with running turns, without a request', async () => {
     await beginTurn();
-    const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, call());
+    const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, testCall());
     expect(data).toMatchObject({ turns: [{ outcome: 'running', session: { title: 'Fix the build' } }] });
     expect(node.passedOn).toEqual([]);
   });
 
-  test('asks the person about what waits there, where the client can', async () => {
+  test('asks the person about waiting requests, if the client can', async () => {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
     const permission = opencode.addPermission({ sessionID: id });
@@ -258,7 +246,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     const { data } = await wait(
       runtime,
       { for: 'any' },
-      call({
+      testCall({
         askPerson: (question) => {
           asked.push(question.id);
           return Promise.resolve({ kind: 'dismissed' });
@@ -269,9 +257,9 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(data.turns).toMatchObject([{ outcome: 'waiting' }]);
   });
 
-  test('follows the turn itself once its node service cannot be believed', async () => {
+  test('follows the turn itself once the report is no longer valid', async () => {
     const id = await beginTurn();
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     node.hasStates = false;
     node.cut();
     await until('it to be followed', () => opencode.openStreams > 0);
@@ -279,9 +267,9 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
   });
 
-  test('follows a turn itself that runs for so long that it may have stalled', async () => {
+  test('follows a turn itself once it may have stalled', async () => {
     const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
-    const waiting = wait(runtime, { for: 'any' }, call());
+    const waiting = wait(runtime, { for: 'any' }, testCall());
     await until('it to be followed', () => opencode.openStreams > 0);
     expect(fleet.snapshot().instances.every(({ server }) => isReported(server))).toBe(true);
     opencode.state.finish(id, 'at last');

@@ -29,7 +29,7 @@ afterEach(() => temp.close());
 
 type Way = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: string };
 
-/** An instance as it is known by these ways. */
+/** An instance with these endpoints. */
 function known(
   ways: readonly Way[],
   { name = 'one', sessionId, directory = '/p' }: { name?: string; sessionId?: string; directory?: string } = {},
@@ -114,7 +114,7 @@ describe('request ids', () => {
     ]);
   });
 
-  test('stand for one message: of many that claim it at once one does, and another text is an error', async () => {
+  test('only one of many concurrent claims succeeds, and another text is an error', async () => {
     const claims = await Promise.all(
       Array.from({ length: 20 }, (_, index) => keep(ONE, { ...PROMPT, messageId: `msg_${index}` })),
     );
@@ -123,7 +123,7 @@ describe('request ids', () => {
     await expect(journal().find(ONE, 'another')).rejects.toThrow(/was used for another message/);
   });
 
-  test('whose message the session has gone on without are claimed by one of many', async () => {
+  test('only one of many concurrent claims for a new message succeeds', async () => {
     await keep(ONE);
     const seen = await journal().find(ONE, PROMPT.text);
     const claims = await Promise.all(
@@ -131,11 +131,11 @@ describe('request ids', () => {
     );
     expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
     expect(await messageOf(ONE)).toMatch(/^msg_new/);
-    // One that looked before is too late, too.
+    // An earlier reading is outdated too.
     expect(await journal().claim(ONE, { ...seen, count: 0 }, PROMPT)).toBeUndefined();
   });
 
-  test('of earlier versions, which were kept by the name, are found, and claimed by one', async () => {
+  test('ids kept by name by earlier versions are found, and claimed once', async () => {
     await mkdir(folder, { recursive: true });
     const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
     const entry = { sessionId: 'ses_1', messageId: 'msg_old', partId: 'prt_1', digest: digest(PROMPT.text) };
@@ -146,7 +146,7 @@ describe('request ids', () => {
     expect(await messageOf(ONE)).toBe('msg_1');
   });
 
-  test('that cannot be kept or read are errors', async () => {
+  test('ids that cannot be kept or read are errors', async () => {
     await mkdir(join(temp.path, 'state'));
     await writeFile(folder, '');
     const nothing = { entry: undefined, chain: 'c', count: 0 };
@@ -154,13 +154,13 @@ describe('request ids', () => {
     await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/cannot keep request_id in /);
   });
 
-  test('a damaged one is an error and not taken for a new one', async () => {
+  test('a damaged file is an error, and does not count as new', async () => {
     await keep(ONE);
     for (const file of await readdir(folder)) await writeFile(join(folder, file), '{"sessionId":');
     await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/damaged/);
   });
 
-  test('old ones go when another process keeps one', async () => {
+  test('old files are removed when another process keeps an id', async () => {
     await keep(ONE);
     const monthAgo = new Date(systemClock.now() - 30 * 86_400_000);
     for (const file of await readdir(folder)) await utimes(join(folder, file), monthAgo, monthAgo);

@@ -24,7 +24,7 @@ beforeAll(async () => {
   server = await stage.server();
 });
 afterAll(() => stage.close());
-/** What one test leaves waiting must not wait in the next. */
+/** Requests that a test leaves waiting must not wait in the next. */
 afterEach(async () => {
   const busy = async (): Promise<string[]> => Object.keys(await opencode.json<object>('GET', '/session/status'));
   for (const id of await busy()) await opencode.request('POST', `/session/${id}/abort`);
@@ -36,7 +36,7 @@ async function newSession(): Promise<string> {
   return session.id;
 }
 
-/** A session that stands at a request; the request's id. */
+/** A session that waits with a request, and the request's id. */
 async function standing(message: string, on: McpChild = server): Promise<{ session_id: string; request_id: string }> {
   const session_id = await newSession();
   const sent = data(await on.call('send', { instance: 'worker', session_id, message }));
@@ -49,10 +49,10 @@ const pending = (): Promise<{ id: string }[]> => opencode.json('GET', '/permissi
 const abort = (session_id: string): Promise<unknown> =>
   server.call('abort_session', { instance: 'worker', session_id });
 
-/** A person takes their time; the server's own clock says how long. */
+/** A person takes their time, by the server's clock. */
 const PERSON_MS = 700;
 
-/** A server whose client asks its person, who answers `answers` in turn after `ms`; `messages` are what they saw. */
+/** A server whose client asks a person: each gets the next of `answers` after `ms`; `messages` collects the forms. */
 async function withPerson(
   answers: readonly (ElicitResult | 'never' | (() => Promise<ElicitResult>))[],
   env: Readonly<Record<string, string>> = {},
@@ -106,7 +106,7 @@ describe('a permission, settled by the model where the client cannot ask the per
     expect(told['text']).toContain('use printf instead');
   });
 
-  test('always is never the model’s to give, and nothing is answered without a reply', async () => {
+  test('a model cannot reply always, and without a reply nothing is answered', async () => {
     const { session_id, request_id } = await standing('bash: echo for ever');
     for (const args of [{ reply: 'always' }, {}, { answers: [['x']] }, { reply: 'once', message: 'hm' }]) {
       const refused = await server.call('respond', { instance: 'worker', ...args });
@@ -117,7 +117,7 @@ describe('a permission, settled by the model where the client cannot ask the per
     await abort(session_id);
   });
 
-  test("a sub-agent's request is named as such, and its answer goes on with the whole turn", async () => {
+  test("a sub-agent's request is marked as such, and its answer continues the whole turn", async () => {
     const { session_id, request_id } = await standing('task: bash: echo from below');
     const read = data(await server.call('read', { instance: 'worker', session_id }));
     expect(read).toMatchObject({
@@ -150,7 +150,7 @@ describe('a permission, settled by the model where the client cannot ask the per
     }
   });
 
-  test('one that the terminal’s own person has settled, or an abort has left behind, is told as gone', async () => {
+  test('a request settled in the terminal, or left by an abort, is reported as gone', async () => {
     const settled = await standing('bash: echo elsewhere');
     await opencode.request('POST', `/permission/${settled.request_id}/reply`, { reply: 'once' });
     const late = await server.call('respond', {
@@ -170,7 +170,7 @@ describe('a permission, settled by the model where the client cannot ask the per
     expect(stale.text).toContain('waits for nothing');
   });
 
-  test('a call that waits while the terminal’s person answers goes on with the turn', async () => {
+  test('a call continues with the turn when the request is answered in the terminal', async () => {
     const { session_id, request_id } = await standing('bash: echo answered there');
     await opencode.request('POST', `/permission/${request_id}/reply`, { reply: 'once' });
     await until('the turn to end', async () => {
@@ -206,7 +206,7 @@ describe('a question', () => {
 });
 
 describe('where the client can ask the person', () => {
-  test('they see the exact command in a frame, and what they decide is done', async () => {
+  test('they see the exact command in a fence, and their decision is carried out', async () => {
     const { child, messages } = await withPerson([
       { action: 'accept', content: { decision: 'once' } },
       { action: 'accept', content: { decision: 'reject', feedback: 'not here' } },
@@ -238,7 +238,7 @@ describe('where the client can ask the person', () => {
     await abort(session_id);
   });
 
-  test('a decline is a no: the agent gets a rejection, and nobody is asked again', async () => {
+  test('a decline rejects, and nobody is asked again', async () => {
     const { child, messages } = await withPerson([{ action: 'decline' }, { action: 'decline' }]);
     for (const message of ['bash: echo declined', 'ask: Which shape?|Round|Square']) {
       const { session_id } = await standing(message);
@@ -277,7 +277,7 @@ describe('where the client can ask the person', () => {
     await abort(session_id);
   });
 
-  test('what was aborted while they thought about it is not answered', async () => {
+  test('a request whose turn was aborted while the form was open is not answered', async () => {
     const { session_id, request_id } = await standing('bash: echo too late');
     const { child } = await withPerson([
       async () => {
@@ -288,11 +288,11 @@ describe('where the client can ask the person', () => {
     const late = await child.call('respond', { instance: 'worker', request_id, reply: 'once' });
     expect(late.result.isError).toBe(true);
     expect(late.text).toContain('Nothing was answered by this call');
-    // opencode would have taken it, and said that it did.
+    // opencode would have accepted it and answered true.
     expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
   });
 
-  test('nobody is kept before a question that was stopped', async () => {
+  test('the form of an aborted turn is withdrawn', async () => {
     const { session_id, request_id } = await standing('bash: echo stopped');
     const { child, messages } = await withPerson(['never']);
     const asking = child.call('respond', { instance: 'worker', request_id, reply: 'once' });
@@ -301,11 +301,11 @@ describe('where the client can ask the person', () => {
     expect((await asking).text).toContain('Nothing was answered by this call');
   });
 
-  test('a standing permission is theirs to give', async () => {
+  test('they can give a standing permission', async () => {
     const { child } = await withPerson([{ action: 'accept', content: { decision: 'always' } }]);
     await standing('bash: printf standing');
     expect(data(await child.call('respond', { instance: 'worker' }))).toMatchObject({ outcome: 'completed' });
-    // What fits is not asked again.
+    // A fitting answer is not asked for again.
     const again = await child.call('send', { instance: 'worker', message: 'bash: printf standing' });
     expect(data(again)).toMatchObject({ outcome: 'completed', text: toolReply('bash', 'standing') });
   });
@@ -318,7 +318,7 @@ describe('where the client can ask the person', () => {
     expect(messages[0]).toContain('Which colour?');
   });
 
-  test('send asks them by itself, as often as the turn comes to something, and tells the whole answer', async () => {
+  test('send asks them at each request of the turn, and returns the whole answer', async () => {
     const { child, messages } = await withPerson([
       { action: 'accept', content: { decision: 'once' } },
       { action: 'accept', content: { answer_1: 'Red' } },
@@ -341,7 +341,7 @@ describe('where the client can ask the person', () => {
     expect(messages).toHaveLength(3);
   });
 
-  test('wait asks them about what waits already', async () => {
+  test('wait asks them about a request that already waits', async () => {
     const { child, messages } = await withPerson([{ action: 'accept', content: { decision: 'once' } }]);
     const { session_id } = await standing('task: bash: echo below');
     const { turns } = data(await child.call('wait', { instances: ['worker'] })) as { turns: unknown[] };
@@ -391,7 +391,7 @@ describe('who may settle', () => {
     await abort(session_id);
   });
 
-  test('and one for the model covers what it names and nothing beside it', async () => {
+  test('and a rule for the model covers nothing beside its pattern', async () => {
     const child = await withRules([{ permission: 'bash', pattern: 'echo *', approve: 'model' }, { approve: 'never' }]);
     const { session_id } = await standing('bash: > F; echo a', child);
     expect((await child.call('respond', { instance: 'worker', reply: 'once' })).text).toContain('never');
@@ -408,7 +408,7 @@ describe('who may settle', () => {
     return await child.call('respond', { instance: 'worker', reply: 'once' });
   };
 
-  test('human without a client that asks, and never, refuse and say where it can be settled', async () => {
+  test('human with a client that cannot ask, and never: refused, with the place to settle it', async () => {
     const { session_id } = await standing('bash: echo who');
     for (const approve of ['human', 'never']) {
       const refused = await respondWith({ OPENCODE_MCP_APPROVE: approve });
@@ -428,7 +428,7 @@ describe('who may settle', () => {
   });
 });
 
-test("a sub-agent's request is told by instances as such", async () => {
+test("instances marks a sub-agent's request as such", async () => {
   await standing('task: bash: echo deep');
   expect(data(await server.call('instances'))).toMatchObject({
     instances: [
@@ -437,7 +437,7 @@ test("a sub-agent's request is told by instances as such", async () => {
   });
 });
 
-test('a session in another directory of the project is one of an instance of its own', async () => {
+test('a session in another directory of the project belongs to an instance of its own', async () => {
   const elsewhere = join(opencode.directory, 'packages', 'web');
   await mkdir(elsewhere, { recursive: true });
   const { id } = await opencode.json<{ id: string }>('POST', `/session?directory=${encodeURIComponent(elsewhere)}`, {});
@@ -465,7 +465,7 @@ test('a session in another directory of the project is one of an instance of its
   });
 });
 
-test('waiting is told by instances and list_sessions too', async () => {
+test('instances and list_sessions show waiting too', async () => {
   const { session_id } = await standing('bash: rm -rf build');
   const listed = await server.call('instances', { match: 'worker' });
   expect(data(listed)).toMatchObject({

@@ -42,7 +42,7 @@ async function done(run: ShellRun): Promise<{ code: number | null; stdout: strin
 const shell = (...args: string[]): ReturnType<typeof done> => done(runShell(args, env));
 
 describe('on pipes', () => {
-  test('send streams the answer to stdout, and says on stderr how it ended', async () => {
+  test('send streams the answer to stdout, and prints the outcome to stderr', async () => {
     const run = runShell(['send', 'work', 'gate-mid', 'streams:', 'first |and last'], env);
     await run.shows(/^first $/);
     stage.model.release('streams');
@@ -95,7 +95,7 @@ describe('on pipes', () => {
     expect(told).toMatchObject({ code: 0, stdout: expect.stringContaining('use printf') as string });
   });
 
-  test('what is busy gets nothing, the time limit has a code, and abort stops it', async () => {
+  test('a busy session gets nothing, the time limit has an exit code, and abort stops it', async () => {
     expect(await shell('send', 'worker', 'hang', 'busy', '--no-wait')).toMatchObject({
       code: 124,
       stderr: expect.stringContaining('It goes on. Follow it: opencode-mcp wait worker.') as string,
@@ -148,19 +148,19 @@ describe('in a terminal', () => {
     expect(ended).toContain('code 0');
   });
 
-  test('what was typed before the question does not answer it, and Ctrl-D leaves it open', async (context) => {
+  test('earlier typing does not answer the question, and Ctrl-D leaves it open', async (context) => {
     needTmux(context);
     await using screen = await terminal();
     const message = `plan: [["bash",{"command":"echo ahead"}]]`;
     await screen.type(`om send worker '${message}'`, 'Enter');
-    // The terminal has them before the program reads.
+    // The terminal has the keys before the program reads.
     await screen.type('once', 'Enter');
     await screen.shows(/number or word .*>/);
     expect(await isBusy()).toBe(true);
     await screen.type('', 'C-d');
     expect(await screen.shows(/code \d+/)).toContain('code 3');
     await screen.type('clear; om respond worker', 'Enter');
-    // Not the question that stood there before: what is typed now would come before this one.
+    // Not the earlier question: typing would then come before this one.
     await screen.shows(/^(?![^]*code 3)[^]*number or word .*>/);
     await screen.type('3', 'Enter');
     await screen.shows(/your words, or Enter .*>/);
@@ -170,7 +170,7 @@ describe('in a terminal', () => {
     expect(ended).toContain('not now');
   });
 
-  test('where only a person settles, --reply asks all the same; where the model may, the person is asked', async (context) => {
+  test('--reply still asks where only a person may settle; where the model may, the person is asked', async (context) => {
     needTmux(context);
     expect((await shell('send', 'worker', 'bash: echo human')).code).toBe(3);
     await using screen = await terminal();
@@ -215,7 +215,7 @@ describe('in a terminal', () => {
     stage.model.release(gate);
   });
 
-  test('after Ctrl-C, Enter goes on, and nothing of the answer is lost', async (context) => {
+  test('Enter after Ctrl-C continues, and no text of the answer is lost', async (context) => {
     needTmux(context);
     await using screen = await terminal();
     await screen.type(`om send worker 'gate-mid goes-on: begun |ended'`, 'Enter');

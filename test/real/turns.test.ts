@@ -30,7 +30,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
     });
     afterAll(() => stage.close());
 
-    /** A session of its own for each test, so that none meets what another left. */
+    /** A session for each test: no leftovers of others. */
     async function newSession(instance = 'worker'): Promise<string> {
       count += 1;
       return idOf(await server.call('create_session', { instance, title: `turns ${count}` }));
@@ -46,7 +46,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         .flatMap(({ parts }) => parts.map(({ text }) => text ?? ''));
     }
 
-    test('ten fast turns in a row: none is lost, none is doubled', async () => {
+    test('ten fast turns in a row: each arrives exactly once', async () => {
       const session_id = await newSession();
       for (let i = 0; i < 10; i++) {
         const sent = await server.call('send', { instance: 'worker', session_id, message: `echo: fast ${i}` });
@@ -56,7 +56,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(await userTexts(session_id)).toEqual(Array.from({ length: 10 }, (_, i) => `echo: fast ${i}`));
     });
 
-    test('a model that fails for good is told with its words', async () => {
+    test('a model that fails for good: failed, with its message', async () => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'fail 401' });
       expect(data(sent)).toMatchObject({
@@ -65,7 +65,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       });
     });
 
-    test('a model that is overloaded is told as retrying, in send at its deadline and in get_status', async () => {
+    test('an overloaded model: retrying, in send at its deadline and in get_status', async () => {
       const session_id = await newSession();
       const patient = await stage.server({ env: { SEND_TIMEOUT_MS: '6000' } });
       const sent = await patient.call('send', { instance: 'worker', session_id, message: 'fail 500' });
@@ -76,7 +76,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await server.call('abort_session', { instance: 'worker', session_id });
     });
 
-    test('what another client writes while a turn waits for a permission does not hide that', async () => {
+    test('a message from another client does not hide a turn that waits for a permission', async () => {
       const session_id = await newSession();
       const told = waitingFor('bash "echo hidden"');
       expect(
@@ -93,7 +93,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await server.call('respond', { instance: 'worker', reply: 'once' });
     });
 
-    test('a send ends with its own turn, though what another client wrote meanwhile runs on', async () => {
+    test("a send ends with its own turn, though another client's turn runs on", async () => {
       const session_id = await newSession();
       const [own, other] = [`own-${session_id}`, `other-${session_id}`];
       const sent = server.call('send', { instance: 'worker', session_id, message: `gate-mid ${own}: half |whole` });
@@ -138,7 +138,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await server.call('abort_session', { instance: 'worker', session_id });
     });
 
-    test('somebody else aborts the turn: told as aborted', async () => {
+    test('somebody else aborts the turn: aborted', async () => {
       const session_id = await newSession();
       const sending = server.call('send', { instance: 'worker', session_id, message: 'gate-mid others: half |never' });
       await stage.model.waitForGate('others');
@@ -162,7 +162,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         expect(proxy.count(PROMPT)).toBe(1);
         expect(await userTexts(session_id)).toEqual(['echo: accepted once']);
 
-        // Cut before it arrived: sent again, once in the session all the same.
+        // Cut before it arrived: sent again, but only once in the session.
         proxy.rule(PROMPT, { kind: 'cut-request' }, 1);
         const again = await server.call('send', { instance: 'behind-proxy', session_id, message: 'echo: cut once' });
         expect(data(again)).toMatchObject({ outcome: 'completed', text: 'cut once' });
@@ -174,7 +174,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       }
     });
 
-    test('an event stream that is cut in the middle of a turn: the text comes whole, and once', async () => {
+    test('an event stream that is cut in the middle of a turn: the text comes whole and once', async () => {
       const proxy = await startFaultProxy(opencode.url);
       await stage.register('cut-stream', opencode, { port: proxy.port });
       try {
@@ -194,7 +194,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       }
     });
 
-    test('two sends to one session at once: one runs, the other is told busy; nothing is answered together', async () => {
+    test('two sends to one session at once: one runs, the other is busy; no answer is shared', async () => {
       const session_id = await newSession();
       const calls = ['a', 'b'].map((name) =>
         server.call('send', { instance: 'worker', session_id, message: `slow 5 100: ${name} ` }),
@@ -207,7 +207,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(await userTexts(session_id)).toHaveLength(1);
     });
 
-    test('kill -9 in the middle of a turn, restarted at the same port: told as interrupted, and it can go on', async () => {
+    test('kill -9 in the middle of a turn, restarted at the same port: interrupted, and it can go on', async () => {
       const session_id = await newSession();
       const sending = server.call('send', { instance: 'worker', session_id, message: 'gate-mid kill: half |never' });
       await stage.model.waitForGate('kill');
@@ -231,9 +231,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(data(after)).toMatchObject({ outcome: 'completed', text: 'back' });
     });
 
-    // That nothing listens any more looks the same whatever was there.
+    // A closed port looks the same whichever version was there.
     const inOne = test.skipIf(binary !== PINNED_OPENCODE);
-    inOne('killed and gone in the middle of a turn: told as unknown within the limit, and offline', async () => {
+    inOne('killed in the middle of a turn and gone: unknown within the limit, and offline', async () => {
       const session_id = await newSession();
       const sending = server.call('send', { instance: 'worker', session_id, message: 'gate-mid gone: half |never' });
       await stage.model.waitForGate('gone');

@@ -1,13 +1,43 @@
+import { silentLogger } from '../../src/base/log.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import type { Approver } from '../../src/config/settings.ts';
-import type { Fleet } from '../../src/fleet/fleet.ts';
+import type { DiscoverySource } from '../../src/discovery/source.ts';
+import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
+import { type Fleet, LiveFleet } from '../../src/fleet/fleet.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
-import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
-/** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */
+/** A runtime on the real clock. `folder`: for request ids, made when the first is kept. */
 export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', approve: Approver = 'ask'): Runtime {
   return createRuntime(fleet, systemClock, {
     approvals: { approve, approvalRules: [] },
     journal: new RequestJournal(folder, systemClock),
   });
+}
+
+/** A fleet of one source on the real clock, which scans by itself only once an hour; not started. */
+export function testFleet(source: DiscoverySource, healthCheckTimeoutMs = 20_000, onChange?: () => void): LiveFleet {
+  return new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs, healthConcurrency: 8 },
+    sources: [source],
+    resolveCredential: () => Promise.resolve(undefined),
+    clock: systemClock,
+    logger: silentLogger,
+    ...(onChange && { onChange }),
+  });
+}
+
+export function testRegistrySource(directory: string): DiscoverySource {
+  const dependencies = { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' };
+  return createRegistrySource({ directory, explicit: true }, dependencies);
+}
+
+/** A call with a minute of time on the real clock. */
+export function testCall(extra: Partial<Call> = {}): Call {
+  return {
+    signal: new AbortController().signal,
+    deadlineMs: systemClock.monotonic() + 60_000,
+    onProgress: () => {},
+    ...extra,
+  };
 }

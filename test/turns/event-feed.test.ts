@@ -8,9 +8,9 @@ import { leapingClock } from '../rig/leaping-clock.ts';
 
 const LIMITS: FeedLimits = { events: 100, chars: 10_000 };
 
-/** A stream that has said all of `events` already, and then nothing more. */
+/** A stream that has already delivered `events`, and stays silent. */
 class Said implements EventStream {
-  /** How many were read. */
+  /** Number of events read. */
   read = 0;
   readonly #events: readonly ServerEvent[];
   #end: () => void = () => {};
@@ -37,7 +37,7 @@ class Said implements EventStream {
   }
 }
 
-/** What a follower gets that takes nothing before everything was read. */
+/** The items of a follower that begins to take only after everything was read. */
 async function takenLate(stream: Said, count: number): Promise<readonly FeedItem[]> {
   const feed = await EventFeed.open(() => Promise.resolve(stream), leapingClock(), LIMITS);
   while (stream.read < count) await nextTurn();
@@ -62,7 +62,7 @@ describe('a feed whose follower is slow', () => {
     const kept = items.slice(1);
     expect(kept.length).toBeLessThanOrEqual(LIMITS.events);
     expect(kept.length * chars).toBeLessThanOrEqual(LIMITS.chars);
-    // What is kept is what came last, without a hole in it.
+    // The newest events are kept, without a gap among them.
     expect(kept.map(indexOf)).toEqual(kept.map((__, index) => count - kept.length + index));
   });
 

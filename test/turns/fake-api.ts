@@ -12,7 +12,7 @@ export const SESSION: Session = {
 
 const unused = (): Promise<never> => Promise.reject(new Error('no turn makes this call'));
 
-/** One opencode in memory, whose every move the test makes: for the faults that the real one will not have on command. */
+/** An opencode in memory that the test drives step by step, for faults that the real one does not show on command. */
 export class FakeApi implements OpencodeApi {
   isIdempotent = false;
   readonly store: Message[] = [];
@@ -38,7 +38,7 @@ export class FakeApi implements OpencodeApi {
   readonly changedMessage = unused;
   #streams = new Set<FakeStream>();
 
-  /** Takes the prompt as opencode does: a second time it appends nothing when the part id is the same. */
+  /** Accepts the prompt as opencode does: a second one with the same part id appends nothing. */
   accept(prompt: Prompt): void {
     if (this.store.some(({ info }) => info.id === prompt.messageId)) return;
     this.store.push({

@@ -12,7 +12,7 @@ import { FakeApi, SESSION } from './fake-api.ts';
 const ASKED = 'msg_000000000001person00000000';
 const ANSWER = 'msg_000000000002assistant0000';
 
-/** Somebody's message, and an answer that is being written: one part has ended, one runs. */
+/** A message and a running answer: one part has ended, one runs. */
 function running(): FakeApi {
   const api = new FakeApi();
   api.store.push({ info: { id: ASKED, role: 'user', time: { created: 1 } }, parts: [] });
@@ -49,7 +49,7 @@ async function join(
 }
 
 describe('a turn that somebody else began', () => {
-  test('is followed from here on: what was told before is not told again', async () => {
+  test('is followed from now on, without earlier text', async () => {
     const api = running();
     const { result, shown } = await join(api, {}, () => {
       const text = { id: 'prt_2', messageID: ANSWER, type: 'text', text: 'and this', time: { start: 1, end: 3 } };
@@ -66,13 +66,13 @@ describe('a turn that somebody else began', () => {
     expect(shown).toBe('and this');
   });
 
-  test('in a session without a message, what it is followed for is done all the same', async () => {
+  test('in a session without a message: `act` still runs', async () => {
     let acts = 0;
     const { result } = await join(new FakeApi(), {}, () => Promise.resolve(void (acts += 1)));
     expect([acts, result.outcome.kind]).toEqual([1, 'completed']);
   });
 
-  test('that waits is told at once, without an event', async () => {
+  test('that waits is reported at once, without an event', async () => {
     const api = running();
     api.permissionList.push({
       id: 'per_1',
@@ -86,7 +86,7 @@ describe('a turn that somebody else began', () => {
     expect(result.outcome).toMatchObject({ kind: 'waiting', waiting: { request: { id: 'per_1' } }, ofSubAgent: false });
   });
 
-  test('that has ended is told at once, and a session without messages is complete', async () => {
+  test('that has ended is reported at once, and a session without messages is complete', async () => {
     const api = running();
     api.finish(ANSWER, 'all of it');
     api.setStatus({ type: 'idle' });
@@ -99,41 +99,41 @@ describe('a turn that somebody else began', () => {
     expect((await join(new FakeApi())).result.outcome).toEqual({ kind: 'completed' });
   });
 
-  test('is not sent again where it never began', async () => {
+  test('is not sent again if it never began', async () => {
     const api = new FakeApi();
     api.store.push({ info: { id: ASKED, role: 'user', time: { created: 1 } }, parts: [] });
     expect((await join(api)).result.outcome).toMatchObject({ kind: 'interrupted' });
     expect(api.prompts).toEqual([]);
   });
 
-  test('what its act throws is thrown', async () => {
+  test('rejects with the error of `act`', async () => {
     await expect(join(running(), {}, () => Promise.reject(new Error('refused')))).rejects.toThrow('refused');
   });
 });
 
 describe('silence', () => {
-  test('for long enough is told as stalled, with since when', async () => {
+  test('for long enough is reported as stalled, with its beginning', async () => {
     const clock = leapingClock();
     const startMs = clock.now();
     const { result } = await join(running(), { deadlineMs: clock.monotonic() + STALL_MS }, undefined, clock);
     expect(result.outcome).toEqual({ kind: 'running', stalledSinceMs: startMs });
   });
 
-  test('is counted over several calls while nothing moves, and from anew once something did', async () => {
+  test('is counted over several calls while nothing moves, and starts again with any change', async () => {
     const clock = leapingClock();
     const startMs = clock.now();
     const api = running();
-    const follow = async (heard: TurnResult['heard']): Promise<TurnResult> =>
-      (await join(api, { deadlineMs: clock.monotonic() + STALL_MS / 2, heard }, undefined, clock)).result;
+    const follow = async (lastSign: TurnResult['lastSign']): Promise<TurnResult> =>
+      (await join(api, { deadlineMs: clock.monotonic() + STALL_MS / 2, lastSign }, undefined, clock)).result;
     const first = await follow(undefined);
     expect(first.outcome).toEqual({ kind: 'running' });
-    const second = await follow(first.heard);
+    const second = await follow(first.lastSign);
     expect(second.outcome).toEqual({ kind: 'running', stalledSinceMs: startMs });
     api.store[1]?.parts.push({ id: 'prt_3', messageID: ANSWER, type: 'tool', tool: 'bash' });
-    expect((await follow(second.heard)).outcome).toEqual({ kind: 'running' });
+    expect((await follow(second.lastSign)).outcome).toEqual({ kind: 'running' });
   });
 
-  test('is none while the agent says something', async () => {
+  test('does not count while the agent says something', async () => {
     const clock = leapingClock();
     const api = running();
     let asked = 0;

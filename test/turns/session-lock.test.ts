@@ -12,7 +12,7 @@ function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
   return { signal, deadlineMs: clock.monotonic() + ms };
 }
 
-/** Holders in the order in which they came to hold `key`; each releases what it holds when asked to. */
+/** Callers in the order in which they got `key`, and a function that releases it for one. */
 function queue(key: string) {
   const held: string[] = [];
   const releases = new Map<string, () => void>();
@@ -28,8 +28,8 @@ function queue(key: string) {
   return { held, join, release: (name: string): void => releases.get(name)?.() };
 }
 
-describe('whoever waits for a session', () => {
-  test('leaves when its call is cancelled, and those behind it go on waiting for those before it', async () => {
+describe('a caller that waits for a session', () => {
+  test('leaves when its call is cancelled; later callers still wait for earlier ones', async () => {
     const { held, join, release } = queue('cancelled');
     const caller = new AbortController();
     void join('first', limit());
@@ -45,7 +45,7 @@ describe('whoever waits for a session', () => {
     expect(held).toEqual(['first', 'third']);
   });
 
-  test('leaves at its deadline, though the one that holds it never lets go', async () => {
+  test('leaves at its deadline, though the holder never releases', async () => {
     const { held, join } = queue('expired');
     void join('first');
     const waiting = [1_000, 2_000, 3_000].map((ms) => join(String(ms), limit(undefined, ms)));
@@ -56,7 +56,7 @@ describe('whoever waits for a session', () => {
     expect([held, clock.due()]).toEqual([['first'], 1]);
   });
 
-  test('leaves the session held where it was the last to wait', async () => {
+  test('does not free the session when it leaves as the last in the queue', async () => {
     const { held, join, release } = queue('last');
     const caller = new AbortController();
     void join('first', limit());
@@ -71,7 +71,7 @@ describe('whoever waits for a session', () => {
     expect(held).toEqual(['first', 'next']);
   });
 
-  test('does not get it where its call is cancelled in the moment in which it is released', async () => {
+  test('does not get the session if its call is cancelled at the moment of the release', async () => {
     const { held, join, release } = queue('same moment');
     const caller = new AbortController();
     await join('first', limit());
@@ -84,7 +84,7 @@ describe('whoever waits for a session', () => {
     expect(held).toEqual(['first', 'third']);
   });
 
-  test('does not get it once its call is over, and leaves no timer behind where it does', async () => {
+  test('does not get the session once its call is over, and leaves no timer behind otherwise', async () => {
     const { held, join, release } = queue('over');
     expect(await join('cancelled', limit(AbortSignal.abort()))).toBe('cancelled: the call was cancelled');
     expect(await join('late', limit(undefined, 0))).toBe('late: the time for this call ran out');
@@ -96,10 +96,10 @@ describe('whoever waits for a session', () => {
   });
 });
 
-describe('one that is held at a place', () => {
+describe('a session held at a place', () => {
   const at = (place: string, lost: Promise<void> = new Promise(() => {})): Holder => ({ place, whenLost: () => lost });
 
-  test('which is lost is given to those of other places, in their order, and to none of its own', async () => {
+  test('which is unreachable goes to callers from other places, in order, and to none of its own', async () => {
     const got: string[] = [];
     const join = (name: string, holder: Holder): void => {
       void lock.acquire('copied', limit(), holder).then(() => got.push(name));
@@ -116,7 +116,7 @@ describe('one that is held at a place', () => {
     expect(got).toEqual(['hung', 'healthy']);
   });
 
-  test('which is not lost is waited for by all, and is looked at no longer than that', async () => {
+  test('which is reachable is waited for by all, and probed no longer than that', async () => {
     const looks: AbortSignal[] = [];
     const whenLost = (signal: AbortSignal): Promise<void> => {
       looks.push(signal);

@@ -13,7 +13,7 @@ interface ScriptedPart {
   readonly deltas: readonly string[];
 }
 
-/** One step of a turn as opencode takes it: what it broadcasts and what its store says from then on. */
+/** One step of a turn: opencode's event, and the store after it. */
 interface Step {
   readonly event: ServerEvent;
   readonly store: readonly Message[];
@@ -128,7 +128,7 @@ describe('Transcript', () => {
         while (i < steps.length) {
           const cut = cuts.find(([at]) => at === i);
           if (cut !== undefined && cut[1] > 0) {
-            // These events are lost; on reconnection the store is read as it stands then.
+            // These events are lost; the store is read at the reconnection.
             i = Math.min(i + cut[1], steps.length);
             transcript.gap();
             shown += transcript.reconcile(steps[i - 1]?.store ?? []);
@@ -183,7 +183,7 @@ describe('Transcript', () => {
     expect(transcript.text).toBe('');
   });
 
-  test('an answer given to a later message in our place is ours', () => {
+  test('an answer to a later message instead of ours belongs to the turn', () => {
     const later = 'msg_000000000001zlater';
     const answer = play([[{ kind: 'text', deltas: ['together'] }]], later)
       .at(-1)!
@@ -194,7 +194,7 @@ describe('Transcript', () => {
     expect(transcript.concluded).toBe(true);
   });
 
-  test('a message that arrived once more, after its answer, is stored with a later time: the answer is ours still', () => {
+  test('a message stored again after its answer has a later time: the answer still belongs to the turn', () => {
     const [user, ...answer] = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
     const transcript = new Transcript(SESSION, USER);
     expect(transcript.reconcile([{ ...user!, info: { ...user!.info, time: { created: 99 } } }, ...answer])).toBe(
@@ -203,7 +203,7 @@ describe('Transcript', () => {
     expect(transcript.concluded).toBe(true);
   });
 
-  test('an answer to a message after ours was concluded is not ours', () => {
+  test('an answer to a message after the end of the turn does not belong to it', () => {
     const store = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
     const other: Message[] = [
       { info: { id: 'msg_000000000009u', role: 'user', time: { created: 9 } }, parts: [] },
@@ -266,7 +266,7 @@ describe('Transcript', () => {
       expect(transcript.text === text).toBe(true);
     });
 
-    test('parts: a bounded number is kept, and what the store confirms makes room again', () => {
+    test('parts: a bounded number is kept, and parts confirmed by the store make room again', () => {
       const transcript = new Transcript(SESSION, USER);
       transcript.apply(info(ANSWER));
       let shown = '';
@@ -281,7 +281,7 @@ describe('Transcript', () => {
       expect(transcript.apply(part('prt_9', { text: 'later', time: { start: 1, end: 2 } }))).toBe('\n\nlater');
     });
 
-    test('what is none of the answer takes no room from it: parts of other sessions, what a model thinks', () => {
+    test('parts of other sessions and reasoning take no room from the answer', () => {
       const transcript = new Transcript(SESSION, USER);
       transcript.apply(info(ANSWER));
       for (let index = 0; index < 100; index += 1) {

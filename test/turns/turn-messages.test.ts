@@ -6,7 +6,7 @@ import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-/** A session in a few words: `u` and `a` with what they have, a second apart. */
+/** A session in short: `u` and `a` with their fields, a second apart. */
 function session(
   ...steps: readonly (readonly [role: 'u' | 'a', text: string, extra?: object, part?: object])[]
 ): Message[] {
@@ -155,7 +155,7 @@ describe('a turn has ended', () => {
     expect(turnOf(messages)).toEqual({ text: 'one', end });
   });
 
-  test('without a word, an error or a reason: that is told, and not that somebody aborted it', () => {
+  test('without text, error or reason: reported as such, and not as aborted', () => {
     expect(turnOf(session(['u', 'do'], ['a', '', EMPTY]))).toEqual({ text: '', end: 'interrupted' });
   });
 });
@@ -176,7 +176,7 @@ describe('two messages that came at the same moment', () => {
     });
   });
 
-  test('are told apart from one that was left unanswered long before', () => {
+  test('are distinguished from an old unanswered message', () => {
     const [old, ...rest] = session(
       ['u', 'old'],
       ['u', 'now', LATER],
@@ -189,14 +189,14 @@ describe('two messages that came at the same moment', () => {
 });
 
 describe('an answer that is not whole', () => {
-  test.each(['length', 'content-filter'])('since it ended for %s: that is told', (finish) => {
+  test.each(['length', 'content-filter'])('since it ended for %s: the result says so', (finish) => {
     const turn = new Transcript(SESSION.id, 'msg_000000000000u');
     turn.reconcile(session(['u', 'do'], ['a', 'half', { finish }]));
     expect(endOf(turn)).toEqual({ kind: 'completed', reason: expect.stringContaining('its answer is cut') as string });
   });
 });
 
-describe('what was undone', () => {
+describe('undone messages', () => {
   const waited = 'msg_000000000000z';
   const messages = session(['u', 'do'], ['a', 'one'], ['u', 'waited in the queue'], ['a', 'two']).map(
     (message, index) => (index === 2 ? { ...message, info: { ...message.info, id: waited } } : message),
@@ -207,12 +207,12 @@ describe('what was undone', () => {
     return [...(await undoneIn(api, { ...SESSION, revert }))];
   };
 
-  test('is all that stands behind it, and not the answer before a prompt that is older than that', async () => {
+  test('is everything listed after it, and not the answer before an older queued prompt', async () => {
     expect(await undone({ messageID: waited })).toEqual([waited, 'msg_000000000003a']);
     expect(await undone({ messageID: waited, partID: 'prt_1' })).toEqual(['msg_000000000003a']);
   });
 
-  test('is nothing where it is not there any more', async () => {
+  test('is nothing if the message no longer exists', async () => {
     expect(await undone({ messageID: 'msg_000000000000b' })).toEqual([]);
     expect(await undone(null)).toEqual([]);
   });
@@ -234,7 +234,7 @@ describe('the last turn', () => {
     );
   });
 
-  test('is the one of which a part was undone', async () => {
+  test('includes a message with an undone part', async () => {
     const revert = { messageID: 'msg_000000000003a', partID: 'prt_3' };
     expect(await lastOf(session(['u', 'do'], ['a', 'one'], ['u', 'then'], ['a', 'two']), revert)).toBe(
       'msg_000000000002u',

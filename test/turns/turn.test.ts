@@ -89,7 +89,7 @@ describe('a turn', () => {
     expect(api.prompts[0]?.messageId.slice(4, 16)).toBe(expected);
   });
 
-  test('to a busy session nothing is sent', async () => {
+  test('sends nothing to a busy session', async () => {
     const api = new FakeApi();
     api.status = { type: 'busy' };
     const { result } = await run(api);
@@ -133,12 +133,12 @@ describe('a turn', () => {
 });
 
 describe('in a flood of events', () => {
-  test('that comes while the store is being read, what was dropped is made good from there', async () => {
+  test('during a read of the store: dropped events are recovered from the store', async () => {
     const api = new FakeApi();
     const answer = Array.from({ length: 20_000 }, (_, index) => `${index} `);
     let isFlooding = false;
     const read = api.messages.bind(api);
-    // Longer than it takes to read all that comes.
+    // Longer than reading all events takes.
     api.messages = async (...args) => {
       await nextTurn();
       return await read(...args);
@@ -152,7 +152,7 @@ describe('in a flood of events', () => {
       api.emit('message.part.updated', { part: { id: partID, messageID: id, type: 'text', text: '' } });
       const delta = (text: string): void =>
         api.emit('message.part.delta', { messageID: id, partID, field: 'text', delta: text });
-      // An idle that is none makes the follower ask; by then everything comes at once.
+      // A false idle makes the follower read the store; meanwhile all events arrive.
       api.onStatuses = () => {
         if (isFlooding) return;
         isFlooding = true;
@@ -212,7 +212,7 @@ describe('in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
-  test('but by a generation that takes the same prompt once, whatever happened meanwhile', async () => {
+  test('but is with a generation that takes the same prompt only once', async () => {
     const late = (): never => {
       throw new RequestError('status', 'POST: HTTP 504', { status: 504 });
     };
@@ -234,7 +234,7 @@ describe('in doubt', () => {
     }
   });
 
-  test('and not by that one either once the session was interrupted, which sending again would wake', async () => {
+  test('and is not with that one either once the session was interrupted, since that would wake it', async () => {
     const api = new FakeApi();
     api.isIdempotent = true;
     api.onPrompt = () => {
@@ -259,20 +259,23 @@ describe('in doubt', () => {
     },
   );
 
-  test.each([300, 1_000, 4_000])('a gateway that gave up and passes it on %d ms later: it is followed', async (ms) => {
-    const api = new FakeApi();
-    const clock = leapingClock();
-    api.onPrompt = (prompt) => {
-      void clock.sleep(ms).then(() => {
-        api.accept(prompt);
-        api.answer(prompt.messageId, 'late');
-      });
-      throw new RequestError('status', 'POST: HTTP 504', { status: 504 });
-    };
-    const { result } = await run(api, {}, clock);
-    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'late' });
-    expect(api.prompts).toHaveLength(1);
-  });
+  test.each([300, 1_000, 4_000])(
+    'a gateway that gave up and passes the prompt on %d ms later: the turn is followed',
+    async (ms) => {
+      const api = new FakeApi();
+      const clock = leapingClock();
+      api.onPrompt = (prompt) => {
+        void clock.sleep(ms).then(() => {
+          api.accept(prompt);
+          api.answer(prompt.messageId, 'late');
+        });
+        throw new RequestError('status', 'POST: HTTP 504', { status: 504 });
+      };
+      const { result } = await run(api, {}, clock);
+      expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'late' });
+      expect(api.prompts).toHaveLength(1);
+    },
+  );
 
   test('an error answer of its own is a refusal, and nothing is sent again', async () => {
     const api = new FakeApi();
@@ -287,7 +290,7 @@ describe('in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
-  test('a server that never connected was never told', async () => {
+  test('a server that never connected got nothing', async () => {
     const api = new FakeApi();
     api.onPrompt = () => {
       throw new RequestError('unreachable', 'POST: ECONNREFUSED');
@@ -295,7 +298,7 @@ describe('in doubt', () => {
     expect((await run(api)).result.outcome.kind).toBe('refused');
   });
 
-  test('what a proxy will not pass on is refused at once, with its reason', async () => {
+  test('a prompt that a proxy refuses is refused at once, with its reason', async () => {
     const api = new FakeApi();
     api.onPrompt = () => {
       throw new RequestError('unreachable', 'POST: your role is "read"', { status: 403 });
@@ -329,7 +332,7 @@ describe('in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
-  test('never begun even then: told as interrupted, sent twice and no more', async () => {
+  test('never begun even then: interrupted, and sent no more than twice', async () => {
     const api = new FakeApi();
     const { result } = await run(api);
     expect(result.outcome.kind).toBe('interrupted');
@@ -343,7 +346,7 @@ describe('a call that is over', () => {
     ['expired', () => 0],
   ];
 
-  /** A turn on a clock whose time is up, or whose call is cancelled, as soon as `end` is called. */
+  /** A turn whose call expires, or is cancelled, as soon as `end` is called. */
   function ending([, over]: (typeof ends)[number]) {
     const caller = new AbortController();
     const ticking = leapingClock();
@@ -375,7 +378,7 @@ describe('a call that is over', () => {
     expect(api.prompts).toEqual([]);
   });
 
-  test.each(ends)('%s before the status failed: that nothing was sent counts, not why', async (...how) => {
+  test.each(ends)('%s before the status failed: the error is that the call is over', async (...how) => {
     const { end, clock, options } = ending(how);
     const api = new FakeApi();
     api.onStatuses = () => {
@@ -385,7 +388,7 @@ describe('a call that is over', () => {
     await expect(run(api, options, clock)).rejects.toThrow(CallOver);
   });
 
-  test.each(ends)('%s while its message is written down: nothing is sent', async (...how) => {
+  test.each(ends)('%s while its request id is kept: nothing is sent', async (...how) => {
     const { end, clock, options } = ending(how);
     const api = new FakeApi();
     const beforeSend = (): Promise<void> => Promise.resolve(end());
@@ -393,7 +396,7 @@ describe('a call that is over', () => {
     expect(api.prompts).toEqual([]);
   });
 
-  test.each(ends)('%s before a message is written down: it is not', async (...how) => {
+  test.each(ends)('%s before its request id is kept: it is not kept', async (...how) => {
     const { end, clock, options } = ending(how);
     const api = new FakeApi();
     api.onStatuses = end;
@@ -426,11 +429,11 @@ describe('a call that is over', () => {
       throw new RequestError('unreachable', 'POST: ECONNREFUSED');
     };
     await expect(run(api, options, clock)).rejects.toThrow(CallOver);
-    // Nor is it begun once more.
+    // It does not begin again either.
     expect([api.prompts.length, api.subscriptions]).toEqual([1, 1]);
   });
 
-  test.each(ends)('%s before it is begun by another way: nothing is sent', async (...how) => {
+  test.each(ends)('%s before it begins over another endpoint: nothing is sent', async (...how) => {
     const { end, clock, options } = ending(how);
     const [api, other] = [new FakeApi(), new FakeApi()];
     api.onPrompt = () => {
@@ -442,20 +445,23 @@ describe('a call that is over', () => {
     expect(other.prompts).toEqual([]);
   });
 
-  test.each(ends)('%s in doubt: nothing is sent again, and that it may have arrived is told', async (...how) => {
-    const { end, clock, options } = ending(how);
-    const api = new FakeApi();
-    api.onPrompt = lost;
-    api.message = () => {
-      end();
-      return Promise.resolve(undefined);
-    };
-    const { result } = await run(api, options, clock);
-    expect(result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('hang up') as string });
-    expect(api.prompts).toHaveLength(1);
-  });
+  test.each(ends)(
+    '%s in doubt: nothing is sent again, and the result says that it may have arrived',
+    async (...how) => {
+      const { end, clock, options } = ending(how);
+      const api = new FakeApi();
+      api.onPrompt = lost;
+      api.message = () => {
+        end();
+        return Promise.resolve(undefined);
+      };
+      const { result } = await run(api, options, clock);
+      expect(result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('hang up') as string });
+      expect(api.prompts).toHaveLength(1);
+    },
+  );
 
-  test.each(ends)('%s in doubt, where the store cannot be read: it is not asked on and on', async (...how) => {
+  test.each(ends)('%s in doubt with an unreadable store: the store is not read again', async (...how) => {
     const { end, clock, options } = ending(how);
     const api = new FakeApi();
     api.onPrompt = lost;
@@ -469,10 +475,10 @@ describe('a call that is over', () => {
     expect([api.prompts.length, looks]).toEqual([1, 1]);
   });
 
-  test('expired with an accepted message that has not begun: it is not sent once more, and followed as running', async () => {
+  test('expired with an accepted message that has not begun: not sent again, and reported as running', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
-    // As long as such a message is waited for before it is sent again.
+    // The wait before such a message is sent again.
     const { result } = await run(api, { deadlineMs: clock.monotonic() + 20_000 }, clock);
     expect([result.outcome.kind, api.prompts.length]).toEqual(['running', 1]);
   });
@@ -494,7 +500,7 @@ describe('a turn ends', () => {
 
   const error = (name: string, message: string) => ({ error: { name, data: { message } } });
 
-  test('failed at once, with the words of an error that is stored nowhere', async () => {
+  test('failed at once, with an error that is not in the store', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
     const startMs = clock.now();
@@ -600,7 +606,7 @@ describe('a turn ends', () => {
     });
   });
 
-  test('by what its events told, where the store cannot be read any more', async () => {
+  test('by its events if the store can no longer be read', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {
       api.accept(prompt);
@@ -659,7 +665,7 @@ describe('a turn ends', () => {
   });
 });
 
-describe('where something in between gives no event stream', () => {
+describe('without an event stream through a proxy', () => {
   const refusals = [
     new RequestError('status', 'GET /event: HTTP 403', { status: 403 }),
     new RequestError('status', 'GET /event: HTTP 404', { status: 404 }),
@@ -670,14 +676,14 @@ describe('where something in between gives no event stream', () => {
     new RequestError('broken', 'GET /event: socket hang up'),
   ].map((error) => [error.message, error] as const);
 
-  /** What `/event` meets from now on. */
+  /** What requests for `/event` get from now on. */
   const refuse = (api: FakeApi, error: RequestError): void => {
     api.onEvents = () => {
       throw error;
     };
   };
 
-  test.each(refusals)('the store and the status are asked: %s', async (_, error) => {
+  test.each(refusals)('store and status are read: %s', async (_, error) => {
     const api = new FakeApi();
     refuse(api, error);
     api.onPrompt = (prompt) => {
@@ -727,7 +733,7 @@ describe('where something in between gives no event stream', () => {
       api.begin(prompt.messageId, id);
       refuse(api, error);
       setImmediate(() => api.breakStreams());
-      // Longer than a stream is tried again.
+      // Longer than a stream is reopened.
       void clock.sleep(30_000).then(() => {
         api.finish(id, 'done');
         api.status = { type: 'idle' };
@@ -747,12 +753,12 @@ describe('where something in between gives no event stream', () => {
   });
 });
 
-describe('a turn whose way breaks for good', () => {
+describe('a turn whose endpoint fails for good', () => {
   const gone = (): never => {
     throw new RequestError('unreachable', 'GET /event: ECONNREFUSED');
   };
 
-  /** The same process by another way. */
+  /** The same process over another endpoint. */
   function otherWayTo(api: FakeApi): FakeApi {
     const other = new FakeApi();
     Object.defineProperty(other, 'store', { value: api.store });
@@ -767,7 +773,7 @@ describe('a turn whose way breaks for good', () => {
     api.breakStreams();
   }
 
-  test('goes on by another, as soon as there is one, without a hole and without sending again', async () => {
+  test('goes on over another as soon as there is one, with the whole text and without sending again', async () => {
     const api = new FakeApi();
     const other = otherWayTo(api);
     let id = '';
@@ -798,7 +804,7 @@ describe('a turn whose way breaks for good', () => {
     expect([shown, asked, api.prompts.length, other.prompts.length]).toEqual(['one two', 3, 1, 0]);
   });
 
-  test('in doubt whether the prompt arrived: it is looked for by the other', async () => {
+  test('in doubt whether the prompt arrived: looks for it over the other', async () => {
     const api = new FakeApi();
     const other = otherWayTo(api);
     api.onPrompt = (prompt) => {
@@ -812,7 +818,7 @@ describe('a turn whose way breaks for good', () => {
     expect([api.prompts.length, other.prompts.length]).toEqual([1, 0]);
   });
 
-  test('a prompt that did not arrive is never sent by the other', async () => {
+  test('a prompt that did not arrive is never sent over the other', async () => {
     const api = new FakeApi();
     const other = otherWayTo(api);
     api.onPrompt = () => {
@@ -824,7 +830,7 @@ describe('a turn whose way breaks for good', () => {
     expect(other.prompts).toEqual([]);
   });
 
-  test('one that is looked for by the other is sent again by the way of its stream, if that stands', async () => {
+  test("a prompt that the other endpoint does not show is sent again over the stream's, if that is open", async () => {
     const api = new FakeApi();
     const other = otherWayTo(api);
     api.onPrompt = (prompt) => {
@@ -839,7 +845,7 @@ describe('a turn whose way breaks for good', () => {
     expect(result.outcome.kind).not.toBe('unknown');
   });
 
-  test('before anything was sent: it is begun anew by the other, with what is newest there', async () => {
+  test('before anything was sent: begins again over the other, after its newest message', async () => {
     const api = new FakeApi();
     const other = otherWayTo(api);
     api.onPrompt = () => {
@@ -854,7 +860,7 @@ describe('a turn whose way breaks for good', () => {
     expect([result.outcome.kind, shown, other.prompts.length]).toEqual(['completed', 'done', 1]);
   });
 
-  test('before anything was sent, by all of them: refused, since nothing was', async () => {
+  test('before anything was sent, over all of them: refused', async () => {
     const [api, other] = [new FakeApi(), new FakeApi()];
     for (const one of [api, other]) one.onPrompt = gone;
     const ways = [
@@ -867,12 +873,12 @@ describe('a turn whose way breaks for good', () => {
     expect(result.outcome.kind).toBe('refused');
   });
 
-  test('after the stream broke before anything was sent: what was looked at is looked at again', async () => {
+  test('after the stream broke before anything was sent: status and messages are read again', async () => {
     const api = new FakeApi();
     api.onStatuses = () => {
       if (api.subscriptions > 1) return;
       api.breakStreams();
-      // Somebody was faster.
+      // Another message came first.
       setImmediate(() => setImmediate(() => (api.status = { type: 'busy' })));
     };
     const messages = api.messages.bind(api);
@@ -884,7 +890,7 @@ describe('a turn whose way breaks for good', () => {
     expect([result.outcome.kind, api.prompts.length]).toEqual(['busy', 0]);
   });
 
-  test('the first way is kept where it is back by itself', async () => {
+  test('the first endpoint is kept if it returns by itself', async () => {
     const api = new FakeApi();
     let asked = 0;
     api.onPrompt = (prompt) => {
@@ -900,7 +906,7 @@ describe('a turn whose way breaks for good', () => {
 });
 
 describe('a turn whose stream breaks in the middle of a part', () => {
-  test('holds that part back until it ends, so that no text has a hole', async () => {
+  test('holds that part back until it ends', async () => {
     const api = new FakeApi();
     const delta = (id: string, text: string): void =>
       api.emit('message.part.delta', { messageID: id, partID: `prt_${id}`, field: 'text', delta: text });
@@ -916,7 +922,7 @@ describe('a turn whose stream breaks in the middle of a part', () => {
     };
     api.onEvents = () => {
       if (api.subscriptions !== 2) return;
-      // "two " went by while the stream was down.
+      // "two " was missed while the stream was down.
       setImmediate(() =>
         setImmediate(() => {
           delta(id, 'three');
@@ -932,7 +938,7 @@ describe('a turn whose stream breaks in the middle of a part', () => {
 });
 
 describe('a long turn', () => {
-  test('is not read from its beginning each time that the store is asked', async () => {
+  test('is not read from its beginning at each check', async () => {
     const api = new FakeApi();
     const pages: number[] = [];
     const read = api.messages.bind(api);
@@ -954,7 +960,7 @@ describe('a long turn', () => {
     const clock = leapingClock();
     const { result } = await run(api, { deadlineMs: clock.monotonic() + 30_000 }, clock);
     expect(result.text.split('\n\n')).toHaveLength(120);
-    // All of it once, then what is newest.
+    // All of it once, then only the newest.
     const whole = pages.indexOf(50);
     expect(pages.slice(whole, whole + 3)).toEqual([50, 50, 21]);
     expect(new Set(pages.slice(whole + 3))).toEqual(new Set([4]));
@@ -983,7 +989,7 @@ describe('a turn that stops for an answer', () => {
     expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', waiting: { request: { id: 'per_1' } } });
   });
 
-  test("returns with a sub-agent's request, whose session started before we listened", async () => {
+  test("returns with a sub-agent's request whose session started before the stream", async () => {
     const api = new FakeApi();
     api.sessionList.push(
       { ...SESSION, id: 'ses_child', parentID: SESSION.id },

@@ -3,7 +3,7 @@ import type { Session } from '../../opencode/schema.ts';
 import type { FollowRequest } from '../../turns/follower.ts';
 import { OperationError } from '../answer.ts';
 import { type Call, type Connected, limitOf, type Runtime } from '../runtime.ts';
-import { tellingUndone } from '../send/undone.ts';
+import { reportUndone } from '../send/undone.ts';
 import { askWhileItWaits, fateNow } from './ask-while-it-waits.ts';
 import { approverFor, type Asked } from './asked.ts';
 import { describeSettled, settle } from './settle.ts';
@@ -39,7 +39,7 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
       if (approver !== 'ask' && approver !== 'human') return outcome;
       try {
         const asked = { ...outcome, directory: session.directory, session };
-        await tellingUndone(
+        await reportUndone(
           connected.instance.name,
           'nothing was answered',
           () => ask(asked),

@@ -12,7 +12,7 @@ import { type Call, connect, type Connected, type Runtime } from '../runtime.ts'
 import type { TurnView } from '../shapes.ts';
 import { describeSettled, settle } from './settle.ts';
 import { turnAnswer } from '../send/turn-view.ts';
-import { tellingUndone } from '../send/undone.ts';
+import { reportUndone } from '../send/undone.ts';
 
 export interface RespondInput {
   readonly instance: string;
@@ -43,7 +43,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     if (fate === 'gone') throw goneError(connected.instance, asked);
     isSure = fate === 'settled';
   };
-  const result = await tellingUndone(connected.instance.name, 'nothing was answered', () =>
+  const result = await reportUndone(connected.instance.name, 'nothing was answered', () =>
     followOn(runtime, connected, session, call, { act }),
   );
   // If settled elsewhere, the answer may have begun before following did.

@@ -7,7 +7,7 @@ import { type Call, type CallSpan, connect, type Connected, type Runtime } from 
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
 import { listWaiting, SessionFamily } from '../../turns/waiting.ts';
-import { tellingUndone } from './undone.ts';
+import { reportUndone } from './undone.ts';
 
 /** opencode ends a turn within a fraction of a second; a tool that ignores its abort signal takes longer. */
 const VERIFY_LIMIT_MS = 10_000;
@@ -27,7 +27,7 @@ export async function abortSession(
         `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; see ${status} for what it does.`,
     );
   }
-  const ran = await tellingUndone(connected.instance.name, 'nothing was aborted', () =>
+  const ran = await reportUndone(connected.instance.name, 'nothing was aborted', () =>
     abortVerified(runtime, connected, session, call),
   );
   const data: TurnView = {

@@ -2,7 +2,7 @@ import { wallTime } from '../../base/clock.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
 import { type FollowRequest, stageOf } from '../../turns/follower.ts';
-import type { Heard, TurnResult } from '../../turns/outcome.ts';
+import type { SignOfLife, TurnResult } from '../../turns/outcome.ts';
 import { joinTurn } from '../../turns/turn.ts';
 import { type Call, type Connected, type Runtime } from '../runtime.ts';
 
@@ -10,7 +10,7 @@ import { type Call, type Connected, type Runtime } from '../runtime.ts';
 const RESERVE_MS = 500;
 
 /** More sessions than a person drives at once. */
-const MAX_HEARD = 1_000;
+const MAX_SIGNS = 1_000;
 
 /** When following ends, by the monotonic clock. */
 export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
@@ -49,7 +49,7 @@ export async function followOn(
       {
         ...followRequest(instance, session, call),
         onWaiting,
-        heard: runtime.heard.get(keyOf(instance, session)),
+        lastSign: runtime.lastSigns.get(keyOf(instance, session)),
       },
       { api, clock: runtime.clock },
       act,
@@ -64,34 +64,38 @@ export async function followOn(
 
 /** Keeps the last sign of life for the next call that follows this session: a silence may outlast one call. */
 export function remember(
-  { heard }: Runtime,
+  { lastSigns }: Runtime,
   instance: Instance,
   session: Session,
-  { heard: last }: { readonly heard?: Heard },
+  { lastSign: last }: { readonly lastSign?: SignOfLife },
 ): void {
   if (last === undefined) return;
   const key = keyOf(instance, session);
-  heard.delete(key);
-  heard.set(key, last);
-  const [oldest] = heard.keys();
-  if (heard.size > MAX_HEARD && oldest !== undefined) heard.delete(oldest);
+  lastSigns.delete(key);
+  lastSigns.set(key, last);
+  const [oldest] = lastSigns.keys();
+  if (lastSigns.size > MAX_SIGNS && oldest !== undefined) lastSigns.delete(oldest);
 }
 
 /** When a stalled session last showed a sign of life, ms since the epoch; undefined if no call found it stalled, or `newest`, its newest message, has changed since. */
 export function stalledSince(
-  { heard, clock }: Pick<Runtime, 'heard' | 'clock'>,
+  { lastSigns, clock }: Pick<Runtime, 'lastSigns' | 'clock'>,
   instance: Instance,
   session: Pick<Session, 'id'>,
   newest: Message | undefined,
 ): number | undefined {
-  const last = heard.get(keyOf(instance, session));
+  const last = lastSigns.get(keyOf(instance, session));
   if (last?.stalled !== true || newest === undefined) return undefined;
   return last.stage === stageOf([newest]) ? wallTime(clock, last.atMs) : undefined;
 }
 
 /** Whether the last call that followed it found it stalled; sends no request. */
-export function foundStalled({ heard }: Pick<Runtime, 'heard'>, instance: Instance, sessionId: string): boolean {
-  return heard.get(keyOf(instance, { id: sessionId }))?.stalled === true;
+export function foundStalled(
+  { lastSigns }: Pick<Runtime, 'lastSigns'>,
+  instance: Instance,
+  sessionId: string,
+): boolean {
+  return lastSigns.get(keyOf(instance, { id: sessionId }))?.stalled === true;
 }
 
 function keyOf({ server }: Pick<Instance, 'server'>, { id }: Pick<Session, 'id'>): string {

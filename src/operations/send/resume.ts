@@ -15,7 +15,7 @@ import { followOn, followRequest } from './following.ts';
 import { requestKey } from './request-journal.ts';
 import { failed, shareOf, together } from './several.ts';
 import { turnAnswer } from './turn-view.ts';
-import { tellingUndone } from './undone.ts';
+import { reportUndone } from './undone.ts';
 
 export const begunSchema = z.object({
   /** Its name then. */
@@ -73,7 +73,7 @@ function notSent(named: readonly string[], begun: readonly Begun[], words: Reade
 }
 
 async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: number): Promise<Answer<TurnView>> {
-  return await tellingUndone(
+  return await reportUndone(
     begun.instance,
     'it is unknown what became of the message',
     async () => {

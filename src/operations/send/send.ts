@@ -51,11 +51,11 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
   if (typeof instance !== 'string') {
     if (session_id !== undefined)
       throw new NotSentError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
-    return await tellingUnsent(instance.join(', '), NOTHING, () =>
+    return await reportUnsent(instance.join(', '), NOTHING, () =>
       toSeveral(runtime, instance, call, (one, share) => sendOne(runtime, { ...input, message }, one, share)),
     );
   }
-  const found = await tellingUnsent(instance, NOTHING, async () => runtime.fleet.resolve(instance));
+  const found = await reportUnsent(instance, NOTHING, async () => runtime.fleet.resolve(instance));
   return await sendOne(runtime, { ...input, message }, found, { call });
 }
 
@@ -77,7 +77,7 @@ async function sendOne(
   several: Several,
 ): Promise<Answer<TurnView>> {
   const done = [...NOTHING];
-  const answer = await tellingUnsent(instance.name, done, async () => {
+  const answer = await reportUnsent(instance.name, done, async () => {
     const connected = await connectTo(runtime, instance, several.call);
     const choice = await checkChoice(runtime, connected, input, several.call);
     return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
@@ -86,7 +86,7 @@ async function sendOne(
 }
 
 /** Runs the steps before sending: their errors say that nothing was sent. @throws {NotSentError} */
-async function tellingUnsent<T>(instance: string, done: readonly string[], work: () => Promise<T>): Promise<T> {
+async function reportUnsent<T>(instance: string, done: readonly string[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

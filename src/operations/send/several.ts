@@ -44,7 +44,7 @@ export async function toSeveral(
 export function together(answers: readonly Answer<TurnView>[]): Answer<TurnView> {
   return {
     data: {
-      instance: answers.map(({ data }) => data.instance).join(', '),
+      instance: [...new Set(answers.map(({ data }) => data.instance))].join(', '),
       outcome: outcomes(answers),
       turns: answers.map(({ data }) => data),
     },
@@ -73,7 +73,7 @@ export function failed(name: string, error: unknown, words: ReaderWords): Answer
 }
 
 /** `2 completed, 1 waiting`. */
-export function outcomes(answers: readonly Answer<TurnView>[]): string {
+function outcomes(answers: readonly Answer<TurnView>[]): string {
   const counts = new Map<string, number>();
   for (const { data } of answers) counts.set(data.outcome, (counts.get(data.outcome) ?? 0) + 1);
   return [...counts].map(([outcome, count]) => `${count} ${outcome}`).join(', ');

@@ -52,13 +52,15 @@ export function turnAnswer(
 ): Answer<TurnView> {
   const name = quoteName(instance);
   const { clock, words } = options.runtime;
-  const told = tell(result, name, session.id, clock.now());
-  const { outcome, reason } = told;
-  if (told.isError) {
-    const why: AdvisedText = (said) => `${name}, session ${session.id}: ${reason}. ${inWords(told.next ?? '', said)}`;
+  const described = describe(result, name, session.id, clock.now());
+  const { outcome, reason } = described;
+  if (described.isError) {
+    const why: AdvisedText = (said) =>
+      `${name}, session ${session.id}: ${reason}. ${inWords(described.next ?? '', said)}`;
     throw outcome === 'busy' ? new NotSentError(why) : new OperationError(why);
   }
-  const next = options.brief && told.waiting === undefined ? undefined : told.next && inWords(told.next, words);
+  const next =
+    options.brief && described.waiting === undefined ? undefined : described.next && inWords(described.next, words);
   const text = middleCut(...wholeAndNew(result), options.maxChars ?? TEXT_CHARS);
   const data: TurnView = {
     instance,
@@ -67,7 +69,7 @@ export function turnAnswer(
     ...(options.settled !== undefined && options.settled.length > 0 && { settled: options.settled.join('; ') }),
     outcome,
     ...(reason !== undefined && { reason }),
-    ...(told.waiting !== undefined && { waiting: told.waiting }),
+    ...(described.waiting !== undefined && { waiting: described.waiting }),
     ...(result.messageId !== undefined && { message_id: result.messageId }),
     ...(options.alsoOpenIn !== undefined &&
       options.alsoOpenIn.length > 0 && { also_open_in: options.alsoOpenIn.slice(0, MAX_OPEN_IN) }),
@@ -100,7 +102,7 @@ function settleAdvice(name: string, requestId: string): AdvisedText {
   return ({ respondTo }) => `Settle it with ${respondTo(name, requestId)}, or in that opencode.`;
 }
 
-interface Told {
+interface Described {
   readonly outcome: string;
   readonly reason?: string;
   readonly waiting?: string[];
@@ -108,7 +110,7 @@ interface Told {
   readonly isError?: true;
 }
 
-function tell({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Told {
+function describe({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Described {
   const goOn = ({ follow }: ReaderWords): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
   const stillRuns: AdvisedText = (words) => `It still runs. ${goOn(words)}`;
   switch (outcome.kind) {
@@ -162,7 +164,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
 function running(
   { retrying, stalledSinceMs }: Extract<TurnOutcome, { kind: 'running' }>,
   nowMs: number,
-): Pick<Told, 'outcome' | 'reason'> {
+): Pick<Described, 'outcome' | 'reason'> {
   if (retrying !== undefined) {
     return {
       outcome: 'retrying',

@@ -11,7 +11,7 @@ const STILL_WANTED: AdvisedText = ({ again }) => `${capitalized(again)} if it is
  * @param work throws a `RequestError` only if it has had no effect
  * @throws {OperationError} in place of `CallOver` and `RequestError`
  */
-export async function tellingUndone<T>(
+export async function reportUndone<T>(
   instance: string,
   undone: string,
   work: () => Promise<T>,

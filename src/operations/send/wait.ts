@@ -12,7 +12,7 @@ import { followOn, followUntil } from './following.ts';
 import { waitByReport } from './reported-turns.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
-import { NamedProgress, outcomes, resolveAll, shareOf } from './several.ts';
+import { NamedProgress, resolveAll, shareOf, together } from './several.ts';
 import { sessionState } from '../sessions/session-state.ts';
 import type { TurnView } from '../shapes.ts';
 import { turnAnswer } from './turn-view.ts';
@@ -221,15 +221,8 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
     ...(left === 0 ? [] : [`${left} more work and were not waited for; name them to wait for them.`]),
   ];
   const next = sentences.length === 0 ? undefined : sentences.join(' ');
-  return {
-    data: {
-      instance: [...new Set(seen.map(({ instance }) => instance))].join(', '),
-      outcome: outcomes(views),
-      ...(next !== undefined && { next }),
-      turns: views.map(({ data }) => data),
-    },
-    text: [...views.map(({ text }) => text), ...(next === undefined ? [] : [next])].join('\n\n'),
-  };
+  const { data, text } = together(views);
+  return next === undefined ? { data, text } : { data: { ...data, next }, text: `${text}\n\n${next}` };
 }
 
 function view(

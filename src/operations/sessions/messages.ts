@@ -1,4 +1,4 @@
-import type { Message, Part } from '../../opencode/schema.ts';
+import type { AssistantMessage, Message, Part } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import { outlineOf } from '../../turns/turn-messages.ts';
 import { cutText, quoteBlock } from '../answer.ts';
@@ -14,8 +14,9 @@ const MAX_TOOLS = 10;
 
 /** A person has undone it, and the model no longer sees it. */
 export const UNDONE = 'undone';
+const SUMMARY = 'summary of what was said before';
 /** The model reached its output limit. */
-export const CUT_SHORT = 'cut at the limit of output';
+const CUT_SHORT = 'cut at the limit of output';
 
 /** The text of a message as people see it, without what opencode added. */
 export function messageText({ parts }: Message): string {
@@ -73,12 +74,16 @@ function messageState(message: Message, running: boolean): string {
     const { kind } = outlineOf(message);
     return kind === 'opencode' ? 'written by opencode' : kind === 'compaction' ? kind : 'complete';
   }
-  if (info.error?.name === 'MessageAbortedError') return 'aborted';
-  if (info.error !== undefined) return 'failed';
-  if (info.time.completed !== undefined && info.summary === true) return 'summary of what was said before';
-  if (info.time.completed !== undefined) return info.finish === 'length' ? CUT_SHORT : 'complete';
+  if (info.error !== undefined) return endState(info);
+  if (info.time.completed !== undefined) return info.summary === true ? SUMMARY : endState(info);
   // opencode stores a part's text only when the part ends.
   return running ? 'streaming' : 'interrupted';
+}
+
+/** The state of an answer that has ended. */
+export function endState({ error, finish }: Pick<AssistantMessage, 'error' | 'finish'>): string {
+  if (error !== undefined) return error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
+  return finish === 'length' ? CUT_SHORT : 'complete';
 }
 
 function describeTool({ tool, state }: Part): string {

@@ -6,7 +6,7 @@ import { messagesOfTurn, undoneIn } from '../../turns/turn-messages.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
 import { stalledSince } from '../send/following.ts';
-import { CUT_SHORT, messageRow, messageRows, PAGE_CHARS, renderMessage, type RowOptions, UNDONE } from './messages.ts';
+import { endState, messageRow, messageRows, PAGE_CHARS, renderMessage, type RowOptions, UNDONE } from './messages.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, isMessageId, latestSession, noSuchMessage } from './session-query.ts';
@@ -122,20 +122,12 @@ async function answerRow(
 ): Promise<MessageRow> {
   const turn = new Transcript(session.id, message.info.id);
   turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
-  const last = turn.assistants.at(-1);
-  const failed =
-    last?.error === undefined
-      ? last?.finish === 'length'
-        ? CUT_SHORT
-        : 'complete'
-      : last.error.name === 'MessageAbortedError'
-        ? 'aborted'
-        : 'failed';
+  const end = endState(turn.assistants.at(-1) ?? {});
   return {
     id: message.info.id,
     role: 'answer to',
     created: new Date(message.info.time.created).toISOString(),
-    state: undone.has(message.info.id) ? UNDONE : turn.concluded ? failed : running ? 'streaming' : 'interrupted',
+    state: undone.has(message.info.id) ? UNDONE : turn.concluded ? end : running ? 'streaming' : 'interrupted',
     ...cutText(multiLine(turn.text, Number.MAX_SAFE_INTEGER), PAGE_CHARS, offset),
   };
 }

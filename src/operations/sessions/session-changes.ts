@@ -6,11 +6,11 @@ import { holdSession } from '../send/hold-session.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
 import { findOtherProcess } from './other-process.ts';
-import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
-import { findSession, isMessageId, noSuchMessage } from './session-query.ts';
+import { type Call, type CallSpan, type Connected, type Runtime } from '../runtime.ts';
+import { connectToSession, isMessageId, noSuchMessage } from './session-query.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { CreatedSession } from '../shapes.ts';
-import { tellingUndone } from '../send/undone.ts';
+import { reportUndone } from '../send/undone.ts';
 
 export interface SessionInput {
   readonly instance: string;
@@ -32,11 +32,10 @@ export async function forkSession(
   input: SessionInput & { readonly message_id?: string | undefined },
   call: Call,
 ): Promise<Answer<CreatedSession>> {
-  const connected = await connect(runtime, input.instance, call);
-  const source = await findSession(connected, input.session_id);
+  const { connected, session: source } = await connectToSession(runtime, input, call);
   const before = await forkPoint(connected, source, input.message_id);
   const name = quoteName(connected.instance.name);
-  const fork = await tellingUndone(connected.instance.name, 'nothing was forked', () =>
+  const fork = await reportUndone(connected.instance.name, 'nothing was forked', () =>
     madeSession(name, connected.api.fork(source.id, before.id)),
   );
   const session = sessionRow(fork, { state: 'idle' });
@@ -82,9 +81,8 @@ export async function renameSession(
 ): Promise<Answer<CreatedSession>> {
   const title = singleLine(input.title, MAX_TITLE).trim();
   if (title === '') throw new OperationError('title is empty; nothing was renamed.');
-  const connected = await connect(runtime, input.instance, call);
+  const { connected, session } = await connectToSession(runtime, input, call);
   const { api, instance } = connected;
-  const session = await findSession(connected, input.session_id);
   const name = quoteName(instance.name);
   const statuses = await api.statuses(session.directory);
   if (DEFAULT_TITLE.test(session.title) && statuses.has(session.id)) {
@@ -93,7 +91,7 @@ export async function renameSession(
     );
   }
   let now: Session | undefined = session;
-  const made = await tellingUndone(instance.name, 'nothing was renamed', () =>
+  const made = await reportUndone(instance.name, 'nothing was renamed', () =>
     makeChange(runtime, {
       make: () => api.rename(session.id, title),
       shows: async () => (now = await api.session(session.id))?.title === title,
@@ -117,9 +115,8 @@ export async function deleteSession(
   input: SessionInput,
   call: Call,
 ): Promise<Answer<DeletedSession>> {
-  const connected = await connect(runtime, input.instance, call);
-  const session = await findSession(connected, input.session_id);
-  await tellingUndone(connected.instance.name, 'nothing was deleted', () =>
+  const { connected, session } = await connectToSession(runtime, input, call);
+  await reportUndone(connected.instance.name, 'nothing was deleted', () =>
     deleteIdle(runtime, connected, session, call),
   );
   const data: DeletedSession = {
@@ -184,7 +181,7 @@ async function remove(runtime: Runtime, connected: Connected, session: Session, 
     throw new OperationError(`Delete failed: ${line}. See list_sessions, and call again if it is still there.`);
   }
   if (!(await api.statuses(session.directory)).has(session.id)) return;
-  await tellingUndone(
+  await reportUndone(
     instance.name,
     `session ${session.id} is deleted, but a turn that began meanwhile was not aborted`,
     () => abortVerified(runtime, connected, session, call),

@@ -4,7 +4,7 @@ import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import { scopeOf } from '../listing/directories.ts';
-import type { Connected } from '../runtime.ts';
+import { type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 
 /** opencode's own default; older sessions are found by their title or whole id. */
 const RECENT = 100;
@@ -47,6 +47,15 @@ export async function findSession(connected: Connected, query: string): Promise<
     ({ again }) =>
       `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}; ${again} with one of these ids.`,
   );
+}
+
+export async function connectToSession(
+  runtime: Runtime,
+  { instance, session_id }: { readonly instance: string; readonly session_id: string },
+  call: CallSpan,
+): Promise<{ readonly connected: Connected; readonly session: Session }> {
+  const connected = await connect(runtime, instance, call);
+  return { connected, session: await findSession(connected, session_id) };
 }
 
 /** Whole titles, else parts of titles; case ignored. */

@@ -10,7 +10,7 @@ import { madeSession } from '../send/change.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import type { CreatedSession, SessionList, SessionRow } from '../shapes.ts';
-import { tellingUndone } from '../send/undone.ts';
+import { reportUndone } from '../send/undone.ts';
 
 const LISTED = 30;
 const MAX_TITLE = 200;
@@ -98,7 +98,7 @@ export async function createSession(
     throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
   const connected = await connect(runtime, input.instance, call);
   const { api, instance } = connected;
-  const created = await tellingUndone(instance.name, 'no session was created', async () => {
+  const created = await reportUndone(instance.name, 'no session was created', async () => {
     const directory = await directoryFor(connected, input.directory);
     return await madeSession(quoteName(instance.name), api.createSession(title, directory));
   });

@@ -19,7 +19,7 @@ test.each([
   ['opencode-mcp read "two w', ['opencode-mcp', 'read'], 'two w', 'two \\$w', 'two $w'],
   ['opencode-mcp read "a', ['opencode-mcp', 'read'], 'a', `a"'!'"b`, 'a!b'],
   ["opencode-mcp read 'it", ['opencode-mcp', 'read'], 'it', String.raw`it'\''s`, "it's"],
-  // bash puts it behind the colon, or behind the quote.
+  // bash inserts it after the colon, or after the quote.
   ['opencode-mcp open desk:s', ['opencode-mcp', 'open'], 'desk:s', 'service', 'desk:service'],
   ['opencode-mcp open a\\:b', ['opencode-mcp', 'open'], 'a:b', 'a:b\\;', 'a:b;'],
   ['opencode-mcp open de"sk:s', ['opencode-mcp', 'open'], 'desk:s', 'sk:service', 'desk:service'],

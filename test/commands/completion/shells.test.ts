@@ -23,7 +23,7 @@ const NAMES = [
 let temp: TempDir;
 let env: Readonly<Record<string, string>>;
 
-/** A program of that name which prints its arguments; Tab asks the real one. */
+/** A program of that name that prints its arguments; completion uses the real one. */
 beforeAll(async () => {
   temp = tempDir('opencode-mcp-completion');
   const bin = join(temp.path, 'bin');
@@ -48,7 +48,7 @@ function need(shell: string, context: TestContext): void {
   skipFor(context, missingProgram(shell));
 }
 
-/** How each is started without anybody's own settings, and told of the completion. */
+/** Starts each shell without the user's settings, with the completion loaded. */
 const STARTS = {
   bash: 'source <(opencode-mcp completion bash)',
   zsh: `exec zsh -f`,
@@ -90,7 +90,7 @@ test.for(SHELLS)('%s completes names, whatever they hold, commands and options',
   ];
   for (const [line, expected] of typed) {
     await screen.type(`opencode-mcp ${line}`, 'Tab');
-    // The shell has replaced the word, or at least put a space behind it, before Enter is read.
+    // The shell has replaced the word, or added a space, before it reads Enter.
     await screen.type('', 'Enter');
     const shown = await screen.shows(/got<.*>/);
     expect(/got(<.*>)/.exec(shown)?.[1]).toBe(expected);
