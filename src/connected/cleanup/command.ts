@@ -66,7 +66,7 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
     }
     const proves = finding.what === 'state file' && finding.id !== undefined && unfinished.has(finding.id);
     const problem = proves
-      ? 'it proves that what could not be removed is dead'
+      ? 'it is the proof that the rest, which could not be removed, is dead'
       : await removeHere(finding, removing).catch((error: unknown) => messageOf(error));
     out(outcome(finding, problem));
     if (problem === undefined) continue;

@@ -229,7 +229,7 @@ export class RelayConnection {
     const said = this.#ssh.lastWords;
     void this.abandon(
       said === ''
-        ? 'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs'
+        ? 'ssh did not say which port the relay gave to the tunnel; remove -q and LogLevel from the command of RELAY_SSH_CMD'
         : `the relay gave no port to the tunnel: ssh says ${said}; see AllowTcpForwarding and PermitListen in its sshd_config, and restrict and permitlisten in its authorized_keys`,
     );
   }

@@ -75,9 +75,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
     if (holder === undefined) held.announce(terminal);
     const following = held.follow(terminal, holder !== undefined, ending.signal);
     if (headless)
-      tell(
-        `${held.name}: the service of OpenCode ${found.version} at ${found.url}; opencode-connected status says more`,
-      );
+      tell(`${held.name}: the service of OpenCode ${found.version} at ${found.url}; see opencode-connected status`);
     const result = await client.ended;
     ending.abort();
     await following;

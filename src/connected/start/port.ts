@@ -20,7 +20,7 @@ export async function choosePort(host: string, not: ReadonlySet<number> = new Se
     if (await isFree(port, host)) return port;
   }
   throw new Error(
-    `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken; end some of what listens there and start again`,
+    `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is in use; end some of those programs and start again`,
   );
 }
 

@@ -101,8 +101,7 @@ export async function start(options: StartOptions): Promise<Ending> {
       answers(instance, port) {
         registrations.announce(instance);
         advert?.announce(registrations.name, { port, directory: instance.directory });
-        if (headless)
-          tell(`${registrations.name} answers at http://127.0.0.1:${port}; opencode-connected status says more`);
+        if (headless) tell(`${registrations.name} answers at http://127.0.0.1:${port}; see opencode-connected status`);
       },
       moved: (port) => registrations.move(portsOf(port)),
     });
