@@ -16,7 +16,6 @@ export interface RelayConnectionOptions {
   readonly onMessage?: ((line: string) => void) | undefined;
   /** Called when the login is over: from then on ssh asks nothing. */
   readonly onLogin?: (() => void) | undefined;
-  /** Called with each line that the relay prints before our program runs. */
   readonly onPrinted?: (line: string) => void;
 }
 

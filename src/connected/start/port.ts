@@ -1,6 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { connect, createServer } from 'node:net';
 import { badPortReason } from '../../base/bad-ports.ts';
+import { errorCode, messageOf } from '../../base/errors.ts';
+import { ReportedError } from '../../base/program.ts';
 
 export const LOWEST_PORT = 4096;
 export const HIGHEST_PORT = 5095;
@@ -21,6 +23,15 @@ export async function choosePort(host: string, not: ReadonlySet<number> = new Se
   }
   throw new Error(
     `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is in use; end some of those programs and start again`,
+  );
+}
+
+/** The error for the configured port of the LAN. */
+export function cannotListen(port: number, cause?: unknown): ReportedError {
+  const code = cause === undefined ? '' : ` (${errorCode(cause) ?? messageOf(cause)})`;
+  return new ReportedError(
+    `cannot listen on port ${port}${code}: another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
+    { cause },
   );
 }
 

@@ -63,7 +63,7 @@ it('finds a registration with a dead claim and a silent port dead', () => {
 
 it('leaves a registration if something listens on its port, or may', () => {
   for (const [listens, reason] of [
-    ['unknown', 'whether something listens on its port is not known'],
+    ['unknown', 'it is not known whether something listens on its port'],
     ['some', 'but something listens on its port 4100'],
   ] as const) {
     expect(judge({ registrations: [{ ...REGISTERED, listens }], claims: [DEAD] })).toEqual([
