@@ -8,7 +8,6 @@ export const SUBCOMMANDS = ['start', 'status', 'cleanup', 'sessions', 'survey'] 
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export type CommandLine =
-  /** `own`: our flags. */
   | { readonly kind: Exclude<Subcommand, 'start'>; readonly own: readonly string[] }
   | { readonly kind: 'help' }
   | { readonly kind: 'version' }
@@ -17,13 +16,11 @@ export type CommandLine =
   | {
       readonly kind: 'start';
       readonly own: readonly string[];
-      /** The arguments for opencode, unchanged. */
       readonly forOpencode: readonly string[];
       /** The argument among them that names the directory. */
       readonly project: string | undefined;
     };
 
-/** The flags of each subcommand, besides the settings. */
 export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean'>>>> = {
   start: { headless: 'boolean', 'no-password': 'boolean', lan: 'boolean' },
   status: { json: 'boolean' },

@@ -2,9 +2,9 @@ import { spawn } from 'node:child_process';
 import { isatty } from 'node:tty';
 
 import { messageOf } from '../base/errors.ts';
+import { ReportedError } from '../base/program.ts';
 import type { Ending } from './start/opencode-process.ts';
 import { passSignals } from './start/signals.ts';
-import { OpencodeError } from './start/supervised.ts';
 
 /** Runs opencode as if this program were not there: with the caller's terminal, pipes and signals, and with opencode's own end. */
 export async function runPlain(program: string, args: readonly string[], process: NodeJS.Process): Promise<Ending> {
@@ -17,7 +17,7 @@ export async function runPlain(program: string, args: readonly string[], process
   try {
     return await new Promise((resolve, reject) => {
       child.once('exit', (code, signal) => resolve({ code, signal }));
-      child.once('error', (error) => reject(new OpencodeError(`cannot start ${program}: ${messageOf(error)}`)));
+      child.once('error', (error) => reject(new ReportedError(`cannot start ${program}: ${messageOf(error)}`)));
     });
   } finally {
     signals.stop();

@@ -34,6 +34,11 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | un
   return started ? { pid, started } : undefined;
 }
 
+/** As `identifyProcess`, but without a start time if the process cannot be found. */
+export async function processIdentity(pid: number): Promise<ProcessIdentity> {
+  return (await identifyProcess(pid)) ?? { pid };
+}
+
 /** Whether that process still runs; if its start time is unknown, whether any process with its pid does. */
 export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   const now = await identifyProcess(identity.pid);

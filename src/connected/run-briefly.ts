@@ -2,7 +2,6 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { messageOf } from '../base/errors.ts';
 import { signalIfThere } from './process-table.ts';
 
-/** Reading the last output takes milliseconds. */
 const LAST_WORDS_MS = 1_000;
 /** Far more than a version or an error message has. */
 const MAX_OUTPUT_CHARS = 10_000;
@@ -15,18 +14,15 @@ export interface BriefRunLimits {
   readonly input?: string;
   /** How many of its last characters are kept; default 10,000. With `signalsAll`, a program that prints more is killed. */
   readonly maxOutputChars?: number;
-  /** Kills it, as the limit does. */
   readonly signal?: AbortSignal;
 }
 
 export interface BriefRun {
   /** Undefined if it could not be run, or was killed. */
   readonly code: number | undefined;
-  /** It reached the limit. */
   readonly isLate: boolean;
   readonly output: string;
   readonly errors: string;
-  /** Why it could not be started. */
   readonly startError?: unknown;
 }
 

@@ -26,13 +26,10 @@ const runStateSchema = z.object({
   id: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
   /** The name on this machine. */
   name: z.string(),
-  /** The wrapper's pid. */
   pid: z.int(),
-  /** The wrapper's `ProcessIdentity.started`. */
   started: z.string().optional(),
   /** The opencode that ends with the wrapper. With OpenCode 2 its terminal, or the wrapper itself if it has none. */
   opencodePid: z.int(),
-  /** The opencode's `ProcessIdentity.started`. */
   opencodeStarted: z.string().optional(),
   /** Where the tunnel leads, or where the opencode listens if there is no tunnel. */
   port: z.int(),
@@ -45,14 +42,11 @@ const runStateSchema = z.object({
   onLan: z.boolean().optional(),
   /** The proxy on the LAN, if it is not the instance itself that listens there. */
   lan: z.object({ port: z.int(), passwordFile: z.string() }).optional(),
-  /** Absent without a relay. */
   relay: relayStateSchema.optional(),
-  /** The pid of the ssh that runs now. */
   sshPid: z.int().optional(),
   logFile: z.string(),
   /** ISO 8601. */
   startedAt: z.string(),
-  /** The version of this program. */
   version: z.string(),
 });
 
@@ -60,10 +54,8 @@ const runStateSchema = z.object({
 export type RunState = z.infer<typeof runStateSchema>;
 
 export interface RunStateFile {
-  /** Absolute. */
   readonly path: string;
   readonly state: RunState;
-  /** Whether the wrapper that wrote it still runs. */
   readonly isRunning: boolean;
 }
 

@@ -14,7 +14,6 @@ const EXIT_FAILED = 1;
 /** A shell's exit code for a process that a signal ended. */
 const EXIT_SIGNAL = 128;
 
-/** Runs the command line, and ends the process. */
 export async function runConnected(process: NodeJS.Process, output: Output): Promise<void> {
   const command = readCommandLine(process.argv.slice(2), isDirectory);
   if (command.kind === 'help') {

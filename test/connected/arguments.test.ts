@@ -46,7 +46,7 @@ test.each([
   expect(read(argv)).toEqual(expected);
 });
 
-test('without its project an option keeps a value of the same name', () => {
+test('removing the directory keeps an equal value of an option', () => {
   expect(withoutProject(['--agent', 'build', 'build', '--print-logs'], 'build')).toEqual([
     '--agent',
     'build',
@@ -55,7 +55,7 @@ test('without its project an option keeps a value of the same name', () => {
   expect(withoutProject(['--print-logs'], undefined)).toEqual(['--print-logs']);
 });
 
-describe('what opencode does without its terminal on a project is its own', () => {
+describe('a command line that opens no terminal on a project runs unchanged', () => {
   test.each([
     [['run', 'fix', 'it', '--lan', '--', '--headless']],
     [['--print-logs', '--log-level', 'DEBUG', 'run', 'hi']],
@@ -104,7 +104,7 @@ test.each([
 describe.each([...OPENCODES, { name: 'the preview of OpenCode 2', binary: PREVIEW_OPENCODE }])(
   'the help of $name',
   ({ binary }) => {
-    test.skipIf(isMissing(binary))('has no subcommand and no option with a value that is not known here', async () => {
+    test.skipIf(isMissing(binary))('has only known subcommands and options with values', async () => {
       await using home = tempDir('opencode-help');
       const env = { PATH: process.env['PATH'] ?? '', HOME: home.path };
       const { stdout, stderr } = await promisify(execFile)(binary, ['--help'], { env });

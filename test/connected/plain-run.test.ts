@@ -12,12 +12,12 @@ import { until, within } from '../rig/wait.ts';
 
 interface Place extends AsyncDisposable {
   readonly temp: TempDir;
-  /** How the program was called, in lines. */
+  /** One line for each call. */
   calls(): Promise<string>;
   start(...args: readonly string[]): ChildProcess;
 }
 
-/** A program in the place of opencode that notes how it is called, and then does what the script says. */
+/** A program that replaces opencode: it records how it is called, and then runs the script. */
 async function openPlace(script: string): Promise<Place> {
   const temp = tempDir('plain-run');
   const program = join(temp.path, 'opencode');
@@ -44,8 +44,8 @@ async function textOf(stream: NodeJS.ReadableStream | null): Promise<string> {
   return text;
 }
 
-describe('what is not ours is run as without us', () => {
-  test('its words, directory, environment, input, output and exit code', async () => {
+describe('a command line for opencode alone', () => {
+  test('runs with its arguments, directory, environment, input, output and exit code', async () => {
     await using place = await openPlace('cat; echo "$npm_config_mine" >&2; exit 7');
     const child = place.start('run', 'two  words', '', '--headless', '--', '--help');
     child.stdin?.end('piped in');
@@ -55,28 +55,31 @@ describe('what is not ours is run as without us', () => {
       once(child, 'exit'),
     ]);
     expect({ stdout, stderr, code }).toEqual({ stdout: 'piped in', stderr: 'kept\n', code: 7 });
-    // Called once: it is not asked which version it is.
+    // Called once: it is not asked for its version.
     expect(await place.calls()).toBe(`run|two  words||--headless|--|--help|${place.temp.path}|\n`);
   });
 
-  test.each(['SIGTERM', 'SIGHUP', 'SIGINT'] as const)('%s reaches it, and its answer is ours', async (signal) => {
-    await using place = await openPlace(
-      `trap 'echo caught; exit 3' ${signal.slice(3)}; echo ready; while :; do sleep 0.1; done`,
-    );
-    const child = place.start('serve');
-    let output = '';
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
-    await until('it to run', () => output.includes('ready'));
-    child.kill(signal);
-    expect(await within(once(child, 'exit'), () => `it to end by ${signal}`)).toEqual([3, null]);
-    expect(output).toContain('caught');
-  });
+  test.each(['SIGTERM', 'SIGHUP', 'SIGINT'] as const)(
+    '%s reaches opencode, whose exit code is returned',
+    async (signal) => {
+      await using place = await openPlace(
+        `trap 'echo caught; exit 3' ${signal.slice(3)}; echo ready; while :; do sleep 0.1; done`,
+      );
+      const child = place.start('serve');
+      let output = '';
+      child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+      await until('it to run', () => output.includes('ready'));
+      child.kill(signal);
+      expect(await within(once(child, 'exit'), () => `it to end by ${signal}`)).toEqual([3, null]);
+      expect(output).toContain('caught');
+    },
+  );
 
-  test('an interrupt at the terminal reaches it once', async (context) => {
+  test('an interrupt at the terminal reaches opencode once', async (context) => {
     needTmux(context);
     await using place = await openPlace('');
     const program = join(place.temp.path, 'opencode');
-    // It goes on for a while, in which a second one would come.
+    // It goes on long enough for a second interrupt to arrive.
     const script =
       "let n = 0; process.stdin.resume(); process.on('SIGINT', () => ++n > 1 || setTimeout(() => process.exit(n), 1500));";
     await writeFile(program, `#!${process.execPath}\n${script}\nconsole.log('ready');\n`, { mode: 0o755 });
@@ -88,13 +91,13 @@ describe('what is not ours is run as without us', () => {
     expect(await terminal.shows(/code=\d/)).toContain('code=1');
   });
 
-  test('a signal that ends it ends this program by the same one', async () => {
+  test('a signal that ends opencode ends this program too', async () => {
     await using place = await openPlace('kill -KILL $$');
     expect(await once(place.start('models'), 'exit')).toEqual([null, 'SIGKILL']);
   });
 });
 
-test('--headless serves in the directory that opencode is given', async () => {
+test('--headless serves in the given directory', async () => {
   await using place = await openPlace('exit 0');
   const project = join(place.temp.path, 'project');
   await mkdir(project);
@@ -104,7 +107,7 @@ test('--headless serves in the directory that opencode is given', async () => {
   );
 });
 
-test('where its terminal would be drawn into a pipe it says what to do, and starts nothing', async () => {
+test('without a terminal on standard output it starts nothing and advises --headless', async () => {
   await using place = await openPlace('exit 0');
   const child = place.start('.');
   const [stderr, [code]] = await Promise.all([textOf(child.stderr), once(child, 'exit')]);
@@ -115,7 +118,7 @@ test('where its terminal would be drawn into a pipe it says what to do, and star
 });
 
 test.each([...OPENCODES, { name: 'the preview of OpenCode 2', binary: PREVIEW_OPENCODE }])(
-  '$name says the same through it',
+  '$name prints the same through it',
   async ({ binary }) => {
     if (isMissing(binary)) return;
     await using temp = tempDir('plain-run');

@@ -25,7 +25,7 @@ function start(program: string, ...args: readonly string[]): ChildProcess & { re
 }
 
 describe('a process', () => {
-  test('is the same one by its pid and its start, and gone when it has ended', async () => {
+  test('is identified by pid and start time, and not alive after its end', async () => {
     const child = start('sleep', '600');
     const identity = await until('the process', () => identifyProcess(child.pid));
     expect(identity).toEqual({ pid: child.pid, started: expect.any(String) });
@@ -38,7 +38,7 @@ describe('a process', () => {
     expect(await identifyProcess(child.pid)).toBeUndefined();
   });
 
-  test('has a family: what it started, and what that started', async () => {
+  test('has a family of children and grandchildren', async () => {
     const child = start('sh', '-c', 'sh -c "sleep 600; :" & wait');
     await until('three of them', async () => (await familyOf(child.pid)).size === 3);
     const family = await familyOf(child.pid);

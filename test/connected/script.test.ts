@@ -26,7 +26,7 @@ test('the script of a checkout runs through links, absolute and relative', async
   }
 });
 
-test('without a build it says how to make one', async () => {
+test('without a build it explains how to build', async () => {
   await using temp = tempDir('checkout');
   await mkdir(join(temp.path, 'scripts'));
   const script = join(temp.path, 'scripts', 'opencode-connected');

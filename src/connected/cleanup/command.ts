@@ -1,15 +1,12 @@
 import { type CommandOptions, type ExitCode, type Registries, registriesOf } from '../status/places.ts';
 import { messageOf } from '../../base/errors.ts';
-import { singleLine } from '../../base/plain-text.ts';
+import { shown } from '../shown.ts';
 import type { RemovalOrder } from '../survey/registry-survey.ts';
 import type { Action, Finding } from './finding.ts';
 import { findLeftovers } from './find-leftovers.ts';
 import { endTunnel, removeState } from './wrappers.ts';
 
-const MAX_REASON_CHARS = 300;
-
 export interface CleanupOptions extends CommandOptions {
-  /** Only list what would be removed. */
   readonly dryRun: boolean;
 }
 
@@ -66,7 +63,7 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
     }
     const proves = finding.what === 'state file' && finding.id !== undefined && unfinished.has(finding.id);
     const problem = proves
-      ? 'it proves that what could not be removed is dead'
+      ? 'it is the proof that the rest, which could not be removed, is dead'
       : await removeHere(finding, removing).catch((error: unknown) => messageOf(error));
     out(outcome(finding, problem));
     if (problem === undefined) continue;
@@ -92,15 +89,12 @@ async function removeOnRelay(findings: readonly Finding[], { relay, out, signal 
   const problems = findings.map((_, index) => {
     if (typeof removals === 'string') return removals;
     const one = removals[index];
-    return one?.removed === true
-      ? undefined
-      : singleLine(one?.reason ?? 'it did not report a result', MAX_REASON_CHARS);
+    return one?.removed === true ? undefined : shown(one?.reason ?? 'it did not report a result');
   });
   findings.forEach((finding, index) => out(outcome(finding, problems[index])));
   return problems.filter((problem) => problem !== undefined).length;
 }
 
-/** Resolves with the reason if it was left. */
 async function removeHere({ action }: Finding, { settings, here, signal }: Removing): Promise<string | undefined> {
   if (action === undefined) return 'it is not provably dead';
   if (action.kind === 'state') return removeState(action.file, settings.stateDir);

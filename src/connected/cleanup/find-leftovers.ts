@@ -7,7 +7,6 @@ import { judgeRegistry } from './judge.ts';
 import { judgeWrappers } from './wrappers.ts';
 
 export interface Leftovers {
-  /** What is dead, and what may be. */
   readonly findings: readonly Finding[];
   readonly states: readonly RunStateFile[];
   /** A survey, or the reason why there is none. Undefined without a relay. */

@@ -1,7 +1,6 @@
 import type { RunStateFile } from '../run-state.ts';
 import type { RemovalOrder } from '../survey/registry-survey.ts';
 
-/** A removal. Its subject is checked again first. */
 export type Action =
   | RemovalOrder
   | { readonly kind: 'state'; readonly file: RunStateFile }

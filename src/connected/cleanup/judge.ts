@@ -1,18 +1,16 @@
 import { join } from 'node:path';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import type { RunStateFile } from '../run-state.ts';
+import { shown } from '../shown.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from '../survey/registry-survey.ts';
 import type { Action, Finding } from './finding.ts';
 
 export interface Evidence {
   readonly where: 'here' | 'relay';
   readonly survey: RegistrySurvey;
-  /** The state files of this machine's wrappers, running or not. */
   readonly states: readonly RunStateFile[];
 }
 
-const MAX_PATH_CHARS = 300;
-const MAX_REASON_CHARS = 300;
 const NOT_ALONE = 'others can write in the registry directory, or it is not of this user';
 
 /**
@@ -27,7 +25,7 @@ export function judgeRegistry(evidence: Evidence): readonly Finding[] {
     where: evidence.where,
     what: 'registration',
     subject: shownPath(survey, fileName),
-    reason: `${singleLine(reason, MAX_REASON_CHARS)}; remove it by hand if it is in the way`,
+    reason: `${shown(reason)}; remove it by hand if it is in the way`,
   }));
   const found = [...registrations.filter((one) => one !== undefined), ...odd, ...claimsWithout(evidence)];
   const findings = [...found, ...judgePasswords(evidence, found)];
@@ -111,7 +109,6 @@ function claimsWithout({ where, survey, states }: Evidence): readonly Finding[] 
   return findings;
 }
 
-/** @param found the findings about registrations and claims */
 function judgePasswords({ where, survey, states }: Evidence, found: readonly Finding[]): readonly Finding[] {
   const removable = new Set(found.filter(({ action }) => action !== undefined).map(({ subject }) => subject));
   // An id that stays registered or claimed needs its password.
@@ -136,5 +133,5 @@ function judgePasswords({ where, survey, states }: Evidence, found: readonly Fin
 }
 
 function shownPath({ directory }: RegistrySurvey, name: string): string {
-  return quoteName(singleLine(join(directory, name), MAX_PATH_CHARS));
+  return quoteName(shown(join(directory, name)));
 }

@@ -2,12 +2,11 @@ import { constants } from 'node:fs';
 import { access, lstat, realpath, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
-import { singleLine } from '../../base/plain-text.ts';
 import { endsWithin, familyOf, identifyProcess, isAlive, ps, signalIfThere } from '../process-table.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';
+import { shown } from '../shown.ts';
 import type { Finding } from './finding.ts';
 
-const MAX_PATH_CHARS = 300;
 /** ssh closes its connection within a round trip. */
 const TERM_LIMIT_MS = 2_000;
 
@@ -17,7 +16,6 @@ export interface WrapperEvidence {
   readonly registryDir: string | undefined;
 }
 
-/** State files and tunnels that wrappers left behind. */
 export async function judgeWrappers({ states, registryDir }: WrapperEvidence): Promise<readonly Finding[]> {
   const running = new Set(states.filter(({ isRunning }) => isRunning).map(({ state }) => state.sshPid));
   const dead = states.filter(({ isRunning }) => !isRunning);
@@ -33,7 +31,7 @@ export async function judgeWrappers({ states, registryDir }: WrapperEvidence): P
 
 async function judgeState(file: RunStateFile, registryDir: string | undefined): Promise<Finding> {
   const { state, path } = file;
-  const subject = singleLine(path, MAX_PATH_CHARS);
+  const subject = shown(path);
   const finding = { where: 'here', what: 'state file', subject, id: state.id } as const;
   const ended = `its opencode-connected (pid ${state.pid}) has ended`;
   if (await opencodeRuns(file)) {
@@ -45,7 +43,7 @@ async function judgeState(file: RunStateFile, registryDir: string | undefined): 
   if (!(await isWithin(state.registryFile, registryDir)) && (await exists(state.registryFile))) {
     if (registryDir === undefined)
       return { ...finding, reason: `${ended}, but its registry directory could not be read` };
-    const directory = singleLine(dirname(state.registryFile), MAX_PATH_CHARS);
+    const directory = shown(dirname(state.registryFile));
     return {
       ...finding,
       reason: `${ended}, but its registration is in another directory: run again with RELAY_REGISTRY_DIR=${directory}`,

@@ -16,7 +16,6 @@ export interface RelayConnectionOptions {
   readonly onMessage?: ((line: string) => void) | undefined;
   /** Called when the login is over: from then on ssh asks nothing. */
   readonly onLogin?: (() => void) | undefined;
-  /** Called with each line that the relay prints before our program runs. */
   readonly onPrinted?: (line: string) => void;
 }
 
@@ -229,7 +228,7 @@ export class RelayConnection {
     const said = this.#ssh.lastWords;
     void this.abandon(
       said === ''
-        ? 'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs'
+        ? 'ssh did not say which port the relay gave to the tunnel; remove -q and LogLevel from the command of RELAY_SSH_CMD'
         : `the relay gave no port to the tunnel: ssh says ${said}; see AllowTcpForwarding and PermitListen in its sshd_config, and restrict and permitlisten in its authorized_keys`,
     );
   }

@@ -13,7 +13,6 @@ export interface RelayLinkOptions {
   readonly sshCommand: readonly string[] | undefined;
   /** On the relay, or here. A default directory (not `explicit`) that belongs to another user is replaced by this user's own. */
   readonly registryDir: Settings['registryDir'];
-  /** Where the instance listens on 127.0.0.1. */
   readonly localPort: number;
   readonly id: string;
   readonly name: string;
@@ -77,7 +76,6 @@ export class RelayLink {
     return this.#state;
   }
 
-  /** The pid of the process that holds the connection, while there is one. */
   get pid(): number | undefined {
     return this.#connection?.pid;
   }

@@ -1,15 +1,14 @@
 import { quoted, singleLine } from '../../base/plain-text.ts';
+import { MAX_SHOWN_CHARS } from '../shown.ts';
 
 /** ssh gives the cause in its last line, seldom in the last three. */
 const KEPT_LINES = 3;
-export const MAX_REASON_CHARS = 300;
 
 /** Whether an ssh that may not ask failed because it had to: about its own questions, gcloud's, or a ProxyCommand's. */
 export function wantsPerson(reason: string): boolean {
   return /Permission denied|Host key verification failed|cannot prompt|\/dev\/tty/.test(reason);
 }
 
-/** Whether ssh ended because the person interrupted it at the terminal. */
 export function wasInterrupted(reason: string | undefined): boolean {
   return /was ended by SIG(?:INT|QUIT)\)?$/.test(reason ?? '');
 }
@@ -22,7 +21,7 @@ export function keepLast(lines: string[], line: string): void {
 
 /** The reason if the login worked but the relay ran something else, which printed the lines `printed`. */
 export function anotherCommand(printed: readonly string[], reason: string): string {
-  const words = quoted(printed.join('; '), MAX_REASON_CHARS);
+  const words = quoted(printed.join('; '), MAX_SHOWN_CHARS);
   const what = printed.length === 0 ? 'did not run' : `printed ${words} instead of running`;
   return `the relay ${what} our program: ${reason}; see command= in its authorized_keys, ForceCommand in its sshd_config and its login shell`;
 }

@@ -3,11 +3,12 @@ import type { Readable, Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { quoted, singleLine } from '../../base/plain-text.ts';
+import { quoted } from '../../base/plain-text.ts';
 import { familyOf, signalIfThere } from '../process-table.ts';
+import { MAX_SHOWN_CHARS, shown } from '../shown.ts';
 import { REMOTE_COMMAND, REMOTE_PROGRAM } from './remote-program.ts';
 import { ASKS_NOTHING, sshArguments } from './ssh-arguments.ts';
-import { cannotRun, keepLast, MAX_REASON_CHARS, wantsPerson } from './ssh-failures.ts';
+import { cannotRun, keepLast, wantsPerson } from './ssh-failures.ts';
 
 export interface SshProcessOptions {
   /** The person's ssh command; our options and the remote command follow it. Undefined: run the program in a shell on this machine. */
@@ -82,7 +83,7 @@ export class SshProcess {
 
   /** The last lines that ssh itself printed, quoted and safe to show; empty if it printed nothing. */
   get lastWords(): string {
-    return this.#lastWords.length === 0 ? '' : quoted(this.#lastWords.join('; '), MAX_REASON_CHARS);
+    return this.#lastWords.length === 0 ? '' : quoted(this.#lastWords.join('; '), MAX_SHOWN_CHARS);
   }
 
   /** Sends a line to the program on the relay. Only its answer shows that the line arrived. */
@@ -147,10 +148,10 @@ export class SshProcess {
       this.#hasPort = true;
       return;
     }
-    const shown = singleLine(line, MAX_REASON_CHARS).trim();
-    if (shown === '') return;
-    keepLast(this.#lastWords, shown);
-    this.#options.onMessage?.(shown);
+    const words = shown(line).trim();
+    if (words === '') return;
+    keepLast(this.#lastWords, words);
+    this.#options.onMessage?.(words);
   }
 
   #reason(code: number | null, signal: NodeJS.Signals | null): string {

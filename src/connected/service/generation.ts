@@ -1,16 +1,10 @@
 import { ReportedError } from '../../base/program.ts';
 import { runBriefly } from '../run-briefly.ts';
 
-/** The generation of an opencode program. */
 export type OpencodeGeneration =
   | { readonly number: 1; readonly version?: string }
   /** One service for each user. The preview does not report `version`. */
   | { readonly number: 2; readonly version?: string; readonly isPreview?: true };
-
-/** The generation cannot be determined. The message says what to do. */
-export class GenerationError extends ReportedError {
-  override readonly name = 'GenerationError';
-}
 
 /** `--version` answers in a second, on a busy machine in ten. */
 const LIMIT_MS = 30_000;
@@ -27,7 +21,7 @@ export async function askGeneration(
     limitMs: LIMIT_MS,
     signalsAll: true,
   });
-  if (isLate) throw new GenerationError(`${program} --version did not end within ${LIMIT_MS / 1000} s; run it by hand`);
+  if (isLate) throw new ReportedError(`${program} --version did not end within ${LIMIT_MS / 1000} s; run it by hand`);
   return code === 0 ? readGeneration(output) : { number: 1 };
 }
 

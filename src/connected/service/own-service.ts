@@ -12,19 +12,18 @@ import type { Candidate } from '../../model/candidate.ts';
 import { type AskSettings, askCandidates } from '../ask-candidates.ts';
 import { isAlive } from '../process-table.ts';
 import { runBriefly } from '../run-briefly.ts';
+import { MAX_SHOWN_CHARS } from '../shown.ts';
 import { listenerOn } from '../start/port.ts';
 import type { OpencodeGeneration } from './generation.ts';
 
 export interface OwnServiceOptions {
   readonly settings: AskSettings & Pick<Settings, 'opencodeStateDir'>;
   readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
-  /** Absolute. */
   readonly program: string;
   readonly env: Readonly<Record<string, string>>;
   readonly clock: Clock;
 }
 
-/** A service that answers as its file describes it. */
 export interface FoundService {
   /** The name of its file without the ending; each channel has one. */
   readonly key: string;
@@ -35,17 +34,11 @@ export interface FoundService {
   readonly version: string;
 }
 
-/** The service does not run, or not as it should. The message says what to do. */
-export class ServiceError extends ReportedError {
-  override readonly name = 'ServiceError';
-}
-
 /** `service start` returns within seconds, on a busy machine within ten. */
 const START_LIMIT_MS = 30_000;
 /** A service that is starting answers within a second. */
 const POLL_MS = 250;
 const MAX_LOOKS = 120;
-const MAX_REASON_CHARS = 300;
 
 type Standing =
   | { readonly kind: 'runs'; readonly found: FoundService }
@@ -67,7 +60,7 @@ export class OwnService {
     );
   }
 
-  /** Resolves once the service answers; has the program start it if none runs. @throws {ServiceError} */
+  /** Resolves once the service answers; has the program start it if none runs. @throws {ReportedError} it does not run as it should */
   async ensure(signal: AbortSignal, onStart: () => void): Promise<FoundService> {
     const { program, env, clock } = this.#options;
     let standing = await this.#look(signal);
@@ -78,18 +71,18 @@ export class OwnService {
         signalsAll: false,
       });
       if (code !== 0) {
-        const said = quoted(errors.trim() || output.trim() || 'nothing', MAX_REASON_CHARS);
-        throw new ServiceError(`${program} service start did not start the service; it says ${said}`);
+        const said = quoted(errors.trim() || output.trim() || 'nothing', MAX_SHOWN_CHARS);
+        throw new ReportedError(`${program} service start did not start the service; it says ${said}`);
       }
     }
     for (let looks = 0; looks < MAX_LOOKS && !signal.aborted; looks += 1) {
       standing = await this.#look(signal);
       if (standing.kind === 'runs') return standing.found;
-      if (standing.kind === 'wrong') throw new ServiceError(standing.reason);
+      if (standing.kind === 'wrong') throw new ReportedError(standing.reason);
       await clock.sleep(POLL_MS, signal);
     }
     const why = 'reason' in standing ? standing.reason : 'it left no file in its state folder that names it';
-    throw new ServiceError(
+    throw new ReportedError(
       `the service of OpenCode 2 does not answer: ${why}; see opencode service status, or start opencode by itself once`,
     );
   }

@@ -48,7 +48,6 @@ export class ServiceLock {
     }
   }
 
-  /** Never rejects. */
   async release(): Promise<void> {
     if (!this.#isHeld) return;
     this.#isHeld = false;

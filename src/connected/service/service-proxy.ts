@@ -3,7 +3,6 @@ import type { Refusal } from '../../node/access/request-guard.ts';
 import { ExchangeProxy, passwordCheck } from '../../node/proxy/exchange-proxy.ts';
 
 export interface ServiceProxyOptions {
-  /** Where to listen. */
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;

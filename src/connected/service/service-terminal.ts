@@ -1,16 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { messageOf } from '../../base/errors.ts';
-import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
+import { ReportedError } from '../../base/program.ts';
+import { processIdentity, type ProcessIdentity } from '../process-table.ts';
 import type { Ending } from '../start/opencode-process.ts';
 import type { Terminal } from '../start/terminal.ts';
-import { ServiceError } from './own-service.ts';
 
 /** It ends within a second. */
 const TERM_MS = 5_000;
 
 /** The person's terminal on the service, started as the person would start it. Does not end what it leaves running. */
 export class ServiceTerminal {
-  /** Never rejects. */
   readonly ended: Promise<Ending>;
   readonly #terminal: Terminal;
   #end: (ending: Ending) => void = () => {};
@@ -21,7 +20,7 @@ export class ServiceTerminal {
     this.ended = new Promise((resolve) => (this.#end = resolve));
   }
 
-  /** Resolves with its process. @throws {ServiceError} it cannot be run */
+  /** Resolves with its process. @throws {ReportedError} it cannot be run */
   async open(
     program: string,
     args: readonly string[],
@@ -36,10 +35,9 @@ export class ServiceTerminal {
     });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
-      child.once('error', (error) => reject(new ServiceError(`cannot start ${program}: ${messageOf(error)}`)));
+      child.once('error', (error) => reject(new ReportedError(`cannot start ${program}: ${messageOf(error)}`)));
     });
-    const pid = child.pid ?? 0;
-    return (await identifyProcess(pid)) ?? { pid };
+    return processIdentity(child.pid ?? 0);
   }
 
   /** Passes on a signal that the terminal may have sent to it as well. */

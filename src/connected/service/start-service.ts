@@ -1,27 +1,26 @@
 import { randomBytes } from 'node:crypto';
 
 import type { Clock } from '../../base/clock.ts';
-import { errorCode } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { ReportedError } from '../../base/program.ts';
 import type { ExchangeProxy } from '../../node/proxy/exchange-proxy.ts';
-import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
+import { processIdentity, type ProcessIdentity } from '../process-table.ts';
 import type { Guard } from '../start/guard.ts';
 import { everyAddress, type LanAdvert, lanPassword, lanPasswordPath } from '../start/lan.ts';
 import type { Ending } from '../start/opencode-process.ts';
-import { choosePort } from '../start/port.ts';
+import { cannotListen, choosePort } from '../start/port.ts';
 import { OwnRegistrations, type Ports, type RegistrationsOptions } from '../start/registrations.ts';
 import { passSignals } from '../start/signals.ts';
 import type { StartOptions } from '../start/start.ts';
 import { rememberTerminal } from '../start/terminal.ts';
 import type { OpencodeGeneration } from './generation.ts';
-import { type FoundService, OwnService, ServiceError } from './own-service.ts';
+import { type FoundService, OwnService } from './own-service.ts';
 import { ServiceLock } from './service-lock.ts';
 import { openServiceProxy } from './service-proxy.ts';
 import { HeldOpen, ServiceTerminal } from './service-terminal.ts';
 
 export interface ServiceStart extends StartOptions {
   readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
-  /** Absolute. */
   readonly program: string;
   readonly env: Readonly<Record<string, string>>;
   readonly clock: Clock;
@@ -57,7 +56,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
       });
     if (found === undefined || signals.giveUp.aborted) return { code: null, signal: signals.ended ?? 'SIGINT' };
     if (!headless) refuseReplacement(start, found);
-    const self = (await identifyProcess(process.pid)) ?? { pid: process.pid };
+    const self = await processIdentity(process.pid);
     held = new HeldService(start, service, { found, self });
     await held.openRelayProxy();
     const holder = await held.take();
@@ -75,9 +74,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
     if (holder === undefined) held.announce(terminal);
     const following = held.follow(terminal, holder !== undefined, ending.signal);
     if (headless)
-      tell(
-        `${held.name}: the service of OpenCode ${found.version} at ${found.url}; opencode-connected status says more`,
-      );
+      tell(`${held.name}: the service of OpenCode ${found.version} at ${found.url}; see opencode-connected status`);
     const result = await client.ended;
     ending.abort();
     await following;
@@ -93,7 +90,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
 /** A newer terminal replaces the running service, and would interrupt what runs there. */
 function refuseReplacement({ generation, program }: ServiceStart, { version, pid }: FoundService): void {
   if (generation.version === undefined || generation.version === version) return;
-  throw new ServiceError(
+  throw new ReportedError(
     `the service that runs is OpenCode ${version} (pid ${pid}), and ${program} is ${generation.version}: its terminal would replace that service and interrupt what runs there; when nothing does, run opencode service restart, or use --headless`,
   );
 }
@@ -148,7 +145,7 @@ class HeldService {
     this.#relayProxy = await this.#proxy('127.0.0.1', 0, this.#relayPassword);
   }
 
-  /** With --lan, puts a proxy on the LAN. @throws {ServiceError} it cannot listen on the port */
+  /** With --lan, puts a proxy on the LAN. @throws {ReportedError} it cannot listen on the port */
   async openLan(): Promise<void> {
     const { settings, clock, onLan } = this.#start;
     if (!onLan) return;
@@ -158,10 +155,7 @@ class HeldService {
     const host = everyAddress();
     const port = connected.lanPort ?? (await choosePort(host));
     this.#lanProxy = await this.#proxy(host, port, password).catch((error: unknown) => {
-      throw new ServiceError(
-        `cannot listen on port ${port} (${errorCode(error) ?? String(error)}): another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
-        { cause: error },
-      );
+      throw cannotListen(port, error);
     });
   }
 

@@ -8,14 +8,13 @@ import { sessionState, type SessionState } from '../../operations/sessions/sessi
 import { sessionsAtRest } from '../../operations/sessions/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions/sessions.ts';
 import type { SessionRow } from '../../operations/shapes.ts';
-import { quoteName, safeToShow, sentence } from '../../base/plain-text.ts';
+import { quoteName, safeToShow } from '../../base/plain-text.ts';
 import type { CommandOptions, ExitCode } from '../status/places.ts';
-import { messageOf } from '../../base/errors.ts';
+import { reasonOf } from '../../base/errors.ts';
 import { askRegistered, type Registered } from '../status/registered.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
 
 export interface SessionsOptions extends CommandOptions {
-  /** Print a `SessionsReport`. */
   readonly json: boolean;
   /** For each healthy instance; default 8 s. */
   readonly limitMs?: number;
@@ -41,7 +40,6 @@ const LISTED = 30;
 const SHOWN = 40;
 /** A cold instance answers its first session request after some 1.2 s; a hung one must not delay the others for long. */
 const INSTANCE_LIMIT_MS = 8_000;
-const MAX_REASON_CHARS = 300;
 
 /** Prints the recent sessions of every instance registered here. Exit code 1 if the registry directory or an instance could not be read. */
 export async function runSessions({
@@ -104,7 +102,7 @@ async function sessionsOf(
       };
     });
   } catch (error) {
-    return { instance, reason: sentence(messageOf(error), MAX_REASON_CHARS) };
+    return { instance, reason: reasonOf(error) };
   }
 }
 

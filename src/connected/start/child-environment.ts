@@ -6,7 +6,6 @@ const OF_A_PACKAGE_MANAGER = /^(?:npm_|npx_|pnpm_)|^INIT_CWD$/;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The person's environment, without those variables. */
 export function personsEnvironment(env: Environment): Record<string, string> {
   const kept = Object.entries(env).filter(
     (pair): pair is [string, string] => pair[1] !== undefined && !OF_A_PACKAGE_MANAGER.test(pair[0]),

@@ -17,7 +17,6 @@ const PASSWORD_BYTES = 32;
 /** A password command may ask the person. */
 const PASSWORD_LIMIT_MS = 60_000;
 
-/** @throws {SettingsError} --lan makes no sense with the other settings */
 export function checkLan(settings: Pick<Settings, 'mdnsInterfaces' | 'connected'>, withPassword: boolean): void {
   if (!withPassword)
     throw new SettingsError(
@@ -82,7 +81,6 @@ export interface AdvertOptions {
   readonly logger: Logger;
 }
 
-/** Advertises an instance on the LAN. */
 export class LanAdvert {
   readonly #options: AdvertOptions;
   #publisher: Promise<Publisher> | undefined;
@@ -92,7 +90,6 @@ export class LanAdvert {
     this.#options = options;
   }
 
-  /** @param name its name on this machine */
   announce(name: string, { port, directory }: { readonly port: number; readonly directory?: string }): void {
     const { id, interfaces, clock, logger } = this.#options;
     this.#publisher = import('../../mdns/publisher.ts').then(async ({ Publisher: Made }) => {

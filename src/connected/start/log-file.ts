@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { lineLogger, type Logger } from '../../base/log.ts';
 import { RotatingFile } from '../../base/rotating-file.ts';
 
-/** The log of all of this user's wrappers. */
 export function logPath(stateDir: string): string {
   return join(stateDir, 'logs', 'opencode-connected.log');
 }

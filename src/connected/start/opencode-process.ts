@@ -7,6 +7,7 @@ import {
   endsWithin,
   familyOf,
   identifyProcess,
+  processIdentity,
   isAlive,
   listenersOn,
   type ProcessIdentity,
@@ -21,9 +22,7 @@ export interface OpencodeOptions {
   /** The working directory; by default this process's own. */
   readonly directory?: string;
   readonly port: number;
-  /** Where it listens: loopback, or every address of the machine. */
   readonly host: string;
-  /** The person's arguments. */
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly password?: string;
@@ -35,7 +34,6 @@ export interface Ending {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** An opencode that answers on its port. */
 export interface Answering {
   readonly version: string;
   /** Its own directory, absolute. */
@@ -48,7 +46,6 @@ const MAX_ANSWER_BYTES = 256 * 1024;
 /** opencode ends within a second, unless one of its tools hangs. */
 const TERM_MS = 5_000;
 
-/** One opencode, which has the terminal. */
 export class OpencodeProcess {
   readonly pid: number;
   readonly port: number;
@@ -60,7 +57,6 @@ export class OpencodeProcess {
   /** The process that listens, if the program is a script that starts opencode and waits for it. */
   #server: ProcessIdentity | undefined;
 
-  /** Rejects if the program cannot be run. */
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
     const { program, headless, directory: cwd, port, host, args, env } = options;
     const listen = ['--port', String(port), '--hostname', host];
@@ -90,8 +86,8 @@ export class OpencodeProcess {
     return this.#server;
   }
 
-  async identity(): Promise<ProcessIdentity> {
-    return (await identifyProcess(this.pid)) ?? { pid: this.pid };
+  identity(): Promise<ProcessIdentity> {
+    return processIdentity(this.pid);
   }
 
   /**

@@ -1,6 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { connect, createServer } from 'node:net';
 import { badPortReason } from '../../base/urls.ts';
+import { errorCode, messageOf } from '../../base/errors.ts';
+import { ReportedError } from '../../base/program.ts';
 
 export const LOWEST_PORT = 4096;
 export const HIGHEST_PORT = 5095;
@@ -20,7 +22,16 @@ export async function choosePort(host: string, not: ReadonlySet<number> = new Se
     if (await isFree(port, host)) return port;
   }
   throw new Error(
-    `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken; end some of what listens there and start again`,
+    `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is in use; end some of those programs and start again`,
+  );
+}
+
+/** The error for the configured port of the LAN. */
+export function cannotListen(port: number, cause?: unknown): ReportedError {
+  const code = cause === undefined ? '' : ` (${errorCode(cause) ?? messageOf(cause)})`;
+  return new ReportedError(
+    `cannot listen on port ${port}${code}: another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
+    { cause },
   );
 }
 

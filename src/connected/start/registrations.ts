@@ -7,7 +7,7 @@ import type { Logger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { VERSION } from '../../base/version.ts';
 import type { Settings } from '../../config/settings.ts';
-import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
+import { identifyProcess, processIdentity, type ProcessIdentity } from '../process-table.ts';
 import { PATIENCE_MS, RelayLink } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-failures.ts';
 import type { RelayState } from '../run-state.ts';
@@ -32,24 +32,20 @@ export interface RegistrationsOptions {
   readonly password: string | undefined;
   /** The password for callers through the tunnel. */
   readonly relayPassword: string | undefined;
-  /** Whether it listens on the LAN as well. */
   readonly onLan: boolean;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Called with the ssh that holds the connection to the relay now. */
   readonly onSsh: (ssh: ProcessIdentity | undefined) => void;
   /** Prints a line for the person; not called once opencode has the terminal. */
   readonly tell: (line: string) => void;
 }
 
 export interface Ports {
-  /** Where the opencode listens. */
   readonly own: number;
   /** Where the tunnel leads: to the opencode, or to a proxy before it. */
   readonly tunnel: number;
 }
 
-/** An opencode that answers. */
 export interface RunningInstance {
   /** The process that ends with the wrapper. */
   readonly process: ProcessIdentity;
@@ -126,7 +122,6 @@ export class OwnRegistrations {
     this.#keep();
   }
 
-  /** Registers the instance. */
   announce(instance: RunningInstance): void {
     this.#instance = instance;
     this.#connectedAt = new Date(this.#options.clock.now()).toISOString();
@@ -148,7 +143,7 @@ export class OwnRegistrations {
   async #open(ports: Ports): Promise<void> {
     const { settings, sshCommand, id, name, password, relayPassword, clock, logger, tell } = this.#options;
     this.#ports = ports;
-    this.#self = (await identifyProcess(process.pid)) ?? this.#self;
+    this.#self = await processIdentity(process.pid);
     const common = { id, name, describe: (port: number) => this.#describe(port), clock, logger };
     this.#here = new RelayLink({
       ...common,

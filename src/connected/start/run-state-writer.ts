@@ -1,24 +1,23 @@
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import type { Logger } from '../../base/log.ts';
-import { type RunState, runStateFolder, runStatePath } from '../run-state.ts';
+import { type RunState, runStatePath } from '../run-state.ts';
 
 /** Writes the state file of one wrapper, for `status` and `cleanup`. Writes run one after another and never reject. */
 export class RunStateWriter {
   readonly path: string;
-  readonly #folder: string;
   readonly #logger: Logger;
   #last: Promise<void> = Promise.resolve();
 
   constructor(stateDir: string, id: string, logger: Logger) {
-    this.#folder = runStateFolder(stateDir);
     this.path = runStatePath(stateDir, id);
     this.#logger = logger;
   }
 
   write(state: RunState): Promise<void> {
     return this.#then(async () => {
-      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+      await mkdir(dirname(this.path), { recursive: true, mode: 0o700 });
       // Each file has one writer. The guard knows this name.
       const temporary = `${this.path}.tmp`;
       await writeFile(temporary, `${JSON.stringify(state)}\n`, { mode: 0o600 });

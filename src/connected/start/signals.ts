@@ -7,7 +7,6 @@ export interface Signals {
   readonly ended: NodeJS.Signals | undefined;
   /** From now on signals are passed on to opencode. */
   starting(): void;
-  /** Restores the default actions. */
   stop(): void;
 }
 

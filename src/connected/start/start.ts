@@ -3,7 +3,6 @@ import { hostname } from 'node:os';
 
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { ProcessIdentity } from '../process-table.ts';
 import { relayCommand } from '../relay/ssh-command.ts';
 import type { OpencodeGeneration } from '../service/generation.ts';
@@ -19,21 +18,18 @@ import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
 import { OwnRegistrations, type Ports } from './registrations.ts';
 import { passSignals } from './signals.ts';
-import { OpencodeError, OUTDATED, Supervised } from './supervised.ts';
+import { refuseTooOld, Supervised } from './supervised.ts';
 import { rememberTerminal } from './terminal.ts';
 
 export interface StartOptions {
   readonly settings: Settings;
   readonly headless: boolean;
   readonly withPassword: boolean;
-  /** Listen on the LAN as well, and advertise the instance there. */
   readonly onLan: boolean;
   /** Where opencode works: absolute, without links. */
   readonly directory: string;
-  /** The arguments for opencode, unchanged. */
   readonly forOpencode: readonly string[];
   readonly process: NodeJS.Process;
-  /** Prints a line for the person. */
   readonly tell: (line: string) => void;
 }
 
@@ -42,8 +38,8 @@ const PASSWORD_BYTES = 32;
 
 /**
  * Starts opencode, registers it here and on the relay while it answers, and ends with it. Resolves with how it ended.
- * @throws {SettingsError} something is wrong before anything was started
- * @throws {OpencodeError} opencode cannot do what it should
+ * @throws {SettingsError} before anything was started
+ * @throws {ReportedError} opencode cannot do what it should
  */
 export async function start(options: StartOptions): Promise<Ending> {
   const { settings, headless, onLan, forOpencode, process, tell } = options;
@@ -56,7 +52,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   const env = personsEnvironment(process.env);
   const generation = await rememberedGeneration(program, { env, stateDir });
   if (generation.number === 2) checkServiceArguments(options);
-  else refuseTooOld(generation.version);
+  else if (generation.version !== undefined) refuseTooOld(generation.version);
   const name = nameOf(options, generation);
   const guard = new Guard();
   const id = randomBytes(ID_BYTES).toString('base64url');
@@ -101,8 +97,7 @@ export async function start(options: StartOptions): Promise<Ending> {
       answers(instance, port) {
         registrations.announce(instance);
         advert?.announce(registrations.name, { port, directory: instance.directory });
-        if (headless)
-          tell(`${registrations.name} answers at http://127.0.0.1:${port}; opencode-connected status says more`);
+        if (headless) tell(`${registrations.name} answers at http://127.0.0.1:${port}; see opencode-connected status`);
       },
       moved: (port) => registrations.move(portsOf(port)),
     });
@@ -111,12 +106,6 @@ export async function start(options: StartOptions): Promise<Ending> {
     guard.dismiss();
     signals.stop();
   }
-}
-
-/** The terminal of one that is too old would stay blank. */
-function refuseTooOld(version: string | undefined): void {
-  const problem = version === undefined ? undefined : unsupportedReason(version);
-  if (problem !== undefined) throw new OpencodeError(`${problem}; ${OUTDATED}`);
 }
 
 function portsOf(port: number): Ports {

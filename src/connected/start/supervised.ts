@@ -3,7 +3,7 @@ import type { Logger } from '../../base/log.ts';
 import { ReportedError } from '../../base/program.ts';
 import type { Guard } from './guard.ts';
 import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
-import { choosePort, isFree } from './port.ts';
+import { cannotListen, choosePort, isFree } from './port.ts';
 import type { RunningInstance } from './registrations.ts';
 import type { Terminal } from './terminal.ts';
 import { messageOf } from '../../base/errors.ts';
@@ -18,21 +18,20 @@ export interface SupervisedOptions {
 }
 
 export interface Hooks {
-  /** Called when opencode answers. */
   readonly answers: (instance: RunningInstance, port: number) => void;
   /** Called with the next port if another process took the port first. */
   readonly moved: (port: number) => Promise<void>;
 }
 
-/** opencode cannot do what it should. The message says what to do. */
-export class OpencodeError extends ReportedError {
-  override readonly name = 'OpencodeError';
-}
-
 /** Another process rarely takes a port between its choice and its use, and hardly ever several in a row. */
 const MAX_STARTS = 5;
-/** The advice for an opencode that is too old. */
-export const OUTDATED = 'its terminal does not work behind a password. Update it: opencode upgrade';
+
+/** @throws {ReportedError} the terminal of that version would stay blank */
+export function refuseTooOld(version: string): void {
+  const problem = unsupportedReason(version);
+  if (problem === undefined) return;
+  throw new ReportedError(`${problem}; its terminal does not work behind a password. Update it: opencode upgrade`);
+}
 
 /** Runs opencode on a port that no other process has, until it ends. */
 export class Supervised {
@@ -54,9 +53,7 @@ export class Supervised {
     const { launch, wantedPort } = this.#options;
     this.#port = wantedPort ?? (await choosePort(launch.host, this.#taken));
     if (wantedPort === undefined || (!this.#taken.has(wantedPort) && (await isFree(wantedPort, launch.host)))) return;
-    throw new OpencodeError(
-      `cannot listen on port ${wantedPort}: another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
-    );
+    throw cannotListen(wantedPort);
   }
 
   /** Sends `signal`, and SIGKILL 5 s later. */
@@ -70,7 +67,7 @@ export class Supervised {
     this.#current?.kill(signal);
   }
 
-  /** Resolves with how it ended. @throws {OpencodeError} */
+  /** Resolves with how it ended. */
   async run(hooks: Hooks): Promise<Ending> {
     for (let starts = 1; ; starts += 1) {
       const opencode = await this.#start();
@@ -80,7 +77,7 @@ export class Supervised {
         await opencode.stop('SIGKILL');
         this.#options.terminal.restore();
         if (starts === MAX_STARTS)
-          throw new OpencodeError('other processes took every port that was chosen; try again');
+          throw new ReportedError('other processes took every port that was chosen; try again');
         this.#taken.add(this.#port);
         await this.choosePort();
         await hooks.moved(this.#port);
@@ -100,7 +97,7 @@ export class Supervised {
   async #start(): Promise<OpencodeProcess> {
     const { launch, guard } = this.#options;
     const opencode = await OpencodeProcess.start({ ...launch, port: this.#port }).catch((error: unknown) => {
-      throw new OpencodeError(`cannot start ${launch.program}: ${messageOf(error)}`);
+      throw new ReportedError(`cannot start ${launch.program}: ${messageOf(error)}`);
     });
     this.#current = opencode;
     guard.watch('opencode', await opencode.identity());
@@ -112,11 +109,14 @@ export class Supervised {
   async #answerOf(opencode: OpencodeProcess): Promise<Answering | 'taken' | undefined> {
     const { logger, terminal } = this.#options;
     const answer = await opencode.answers();
-    const problem = typeof answer === 'object' ? unsupportedReason(answer.version) : undefined;
-    if (problem === undefined) return answer;
-    logger.log('error', problem);
-    await opencode.stop();
-    terminal.restore();
-    throw new OpencodeError(`${problem}; ${OUTDATED}`);
+    try {
+      if (typeof answer === 'object') refuseTooOld(answer.version);
+      return answer;
+    } catch (error) {
+      logger.log('error', messageOf(error));
+      await opencode.stop();
+      terminal.restore();
+      throw error;
+    }
   }
 }

@@ -9,7 +9,6 @@ import { renderStatus } from './render.ts';
 import type { StatusReport } from './report.ts';
 
 export interface StatusOptions extends CommandOptions {
-  /** Print a `StatusReport`. */
   readonly json: boolean;
 }
 

@@ -1,14 +1,13 @@
 import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 
-import { shellWord, singleLine } from '../../base/plain-text.ts';
+import { shellWord } from '../../base/plain-text.ts';
 import { doing } from '../../fleet/view.ts';
 import type { Dialect, Overview } from '../../model/instance.ts';
 import type { RunStateFile } from '../run-state.ts';
+import { shown } from '../shown.ts';
 import type { PortAnswer, Registered } from './registered.ts';
 import type { LocalInstance, Wrapper } from './report.ts';
-
-const MAX_CHARS = 300;
 
 export async function localInstance({ candidate, answer, reached, overview }: Registered): Promise<LocalInstance> {
   const { claims, endpoint } = candidate;
@@ -23,7 +22,7 @@ export async function localInstance({ candidate, answer, reached, overview }: Re
     answer,
     passwordFile,
     port: Number(new URL(endpoint.url).port),
-    directory: directory === undefined ? undefined : text(directory),
+    directory: directory === undefined ? undefined : shown(directory),
     attach:
       reached &&
       attachCommand(endpoint.url, { passwordFile, dialect: reached.dialect, isOwn: claims.service !== undefined }),
@@ -41,11 +40,7 @@ function stateOf(answer: PortAnswer, overview: Overview | undefined): Pick<Local
   }
   if (overview === undefined) return { state: 'unknown' };
   const { state, reason } = doing(overview, new Set(overview.running));
-  return { state, ...(reason !== undefined && { reason: text(reason) }) };
-}
-
-function text(value: string): string {
-  return singleLine(value, MAX_CHARS);
+  return { state, ...(reason !== undefined && { reason: shown(reason) }) };
 }
 
 async function passwordFileOf({ credential }: Registered['candidate']): Promise<string | undefined> {
@@ -86,19 +81,19 @@ export function wrapper({ state, isRunning }: RunStateFile): Wrapper {
     pid,
     opencodePid,
     port,
-    name: text(state.name),
+    name: shown(state.name),
     running: isRunning,
-    directory: text(state.directory),
-    startedAt: text(state.startedAt),
-    version: text(state.version),
-    logFile: text(state.logFile),
-    service: service && { url: text(service.url), pid: service.pid },
-    lan: lan && { host: text(hostname()), passwordFile: text(lan.passwordFile), port: lan.port },
+    directory: shown(state.directory),
+    startedAt: shown(state.startedAt),
+    version: shown(state.version),
+    logFile: shown(state.logFile),
+    service: service && { url: shown(service.url), pid: service.pid },
+    lan: lan && { host: shown(hostname()), passwordFile: shown(lan.passwordFile), port: lan.port },
     tunnel: relay && {
       state: relay.kind,
-      name: relay.name && text(relay.name),
+      name: relay.name && shown(relay.name),
       port: relay.port,
-      reason: relay.reason && text(relay.reason),
+      reason: relay.reason && shown(relay.reason),
       nextAttemptAt: relay.nextAttemptAtMs === undefined ? undefined : isoTime(relay.nextAttemptAtMs),
     },
   };

@@ -2,7 +2,6 @@ import type { Settings } from '../../config/settings.ts';
 import { localRegistry, type Registry } from '../survey/registry.ts';
 import { relayRegistry } from '../survey/relay-registry.ts';
 
-/** The settings of `status`, `cleanup` and `sessions`. */
 export interface Places extends Pick<
   Settings,
   | 'registryDir'
@@ -15,13 +14,11 @@ export interface Places extends Pick<
 > {
   /** In words, see `splitCommand`; absent without a relay. */
   readonly relaySshCommand?: readonly string[] | undefined;
-  /** The directory on the relay. */
   readonly relayRegistryDir: Settings['registryDir'];
 }
 
 export interface CommandOptions {
   readonly settings: Places;
-  /** Prints whole lines to standard output. */
   readonly out: (text: string) => void;
   readonly signal: AbortSignal;
 }
@@ -31,7 +28,6 @@ export type ExitCode = 0 | 1;
 
 export interface Registries {
   readonly here: Registry;
-  /** Undefined without a relay. */
   readonly relay: Registry | undefined;
 }
 

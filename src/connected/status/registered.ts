@@ -3,7 +3,7 @@ import { realpath } from 'node:fs/promises';
 import { systemClock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { silentLogger } from '../../base/log.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
 import { createServiceSource } from '../../discovery/service/service.ts';
 import { SourceUnavailableError } from '../../discovery/source.ts';
@@ -16,7 +16,8 @@ import { updateOverview } from '../../probing/overview.ts';
 import type { ProbeOutcome } from '../../probing/prober.ts';
 import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
 import { askCandidates } from '../ask-candidates.ts';
-import { type Places } from './places.ts';
+import { shown } from '../shown.ts';
+import type { Places } from './places.ts';
 
 /** What answers on a registration's port now. Text is safe to show. */
 export type PortAnswer =
@@ -49,15 +50,11 @@ export interface Registered {
 }
 
 export interface RegisteredHere {
-  /** In the order of the file names. */
   readonly registered: readonly Registered[];
   readonly notes: readonly Note[];
   /** Why the directory could not be read. A missing one is no problem. */
   readonly problem?: string;
 }
-
-const MAX_DIRECTORY_CHARS = 300;
-const MAX_REASON_CHARS = 300;
 
 /** Reads this machine's registry directory as `opencode-mcp` does, and probes each port. Never rejects. */
 export async function askRegistered(settings: Places, signal: AbortSignal): Promise<RegisteredHere> {
@@ -165,12 +162,12 @@ async function answerOf(
     return { answer: { state: 'failed', reason: result.reason } };
   }
   const { version, dialect, directory } = result;
-  const shown = { version, directory: singleLine(directory, MAX_DIRECTORY_CHARS) };
+  const about = { version, directory: shown(directory) };
   const sameMachine = endpoint.route === 'loopback';
   if (claimed === undefined || (await sameDirectory(claimed, directory, { sameMachine, signal }))) {
     const { connection } = outcome;
-    return { answer: { state: 'healthy', ...shown }, reached: { dialect, connection, directory } };
+    return { answer: { state: 'healthy', ...about }, reached: { dialect, connection, directory } };
   }
-  const reason = `another instance answers here: registered for ${quoteName(singleLine(claimed, MAX_REASON_CHARS))}`;
-  return { answer: { state: 'other', ...shown, reason } };
+  const reason = `another instance answers here: registered for ${quoteName(shown(claimed))}`;
+  return { answer: { state: 'other', ...about, reason } };
 }

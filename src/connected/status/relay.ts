@@ -1,27 +1,25 @@
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import { MAX_REGISTRATIONS } from '../../discovery/registry/registration-reader.ts';
 import type { RunStateFile } from '../run-state.ts';
+import { shown } from '../shown.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from '../survey/registry-survey.ts';
 import type { RelayRegistration, RelayReport } from './report.ts';
 
-const MAX_CHARS = 300;
-
-/** Makes a report of a survey. */
 export function relayReport(survey: RegistrySurvey, states: readonly RunStateFile[]): RelayReport {
   const claims = new Map(survey.claims.map((claim) => [claim.name, claim]));
   return {
-    directory: singleLine(survey.directory, MAX_CHARS),
-    ...(survey.host !== '' && { host: singleLine(survey.host, MAX_CHARS) }),
+    directory: shown(survey.directory),
+    ...(survey.host !== '' && { host: shown(survey.host) }),
     registrations: survey.registrations.map((file) => registrationRow(file, claims.get(file.name), states)),
     notes: [
       ...survey.odd.map(({ fileName, reason }) => ({
-        subject: quoteName(singleLine(fileName, MAX_CHARS)),
-        reason: singleLine(reason, MAX_CHARS),
+        subject: quoteName(shown(fileName)),
+        reason: shown(reason),
       })),
       ...(survey.leftOut > 0
         ? [
             {
-              subject: quoteName(singleLine(survey.directory, MAX_CHARS)),
+              subject: quoteName(shown(survey.directory)),
               reason: `holds ${survey.leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read`,
             },
           ]
@@ -40,12 +38,12 @@ function registrationRow(
   const { id, port, localPort, cwd } = registration;
   return {
     id,
-    host: registration.hostname === undefined ? undefined : singleLine(registration.hostname, MAX_CHARS),
+    host: registration.hostname === undefined ? undefined : shown(registration.hostname),
     port,
     localPort,
     // The name that is claimed; the name inside the file is only a label.
-    name: singleLine(name, MAX_CHARS),
-    directory: cwd === undefined ? undefined : singleLine(cwd, MAX_CHARS),
+    name: shown(name),
+    directory: cwd === undefined ? undefined : shown(cwd),
     owner: isMine ? 'mine' : 'other',
     ownerUid: isMine ? undefined : ownerUid,
     listens: LISTENS[listens],

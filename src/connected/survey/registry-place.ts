@@ -4,18 +4,18 @@ import { join } from 'node:path';
 
 import { quoted } from '../../base/plain-text.ts';
 import type { Settings } from '../../config/settings.ts';
+import { MAX_SHOWN_CHARS } from '../shown.ts';
 
 /** The settings that decide which registry directory is used. Its path is absolute, or begins with `~/`. */
 export type RegistryPlace = Pick<Settings, 'registryDir' | 'stateDir'>;
-
-const MAX_SHOWN_CHARS = 300;
 
 /** The directory in which this user's instances are registered, by the rule of `remote-program.ts`. */
 export async function chooseDirectory({ registryDir: { path, explicit }, stateDir }: RegistryPlace): Promise<string> {
   const directory = path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path;
   if (!directory.startsWith('/')) {
-    const shown = quoted(path, MAX_SHOWN_CHARS);
-    throw new Error(`expected an absolute registry directory, or one that begins with ~/, got ${shown}`);
+    throw new Error(
+      `expected an absolute registry directory, or one that begins with ~/, got ${quoted(path, MAX_SHOWN_CHARS)}`,
+    );
   }
   if (explicit) return directory;
   const own = join(stateDir, 'registry');

@@ -4,8 +4,9 @@ import { jsonOf } from '../../base/errors.ts';
 import { quoted } from '../../base/plain-text.ts';
 import type { Settings } from '../../config/settings.ts';
 import { ASKS_NOTHING, sshArguments } from '../relay/ssh-arguments.ts';
-import { anotherCommand, cannotRun, MAX_REASON_CHARS, wantsPerson } from '../relay/ssh-failures.ts';
+import { anotherCommand, cannotRun, wantsPerson } from '../relay/ssh-failures.ts';
 import { type BriefRun, runBriefly } from '../run-briefly.ts';
+import { MAX_SHOWN_CHARS } from '../shown.ts';
 import {
   removal,
   type RemovalOrder,
@@ -93,13 +94,13 @@ async function ask<T>(
   const parsed = answer.safeParse(said);
   if (parsed.success) return parsed.data;
   const failure = failureAnswer.safeParse(said);
-  if (failure.success) throw new Error(`the relay says ${quoted(failure.data.error, MAX_REASON_CHARS)}`);
+  if (failure.success) throw new Error(`the relay says ${quoted(failure.data.error, MAX_SHOWN_CHARS)}`);
   throw new Error(failureOf(run, lines, said !== undefined));
 }
 
 function failureOf({ code, errors }: BriefRun, lines: readonly string[], hasAnswer: boolean): string {
   const words = errors.trim().split('\n').slice(-3).join('; ').trim();
-  const how = `${words === '' ? '' : `${quoted(words, MAX_REASON_CHARS)} `}(ssh ended with status ${code ?? 'unknown'})`;
+  const how = `${words === '' ? '' : `${quoted(words, MAX_SHOWN_CHARS)} `}(ssh ended with status ${code ?? 'unknown'})`;
   if (code === NO_CONNECTION && wantsPerson(words))
     return `${how}; nothing is asked here: load the key into ssh-agent, or log in once by hand`;
   if (code === NO_CONNECTION) return how;

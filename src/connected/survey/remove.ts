@@ -1,4 +1,4 @@
-import { lstat, readdir, rename, unlink, writeFile } from 'node:fs/promises';
+import { lstat, readdir, rename, rm, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -142,11 +142,7 @@ async function mentions(path: string, id: string): Promise<boolean> {
   return new RegExp(`"id"\\s*:\\s*"${id}"`).test(Buffer.from(read.content).toString('latin1'));
 }
 
-async function unlinkIfThere(path: string): Promise<void> {
-  await unlink(path).catch((error: unknown) => {
-    if (errorCode(error) !== 'ENOENT') throw error;
-  });
-}
+const unlinkIfThere = (path: string): Promise<void> => rm(path, { force: true });
 
 async function isThere(path: string): Promise<boolean> {
   return lstat(path).then(

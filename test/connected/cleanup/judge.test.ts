@@ -55,15 +55,15 @@ function running(id: string): RunStateFile {
   };
 }
 
-it('takes a dead claim and a silent port for dead', () => {
+it('finds a registration with a dead claim and a silent port dead', () => {
   expect(judge({ registrations: [REGISTERED], claims: [DEAD] })).toEqual([
     ['registration', 'the process that held its name (pid 7) has ended, and nothing listens on its port 4100', true],
   ]);
 });
 
-it('leaves a registration where nobody can tell who listens, or somebody does', () => {
+it('leaves a registration if something listens on its port, or may', () => {
   for (const [listens, reason] of [
-    ['unknown', 'whether something listens on its port is not known'],
+    ['unknown', 'it is not known whether something listens on its port'],
     ['some', 'but something listens on its port 4100'],
   ] as const) {
     expect(judge({ registrations: [{ ...REGISTERED, listens }], claims: [DEAD] })).toEqual([
@@ -81,16 +81,16 @@ it.each<SurveyedClaim['holder']>(['alive', 'elsewhere', 'unknown'])(
   },
 );
 
-it("leaves another user's claim alone, whatever is said of its holder", () => {
+it("leaves another user's claim, even of a dead holder", () => {
   expect(judge({ claims: [{ ...DEAD, isMine: false }] })).toEqual([]);
 });
 
-it('leaves a claim alone of an instance whose wrapper runs here', () => {
+it('leaves the claim of an instance whose wrapper runs here', () => {
   expect(judge({ claims: [DEAD] }, { states: [running('another')] })).toHaveLength(1);
   expect(judge({ claims: [DEAD] }, { states: [running('id-app')] })).toEqual([]);
 });
 
-it('removes nothing of a directory that is not ours alone', () => {
+it('leaves everything in a directory that is not ours alone', () => {
   const found = { registrations: [REGISTERED], claims: [DEAD], isOursAlone: false };
   expect(judge(found)).toEqual([['registration', expect.stringContaining('others can write'), false]]);
 });

@@ -46,7 +46,7 @@ describe('cleanup of a relay', () => {
     await there?.[Symbol.asyncDispose]();
   });
 
-  it('removes what is dead and leaves what a connection holds', async () => {
+  it('removes dead registrations and leaves those that a connection holds', async () => {
     const link = stage.link({ registryDir: { path: there.registry, explicit: true } });
     await link.connectFirst(never);
     await there.register('dead', { claim: 'dead', password: true, id: 'id-dead' });
@@ -63,7 +63,7 @@ describe('cleanup of a relay', () => {
     expect(response.status).toBe(200);
   });
 
-  it('removes what a connection left that was killed altogether', async () => {
+  it('removes the remains of a connection whose processes were all killed', async () => {
     const link = stage.link({ registryDir: { path: there.registry, explicit: true } });
     await link.connectFirst(never);
     const processes = await stage.sshd.remoteProcesses();
@@ -78,7 +78,7 @@ describe('cleanup of a relay', () => {
     expect(await there.files()).toEqual([]);
   });
 
-  it('leaves what a wrapper of this machine will take up again', async () => {
+  it('leaves a registration whose wrapper here will reconnect', async () => {
     const { pid = 0 } = await here.process();
     const started = (await identifyProcess(pid))?.started;
     await here.state({ id: 'id-app', pid, ...(started !== undefined && { started }) });
@@ -89,7 +89,7 @@ describe('cleanup of a relay', () => {
     expect(await there.files()).toEqual(before);
   });
 
-  it('leaves what makes no claim and what listens, but for one whose wrapper ended here', async () => {
+  it('leaves registrations that have no claim or that listen, unless their wrapper ended here', async () => {
     await here.state({ id: 'id-app' });
     await there.register('ours', { id: 'id-app' });
     await there.register('plain');
@@ -100,7 +100,7 @@ describe('cleanup of a relay', () => {
     expect(await there.files()).toEqual(['.answering.claim', 'answering.json', 'plain.json']);
   });
 
-  it('cleans up here though the relay is away, and says so', async () => {
+  it('cleans up here if the relay is unreachable, and reports that', async () => {
     await here.register('app', { claim: 'dead' });
     await stage.sshd.stop();
     const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
@@ -149,7 +149,7 @@ describe('cleanup of tunnels', () => {
     return { text, code };
   }
 
-  it('ends the tunnel of a wrapper that is gone', async () => {
+  it('ends the tunnel of a wrapper that has ended', async () => {
     const port = await freePort();
     const child = await tunnel(port);
     await here.state({ id: 'gone', port, sshPid: child.pid ?? 0 });
@@ -160,7 +160,7 @@ describe('cleanup of tunnels', () => {
     expect(await descendantsOf(child.pid ?? 0)).toEqual([]);
   });
 
-  it("leaves a running wrapper's, another port's, and what is no tunnel", async () => {
+  it("leaves a running wrapper's tunnel, another port's, and other processes", async () => {
     const port = await freePort();
     const child = await tunnel(port);
     const sleeper = await here.process();
@@ -178,7 +178,7 @@ describe('cleanup of tunnels', () => {
     expect(hasEnded(child)).toBe(false);
   });
 
-  it('leaves a process that merely shows such words, of another user', async (context) => {
+  it("leaves another user's process with such words in its command line", async (context) => {
     if (process.getuid?.() !== 0) context.skip(true, 'needs root');
     const port = await freePort();
     const child = spawn('sh', ['-c', 'read -r line', 'opencode-connected', '-R', `0:127.0.0.1:${port}`, 'x'], {

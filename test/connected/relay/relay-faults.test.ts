@@ -16,7 +16,7 @@ import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
 const never = new AbortController().signal;
 
-describe('a relay that will not have it', () => {
+describe('a link to a relay with a bad registry directory', () => {
   let stage: RelayStage;
   let mounted = false;
 
@@ -54,7 +54,7 @@ describe('a relay that will not have it', () => {
     expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port, id: 'id-one' });
   }
 
-  it('says that the directory is read-only, and is there when it no longer is', async (context) => {
+  it('reports a read-only directory, and registers once it is writable', async (context) => {
     needRoot(context);
     await mount('ro,size=64k,mode=700');
     const link = stage.link();
@@ -63,7 +63,7 @@ describe('a relay that will not have it', () => {
     await backAgain(link);
   });
 
-  it('replaces what it could not remove from a directory that became read-only', async (context) => {
+  it('replaces its registration in a directory that was read-only when it was lost', async (context) => {
     needRoot(context);
     await mount('size=64k,mode=700');
     const link = stage.link();
@@ -80,7 +80,7 @@ describe('a relay that will not have it', () => {
     await stage.nothingLeft();
   });
 
-  it('says that the disk is full, leaves no half file, and is there when it no longer is', async (context) => {
+  it('reports a full disk without leaving half a file, and registers once there is room', async (context) => {
     needRoot(context);
     await mount('size=64k,mode=700');
     const filler = join(stage.registry, 'filler');
@@ -92,7 +92,7 @@ describe('a relay that will not have it', () => {
     await backAgain(link);
   });
 
-  it('takes back a registration that no longer fits, and says so', async (context) => {
+  it('reports a registration that does not fit, and withdraws everything', async (context) => {
     needRoot(context);
     // Room for the claim and the password, which are there first, and not for a long registration.
     await mount('size=12k,mode=700');
@@ -102,7 +102,7 @@ describe('a relay that will not have it', () => {
     expect(await stage.passwords()).toEqual([]);
   });
 
-  it('keeps a connection on a disk that became full', async (context) => {
+  it('keeps its connection when the disk becomes full', async (context) => {
     needRoot(context);
     await mount('size=64k,mode=700');
     const link = stage.link();
@@ -131,7 +131,7 @@ describe('a relay that will not have it', () => {
     [0o702, 'run there'],
     // As /tmp is, which nobody could use without.
     [0o1777, 'name a folder of its own, or, if it holds registrations only, run there'],
-  ])('refuses a directory of mode %o, which others write to', async (mode, advice) => {
+  ])('refuses a directory of mode %o, to which others can write', async (mode, advice) => {
     await mkdir(stage.registry);
     await chmod(stage.registry, mode);
     const { reason } = await stage.link().connectFirst(never);
@@ -145,7 +145,7 @@ describe('a relay that will not have it', () => {
     await refused(stage.link(), /^the relay says "cannot (?:make|enter) the registry directory/);
   });
 
-  it('does not write through what stands where the registration should', async () => {
+  it('takes another name if a directory has the name of its registration file', async () => {
     await mkdir(join(stage.registry, 'laptop-app.json'), { recursive: true, mode: 0o700 });
     await chmod(stage.registry, 0o700);
     const link = stage.link();
@@ -153,7 +153,7 @@ describe('a relay that will not have it', () => {
   });
 });
 
-describe('an ssh that will not have it', () => {
+describe('a link with an unusual ssh', () => {
   let stage: RelayStage;
 
   beforeEach(async (context) => {
@@ -162,7 +162,7 @@ describe('an ssh that will not have it', () => {
   });
   afterEach(() => stage?.[Symbol.asyncDispose]());
 
-  it('is told as a missing program', async () => {
+  it('reports a missing program', async () => {
     const link = stage.link({ sshCommand: ['no-such-ssh', 'relay'] });
     expect(await link.connectFirst(never)).toEqual({
       kind: 'waiting',
@@ -170,7 +170,7 @@ describe('an ssh that will not have it', () => {
     });
   });
 
-  it("is told in ssh's own words, with a hint where later attempts cannot ask", async () => {
+  it("repeats ssh's own words, with a hint that later attempts cannot ask", async () => {
     const link = stage.link({ sshCommand: [...stage.sshd.command.slice(0, -1), 'nobody-here@127.0.0.1'] });
     const first = await link.connectFirst(never);
     expect(first.reason).toMatch(/Permission denied \(publickey\)\." \(ssh ended with status 255\)$/);
@@ -182,13 +182,13 @@ describe('an ssh that will not have it', () => {
     expect((await link.reaches('waiting', seen + 1)).reason).toMatch(/load the key into ssh-agent/);
   });
 
-  it('is told to ask nothing, in a window or by gcloud either', async () => {
+  it('lets neither ssh nor gcloud ask', async () => {
     const script = 'echo "$SSH_ASKPASS_REQUIRE $CLOUDSDK_CORE_DISABLE_PROMPTS" >&2; exit 1';
     const link = stage.link({ sshCommand: ['sh', '-c', script, 'sh'] });
     expect((await link.connectFirst(never)).reason).toBe('"never 1" (ssh ended with status 1)');
   });
 
-  it('is told when it hides the port of the tunnel', async () => {
+  it('reports that ssh hides the port of the tunnel', async () => {
     const said = join(stage.sshd.home, 'said');
     // tee passes on a line before it keeps it.
     const script = ['sh', '-c', 'said=$1; shift 2; ssh -q "$@" | tee "$said"', 'sh', said];
@@ -197,12 +197,12 @@ describe('an ssh that will not have it', () => {
     await until('the greeting', async () => (await readFile(said, 'utf8').catch(() => '')) !== '');
     await stage.clock.advance(2_000);
     expect((await link.reaches('waiting')).reason).toBe(
-      'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs',
+      'ssh did not say which port the relay gave to the tunnel; remove -q and LogLevel from the command of RELAY_SSH_CMD',
     );
     await stage.nothingLeft();
   });
 
-  it("connects in spite of what the person's configuration says for their own sessions", async () => {
+  it("connects despite the person's configuration for their own sessions", async () => {
     const configuration = join(stage.sshd.home, 'config');
     const lines = [
       'ExitOnForwardFailure yes',
@@ -235,7 +235,7 @@ describe('an ssh that will not have it', () => {
     await stage.nothingLeft();
   });
 
-  it('connects in spite of words that no later one takes back', async () => {
+  it('connects despite flags that no later option cancels', async () => {
     const log = join(stage.sshd.home, 'log');
     const own = ['-fNnqyv', '-M', '-S', log, '-E', log, '-qoLogLevel=ERROR', '-o', 'sessiontype none', '-s'];
     const forwards = ['-o', 'ExitOnForwardFailure=yes', '-L', `${stage.sshd.port}:127.0.0.1:1`];
@@ -257,7 +257,7 @@ describe('an ssh that will not have it', () => {
       'true',
       /^the relay did not run our program: there was no answer within 60 s; see command=/,
     ],
-  ])('is told when the relay forces another command %s', async (_, command, reason) => {
+  ])('reports that the relay forces another command %s', async (_, command, reason) => {
     await using forced = await openRelayStage({ config: [`ForceCommand ${command}; echo waiting >&2; sleep 100`] });
     const said: string[] = [];
     const link = forced.link({ onMessage: (line) => said.push(line) });
@@ -268,7 +268,7 @@ describe('an ssh that will not have it', () => {
     expect((await link.reaches('waiting')).reason).toMatch(reason);
   });
 
-  it('is told at once when the relay prints something and waits', async () => {
+  it('reports after 3 s what the relay printed before it waits', async () => {
     await using forced = await openRelayStage({
       config: ["ForceCommand echo 'Press enter to accept the terms'; echo waiting >&2; sleep 100"],
     });
@@ -282,14 +282,14 @@ describe('an ssh that will not have it', () => {
     });
   });
 
-  it('is told when the relay forces another command that ends', async () => {
+  it('reports that the relay forces another command that ends', async () => {
     await using forced = await openRelayStage({ config: ["ForceCommand echo 'for git only'; exit 3"] });
     expect((await forced.link().connectFirst(never)).reason).toMatch(
       /^the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=/,
     );
   });
 
-  it('is given up when the relay accepts and says nothing, and by close', async () => {
+  it('gives up a relay that accepts and sends nothing, and ends at close', async () => {
     const accepted: unknown[] = [];
     const silent = createServer((socket) => {
       socket.on('error', () => {});
@@ -317,7 +317,7 @@ describe('an ssh that will not have it', () => {
     silent.close();
   });
 
-  it('ends when the first attempt is cancelled', async () => {
+  it('cancels the first attempt', async () => {
     const cancel = new AbortController();
     cancel.abort();
     const link = stage.link();
@@ -329,7 +329,7 @@ describe('an ssh that will not have it', () => {
     await link.reaches('connected');
   });
 
-  it('ends with what it was started by, be that another program that waits for it', async () => {
+  it('ends a program that runs ssh and waits for it, and ssh with it', async () => {
     // As gcloud does.
     const link = stage.link({ sshCommand: ['sh', '-c', '"$@"; exit $?', 'sh', ...stage.sshd.command] });
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
@@ -353,7 +353,7 @@ describe('an ssh that will not have it', () => {
     return ['sh', '-c', `${script}; exec "$@"`, 'sh', ...sshd.command];
   };
 
-  it('may ask at the terminal where it fails without, and has none later', async () => {
+  it('lets ssh ask at the terminal if it fails without, but not when it reconnects', async () => {
     const said: string[] = [];
     const link = stage.link({ sshCommand: asking(stage), onMessage: (line) => said.push(line) });
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
@@ -371,7 +371,7 @@ describe('an ssh that will not have it', () => {
     expect((await link.reaches('waiting', seen)).reason).toMatch(/reconnecting asks nothing/);
   });
 
-  it('is not waited for once it has asked, when the relay says nothing more', async () => {
+  it('does not wait long after the login if the relay sends nothing more', async () => {
     await using silent = await openRelayStage({ config: ['ForceCommand touch "$HOME/ran"; sleep 100'] });
     const link = silent.link({ sshCommand: asking(silent) });
     const first = link.connectFirst(never);
@@ -380,7 +380,7 @@ describe('an ssh that will not have it', () => {
     expect(await first).toEqual({ kind: 'connecting' });
   });
 
-  it('is told when the relay forwards no ports', async () => {
+  it('reports that the relay forwards no ports', async () => {
     await using closed = await openRelayStage({ config: ['AllowTcpForwarding no'] });
     const first = closed.link().connectFirst(never);
     await until('the greeting', () => closed.clock.due(2_000) > 0);
@@ -389,7 +389,7 @@ describe('an ssh that will not have it', () => {
     await closed.nothingLeft();
   });
 
-  it('may print whatever a login script does', async () => {
+  it('ignores what a login script prints', async () => {
     await writeFile(
       join(stage.sshd.home, '.bashrc'),
       String.raw`echo welcome; echo claimed evil; echo registered; echo news >&2; printf '\033]0;relay\007'`,
@@ -400,7 +400,7 @@ describe('an ssh that will not have it', () => {
   });
 });
 
-describe('waiting for the next attempt', () => {
+describe('the wait for the next attempt', () => {
   /** Time that passes only by the test, and leaps when the test says that the machine slept. */
   class SleepingClock implements Clock {
     readonly manual = new ManualClock();
@@ -453,7 +453,7 @@ describe('waiting for the next attempt', () => {
     ['longest', 1, [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]],
     ['shortest', 0, [1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000]],
     ['middle', 0.5, [1_500, 2_500, 4_500, 8_500, 16_500, 30_500, 30_500]],
-  ] as const)('takes longer and longer, at most a minute: the %s', async (_, random, delays) => {
+  ] as const)('grows to at most a minute: the %s', async (_, random, delays) => {
     const { clock, nextDelay, close } = failing(() => random);
     for (const delay of delays) {
       expect(await nextDelay()).toBe(delay);
@@ -477,7 +477,7 @@ describe('waiting for the next attempt', () => {
     await close();
   });
 
-  it('is as long as for a first failure after a connection that held for a minute', async (context) => {
+  it('starts again from the shortest after a connection that held for a minute', async (context) => {
     needSshd(context);
     await using stage = await openRelayStage();
     let refuse = false;

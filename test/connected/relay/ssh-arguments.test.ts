@@ -28,11 +28,11 @@ it.each([
   ['gcloud compute ssh relay --zone=z -q -- -N -p 22', 'gcloud compute ssh relay --zone=z -q -- -p 22'],
   ['env A=b gcloud compute ssh relay -q --', 'env A=b gcloud compute ssh relay -q --'],
   ['my-ssh -q -N', 'my-ssh -q -N'],
-])('leaves out of "%s" what stands against the session', (command, expected) => {
+])('leaves out of "%s" what contradicts the session', (command, expected) => {
   expect(kept(command.split(' '))).toEqual(expected.split(' '));
 });
 
-it('leaves out a setting in quotation marks, as ssh reads it', () => {
+it('leaves out a quoted setting', () => {
   expect(kept(['ssh', '-o', ' "LogLevel" QUIET', '-o', '"Port" 22', 'relay'])).toEqual([
     'ssh',
     '-o',
@@ -41,7 +41,7 @@ it('leaves out a setting in quotation marks, as ssh reads it', () => {
   ]);
 });
 
-it("opens the tunnel, or none of the person's forwards", () => {
+it("opens the tunnel, or without one not even the person's forwards", () => {
   const command = ['ssh', 'me@relay'];
   const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
   expect(tunnel.slice(-3)).toEqual(['-R', '0:127.0.0.1:4096', 'true']);
@@ -52,7 +52,7 @@ it("opens the tunnel, or none of the person's forwards", () => {
   expect(survey).toContain('BatchMode=yes');
 });
 
-describe('what a real ssh makes of it', () => {
+describe('a real ssh', () => {
   /** Its settings, by their names in lower case. */
   async function settings(config: string, ...own: readonly string[]): Promise<Readonly<Record<string, string>>> {
     await using folder = tempDir('ssh-arguments');
@@ -64,7 +64,7 @@ describe('what a real ssh makes of it', () => {
     return Object.fromEntries(stdout.split('\n').map((line) => [line.split(' ', 1)[0], line.replace(/^\S+ /, '')]));
   }
 
-  it('lost connections show, and the network has 30 s, unless the command says otherwise', async (context) => {
+  it('uses our keepalive and connect timeout unless the command sets its own', async (context) => {
     needSshd(context);
     const config = 'ServerAliveInterval 0\nServerAliveCountMax 99\nConnectTimeout 600\n';
     expect(await settings(config)).toMatchObject({
@@ -80,7 +80,7 @@ describe('what a real ssh makes of it', () => {
     });
   });
 
-  it('no connection is shared, and an option that it does not know is none of ours', async (context) => {
+  it('shares no connection, and ignores unknown options', async (context) => {
     needSshd(context);
     const shared = await settings('ControlPath /tmp/%h\nControlMaster auto\nOptionOfAnotherVersion yes\n');
     expect(shared).not.toHaveProperty('controlpath');
@@ -97,7 +97,7 @@ describe('the host', () => {
     'env A=b ssh relay uptime',
     'tsh ssh --proxy p relay',
     'gcloud compute ssh relay',
-  ])('may be where it is: %s', (command) => {
+  ])('may stand anywhere: %s', (command) => {
     expect(check(command)).not.toThrow();
   });
 
@@ -107,7 +107,7 @@ describe('the host', () => {
     ['ssh -l relay', /names no host/],
     ['ssh relay uptime -v', /must end with the host, .*; remove "uptime"$/],
     ['ssh -p 22 me@relay -- tmux new', /remove "tmux new"$/],
-  ])('is what the command ends with: %s', (command, problem) => {
+  ])('must be the last word: %s', (command, problem) => {
     expect(check(command)).toThrow(problem);
   });
 });

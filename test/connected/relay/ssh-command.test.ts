@@ -37,7 +37,7 @@ describe('splitting a command into words', () => {
     ['ssh -o User=me -oPort=22 relay', ['ssh', '-o', 'User=me', '-oPort=22', 'relay']],
     ['ssh -i ~/.ssh/id relay', ['ssh', '-i', '~/.ssh/id', 'relay']],
     ['ssh ключ-🙂 relay', ['ssh', 'ключ-🙂', 'relay']],
-  ])('gives the words of %j', (command, words) => {
+  ])('splits %j', (command, words) => {
     expect(split(command)).toEqual(words);
   });
 
@@ -62,11 +62,11 @@ describe('splitting a command into words', () => {
     ],
     ['ssh a\0b', 'RELAY_SSH_CMD: expected text, got a NUL character'],
     ['   ', 'RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing'],
-  ])('refuses %j and says why', (command, message) => {
+  ])('refuses %j with the reason', (command, message) => {
     expect(() => split(command)).toThrow(message);
   });
 
-  it('agrees with a real shell on whatever is quoted', () => {
+  it('agrees with a real shell on all quoted text', () => {
     const text = fc.string({
       unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[]#~=!{}\n-é🙂`)),
       maxLength: 12,
@@ -105,7 +105,7 @@ describe('splitting a command into words', () => {
     );
   });
 
-  it('never gives words that a real shell would not, whatever it is given', () => {
+  it('never returns words that differ from a real shell', () => {
     const text = fc.string({ unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[#=~-`)), maxLength: 16 });
     let compared = 0;
     fc.assert(

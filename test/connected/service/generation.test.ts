@@ -22,7 +22,7 @@ test.each([
   expect(readGeneration(output)).toEqual(generation);
 });
 
-test('a program that says nothing, or fails, counts as generation 1', async () => {
+test('a program that prints nothing, or fails, counts as generation 1', async () => {
   await using folder = tempDir('generation');
   const program = join(folder.path, 'opencode');
   await writeFile(program, '#!/bin/sh\necho "opencode v2.1.2"\nexit 3\n');
@@ -33,7 +33,7 @@ test('a program that says nothing, or fails, counts as generation 1', async () =
   expect(await askGeneration(join(folder.path, 'missing'), {})).toEqual({ number: 1 });
 });
 
-test('the program is asked for its end, not for that of what it leaves behind', async () => {
+test('the program may leave a process behind that holds its output open', async () => {
   await using folder = tempDir('generation');
   const program = join(folder.path, 'opencode');
   // What stays has the output open.
@@ -43,7 +43,7 @@ test('the program is asked for its end, not for that of what it leaves behind', 
   process.kill(Number(await readFile(`${program}.pid`, 'utf8')));
 });
 
-test('a program is asked once until its file is another; a script, and a link to a program of another name, each time', async () => {
+test('a program is asked once until its file changes; a script or a link to another name each time', async () => {
   await using folder = tempDir('generation');
   const at = (name: string): string => join(folder.path, name);
   const kept = at('state/generation.json');

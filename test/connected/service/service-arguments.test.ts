@@ -13,11 +13,11 @@ describe('with the service of OpenCode 2', () => {
     },
   );
 
-  test('--mdns is refused with what to do', () => {
+  test('--mdns is refused with advice', () => {
     expect(() => check(['--mdns'])).toThrow('--lan puts the service on the LAN');
   });
 
-  test('flags of this program that make no sense are refused', () => {
+  test('flags of ours that make no sense are refused', () => {
     expect(() => check([], { withPassword: false })).toThrow('always has a password');
     expect(() => check(['-c'], { headless: true })).toThrow('passes nothing on');
   });

@@ -14,7 +14,7 @@ async function own(): Promise<ProcessIdentity> {
   return (await identifyProcess(process.pid)) ?? { pid: process.pid };
 }
 
-test('one of them has it, the next after its end or its release', async () => {
+test('one wrapper holds it, and another after its release', async () => {
   const self = await own();
   const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
   const first = new ServiceLock(folder.path, 'service', self);
@@ -23,7 +23,7 @@ test('one of them has it, the next after its end or its release', async () => {
   expect(await first.take()).toBeUndefined();
   expect(await second.take()).toEqual(self);
   expect(await other.take()).toBeUndefined();
-  // What it does not have it does not give away.
+  // Releasing a lock that it does not hold changes nothing.
   await second.release();
   expect(await second.take()).toEqual(self);
   await first.release();
@@ -31,7 +31,7 @@ test('one of them has it, the next after its end or its release', async () => {
   expect(await readdir(lockFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
 });
 
-test('that of a process that ended is taken over, by one of many', async () => {
+test('exactly one of several takes over the lock of a dead process', async () => {
   const self = await own();
   const lock = new ServiceLock(folder.path, 'service', self);
   await lock.take();

@@ -77,7 +77,7 @@ async function openRecorded(holderPid = process.pid) {
   return { ...recorder, proxy };
 }
 
-test('the random password is exchanged for that of the service; turns and events go through', async () => {
+test("replaces the random password by the service's; turns and events go through", async () => {
   await using fake = await startFakeOpencode2({ password: OWN });
   const { port } = fake;
   const proxy = await open(at(port, fake.pid));
@@ -104,7 +104,7 @@ test.each([
   expect(seen).toEqual([]);
 });
 
-test('tokens and cookies go neither way, and the rest of the query stays as it is', async () => {
+test('passes on neither tokens nor cookies, and leaves the rest of the query unchanged', async () => {
   const { proxy, seen } = await openRecorded();
   const authorization = basic(RANDOM);
   const answer = await ask(proxy, '/api/session?limit=2&auth_token=x&%61uth_token=y&AUTH_TOKEN=z&search=a%20b', {
@@ -131,13 +131,13 @@ test.each([
   ['/api/./pair', 400],
   ['/x/../api/pair', 400],
   ['/api%2Fpair', 400],
-])('a login of its own is not given: %s', async (path, status) => {
+])('creates no login: %s', async (path, status) => {
   const { proxy, seen } = await openRecorded();
   expect((await ask(proxy, path)).status).toBe(status);
   expect(seen).toEqual([]);
 });
 
-test('the password goes to no other process than the one that the file names', async () => {
+test('sends the password only to the process that the file names', async () => {
   const { proxy, seen } = await openRecorded(process.ppid);
   const answer = await ask(proxy, '/api/session');
   expect(answer.status).toBe(502);
@@ -145,7 +145,7 @@ test('the password goes to no other process than the one that the file names', a
   expect(seen).toEqual([]);
 });
 
-test('without a service it says so', async () => {
+test('reports that there is no service', async () => {
   for (const service of [() => Promise.resolve(undefined), () => Promise.reject(new Error('no folder'))]) {
     const proxy = await open(service);
     expect(await ask(proxy, '/api/session')).toMatchObject({
@@ -155,7 +155,7 @@ test('without a service it says so', async () => {
   }
 });
 
-test('a WebSocket goes through, with the same checks, and ends with the proxy', async () => {
+test('passes a WebSocket with the same checks, until the proxy closes', async () => {
   const { proxy, seen } = await openRecorded();
   const upgrade = (authorization: string, path: string): Promise<string> =>
     new Promise((resolve, reject) => {
@@ -183,7 +183,7 @@ test('a WebSocket goes through, with the same checks, and ends with the proxy', 
   expect(seen[0]?.headers['authorization']).toBe(basic(OWN));
 });
 
-test('its end cuts what runs, and nothing listens any more', async () => {
+test('closing cuts running requests, and nothing listens any more', async () => {
   await using fake = await startFakeOpencode2({ password: OWN });
   const proxy = await open(at(fake.port, fake.pid));
   const { port } = proxy;
@@ -196,7 +196,7 @@ test('its end cuts what runs, and nothing listens any more', async () => {
   await expect(fetch(`http://127.0.0.1:${port}/api/info`)).rejects.toThrow();
 });
 
-test('its end cuts a connection on which a request has only begun', async () => {
+test('closing cuts a connection with half a request', async () => {
   const { proxy } = await openRecorded();
   const socket = connect(proxy.port, '127.0.0.1');
   const closed = new Promise((resolve) => socket.once('close', resolve));

@@ -66,7 +66,7 @@ ${says}
 }
 
 describe('opencode-connected with OpenCode 2.1', () => {
-  test("the terminal gets the person's own arguments and environment, and its end is ours", async () => {
+  test("the terminal gets the person's arguments and environment, and its exit code is returned", async () => {
     const stage = await openStage({ says: 'exit 7' });
     await stage.fake.register(stage.stateDir);
     const child = await stage.start(['--', '-c', '--prompt', 'two  words'], { OPENCODE_SERVER_USERNAME: 'of theirs' });
@@ -75,7 +75,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await filesIn(child.registry)).toEqual([]);
   });
 
-  test('a terminal of another version is not started: it would replace the service', async () => {
+  test('a terminal of another version is not started, since it would replace the service', async () => {
     const stage = await openStage({ version: '2.3.2' });
     await stage.fake.register(stage.stateDir);
     const child = await stage.start([]);
@@ -88,7 +88,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('where nothing runs, the program starts its service, once', async () => {
+  test('the program starts its service once if none runs', async () => {
     const stage = await openStage();
     const child = await stage.start(['--headless']);
     await until('the start', async () => (await stage.calls()).length > 0);
@@ -97,7 +97,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([`service|start|${child.directory}||`]);
   });
 
-  test('interrupted while the service does not come, it ends by that signal and complains of nothing', async () => {
+  test('an interrupt while the service starts ends it without an error', async () => {
     const stage = await openStage();
     const child = await stage.start(['--headless']);
     await until('the start', async () => (await stage.calls()).length > 0);
@@ -106,14 +106,14 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(child.output()).not.toContain('does not answer');
   });
 
-  test('what the program says of a start that failed is told', async () => {
+  test('a failed start is reported in the words of the program', async () => {
     const stage = await openStage({ says: 'echo "no room on the disk" >&2; exit 1' });
     const child = await stage.start(['--headless']);
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain('service start did not start the service; it says "no room on the disk"');
   });
 
-  test('a service file that others can read is not used, and nothing is started beside it', async () => {
+  test('a service file that others can read is not used, and no other service is started', async () => {
     const stage = await openStage();
     await chmod(await stage.fake.register(stage.stateDir), 0o644);
     const child = await stage.start(['--headless']);
@@ -123,7 +123,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('a password that the service refuses is told, and nothing is started beside it', async () => {
+  test('a password that the service refuses is reported, and no other service is started', async () => {
     const stage = await openStage();
     const path = await stage.fake.register(stage.stateDir);
     await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, 'utf8')), password: 'of before' }));
@@ -137,7 +137,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     [['--', '--standalone'], 'two turns could run in one session'],
     [['--no-password'], 'always has a password'],
     [['--headless', '--', '-c'], 'passes nothing on'],
-  ])('%j is refused before anything is asked', async (args, message) => {
+  ])('%j is refused before any request', async (args, message) => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir);
     const child = await stage.start(args);
@@ -147,7 +147,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('of several channels it takes that of the program', async () => {
+  test('the program finds the service of its own channel', async () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir, 'beta');
     const child = await stage.start(['--headless']);

@@ -61,7 +61,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('sessions of real opencodes', () => 
     await remains[Symbol.asyncDispose]();
   });
 
-  it('tells each session once, newest first, with what the process that works on it says', async () => {
+  it('lists each session once, newest first, with the state in the process that runs it', async () => {
     const done = await createRealSession(first, 'A finished one');
     await done.prompt('echo: hello');
     await done.settled();
@@ -96,7 +96,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('sessions of real opencodes', () => 
     expect(code).toBe(0);
   });
 
-  it('says which were not asked, and why', async () => {
+  it('names the instances without sessions, and why', async () => {
     await remains.register('dead');
     await rm(join(remains.registry, '.credentials', 'id-first'));
     const { report, text, code } = await sessions(remains);
@@ -122,7 +122,7 @@ describe('sessions', () => {
     await remains[Symbol.asyncDispose]();
   });
 
-  it('gives up on an instance that hangs, and tells the others', async () => {
+  it('gives up on an instance that hangs, and lists the others', async () => {
     const hung = await startFakeOpencode({ directory: '/home/user/project' });
     hung.override('GET /session', { kind: 'hang' });
     fake.addSession({ title: 'One' });
@@ -143,7 +143,7 @@ describe('sessions', () => {
     expect(code).toBe(1);
   });
 
-  it('is JSON whose strings are safe to show, whatever a path holds', async () => {
+  it('prints JSON whose strings are safe to show', async () => {
     const path = join(remains.places().registryDir.path, '\u001b[2J\u202e');
     await writeFile(path, '');
     let text = '';
@@ -154,7 +154,7 @@ describe('sessions', () => {
     for (const [key, value] of stringsIn(report)) expect(unsafeIn(value), key).toBe(undefined);
   });
 
-  it('names no directory to an instance but its own', async () => {
+  it('sends an instance no directory but its own', async () => {
     const other = await startFakeOpencode({ directory: '/home/user/own' });
     await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
     const { report } = await sessions(remains);
@@ -164,7 +164,7 @@ describe('sessions', () => {
     expect(report.missing[0]?.reason).toContain('another instance answers here');
   });
 
-  it('tells a turn that was interrupted, in the directory of the instance', async () => {
+  it("marks an interrupted turn in the instance's own directory", async () => {
     for (const directory of ['/home/user/project', '/home/user/other']) {
       const { id } = fake.addSession({ directory });
       fake.state.begin(id, 'do it');
@@ -188,14 +188,14 @@ describe('sessions', () => {
     expect(text).toMatch(/^waiting +/);
   });
 
-  it('shows nothing that steers a terminal', async () => {
+  it('prints nothing that controls a terminal', async () => {
     fake.addSession({ title: '\u001b[2Jevil\u202e\nidle 1 s fake' });
     await remains.register('app', { port: fake.port });
     const { text } = await sessions(remains);
     expect(text.split('\n')[0]).toMatch(/^idle +\S+ \S+ +evil idle 1 s fake$/);
   });
 
-  it('says that there are none, and why a directory cannot be read', async () => {
+  it('reports that there are none, and why a directory cannot be read', async () => {
     expect(await sessions(remains)).toMatchObject({ text: 'No sessions.\n', code: 0 });
     await rm(remains.registry, { recursive: true });
     expect(await sessions(remains)).toMatchObject({ text: 'No sessions.\n', code: 0 });
@@ -204,7 +204,7 @@ describe('sessions', () => {
   });
 });
 
-test('those of an OpenCode 2 service are of all its directories', async () => {
+test('an OpenCode 2 service lists the sessions of all its directories', async () => {
   await using remains = await openRemains();
   await using fake = await startFakeOpencode2({ password: 'of the tunnel' });
   await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
@@ -217,6 +217,6 @@ test('those of an OpenCode 2 service are of all its directories', async () => {
   expect(new Set(report.sessions.map(({ state }) => state))).toEqual(new Set(['idle']));
   expect(report.missing).toEqual([]);
   expect(code).toBe(0);
-  // Looking loads nothing.
+  // The request loads nothing.
   expect([...fake.loaded]).toEqual([]);
 });

@@ -32,7 +32,7 @@ function folder(): string {
 }
 
 describe("opencode's environment", () => {
-  test("is the person's own, with the password of this start and without what a package manager passes on", () => {
+  test("is the person's, with this start's password and without a package manager's variables", () => {
     const env = {
       PATH: '/bin',
       OPENCODE_CONFIG: '/c',
@@ -89,7 +89,7 @@ describe('the program', () => {
     return path;
   }
 
-  test('is the first of that name on PATH that can be run; relative and empty entries do not count', async () => {
+  test('is the first executable of that name on PATH; relative and empty entries do not count', async () => {
     const [first, second] = [folder(), folder()];
     await program(join(first, 'opencode'), 0o644);
     const found = await program(join(second, 'opencode'));
@@ -99,7 +99,7 @@ describe('the program', () => {
     await expect(findOpencode('opencode', undefined)).rejects.toThrow('set OPENCODE_BIN');
   });
 
-  test('is the path that was set, if it can be run', async () => {
+  test('is the configured path, if it is executable', async () => {
     const path = await program(join(folder(), 'mine'));
     expect(await findOpencode(path, '')).toBe(path);
     await chmod(path, 0o644);
@@ -120,7 +120,7 @@ describe('a port', () => {
     return server;
   }
 
-  test('lies in the range, has no listener, and is none of those that were taken', async () => {
+  test('is in the range, has no listener, and is not one of those in use', async () => {
     const port = await choosePort(LOOPBACK);
     expect(port).toBeGreaterThanOrEqual(LOWEST_PORT);
     expect(port).toBeLessThanOrEqual(HIGHEST_PORT);
@@ -131,19 +131,19 @@ describe('a port', () => {
     const others = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
     others.delete(port);
     await expect(choosePort(LOOPBACK, others)).rejects.toThrow(
-      `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken`,
+      `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is in use`,
     );
   });
 
-  test('that fetch refuses is never chosen', async () => {
+  test('is never one that fetch refuses', async () => {
     const all = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
     all.delete(4190);
-    await expect(choosePort(LOOPBACK, all)).rejects.toThrow('is taken');
+    await expect(choosePort(LOOPBACK, all)).rejects.toThrow('is in use');
   });
 });
 
 describe('the log', () => {
-  test('has time and process in each line, is for its owner only, and is rotated by size', async () => {
+  test('has time and pid in each line, is private, and rotates by size', async () => {
     const path = logPath(join(folder(), 'state'));
     const logger = fileLogger(path, () => 0);
     logger.log('info', 'two\nlines', { name: 'x' });
@@ -157,7 +157,7 @@ describe('the log', () => {
     expect((await readFile(path, 'utf8')).split('\n')).toHaveLength(2);
   });
 
-  test('that cannot be written is no error', async () => {
+  test('ignores that it cannot be written', async () => {
     const file = join(folder(), 'file');
     await writeFile(file, '');
     expect(() => fileLogger(join(file, 'log')).log('info', 'x')).not.toThrow();
@@ -178,7 +178,7 @@ describe('the state file', () => {
     version: '0.1.0',
   };
 
-  test('is what status reads, for its owner only; the last write counts, and it is gone in the end', async () => {
+  test('is private and readable for status; the last write wins, and remove deletes it', async () => {
     const stateDir = join(folder(), 'state');
     const writer = new RunStateWriter(stateDir, 'abc', silentLogger);
     await Promise.all([
@@ -192,7 +192,7 @@ describe('the state file', () => {
     expect(await readRunStates(stateDir)).toEqual([]);
   });
 
-  test('that cannot be written is told in the log, and nothing else', async () => {
+  test('logs that it cannot be written', async () => {
     const file = join(folder(), 'file');
     await writeFile(file, '');
     const lines: string[] = [];
@@ -230,7 +230,7 @@ describe('the registrations', () => {
   let interrupt: AbortController;
   beforeEach(() => (interrupt = new AbortController()));
 
-  test('tell of a registry directory in which older versions do not look, and what to do', async () => {
+  test('name a registry directory that older versions do not read, and what to do', async () => {
     const stateHome = folder();
     vi.stubEnv('XDG_STATE_HOME', stateHome);
     closers.push(() => Promise.resolve(vi.unstubAllEnvs()));
@@ -247,7 +247,7 @@ describe('the registrations', () => {
     expect(lines).toEqual(['connected']);
   });
 
-  test('tell that a living instance has the name, and why there is none', async () => {
+  test('tell the person about another name, and why there is no registration', async () => {
     const stateHome = folder();
     await mkdir(join(stateHome, 'default'), { mode: 0o700 });
     const { started = '-' } = (await identifyProcess(process.pid)) ?? {};
@@ -265,7 +265,7 @@ describe('the registrations', () => {
     ]);
   });
 
-  test('wait for the interrupt itself if it ended ssh, or it would be passed on to opencode', async () => {
+  test('wait for an interrupt that has ended ssh, or it would be passed on to opencode', async () => {
     await connect(folder(), true, {
       sshCommand: ['sh', '-c', 'kill -INT $$'],
       tell(line) {

@@ -69,7 +69,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
     fields: { cwd: opencode.directory },
   });
 
-  it('tells that it is healthy, and how to attach to it', async () => {
+  it('shows that it is healthy, and how to attach to it', async () => {
     await remains.register('app', registered());
     const passwordFile = join(remains.registry, '.credentials', 'id-app');
     await writeFile(passwordFile, "it's a secret\n", { mode: 0o600 });
@@ -95,7 +95,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
     expect(code).toBe(0);
   });
 
-  it('gives a command whose password a shell reads as it is, wherever the file lies', async () => {
+  it('shows a command in which a shell reads the password from any path', async () => {
     const registry = join(remains.path, `it's $(a) "folder"`);
     await mkdir(join(registry, '.credentials'), { recursive: true, mode: 0o700 });
     await chmod(registry, 0o700);
@@ -109,7 +109,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
     expect((await execute('sh', ['-c', shown])).stdout).toBe("it's a secret");
   });
 
-  it('tells that it is locked where the password is not known, or is wrong', async () => {
+  it('shows that it is locked if the password is unknown or wrong', async () => {
     await remains.register('app', registered());
     expect((await status(remains)).report.here.instances[0]).toMatchObject({
       answer: { state: 'locked', reason: expect.stringContaining('none is known for it') },
@@ -123,7 +123,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
     expect(text).toMatch(/^locked +\d+ +app/m);
   });
 
-  it('tells that another instance answers, and which', async () => {
+  it('shows that another instance answers, and which', async () => {
     await remains.register('app', { ...registered(), fields: { cwd: '/home/user/elsewhere' } });
     await writeFile(join(remains.registry, '.credentials', 'id-app'), "it's a secret\n", { mode: 0o600 });
     const { report } = await status(remains);
@@ -149,7 +149,7 @@ describe('status of this machine', () => {
     await remains[Symbol.asyncDispose]();
   });
 
-  it('tells what refuses, what is silent, what is no opencode, what is too old and what is not trusted', async () => {
+  it('shows what refuses, is silent, is no opencode, is too old or is not trusted', async () => {
     const sockets = new Set<{ destroy(): void }>();
     const silent = createTcpServer((socket) => sockets.add(socket));
     servers.push(silent);
@@ -194,7 +194,7 @@ describe('status of this machine', () => {
     expect(code).toBe(0);
   });
 
-  it('tells the tunnels of the wrappers that run here', async () => {
+  it('shows the tunnels of running wrappers', async () => {
     const { pid = 0 } = await remains.process();
     const started = (await identifyProcess(pid))?.started ?? '';
     const own = { pid, started };
@@ -219,7 +219,7 @@ describe('status of this machine', () => {
     expect(report.leftovers).toEqual([]);
   });
 
-  it('tells what cleanup would remove, and removes nothing', async () => {
+  it('lists what cleanup would remove, and removes nothing', async () => {
     const { id, port } = await remains.register('app', { claim: 'dead', password: true });
     await remains.state({ id, port });
     await remains.password('stale', { ageMs: 2 * HOUR_MS });
@@ -231,7 +231,7 @@ describe('status of this machine', () => {
     expect(report.wrappers).toMatchObject([{ id, running: false }]);
   });
 
-  it('says that nothing is registered, and makes no directory', async () => {
+  it('reports that nothing is registered, and makes no directory', async () => {
     await rm(remains.registry, { recursive: true });
     const { report, text, code } = await status(remains);
     expect(report.here).toEqual({ directory: remains.registry, instances: [], notes: [] });
@@ -240,7 +240,7 @@ describe('status of this machine', () => {
     await expect(stat(remains.registry)).rejects.toThrow('ENOENT');
   });
 
-  it('says why it cannot read the directory', async () => {
+  it('reports why it cannot read the directory', async () => {
     await rm(remains.registry, { recursive: true });
     await writeFile(remains.registry, 'no directory');
     const { report, code } = await status(remains);
@@ -248,7 +248,7 @@ describe('status of this machine', () => {
     expect(code).toBe(1);
   });
 
-  it('keeps to 80 columns, whatever the names are, and shows nothing that steers a terminal', async () => {
+  it('keeps to 80 columns with any names, and prints nothing that controls a terminal', async () => {
     await remains.register('a'.repeat(100), {
       fields: { cwd: `/home/${'deep/'.repeat(60)}`, hostname: 'h'.repeat(200) },
     });
@@ -262,7 +262,7 @@ describe('status of this machine', () => {
     expect(Math.max(...rows.map((line) => Array.from(line).length))).toBeLessThanOrEqual(80);
   });
 
-  it('holds for 1,000 dead registrations', async () => {
+  it('lists 1,000 dead registrations', async () => {
     const port = await freePort();
     await Promise.all(
       Array.from({ length: 1_000 }, (_, index) => remains.register(`app-${index}`, { port, claim: 'dead' })),
@@ -274,7 +274,7 @@ describe('status of this machine', () => {
     expect(text).toContain('and 800 more; --json shows all');
   });
 
-  it('asks another instance than was registered no more than who it is', async () => {
+  it('makes no further requests to another instance than the registered one', async () => {
     const other = await startFakeOpencode({ directory: '/home/user/own' });
     await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
     const { report } = await status(remains);
@@ -283,7 +283,7 @@ describe('status of this machine', () => {
     expect([report.here.instances[0]?.answer.state, counts]).toEqual(['other', [0, 0]]);
   });
 
-  it('is JSON whose strings are safe to show, whatever a path holds', async () => {
+  it('prints JSON whose strings are safe to show', async () => {
     const path = `${remains.places().registryDir.path}/\u001b[2J\u202e`;
     const { report } = await status(remains, { registryDir: { path, explicit: true } });
     for (const [key, text] of stringsIn(report)) expect(unsafeIn(text), key).toBe(undefined);
@@ -308,7 +308,7 @@ describe('status of a relay', () => {
     await there?.[Symbol.asyncDispose]();
   });
 
-  it('tells its registrations, who holds them, and on which ports something listens', async () => {
+  it('lists registrations with their holders, and on which ports something listens', async () => {
     const { pid = 0 } = await there.process();
     const started = (await identifyProcess(pid))?.started ?? '';
     await here.state({ id: 'id-held', pid, started });
@@ -372,7 +372,7 @@ describe('status of a relay', () => {
 });
 
 describe('status of an OpenCode 2', () => {
-  it('knows the own service by its file, and how a terminal gets on it', async () => {
+  it("recognizes the user's own service, and shows the command for a terminal on it", async () => {
     await using remains = await openRemains();
     await using fake = await startFakeOpencode2();
     const opencodeStateDir = join(remains.path, 'opencode');
@@ -392,7 +392,7 @@ describe('status of an OpenCode 2', () => {
     expect(code).toBe(0);
   });
 
-  it('prints the server to give to a terminal, on a relay', async () => {
+  it('on a relay, shows the command for a terminal on it', async () => {
     await using remains = await openRemains();
     await using fake = await startFakeOpencode2({ password: 'of the tunnel' });
     await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
@@ -403,7 +403,7 @@ describe('status of an OpenCode 2', () => {
     expect(text).toContain(`  OPENCODE_PASSWORD="$(cat ${passwordFile})" opencode --server ${fake.url}\n`);
   });
 
-  it('says of a wrapper what it stands for, and what others on the LAN need', async () => {
+  it('shows the service of a wrapper, and what others on the LAN need', async () => {
     await using remains = await openRemains();
     const self = await identifyProcess(process.pid);
     await remains.state({

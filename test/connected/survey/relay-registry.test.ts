@@ -38,7 +38,7 @@ function registry(options: Partial<Parameters<typeof relayRegistry>[0]> = {}): R
 /** A relay whose login runs this in place of our program. */
 const instead = (script: string): Registry => registry({ sshCommand: ['sh', '-c', script, 'sh'] });
 
-it('surveys 1,000 registrations, and removes what it is told to', async () => {
+it('surveys 1,000 registrations, and removes by order', async () => {
   await Promise.all(
     Array.from({ length: 1_000 }, (_, index) => remains.register(`app-${index}`, { port: 20_000 + index })),
   );
@@ -66,14 +66,14 @@ it('surveys 1,000 registrations, and removes what it is told to', async () => {
   expect(existsSync(join(remains.registry, 'dead.json'))).toBe(false);
 });
 
-it('takes the words of a login script for what they are', async () => {
+it('ignores what a login script prints', async () => {
   await remains.register('app');
   const [ssh = '', ...words] = sshd.command;
   const noisy = ['sh', '-c', 'echo hello; echo "{}"; exec "$@"', 'sh', ssh, ...words];
   expect((await registry({ sshCommand: noisy }).survey(never)).registrations).toHaveLength(1);
 });
 
-it("gives the relay's own reason where it cannot look", async () => {
+it("repeats the relay's own reason", async () => {
   await writeFile(join(remains.path, 'file'), '');
   await expect(registry({ registryDir: at(join(remains.path, 'file')) }).survey(never)).rejects.toThrow(
     /is no directory/,
@@ -81,7 +81,7 @@ it("gives the relay's own reason where it cannot look", async () => {
   await expect(registry({ registryDir: at('registry') }).survey(never)).rejects.toThrow(/expected an absolute/);
 });
 
-it('says what to do where no such program is found there, or its node is not', async () => {
+it('advises to install a missing program or node', async () => {
   const advice = /finds no opencode-connected there.*until \$RELAY_SSH_CMD opencode-connected survey prints a line/;
   await installConnected(sshd, '#!/nowhere/node\n');
   await expect(registry().survey(never)).rejects.toThrow(advice);
@@ -96,16 +96,16 @@ it.each([
     `echo 'opencode-connected: unknown subcommand "survey": expected none (start opencode) or one of start' >&2; exit 2`,
   ],
   ['newer than this one', 'cat > /dev/null; echo \'{"survey":{"format":2}}\''],
-])('says that a program is %s', async (_, script) => {
+])('reports that the program is %s', async (_, script) => {
   await expect(instead(script).survey(never)).rejects.toThrow(/of another version.*upgrade the older of the two/);
 });
 
-it('gives the words of the relay as such, after a line of a login script that has no end', async () => {
+it('quotes the relay, even after an unfinished line of a login script', async () => {
   const script = `printf '\\033]0;{relay}\\007'; echo '{"error":"it is full; run: evil"}'; exit 1`;
   await expect(instead(script).survey(never)).rejects.toThrow('the relay says "it is full; run: evil"');
 });
 
-it('asks nothing, and says what to do', async () => {
+it('asks nothing, and advises', async () => {
   const [ssh = '', ...words] = sshd.command;
   const unknown = words.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));
   await expect(registry({ sshCommand: [ssh, ...unknown] }).survey(never)).rejects.toThrow(
@@ -113,7 +113,7 @@ it('asks nothing, and says what to do', async () => {
   );
 });
 
-it('asks nothing where a program stands ready to be asked', async () => {
+it('asks nothing through an askpass program', async () => {
   const asked = join(remains.path, 'asked');
   const askpass = join(remains.path, 'askpass');
   await writeFile(askpass, `#!/bin/sh\n: >'${asked}'\necho yes\n`, { mode: 0o755 });
@@ -135,13 +135,13 @@ it('asks nothing where a program stands ready to be asked', async () => {
   expect(existsSync(asked)).toBe(false);
 });
 
-it('repeats what the relay printed where it forces another command', async () => {
+it('repeats the output of a forced command', async () => {
   await expect(instead('echo for git only; exit 3').survey(never)).rejects.toThrow(
     'the relay printed "for git only" instead of running our program: (ssh ended with status 3); see command=',
   );
 });
 
-it('says that the relay is not there', async () => {
+it('reports an unreachable relay', async () => {
   await sshd.stop();
   await expect(registry().survey(never)).rejects.toThrow(/Connection refused" \(ssh ended with status 255\)/);
   await expect(registry({ sshCommand: ['/nonexistent/ssh'] }).survey(never)).rejects.toThrow(
@@ -149,7 +149,7 @@ it('says that the relay is not there', async () => {
   );
 });
 
-it('gives up on one that says nothing, and when it is told to', async () => {
+it('gives up at the limit, and when it is aborted', async () => {
   const silent = { sshCommand: ['sh', '-c', 'exec sleep 600', 'sh'] };
   await expect(registry({ ...silent, limitMs: 100 }).survey(never)).rejects.toThrow('there was no answer within 0.1 s');
   const ending = new AbortController();
@@ -158,11 +158,11 @@ it('gives up on one that says nothing, and when it is told to', async () => {
   await expect(asked).rejects.toThrow('it was interrupted');
 });
 
-it('stops listening to one that talks without end', async () => {
+it('cuts off endless output', async () => {
   await expect(instead('exec yes').survey(never)).rejects.toThrow('instead of running our program');
 });
 
-it('reads no request without a bound', async () => {
+it('refuses an endless request', async () => {
   const flood = Readable.from(
     (function* () {
       for (;;) yield Buffer.alloc(1024 * 1024, 'x');

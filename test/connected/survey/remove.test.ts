@@ -1,5 +1,6 @@
-import { chmod, chown, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { chmod, chown, mkdir, readdir, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -8,7 +9,7 @@ import { removalOrder, type RemovalOrder } from '../../../src/connected/survey/r
 import { removeFromRegistry } from '../../../src/connected/survey/remove.ts';
 import { takeSurvey } from '../../../src/connected/survey/take-survey.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
-import { openRemains, type Remains } from '../cleanup/remains.ts';
+import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
 const never = new AbortController().signal;
 const NOBODY = 65_534;
@@ -17,7 +18,18 @@ let remains: Remains;
 beforeEach(async () => {
   remains = await openRemains();
 });
-afterEach(() => remains[Symbol.asyncDispose]());
+afterEach(async () => {
+  for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
+  await remains[Symbol.asyncDispose]();
+});
+
+const servers: Server[] = [];
+
+function listen(port: number): Promise<void> {
+  const server = createServer();
+  servers.push(server);
+  return new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
+}
 
 /** The order to remove `name` as it is now. */
 async function orderFor(name: string): Promise<RemovalOrder> {
@@ -29,13 +41,13 @@ async function orderFor(name: string): Promise<RemovalOrder> {
 
 const forget = (id: string): RemovalOrder => ({ kind: 'password', id, age: 'any' });
 
-/** Why it was left, or `removed`. */
+/** The reason why it was left, or `removed`. */
 async function result(order: RemovalOrder): Promise<string> {
   const removal = await removeFromRegistry(remains.registry, order);
   return removal.removed ? 'removed' : removal.reason;
 }
 
-it('removes a dead one and nothing else', async () => {
+it('removes a dead registration and nothing else', async () => {
   await remains.register('app', { claim: 'dead', password: true, id: 'id-app' });
   await remains.register('other', { claim: 'dead', id: 'id-other' });
   expect(await result(await orderFor('app'))).toBe('removed');
@@ -43,46 +55,85 @@ it('removes a dead one and nothing else', async () => {
   expect(await remains.files()).toEqual(['.other.claim', 'other.json']);
 });
 
-it('leaves one that is held, and one on whose port something listens', async () => {
+it('leaves a registration whose claim is held', async () => {
   const { pid = 0 } = await remains.process();
   await remains.register('held', { claim: { pid } });
   expect(await result(await orderFor('held'))).toBe('its claim is held');
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  const port = address !== null && typeof address === 'object' ? address.port : 0;
-  await remains.register('listens', { claim: 'dead', port });
-  expect(await result(await orderFor('listens'))).toBe('something listens on its port again');
-  await new Promise((resolve) => server.close(resolve));
-  expect(await remains.files()).toEqual(['.held.claim', '.listens.claim', 'held.json', 'listens.json']);
+  expect(await remains.files()).toEqual(['.held.claim', 'held.json']);
 });
 
-it('moves nothing out of the way that is not what was surveyed', async () => {
-  await remains.register('app', { claim: 'dead' });
+const file = (): string => join(remains.registry, 'app.json');
+const claim = (name = 'app'): string => join(remains.registry, `.${name}.claim`);
+const outside = (): string => join(remains.path, 'outside');
+
+it.each<readonly [string, string, (port: number) => Promise<unknown>]>([
+  ['is written', 'it has been written since', () => writeFile(file(), '{"id":"id-new","name":"app","port":1}\n')],
+  [
+    'is replaced',
+    'it has been written since',
+    async () => {
+      await writeFile(`${file()}.new`, '{"id":"id-new","name":"app","port":1}\n');
+      await rename(`${file()}.new`, file());
+    },
+  ],
+  [
+    'becomes a directory',
+    'it has been written since',
+    () => rm(file()).then(() => mkdir(join(file(), 'deep'), { recursive: true })),
+  ],
+  [
+    'becomes a link',
+    'it has been written since',
+    () => rename(file(), outside()).then(() => symlink(outside(), file())),
+  ],
+  [
+    'is claimed by another instance',
+    'its claim has changed',
+    () => writeFile(claim(), `id-new ${process.pid} 1 ${hostname()}\n`),
+  ],
+  [
+    'has a link to its claim',
+    'its claim has changed',
+    () => rename(claim(), outside()).then(() => symlink(outside(), claim())),
+  ],
+  ['has a port on which something listens', 'something listens on its port again', (port) => listen(port)],
+])('leaves a registration that %s after the survey', async (_, reason, change) => {
+  const { port } = await remains.register('app', { claim: 'dead' });
   const order = await orderFor('app');
-  await rm(join(remains.registry, 'app.json'));
-  await mkdir(join(remains.registry, 'app.json', 'deep'), { recursive: true });
-  expect(await result(order)).toBe('it has been written since');
-  expect(await readdir(join(remains.registry, 'app.json'))).toEqual(['deep']);
+  await change(port);
+  const before = await remains.files();
+  expect(await result(order)).toBe(reason);
+  expect(await remains.files()).toEqual(before);
 });
 
-it('leaves one that was written in place since', async () => {
-  await remains.register('app', { claim: 'dead' });
+it('leaves a registration without a claim that is claimed after the survey', async () => {
+  await remains.register('app');
   const order = await orderFor('app');
-  await writeFile(join(remains.registry, 'app.json'), '{"id":"id-new","name":"app","port":1}\n');
-  expect(await result(order)).toBe('it has been written since');
+  await remains.claim('app', 'id-new');
+  expect(await result(order)).toBe('it has been claimed since');
   expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
 });
 
-it('takes no link for the claim that was surveyed', async () => {
-  await remains.register('app', { claim: 'dead' });
-  const order = await orderFor('app');
-  await rename(join(remains.registry, '.app.claim'), join(remains.path, 'claim'));
-  await symlink(join(remains.path, 'claim'), join(remains.registry, '.app.claim'));
-  expect(await result(order)).toBe('its claim has changed');
+it.each<readonly [string, string, (path: string) => Promise<unknown>]>([
+  [
+    'a registration has its id',
+    'there is a registration with its id',
+    () => writeFile(join(remains.registry, 'new.json'), '{ "id" : "id-app" , "port": 1}'),
+  ],
+  [
+    'a starting instance has claimed its id',
+    'an instance with its id is claimed',
+    () => remains.claim('new', 'id-app', process.pid),
+  ],
+  ['it was written again', 'it is younger than an hour', (path) => utimes(path, new Date(), new Date())],
+])('leaves an old password if %s', async (_, reason, change) => {
+  const path = await remains.password('id-app', { ageMs: 2 * HOUR_MS });
+  await change(path);
+  expect(await result({ kind: 'password', id: 'id-app', age: 'old' })).toBe(reason);
+  expect(await remains.files()).toContain('.credentials/id-app');
 });
 
-it("removes nothing that has become another user's, and no password by a link", async (context) => {
+it("leaves another user's files and a link to a password", async (context) => {
   needRoot(context);
   await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
   const order = await orderFor('app');
@@ -95,7 +146,7 @@ it("removes nothing that has become another user's, and no password by a link", 
   expect(await result(forget('link'))).toBe('it is not a file of this user');
 });
 
-it('removes no password in a folder that a link leads to', async () => {
+it('leaves a password in a folder to which a link leads', async () => {
   const folder = join(remains.registry, '.credentials');
   await rename(folder, join(remains.path, 'outside'));
   await symlink(join(remains.path, 'outside'), folder);
@@ -104,7 +155,7 @@ it('removes no password in a folder that a link leads to', async () => {
   expect(await readdir(join(remains.path, 'outside'))).toEqual(['id-app']);
 });
 
-it('removes nothing from a directory in which others can write, or that is not there', async () => {
+it('leaves everything if others can write to the directory, or it is missing', async () => {
   await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
   const orders = [await orderFor('app'), forget('id-app')];
   await chmod(remains.registry, 0o770);
@@ -114,22 +165,22 @@ it('removes nothing from a directory in which others can write, or that is not t
   expect(await result(forget('id-app'))).toBe('there is no registry directory');
 });
 
-it.each(['../app', '.app', 'a/b', '', 'a\nb'])('removes nothing under the name %j', async (name) => {
+it.each(['../app', '.app', 'a/b', '', 'a\nb'])('refuses the name %j', async (name) => {
   expect(await result({ kind: 'registration', name, claim: '' })).toBe('its name is no file name');
 });
 
-it.each(['../app', '', 'a/b', '.', 'a b'])('takes no order to forget the id %j', (id) => {
+it.each(['../app', '', 'a/b', '.', 'a b'])('refuses the id %j', (id) => {
   expect(removalOrder.safeParse(forget(id)).success).toBe(false);
 });
 
-it('goes on over the lock of a program that died', async () => {
+it('removes the lock of a program that died', async () => {
   await remains.register('app', { claim: 'dead' });
   await writeFile(join(remains.registry, '.app.lock'), '');
   expect(await result(await orderFor('app'))).toBe('removed');
   expect(await remains.files()).toEqual([]);
 });
 
-it('says that a read-only directory cannot be written', async (context) => {
+it('reports a read-only directory', async (context) => {
   needRoot(context);
   await remains.register('app', { claim: 'dead', id: 'id-app' });
   const order = await orderFor('app');

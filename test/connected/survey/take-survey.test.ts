@@ -25,7 +25,7 @@ afterEach(() => remains[Symbol.asyncDispose]());
 const survey = (): ReturnType<typeof takeSurvey> => takeSurvey(remains.registry, never);
 
 describe('a survey of a registry directory', () => {
-  it('has registrations, claims and passwords, and of passwords only their names', async () => {
+  it('lists registrations, claims and the names of passwords', async () => {
     const { pid = 0 } = await remains.process();
     const held = await remains.register('held', { claim: { pid }, password: true });
     await remains.register('lost', { claim: 'dead', id: 'id-lost' });
@@ -48,7 +48,7 @@ describe('a survey of a registry directory', () => {
     expect(registrySurvey.parse(JSON.parse(JSON.stringify(found)))).toEqual(JSON.parse(JSON.stringify(found)));
   });
 
-  it('says on which ports something listens', async () => {
+  it('shows on which ports something listens', async () => {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const address = server.address();
@@ -68,7 +68,7 @@ describe('a survey of a registry directory', () => {
     expect((await survey()).claims).toMatchObject([{ name: 'app', holder, line }]);
   });
 
-  it('lists files that it does not read, with the reason', async () => {
+  it('lists unreadable files with the reason', async () => {
     await writeFile(join(remains.registry, 'large.json'), 'x'.repeat(70_000));
     await writeFile(join(remains.registry, 'half.json'), '{"na');
     await writeFile(
@@ -98,7 +98,7 @@ describe('a survey of a registry directory', () => {
     expect((await survey()).passwords).toEqual([]);
   });
 
-  it("tells another user's files from ours, and what it may not read", async (context) => {
+  it("marks another user's files, and those it may not read", async (context) => {
     needRoot(context);
     await remains.register('ours', { claim: 'dead' });
     await remains.register('theirs', { claim: 'dead', password: true, id: 'id-theirs' });
@@ -125,18 +125,18 @@ describe('a survey of a registry directory', () => {
   it.each([
     ['its group can write in it', 0o770],
     ['others can write in it', 0o702],
-  ])('is not of a directory of ours alone where %s', async (_, mode) => {
+  ])('marks the directory as not ours alone if %s', async (_, mode) => {
     await chmod(remains.registry, mode);
     expect(await survey()).toMatchObject({ isOursAlone: false });
   });
 
-  it('is empty where there is no directory, and makes none', async () => {
+  it('is empty if the directory is missing, and does not make it', async () => {
     await rm(remains.registry, { recursive: true });
     expect(await survey()).toMatchObject({ isMissing: true, directory: remains.registry, registrations: [] });
     expect(await readdir(remains.path)).not.toContain('registry');
   });
 
-  it('fails where a file is in its place', async () => {
+  it('fails if a file has its name', async () => {
     await rm(remains.registry, { recursive: true });
     await writeFile(remains.registry, '');
     await expect(survey()).rejects.toThrow(/is no directory; remove it, or set another/);
@@ -147,12 +147,12 @@ describe('the registry directory', () => {
   const choose = (path: string, explicit = true): Promise<string> =>
     chooseDirectory({ registryDir: { path, explicit }, stateDir: remains.stateDir });
 
-  it('may begin with the home, and is absolute', async () => {
+  it('is absolute, or begins with the home directory', async () => {
     expect(await choose('~/registry')).toBe(join(homedir(), 'registry'));
     await expect(choose('registry')).rejects.toThrow(/expected an absolute registry directory/);
   });
 
-  it("is this user's own where the default is another user's, and stays so", async (context) => {
+  it("is this user's own if the default is another user's, and stays so", async (context) => {
     needRoot(context);
     const own = join(remains.stateDir, 'registry');
     expect(await choose(remains.registry, false)).toBe(remains.registry);

@@ -39,8 +39,8 @@ async function endsClean(relay: Relay, child: ConnectedChild): Promise<void> {
   await until('nothing to be left here', async () => (await child.left()).length === 0);
 }
 
-describe.skipIf(isMissing(PINNED_OPENCODE))('unusual surroundings', () => {
-  test('this machine is its own relay, with one registry directory', async (context) => {
+describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in unusual surroundings', () => {
+  test('registers twice if this machine is its own relay with one registry directory', async (context) => {
     needSshd(context);
     const relay = await openRelay();
     await using model = await startScriptedModel();
@@ -53,7 +53,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('unusual surroundings', () => {
   });
 
   test.each(['SIGTERM', 'SIGKILL'] as const)(
-    'an opencode behind a script that stays: no orphan after %s',
+    'leaves no orphan of an opencode behind a script after %s',
     async (signal) => {
       const temp = tempDir('launcher');
       atEnd(() => temp.close());

@@ -39,10 +39,10 @@ function tempFolder(): string {
   return temp.path;
 }
 
-/** A program to stand in for opencode, as a script of `sh`. */
+/** A shell script that replaces opencode. */
 async function program(text: string): Promise<string> {
   const path = join(tempFolder(), 'opencode');
-  // Asked for its version, it says nothing.
+  // It prints no version.
   await writeFile(path, `#!/bin/sh\n[ "$1" != --version ] || exit 0\n${text}\n`);
   await chmod(path, 0o755);
   return path;
@@ -136,7 +136,7 @@ exec sleep 600`);
     expect((await fetch(`http://127.0.0.1:${registered.port}/global/health`)).status).toBe(401);
   });
 
-  test('opencode gets its arguments and the environment, but nothing of a package manager, and its status is ours', async () => {
+  test('opencode gets the arguments and the environment, without npm variables, and its exit code is returned', async () => {
     const seen = join(tempFolder(), 'seen');
     const opencode = await program(`{ printf '%s\\n' "$@"; env; } >"${seen}"; exit 7`);
     const child = await connected({
@@ -167,7 +167,7 @@ exec sleep 600`);
     await nothingLeft(child);
   });
 
-  test('tells of an opencode that is too old, and ends it', async () => {
+  test('reports an opencode that is too old, and ends it', async () => {
     const opencode = await program(`exec "${process.execPath}" -e '
       const body = { "/global/health": { healthy: true, version: "1.0.5" }, "/path": { directory: "/", worktree: "/" } };
       require("http").createServer((request, response) => {

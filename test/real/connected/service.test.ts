@@ -97,7 +97,7 @@ const basic = (password: string): Record<string, string> => ({
 });
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () => {
-  test('--headless registers the service that runs, as one entry, and ends without a trace of its own', async () => {
+  test('--headless registers the running service as one entry, and leaves no trace', async () => {
     const preview = await openService();
     const child = await wrapper(preview, { env: { INSTANCE_NAME: 'desk' } });
     const registered = await child.registered();
@@ -124,7 +124,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
     await expectUntouched(preview);
   });
 
-  test('starts the service where none runs, once, and leaves it running', async () => {
+  test('starts the service once if none runs, and leaves it running', async () => {
     const preview = await openService();
     await preview.stop();
     const child = await wrapper(preview);
@@ -138,7 +138,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
     await until('the service to end', () => !existsSync(`/proc/${file.pid}/exe`));
   });
 
-  test('a second one waits for its turn and takes the registration over', async () => {
+  test('a second wrapper waits, and takes the registration over', async () => {
     const preview = await openService();
     const first = await wrapper(preview, { registry: join(preview.home, 'registry') });
     const { id } = await first.registered();
@@ -152,7 +152,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
     await expectUntouched(preview);
   });
 
-  test('a service that starts again on another port is registered there', async () => {
+  test('a service that restarts on another port is registered there', async () => {
     const preview = await openService();
     const child = await wrapper(preview);
     const before = await child.registered();
@@ -165,7 +165,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
   });
 
   describe('through a relay', () => {
-    test('a server there drives it with a password that ends with the wrapper; its own goes nowhere', async (context) => {
+    test('a server there drives it with a password that ends with the wrapper; its own password stays here', async (context) => {
       needSshd(context);
       const relay = await openRelay();
       const preview = await openService();

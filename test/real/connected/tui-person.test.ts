@@ -11,7 +11,7 @@ import { openStage } from '../stage.ts';
 
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
-test('a person at the terminal works and answers there, while a client watches and its person is asked the same', async (context) => {
+test('a person answers at the terminal while a client asks its own person the same', async (context) => {
   needTmux(context);
   await using stage = await openStage();
   await using sandbox = await openSandbox({ model: stage.model });

@@ -12,7 +12,7 @@ import { openStage } from '../stage.ts';
 const TOLD = /A message was sent to session/;
 
 test.skipIf(isMissing(PINNED_OPENCODE))(
-  'of two terminals of one home and directory, the one that has the session open is told of a message that went into it by the other',
+  'a message to one of two terminals in a directory is announced in the terminal that has the session open',
   async (context) => {
     needTmux(context);
     await using stage = await openStage();
