@@ -9,7 +9,6 @@ import { hostProblem, LOOPBACK } from './forwarder.ts';
 export interface DoorOptions {
   /** Path of the address that admits a browser, up to the token. */
   readonly entrance: string;
-  /** Path of the page to show first. */
   readonly start: string;
   /** The command that prints such an address. */
   readonly command: string;

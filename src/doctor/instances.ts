@@ -21,7 +21,6 @@ const VERDICTS: Readonly<Record<InstanceState, CheckVerdict>> = {
   untrusted: 'broken',
 };
 
-/** Every instance with its endpoints. */
 export function instanceChecks(snapshot: Snapshot, places: AdvicePlaces, nowMs: number): readonly Check[] {
   const suspected = suspectedIn(snapshot, nowMs);
   const ownNames = new Map(snapshot.instances.map(({ key, name }) => [key, name]));

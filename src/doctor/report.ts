@@ -45,7 +45,6 @@ export interface Section {
 export interface DoctorReport {
   readonly format: 1;
   readonly version: string;
-  /** The worst of all lines. */
   readonly verdict: 'ok' | 'warn' | 'broken';
   /** Only of `doctor NAME`. */
   readonly name?: string;

@@ -107,7 +107,6 @@ async function ownerText(port: number): Promise<string> {
     : `, of another user (uid ${uid}), whose instances it serves`;
 }
 
-/** Broken only if it is installed. */
 function notRunning({ script, env }: TailnetInput, subject: string, place: string, reason: string): Check {
   const user = join(env['XDG_CONFIG_HOME'] || join(homedir(), '.config'), 'systemd', 'user', `${UNIT}.service`);
   const agent = join(homedir(), 'Library', 'LaunchAgents', 'opencode-mcp.node.plist');

@@ -24,7 +24,6 @@ export type Format = 'json' | 'jsonc' | 'toml';
 
 /** An MCP client, and how a server is added to it. */
 export interface Client {
-  /** On the command line. */
   readonly name: string;
   readonly title: string;
   /** Its configuration files, absolute. The first that exists is edited; if none exists, the last is created. */

@@ -13,7 +13,6 @@ export type EditRequest = { readonly kind: 'add'; readonly words: Words } | { re
 
 export interface Edit {
   readonly kind: 'add' | 'update' | 'remove' | 'none';
-  /** The text of the whole file. */
   readonly text: string;
 }
 

@@ -21,7 +21,6 @@ export interface Plan {
 export interface Outcome {
   /** Path of the copy, if there was a file. */
   readonly backup?: string | undefined;
-  /** Why it failed. */
   readonly reason?: string;
 }
 

@@ -4,8 +4,11 @@ import { listSessions } from '../../operations/sessions/sessions.ts';
 /** The protocol's limit for one answer. */
 const MAX_VALUES = 100;
 
-/** A type, not an interface, because the SDK's result type has an index signature. */
-export type Completion = { values: string[]; total: number; hasMore: boolean };
+interface Completion {
+  readonly values: readonly string[];
+  readonly total: number;
+  readonly hasMore: boolean;
+}
 
 /** Names that start with `value`, then names that contain it. Ignores case. */
 export async function completeInstance(runtime: Runtime, value: string): Promise<Completion> {

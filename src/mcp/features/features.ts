@@ -5,7 +5,6 @@ import { INVALID_PARAMS, objectIn, optionalTextIn, type Params, RpcError, textIn
 import { parseUri, type ResourceName } from './resource-uri.ts';
 
 export interface FeatureDeps {
-  /** Names of the offered tools. */
   readonly tools: readonly string[];
   /** Called with each list of instances that the client gets. */
   listed(shown: Snapshot): void;

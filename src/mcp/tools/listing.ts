@@ -3,7 +3,6 @@ import * as z from 'zod';
 
 import type { Tool } from './tool.ts';
 
-/** An entry of tools/list. */
 export type ListedTool = SdkTool;
 
 type JsonSchema = Record<string, unknown> & {

@@ -4,7 +4,6 @@ import type { Toolset } from '../../config/settings.ts';
 import type { Answer } from '../../operations/answer.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 
-/** One MCP tool. */
 export interface Tool {
   readonly name: string;
   readonly toolset: Toolset;
