@@ -77,8 +77,8 @@ describe('the page of a node service', () => {
           { role: 'assistant', done: true, parts: [{ kind: 'text', text: 'It is done.' }] },
         ],
       },
-      { kind: 'state', state: 'idle' },
       { kind: 'asks', asks: [] },
+      { kind: 'state', state: 'idle' },
     ]);
     stage.fake.state.begin(session.id, 'two');
     await lines.find('that it is busy', ({ kind, state }) => kind === 'state' && state === 'busy');

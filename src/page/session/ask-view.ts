@@ -11,7 +11,7 @@ const MAX_QUESTION_CHARS = 4_000;
 const MAX_LISTED = 100;
 
 /** A request as the page shows it. */
-export type PageAsk =
+type PageAsk =
   | {
       readonly id: string;
       readonly sessionId: string;
