@@ -32,8 +32,8 @@ const endpointsTo = ({ instances }: Snapshot): string[] =>
   instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 const ways = (world: World): string[] => endpointsTo(world.fleet.snapshot());
 
-describe('a way that comes and goes', () => {
-  test('with every round: one entry, one name, the way that stays in use', async () => {
+describe('a flapping endpoint', () => {
+  test('in every round: one entry, one name, and the steady endpoint in use', async () => {
     await using world = new World();
     const { round } = await flapping(world);
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -46,7 +46,7 @@ describe('a way that comes and goes', () => {
     }
   });
 
-  test('is used again when it has answered for some rounds', async () => {
+  test('is preferred again after it has answered for some rounds', async () => {
     await using world = new World();
     const { round } = await flapping(world);
     await round(false);
@@ -69,7 +69,7 @@ describe('a way that comes and goes', () => {
     expect(ways(world)).toEqual(['a a r']);
   });
 
-  test('is no instance of its own while it is proven anew, whatever it was called', async () => {
+  test('is not listed on its own while a new proof is tried', async () => {
     await using world = new World();
     const { fake, way, round } = await flapping(world);
     await round(false);
@@ -83,7 +83,7 @@ describe('a way that comes and goes', () => {
     expect(ways(world)).toEqual(['a r a']);
   });
 
-  test('that nothing suggests any more is an instance of its own', async () => {
+  test('is listed on its own once nothing suggests the pair any more', async () => {
     await using world = new World();
     const { way, relay, round, fake } = await flapping(world);
     await round(false);

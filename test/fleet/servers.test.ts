@@ -32,8 +32,8 @@ async function started(
   return fake;
 }
 
-describe('each directory in which a server works is an instance', () => {
-  test('named as a registration there would be, or with the chosen name before it', async () => {
+describe('a directory in which a server works is an instance', () => {
+  test('named as a registration there would be, or after the chosen name', async () => {
     await using world = new World();
     for (const name of ['Laptop-app', 'chosen']) {
       const fake = await started(world, name);
@@ -58,7 +58,7 @@ describe('each directory in which a server works is an instance', () => {
     expect(names).toEqual(['Laptop-app', 'Laptop-one-app', 'Laptop-srv-two-app', 'Laptop-web', 'Laptop-wt-two-app']);
   });
 
-  test('while work is seen there, and some minutes after; the name is callable for good', async () => {
+  test('while work is seen there and some minutes after; its name stays callable', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const { id } = session(fake, '/wt/fix', { busy: true });
@@ -82,7 +82,7 @@ describe('each directory in which a server works is an instance', () => {
     expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix', 'Laptop-other-fix busy /other/fix']);
   });
 
-  test('its name is gone with its server, and given to nobody else', async () => {
+  test('whose name is gone with its server and given to no other', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { busy: true });
@@ -105,7 +105,7 @@ describe('each directory in which a server works is an instance', () => {
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
   });
 
-  test('all of twenty-five, and of more the rest is counted', async () => {
+  test('up to twenty-five per server; the rest is counted', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     for (let index = 0; index < 25; index += 1) session(fake, `/wt/w${index}`, { busy: true });
@@ -120,8 +120,8 @@ describe('each directory in which a server works is an instance', () => {
   });
 });
 
-describe('what is asked about a directory loads its plugins', () => {
-  test('so that nothing is asked that was not used for ten minutes', async () => {
+describe('since asking about a directory loads its plugins', () => {
+  test('none is asked about that was not used for ten minutes', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/old', { minutes: 11, busy: true });
@@ -131,7 +131,7 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(fake.count('GET /session/status') - before).toBe(1);
   });
 
-  test("nor another server's own directory, but where a call went there", async () => {
+  test("another server's own directory is asked about only after a call went there", async () => {
     await using world = new World();
     const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
     session(one, '/home/ada/web');
@@ -149,7 +149,7 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
   });
 
-  test('nor by a server of another project, where there is one of that project', async () => {
+  test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
     await using world = new World();
     const [app, web] = [await started(world, 'app'), await started(world, 'web', { cwd: '/home/ada/web' })];
     // They share a home: both list the sessions of both projects, and of one that no server is of.
@@ -170,7 +170,7 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(asked().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
   });
 
-  test('by the clock of the server, which may be hours behind', async () => {
+  test("ten minutes are measured by the server's clock, which may be hours behind", async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { minutes: 120, busy: true });
@@ -182,13 +182,13 @@ describe('what is asked about a directory loads its plugins', () => {
   });
 });
 
-describe('what is known of a directory', () => {
+describe('a known directory', () => {
   const long = (fake: FakeOpencode, { id }: FakeSession): void => {
     const known = fake.state.sessions.get(id);
     if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated: Date.now() - 20 * MINUTE } });
   };
 
-  test('outlives the way by which it was found, however long the work there has said nothing', async () => {
+  test('stays known without the endpoint that found it, even if its work is silent for long', async () => {
     await using world = new World();
     const fake = await started(world, 'prod');
     const tunnel = await world.tunnelTo(fake);
@@ -224,7 +224,7 @@ describe('what is known of a directory', () => {
     await expect(world.fleet.reach(resting)).rejects.toThrow(/Laptop-fix.*cannot be driven.*no session in/s);
   });
 
-  test('is named as long as any session is there, though the one by which it was known is deleted', async () => {
+  test('is asked about as long as it has any session', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const { id } = session(fake, '/wt/fix', { busy: true });
@@ -257,7 +257,7 @@ describe('what is known of a directory', () => {
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
   });
 
-  test('is said of a name whose server went while nothing ran there', async () => {
+  test('keeps its last overview for a name whose server ended', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const work = session(fake, '/wt/fix', { busy: true });
@@ -272,8 +272,8 @@ describe('what is known of a directory', () => {
   });
 });
 
-describe('work in a directory is not hidden', () => {
-  test('by what claims that directory without a voucher, or has not answered for long', async () => {
+describe('work in a directory cannot be hidden', () => {
+  test('by an untrusted claim to the directory, or by a long dead one', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/lan', { busy: true });
@@ -289,7 +289,7 @@ describe('work in a directory is not hidden', () => {
     expect(rows).toContain('Laptop-dead busy /wt/dead');
   });
 
-  test('by many sub-agents that worked since', async () => {
+  test('by many sub-agents that worked later', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { minutes: 5, busy: true });
@@ -300,7 +300,7 @@ describe('work in a directory is not hidden', () => {
   });
 });
 
-test('a machine is one by whichever of its names it goes: another server of it owns its directory', async () => {
+test("a machine's names count as one machine when directories are assigned", async () => {
   await using world = new World();
   const [one, other] = [await world.fake({ directory: OWN }), await world.fake({ directory: '/home/ada/web' })];
   world.register('one', one, { claims: { hostname: 'laptop' } });
@@ -312,7 +312,7 @@ test('a machine is one by whichever of its names it goes: another server of it o
   expect(one.count('GET /session/status') - before).toBe(1);
 });
 
-test('what looks interrupted in one server is looked for in the others of its machine, within the survey', async () => {
+test("work that looks interrupted in one server is looked for in the machine's other servers within the survey", async () => {
   await using world = new World();
   const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
   const { id } = session(other, OWN);

@@ -85,7 +85,7 @@ function killed(): void {
   writeFileSync(join(folder, 'pending.json'), text);
 }
 
-it('says what a watcher sees, with the link, and takes it back when it is settled', async () => {
+it('notifies of what a watcher sees, with the link, and replaces it when it is settled', async () => {
   start();
   await until('it listens', () => watcher.listeners === 1);
   watcher.show(asking(clock.now()));
@@ -97,7 +97,7 @@ it('says what a watcher sees, with the link, and takes it back when it is settle
   expect(phone.arrived[0]?.notice.link).toBe('http://desk.tail.ts.net:4095/#/s/desk-web/ses_1/per_1');
 });
 
-it('looks by itself when something is due', async () => {
+it('checks by itself when something is due', async () => {
   start();
   watcher.show(asking(clock.now()));
   await arrives(phone, 1);
@@ -107,7 +107,7 @@ it('looks by itself when something is due', async () => {
   expect(phone.events).toEqual(['permission', 'unanswered']);
 });
 
-it('says nothing of a turn that a call follows', async () => {
+it('does not notify of a turn that a call follows', async () => {
   start();
   watcher.show(sessionIn('busy', clock.now()));
   followed.set('ses_1', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
@@ -118,7 +118,7 @@ it('says nothing of a turn that a call follows', async () => {
 });
 
 describe('over a restart', () => {
-  it('nothing is said twice, and nothing is lost that did not arrive', async () => {
+  it('nothing is delivered twice, and nothing undelivered is lost', async () => {
     phone.error = DEAD;
     const first = start([named('phone', phone), named('other', other)]);
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9' }), asking(clock.now()));
@@ -137,7 +137,7 @@ describe('over a restart', () => {
     expect(other.arrived.length).toBe(2);
   });
 
-  it('what happened meanwhile is said: an answer, an end, a request', async () => {
+  it('what happened meanwhile is delivered: an answer, an end, a request', async () => {
     const first = start();
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9', title: 'long' }), asking(clock.now()));
     await arrives(phone, 1);
@@ -154,7 +154,7 @@ describe('over a restart', () => {
     expect(phone.shown.size).toBe(3);
   });
 
-  it('a process that was killed in the middle of a delivery leaves it to the next, under the same id', async () => {
+  it('a process killed during a delivery leaves it to the next, under the same id', async () => {
     phone.hold();
     start();
     watcher.show(asking(clock.now()));
@@ -181,16 +181,13 @@ describe('over a restart', () => {
     expect([...next.shown.keys()]).toEqual([...phone.shown.keys()]);
   });
 
-  it.each(['', '{', '{"version":2}', '[]'])(
-    'a file that cannot be used (%j) is no reason to say nothing',
-    async (text) => {
-      writeFileSync(file(), text);
-      watcher.show(asking(clock.now()));
-      start();
-      await arrives(phone, 1);
-      expect(logged[0]).toMatch(/^warn cannot read pending notifications; starting without them/);
-    },
-  );
+  it.each(['', '{', '{"version":2}', '[]'])('an unusable file (%j) stops no notification', async (text) => {
+    writeFileSync(file(), text);
+    watcher.show(asking(clock.now()));
+    start();
+    await arrives(phone, 1);
+    expect(logged[0]).toMatch(/^warn cannot read pending notifications; starting without them/);
+  });
 });
 
 describe('a flood of 500 events with a restart, a dead channel and a slow one', () => {
@@ -254,7 +251,7 @@ it('one process of a state directory notifies, and another takes over when it en
   expect([phone.events, other.events]).toEqual([['permission'], ['settled']]);
 });
 
-it('a process that ends before its turn to notify says nothing', async () => {
+it('a process that ends before its turn delivers nothing', async () => {
   phone.hold();
   start();
   watcher.show(asking(clock.now()));
@@ -267,7 +264,7 @@ it('a process that ends before its turn to notify says nothing', async () => {
   phone.release();
 });
 
-it('writes down only what is new', async () => {
+it('writes only changes', async () => {
   const store = new NoticeStore(temp.path, logger);
   const memory: Memory = new Map([['reg-1', { lookedMs: 1, runs: new Map(), waits: new Map() }]]);
   await store.write({ memory, outboxes: new Map() });
@@ -280,7 +277,7 @@ it('writes down only what is new', async () => {
   expect((await store.read()).memory).toEqual(memory);
 });
 
-it('what a killed process left behind keeps nobody from notifying', async () => {
+it('the socket of a killed process stops nobody from notifying', async () => {
   writeFileSync(join(temp.path, 'running.sock'), '');
   const release = await holdNotifying(temp.path);
   expect(release).toBeDefined();
@@ -291,13 +288,13 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
   await again?.();
 });
 
-it('a folder whose path is too long for a socket gets none, there or elsewhere', async () => {
+it('a folder whose path is too long for a socket gets none, here or elsewhere', async () => {
   const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
   await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
   expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
 });
 
-it('of processes that find at once what a killed one left behind, one notifies', async () => {
+it("of processes that find a killed one's socket together, one notifies", async () => {
   for (let time = 0; time < 2; time += 1) {
     writeFileSync(join(temp.path, 'running.sock'), '');
     const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));

@@ -70,7 +70,7 @@ function begin(title: string): string {
   return id;
 }
 
-test('from a change of state to the topic', async () => {
+test('a change of state reaches the topic', async () => {
   const world = await machine('desk');
   await world.followed('one');
   const id = begin('Fix the build');
@@ -86,7 +86,7 @@ test('from a change of state to the topic', async () => {
   process.stdout.write(`a permission is at ntfy after ${took.map(Math.round).join(' and ')} ms\n`);
 });
 
-test('of two machines that both see one instance the one that holds its port notifies', async () => {
+test('of two machines that see one instance, the one that holds its port notifies', async () => {
   // As on a relay: what listens there is the end of a tunnel.
   const tunnel = new OwnPorts(process.getuid?.() ?? 0, {
     readSockets: readListeners,

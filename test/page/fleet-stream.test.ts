@@ -21,7 +21,7 @@ function sessionsIn(line: Line): readonly Line[] {
   return (line['sessions'] ?? []) as readonly Line[];
 }
 
-test('an instance that hangs does not keep the others’ changes back', async () => {
+test('an instance that hangs does not hold back the others’ changes', async () => {
   await using stage = await openPageStage();
   await using hung = await startFakeOpencode({ password: 'pa55word', directory: '/home/user/hung' });
   await stage.registry.add(
@@ -42,7 +42,7 @@ test('an instance that hangs does not keep the others’ changes back', async ()
   expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
 });
 
-test('a reader that takes nothing gets the newest state in the end, and nothing is kept for it meanwhile', async () => {
+test('a blocked reader gets only the newest state in the end', async () => {
   await using stage = await openPageStage();
   const response = new SlowResponse();
   const ending = new AbortController();
@@ -113,7 +113,7 @@ test('an open page reads the fleet only when something changed, and misses no ch
   await streaming;
 });
 
-test('the first line does not wait for all that are looked at for the first time', async () => {
+test('the first line does not wait for the whole first round', async () => {
   await using stage = await openPageStage();
   const { fleet } = stage.instances;
   const begun = {
@@ -135,7 +135,7 @@ test('the first line does not wait for all that are looked at for the first time
   await streaming;
 });
 
-test('a stream says every 15 s that it lives, but not to a reader that takes nothing', async () => {
+test('a stream sends a heartbeat every 15 s, but not to a blocked reader', async () => {
   const clock = new ManualClock();
   const response = new SlowResponse();
   const ending = new AbortController();
@@ -148,7 +148,7 @@ test('a stream says every 15 s that it lives, but not to a reader that takes not
   ending.abort();
 });
 
-test('the user of the node sees all machines, and those are looked for as long as somebody looks', async () => {
+test('the user of the node sees all machines; their fleet runs while a page is open', async () => {
   await using elsewhere = await startFakeOpencode({ directory: '/home/user/elsewhere' });
   await using other = await openPageStage({ fake: { directory: elsewhere.directory } });
   let started = 0;
@@ -175,7 +175,7 @@ test('the user of the node sees all machines, and those are looked for as long a
   expect([started, closed]).toEqual([1, 0]);
 });
 
-test('the fleet of all machines ends some minutes after the last page, not while one is open', async () => {
+test('the fleet of all machines ends some minutes after the last page closes', async () => {
   const clock = new ManualClock();
   let closed = 0;
   const lazy = new LazyRuntime(
@@ -197,7 +197,7 @@ test('the fleet of all machines ends some minutes after the last page, not while
   expect(closed).toBe(1);
 });
 
-test('where the other machines cannot be looked for, each request says so, and takes no place', async () => {
+test('if the fleet of all machines cannot start, each request says so and frees its stream', async () => {
   await using stage = await openPageStage();
   for (let number = 1; number <= 13; number += 1)
     expect(await stage.call('/opencode-mcp/page/v1/fleet', { from: OWN_LAPTOP })).toMatchObject({
@@ -207,7 +207,7 @@ test('where the other machines cannot be looked for, each request says so, and t
   expect(stage.log.some(({ message }) => message.includes('no other machines here'))).toBe(true);
 });
 
-test('one caller has a few streams, and the others theirs', async () => {
+test('streams are limited per caller', async () => {
   await using stage = await openPageStage();
   const lines = await Promise.all(Array.from({ length: 12 }, () => stage.stream('v1/fleet')));
   const more = await stage.call('/opencode-mcp/page/v1/fleet');

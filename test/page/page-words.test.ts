@@ -13,7 +13,7 @@ test.each([
   ['It says "call refresh_instances"; nothing was sent.', 'It says "call refresh_instances"; nothing was sent.'],
 ])('%s', (said, words) => expect(inPageWords(said)).toBe(words));
 
-test('whoever opens a session of an opencode that ended is not advised to call a tool', async () => {
+test('an error for a session of an ended opencode advises no tool call', async () => {
   await using stage = await openPageStage();
   const session = stage.fake.addSession();
   await stage.fake.close();

@@ -99,7 +99,7 @@ function open(url: string, headers: Readonly<Record<string, string>>): Stream & 
 
 const PAGE = { 'x-opencode-mcp-page': '1', 'user-agent': 'Mozilla/5.0' };
 
-test('revoking ends every stream of the node service and of dashboards at once, until it is allowed again', async () => {
+test('revoking ends every stream of the node service and of dashboards immediately, until it is allowed again', async () => {
   await using machine = await openMachine();
   const { port, fake, run, done, stateDir } = machine;
   const session = fake.addSession({ title: 'Fix the build' });
@@ -191,7 +191,7 @@ test('a node service that begins while it is revoked says so, and serves once it
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
 
-test('where the marker cannot be written, nobody is told that it was', async () => {
+test('a marker that cannot be written is reported as a failure', async () => {
   await using machine = await openMachine();
   await mkdir(join(machine.temp.path, '.local'));
   await writeFile(join(machine.temp.path, '.local/state'), 'a file in the way');

@@ -37,7 +37,7 @@ function begin(): string {
 }
 
 describe('the stream', () => {
-  test('is one for each server, of all its directories', async () => {
+  test('is one per server, for all of its directories', async () => {
     await follow();
     expect([fake.openStreams, fake.count('GET /global/event'), fake.count('GET /event')]).toEqual([1, 1, 0]);
   });
@@ -63,7 +63,7 @@ describe('the stream', () => {
     },
   );
 
-  test('that tells nothing of what the server says is not believed', async () => {
+  test("does not decide: a server's answer counts without an event", async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -77,7 +77,7 @@ describe('the stream', () => {
 });
 
 describe('events', () => {
-  test('of a turn that streams cost no request', async () => {
+  test('of a streaming turn cost no request', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -90,7 +90,7 @@ describe('events', () => {
     expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(2);
   });
 
-  test('in a flood cost a few requests, and the last one counts', async () => {
+  test('in a flood cost a few requests, and the last event counts', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -106,7 +106,7 @@ describe('events', () => {
 });
 
 describe('a server that answers slowly', () => {
-  test('is shown as it was, and the others as they are', async () => {
+  test('keeps its last state, and the others show theirs', async () => {
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await world.register('two', other);
     await world.followed('two');
@@ -123,7 +123,7 @@ describe('a server that answers slowly', () => {
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 
-  test('is not taken for one in which nothing runs', async () => {
+  test('is not taken for an idle one', async () => {
     await world[Symbol.asyncDispose]();
     world = await openWatchWorld({ healthCheckTimeoutMs: 300 });
     await follow();
@@ -151,7 +151,7 @@ describe('a server that answers slowly', () => {
 });
 
 describe('a server in which nothing runs', () => {
-  test('is asked what runs within each minute, and nothing else', async () => {
+  test('is asked once a minute what runs, and nothing else', async () => {
     await follow();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -168,7 +168,7 @@ describe('a server in which nothing runs', () => {
     expect(after.status - before.status).toBeLessThanOrEqual(2);
   });
 
-  test('that begins to work unheard is asked all', async () => {
+  test('is surveyed if it began to work without an event', async () => {
     await follow();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -204,7 +204,7 @@ describe('a server in which nothing runs', () => {
 });
 
 describe('a server that ends', () => {
-  test('is gone with its registration, and what ran in it was interrupted', async () => {
+  test('is gone with its registration; what ran in it is interrupted', async () => {
     await follow();
     const [id, done] = [begin(), begin()];
     fake.state.finish(done, 'Done');
@@ -215,7 +215,7 @@ describe('a server that ends', () => {
     expect(world.server('one')).toMatchObject({ checkedMs: undefined, sessions: [{ id }] });
   });
 
-  test('is gone without a word where it was killed, since nobody holds its port', async () => {
+  test('is gone without an event if it was killed, since nobody holds its port', async () => {
     let isOurs = true;
     await world[Symbol.asyncDispose]();
     world = await openWatchWorld({ ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) } });
@@ -227,7 +227,7 @@ describe('a server that ends', () => {
     await world.becomes(id, 'interrupted');
   });
 
-  test('and is started again says itself what became of its sessions', async () => {
+  test('and restarts tells how its sessions ended', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -243,7 +243,7 @@ describe('a server that ends', () => {
     expect(world.session(id)).toMatchObject({ title: 'From the store', state: 'interrupted' });
   });
 
-  test('in which nothing ran is not kept', async () => {
+  test('is not kept if nothing ran in it', async () => {
     await follow();
     await fake.close();
     await world.registry.remove('one');
@@ -251,7 +251,7 @@ describe('a server that ends', () => {
   });
 });
 
-test('closed, it ends every stream, tells nothing more, and may be closed again', async () => {
+test('close ends every stream and notification, and may be repeated', async () => {
   await follow();
   await world.watcher.close();
   await until('the stream to end', () => fake.openStreams === 0);
@@ -261,7 +261,7 @@ test('closed, it ends every stream, tells nothing more, and may be closed again'
   expect(world.changes).toBe(changes);
 });
 
-test('a listener hears of each change until it leaves', async () => {
+test('a listener is called for each change until it unsubscribes', async () => {
   await follow();
   let heard = 0;
   const leave = world.watcher.onChange(() => (heard += 1));
@@ -275,7 +275,7 @@ test('a listener hears of each change until it leaves', async () => {
   expect(heard).toBe(before);
 });
 
-test('while a server is followed the rounds of its fleet leave it alone, and do not when its stream is down', async () => {
+test("the fleet's rounds skip a followed server, and probe it while its stream is down", async () => {
   await world[Symbol.asyncDispose]();
   world = await openWatchWorld({ discoveryIntervalMs: 1000 });
   await using deaf = await startFakeOpencode({ directory: '/home/user/deaf' });

@@ -76,7 +76,7 @@ test('the session of an event', () => {
   expect(sessionIn({ type: 'server.heartbeat', properties: {} })).toBe('');
 });
 
-test('what begins, fails or is deleted is looked up', () => {
+test('sessions that begin, fail or are deleted are looked up', () => {
   const epochs = [
     ['session.status', status('busy')],
     ['session.status', status('retry')],

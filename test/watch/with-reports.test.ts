@@ -98,7 +98,7 @@ describe('the fleet over sources with reports', () => {
     return { world, fake, clock, watcher, watched, fleet, asked };
   }
 
-  test('takes what the watcher says for what is there, and asks nothing', async () => {
+  test("takes the watcher's report and sends no request", async () => {
     const { fleet, asked } = await enter();
     const { instances } = await fleet.survey();
     expect(instances).toMatchObject([
@@ -132,7 +132,7 @@ describe('the fleet over sources with reports', () => {
     expect(asked()).toBeGreaterThan(0);
   });
 
-  test('asks itself what was asked too long ago', async () => {
+  test('asks itself if the report is too old', async () => {
     const { fleet, clock, asked } = await enter();
     await clock.advance(REPORT_LIFETIME_MS - 1);
     await fleet.survey();

@@ -131,7 +131,7 @@ for (const colorScheme of ['light', 'dark'] as const)
     }
   });
 
-test('nothing moves where motion is not wanted', async () => {
+test('nothing moves with reduced motion', async () => {
   await using stage = await open();
   const { page } = stage;
   await page.emulateMedia({ reducedMotion: 'reduce' });
@@ -140,7 +140,7 @@ test('nothing moves where motion is not wanted', async () => {
   expect(await page.evaluate<number>(moving)).toBe(0);
 });
 
-test('what a machine says is text: nothing of it runs, and nothing leaves the origin', async () => {
+test('remote text stays text: nothing of it runs, and nothing leaves the origin', async () => {
   await using stage = await open();
   const { page, api, requests, faults } = stage;
   const hostile = { instance: HOSTILE, title: HOSTILE, host: HOSTILE, directory: HOSTILE, reason: HOSTILE };
