@@ -9,7 +9,7 @@ import type { Followed } from '../../src/model/followed.ts';
 import type { Channel } from '../../src/notify/channels/channel.ts';
 import type { Memory } from '../../src/notify/facts.ts';
 import { NoticeStore } from '../../src/notify/notice-store.ts';
-import { Notifier } from '../../src/notify/notifier.ts';
+import { Notifier, type NotifierDeps } from '../../src/notify/notifier.ts';
 import { holdNotifying } from '../../src/notify/sole-notifier.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -52,7 +52,7 @@ function named(name: string, channel: Channel): { rules: ChannelRules; channel: 
   return { rules: { name, text: 'full', events: NOTIFY_EVENTS, instances: [] }, channel };
 }
 
-function start(channels = [named('phone', phone)]): Notifier {
+function start(channels = [named('phone', phone)], given: Partial<NotifierDeps> = {}): Notifier {
   const notifier = new Notifier({
     settings: SETTINGS,
     channels,
@@ -64,6 +64,7 @@ function start(channels = [named('phone', phone)]): Notifier {
     hold: () => holdNotifying(temp.path),
     clock,
     logger,
+    ...given,
   });
   running.push(notifier);
   notifier.start();
@@ -161,20 +162,10 @@ describe('over a restart', () => {
     await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
     killed();
     const next = new HandChannel();
-    const successor = new Notifier({
-      settings: SETTINGS,
-      channels: [named('phone', next)],
-      watcher,
-      host: 'desk',
-      linkBase: () => undefined,
-      followed: async () => followed,
+    start([named('phone', next)], {
       store: new NoticeStore(join(temp.path, 'killed'), logger),
       hold: async () => async () => {},
-      clock,
-      logger,
     });
-    running.push(successor);
-    successor.start();
     await arrives(next, 1);
     phone.release();
     await arrives(phone, 1);
@@ -308,20 +299,12 @@ it("of processes that find a killed one's socket together, one notifies", async 
 it('a store that cannot be written is logged once, and everything else goes on', async () => {
   const folder = join(temp.path, 'folder');
   writeFileSync(folder, '');
-  const notifier = new Notifier({
-    settings: SETTINGS,
-    channels: [named('phone', phone)],
-    watcher,
-    host: 'desk',
-    linkBase: () => undefined,
+  const notifier = start([named('phone', phone)], {
     followed: () => Promise.reject(new Error('EACCES')),
     store: new NoticeStore(folder, logger),
     hold: () => holdNotifying(folder),
     clock: systemClock,
-    logger,
   });
-  running.push(notifier);
-  notifier.start();
   watcher.show(asking(Date.now()));
   await arrives(phone, 1);
   await settle();

@@ -2,7 +2,8 @@ import type { ServerResponse } from 'node:http';
 
 import { expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
 import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
@@ -16,6 +17,23 @@ import { testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 import { SlowResponse } from './slow-response.ts';
 import { type Line, openPageStage } from './stage.ts';
+
+/** Streams a fleet to a reader that takes nothing until `drain`. */
+function streamBlocked(runtime: Runtime, clock: Clock = systemClock) {
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const stream = new LineStream(response as unknown as ServerResponse, clock, signal);
+  const deps = { feed: new FleetFeed(runtime), clock, signal };
+  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  return {
+    response,
+    async [Symbol.asyncDispose]() {
+      ending.abort();
+      await streaming;
+    },
+  };
+}
 
 function sessionsIn(line: Line): readonly Line[] {
   return (line['sessions'] ?? []) as readonly Line[];
@@ -44,17 +62,8 @@ test('an instance that hangs does not hold back the others’ changes', async ()
 
 test('a blocked reader gets only the newest state in the end', async () => {
   await using stage = await openPageStage();
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const runtime = testRuntime(stage.instances.fleet);
-  const stream = new LineStream(response as unknown as ServerResponse, systemClock, ending.signal);
-  const feed = new FleetFeed(runtime);
-  const streaming = streamFleet(
-    stream,
-    { feed, clock: systemClock, signal: ending.signal },
-    { name: 'ada', role: 'drive' },
-    { runtime, all: false },
-  );
+  await using blocked = streamBlocked(testRuntime(stage.instances.fleet));
+  const { response } = blocked;
   await until('the first line', () => response.written.length === 1);
   for (const title of ['Earlier', 'Newest']) {
     const now = Date.now();
@@ -67,8 +76,6 @@ test('a blocked reader gets only the newest state in the end', async () => {
   response.drain();
   await until('the next line', () => response.written.length === 2);
   expect(response.written[1]).toContain('Newest');
-  ending.abort();
-  await streaming;
 });
 
 test('an open page reads the fleet only when something changed, and misses no change while a line is on its way', async () => {
@@ -81,19 +88,18 @@ test('an open page reads the fleet only when something changed, and misses no ch
   const fleet = {
     ready: () => Promise.resolve(),
     survey: () => Promise.resolve(first),
-    changed: () => new Promise<void>((resolve) => changes.push(resolve)),
+    changed: (signal: AbortSignal) =>
+      new Promise<void>((resolve) => {
+        changes.push(resolve);
+        signal.addEventListener('abort', () => resolve());
+      }),
     snapshot: () => {
       reads += 1;
       return snapshot;
     },
   } as unknown as Fleet;
-  const runtime = { ...testRuntime(fleet), clock };
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const { signal } = ending;
-  const stream = new LineStream(response as unknown as ServerResponse, clock, signal);
-  const deps = { feed: new FleetFeed(runtime), clock, signal };
-  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await using blocked = streamBlocked({ ...testRuntime(fleet), clock }, clock);
+  const { response } = blocked;
   await settle();
   expect([response.written.length, reads]).toEqual([1, 1]);
   snapshot = { ...first, instances: [] };
@@ -108,9 +114,6 @@ test('an open page reads the fleet only when something changed, and misses no ch
   response.drain();
   await clock.advance(600_000);
   expect(reads).toBe(2);
-  ending.abort();
-  for (const change of changes) change();
-  await streaming;
 });
 
 test('the first line does not wait for the whole first round', async () => {
@@ -122,17 +125,10 @@ test('the first line does not wait for the whole first round', async () => {
     survey: (signal?: AbortSignal) => fleet.survey(signal),
     changed: (signal: AbortSignal) => fleet.changed(signal),
   } as unknown as Fleet;
-  const runtime = testRuntime(begun);
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const { signal } = ending;
-  const stream = new LineStream(response as unknown as ServerResponse, systemClock, signal);
-  const deps = { feed: new FleetFeed(runtime), clock: systemClock, signal };
-  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await using blocked = streamBlocked(testRuntime(begun));
+  const { response } = blocked;
   await until('the first line', () => response.written.length === 1);
   expect(response.written[0]).toContain('"name":"one"');
-  ending.abort();
-  await streaming;
 });
 
 test('a stream sends a heartbeat every 15 s, but not to a blocked reader', async () => {
