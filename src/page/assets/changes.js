@@ -1,5 +1,5 @@
 // The files that a session changed, as diffs. Added and removed lines differ by sign, bar and element, not only by color.
-import { element, setText } from './elements.js';
+import { element, setText, showText } from './elements.js';
 import { fetchJson } from './lines.js';
 
 /** Files that are open at first. */
@@ -39,8 +39,7 @@ export function makeChanges(query, onCount) {
       ),
     );
     const rest = changes.more > 0 ? `${changes.more} more files are not shown.` : '';
-    setText(note, changes.files.length === 0 ? 'Nothing changed.' : rest);
-    note.hidden = note.textContent === '';
+    showText(note, changes.files.length === 0 ? 'Nothing changed.' : rest);
     onCount(changes.files.length + changes.more);
   }
 
