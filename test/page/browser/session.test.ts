@@ -113,6 +113,21 @@ test('changed lines differ by sign and element, not only by color', async () => 
   await page.getByRole('region', { name: 'Conversation' }).waitFor();
 });
 
+test('changes that can no longer be read: the reason stands above the last ones', async () => {
+  await using stage = await open();
+  const { page, api } = stage;
+  api.setChanges('ses_pay', CHANGES);
+  await stage.open(LINK, '.message');
+  const toggle = page.getByRole('button', { name: 'Changes (2)' });
+  await toggle.click();
+  await page.locator('.diff').first().waitFor();
+  api.refuse('changes', 503, 'desk-shop does not answer');
+  await toggle.click();
+  await toggle.click();
+  await page.getByText('desk-shop does not answer').waitFor();
+  expect(await page.locator('.file').count()).toBe(2);
+});
+
 test('the reason of a refused stop stays, whatever the stream sends next', async () => {
   await using stage = await open();
   const { page, api } = stage;
