@@ -6,7 +6,7 @@ import type { Snapshot } from '../../src/model/instance.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';
 
-/** One process by a better way that comes and goes, and by a worse one that stays. */
+/** One process with a better, flapping endpoint and a worse, steady one. */
 async function flapping(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const [way, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
@@ -16,7 +16,7 @@ async function flapping(world: World) {
   world.fleet.start();
   await world.fleet.ready();
   const proofs = (): number => fake.count('POST /session/:id/abort');
-  /** One round with the better way up or down, and what follows from it. */
+  /** One round with the better endpoint up or down. */
   const round = async (up: boolean): Promise<void> => {
     await (up ? way.up() : way.down());
     const before = proofs();
@@ -77,7 +77,7 @@ describe('a flapping endpoint', () => {
     await way.up();
     await world.round();
     expect(ways(world)).toEqual(['a r']);
-    // It fails again before anything was proven.
+    // It fails again before a new proof.
     await way.down();
     await world.fleet.refresh();
     expect(ways(world)).toEqual(['a r a']);

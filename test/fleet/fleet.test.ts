@@ -100,7 +100,7 @@ describe('registrations', () => {
     await world.clock.advance(2000);
     await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
     while (world.clock.now() < startMs + INTERVAL_MS - 10_000) await world.clock.advance(5000);
-    // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
+    // Two probes for each new one; then one for the slow one, and three times two for the dead one.
     expect(world.fleet.counters.probes).toBe(2 + 2 + 1 + 6);
   });
 
@@ -161,7 +161,7 @@ describe('registrations', () => {
     world.register('a', await world.fake({ directory: '/home/user/a' }));
     await world.start();
     expect(world.listed()).toEqual(['a idle']);
-    // Nobody looks while it answers once more.
+    // No snapshot is taken while it answers once more.
     await world.round();
     const seenMs = world.clock.now();
     world.source.candidates.clear();
@@ -431,7 +431,7 @@ describe('two endpoints of one instance', () => {
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
-    // Not a second one before it is known that it is one.
+    // Not listed on its own before the new proof ended.
     expect(finder(world)).toEqual(['a a']);
     await world.clock.advance(REVIEW_DELAY_MS);
     await until(

@@ -16,7 +16,7 @@ async function errorOf(world: World, instance: Instance, signal?: AbortSignal): 
   }
 }
 
-/** One process, with a better way through a proxy and a worse one without. */
+/** One process with a better endpoint through a proxy and a worse, direct one. */
 async function twoWays(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const proxy = await world.tunnelTo(fake);
@@ -165,7 +165,7 @@ describe('an instance that cannot be reached', () => {
     expect(await errorOf(world, instance)).toContain(
       'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again: nothing was sent.',
     );
-    // Chosen again, it is what it says.
+    // Resolved again, it is the instance that answers.
     expect(await errorOf(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
   });
 

@@ -32,14 +32,14 @@ function requestsTo(fake: FakeOpencode): number {
   return [...FAKE_ROUTES, 'other' as const].reduce((sum, route) => sum + fake.count(route), 0);
 }
 
-/** One instance `a`, of which a watcher says that it is idle. */
+/** One instance `a`, idle by its watcher's report. */
 async function reportedWorld(options: ConstructorParameters<typeof World>[0] = {}) {
   const world = new World(options);
   const fake = await world.fake({ directory: DIRECTORY });
   const first = report();
   world.register('a', fake, { route: 'tailnet', report: first });
   await world.start();
-  /** Another report, or none. */
+  /** Replaces the report, or removes it. */
   const say = async (next: Report | undefined): Promise<void> => {
     world.register('a', fake, { route: 'tailnet', ...(next && { report: next }) });
     await world.announce();
@@ -114,7 +114,7 @@ describe("an instance with a watcher's report", () => {
     expect(world.instance('a').overview).toMatchObject({ session: { title: 'A session' } });
     const before = requestsTo(fake);
     await say(undefined);
-    // What was said last stands until somebody asks.
+    // The last report stands until a survey.
     expect([world.listed(), requestsTo(fake)]).toEqual([['a idle'], before]);
     await world.round();
     expect(fake.count('GET /global/health')).toBe(1);
@@ -185,7 +185,7 @@ describe("an instance with a watcher's report", () => {
     const tunnel = await world.tunnelTo(fake);
     const claims = { hostname: 'box', id: 'inst_1', localPort: 4096 };
     world.register('a', fake, { route: 'tailnet', report: report([busyIn(DIRECTORY)]), claims });
-    // It would be asked first, were anybody asked.
+    // Without the report it would be asked first.
     world.register('near', tunnel, { route: 'loopback', claims: { ...claims, name: 'a' } });
     await world.announce();
     await world.quiet();

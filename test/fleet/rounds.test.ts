@@ -9,7 +9,7 @@ import { ManualClock } from './manual-clock.ts';
 
 const INTERVAL_MS = 1000;
 
-/** `count` registrations in a table, and rounds over them whose answers the test gives. */
+/** `count` registrations in a table, and rounds over them whose answers the test controls. */
 function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
   const clock = new ManualClock();
   const table = new EndpointTable();

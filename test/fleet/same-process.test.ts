@@ -22,7 +22,7 @@ async function another(
   }
 }
 
-/** One process, by a way of its own and two through proxies; `claims` are those of all three. */
+/** One process with a direct endpoint and two through proxies; all three have `claims`. */
 async function threeWays(world: World, claims: Claims) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const [tailnet, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
@@ -36,7 +36,7 @@ async function threeWays(world: World, claims: Claims) {
   return { fake, tailnet, relay, reached: await world.fleet.reach(world.instance('a')) };
 }
 
-/** Its way is back, and nothing tells that it leads to the same process. */
+/** The endpoint is back, and nothing suggests that it leads to the same process. */
 async function lapse(world: World, fake: FakeOpencode, way: FaultProxy): Promise<void> {
   await way.down();
   await world.round();

@@ -9,7 +9,7 @@ import { World } from './world.ts';
 const MINUTE = 60_000;
 const OWN = '/home/ada/app';
 
-/** A session in a directory that was used so many minutes ago, and works where `busy`. */
+/** A session used so many minutes ago; it runs if `busy`. */
 function session(fake: FakeOpencode, directory: string, { minutes = 0, busy = false } = {}): FakeSession {
   const updated = Date.now() - minutes * MINUTE;
   const made = fake.addSession({ directory, time: { created: updated, updated } });
@@ -22,11 +22,7 @@ async function listed(world: World): Promise<string[]> {
   return instances.map(({ name, state, directory }) => `${name} ${state} ${directory}`);
 }
 
-async function started(
-  world: World,
-  name: string,
-  options: { cwd?: string; url?: string } = {},
-): Promise<FakeOpencode> {
+async function started(world: World, name: string, options: { cwd?: string } = {}): Promise<FakeOpencode> {
   const fake = await world.fake({ directory: options.cwd ?? OWN });
   world.register(name, fake, { claims: { name, hostname: 'Laptop.local' } });
   return fake;
@@ -75,7 +71,7 @@ describe('a directory in which a server works is an instance', () => {
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix', serverDirectory: OWN });
-    // It works again: the same name, and no other gets it meanwhile.
+    // It works again under the same name, which no other got meanwhile.
     fake.state.statuses.set(id, { type: 'busy' });
     if (known) fake.state.sessions.set(id, known);
     session(fake, '/other/fix', { busy: true });
@@ -141,7 +137,7 @@ describe('since asking about a directory loads its plugins', () => {
     const [before = 0, otherBefore = 0] = asked();
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
     expect(asked()).toEqual([before + 1, otherBefore + 1]);
-    // One of our own turns runs there, in this process: it is listed only while it does.
+    // Our own turn runs there through this server: listed only while it runs.
     const { id } = session(one, '/home/ada/web', { busy: true });
     world.fleet.worksIn(await world.fleet.reach(world.instance('one')), { id, directory: '/home/ada/web' });
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'one-web busy /home/ada/web', 'other idle /home/ada/web']);
@@ -152,7 +148,7 @@ describe('since asking about a directory loads its plugins', () => {
   test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
     await using world = new World();
     const [app, web] = [await started(world, 'app'), await started(world, 'web', { cwd: '/home/ada/web' })];
-    // They share a home: both list the sessions of both projects, and of one that no server is of.
+    // They share a home, so both list the sessions of both projects, and of a third without a server.
     for (const fake of [app, web])
       for (const [directory, projectID] of [
         [OWN, 'project-app'],
@@ -166,7 +162,7 @@ describe('since asking about a directory loads its plugins', () => {
     const asked = (): number[] => [app, web].map((fake) => fake.count('GET /session/status'));
     const before = asked();
     await listed(world);
-    // Their own, the project's worktree by its server only, and what is of no server's project.
+    // Their own directories, the worktree through its project's server only, and the third project.
     expect(asked().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
   });
 
@@ -321,7 +317,7 @@ test("work that looks interrupted in one server is looked for in the machine's o
   one.state.messages.set(id, other.state.messages.get(id) ?? []);
   await world.start();
   expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web', `other-app busy ${OWN}`]);
-  // Nowhere does it run any more: its process was killed.
+  // It runs nowhere any more: its process was killed.
   other.state.statuses.clear();
   expect(await listed(world)).toContain(`one interrupted ${OWN}`);
 });

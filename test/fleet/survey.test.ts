@@ -149,7 +149,7 @@ describe('a survey', () => {
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(4 * DEADLINE_MS);
-    // Three short looks fit into the deadline, and a second one of the first had begun.
+    // Three short probes fit into the deadline; the second probe of the first had begun.
     expect([world.fleet.counters.probes - before, world.fleet.counters.inFlight]).toEqual([4, 0]);
   });
 
@@ -257,7 +257,7 @@ describe('one hanging instance among two hundred', () => {
     });
     const fresh = (): number =>
       world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
-    // Not one millisecond passes meanwhile.
+    // Without a millisecond passing.
     await until('all others to be answered', () => fresh() === count);
     expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
     await world.clock.advance(DEADLINE_MS);
@@ -284,14 +284,14 @@ describe('one hanging instance among two hundred', () => {
     const surveying = world.fleet.survey();
     const fresh = (): number =>
       world.fleet.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
-    // Ten first looks in four slots: three times a quarter of the deadline.
+    // Ten first probes in four slots take three quarters of the deadline.
     for (let quarter = 0; quarter < 3; quarter += 1) {
       await until('the slots to be full or free', () => [slots, 0, 1].includes(world.fleet.counters.inFlight));
       await world.clock.advance(DEADLINE_MS / 4);
     }
     await until('all others to be answered', () => fresh() === 20);
     await world.clock.advance(DEADLINE_MS);
-    // What had no second look keeps its last state.
+    // Without a second probe, the last state stays.
     expect((await surveying).instances).toHaveLength(30);
     expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });

@@ -36,7 +36,7 @@ function events(notices: readonly Notice[]): readonly string[] {
   return notices.map(({ event, session }) => `${event} ${session?.title}`);
 }
 
-/** As the node service after a restart: what it had written down is all that is left. */
+/** As after a restart: only the written memory is left. */
 function restart(): void {
   facts = new Facts(SETTINGS, 'desk', memory);
 }

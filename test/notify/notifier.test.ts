@@ -78,7 +78,7 @@ async function arrives(channel: HandChannel, count: number): Promise<void> {
 const file = (): string => join(temp.path, 'pending.json');
 const written = (): string => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
 
-/** Killed: it writes nothing more, and its successor finds what it had written. */
+/** Copies what a killed process had written for its successor. */
 function killed(): void {
   const text = written();
   const folder = join(temp.path, 'killed');

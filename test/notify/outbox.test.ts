@@ -202,7 +202,7 @@ describe('after a restart', () => {
     const { shown } = outbox.kept;
     await outbox.close();
     channel.hold();
-    // As written before the process was killed in the middle of its delivery.
+    // As written by a process that was killed during the delivery.
     const pending = ['ahead', 'maybe'].map((id) => ({ notice: notice('permission', id), fromMs: 0, attempts: 0 }));
     outbox = open({}, { pending, shown });
     outbox.offer(notice('settled', 'said'));
@@ -258,7 +258,7 @@ it('a machine that slept delivers within a minute of waking', async () => {
   await reopen({ hours: { from: (minute + 600) % 1_440, to: (minute + 660) % 1_440 } });
   outbox.offer(notice('permission'));
   await settle();
-  // While it sleeps its clock goes on, and no timer does.
+  // During sleep its clock advances, and no timer does.
   clock.step(600 * MINUTE);
   await clock.advance(MINUTE);
   expect(channel.events).toEqual(['permission']);
@@ -308,7 +308,7 @@ describe('a flood of 500', () => {
     const said = channel.arrived.map((one) => one.notice);
     const added = said.reduce((sum, { counts = { done: 1 } }) => sum + (counts.done ?? 0), 0);
     expect(added).toBe(500);
-    // 50 minutes: the first 20, and in each half minute one and a sum.
+    // 50 minutes: the first 20, then one notice and one summary per half minute.
     expect(said.length).toBeLessThanOrEqual(20 + 2 * 101);
   });
 });

@@ -96,7 +96,7 @@ describe('a command', () => {
   });
 });
 
-/** By a `notify-send` of ours on PATH, which records its arguments: there is no desktop here. */
+/** A `notify-send` of ours on PATH records its arguments: there is no desktop here. */
 describe('the desktop', () => {
   const deliver = (notice: Notice, replaces?: string) =>
     desktopChannel('full', { clock: systemClock }).deliver(notice, replaces, NONE);

@@ -56,7 +56,7 @@ test('an instance that hangs does not hold back the others’ changes', async ()
   );
   const session = stage.fake.addSession({ title: 'Meanwhile' });
   const { at } = await lines.find('the new session', (line) => sessionsIn(line).some(({ id }) => id === session.id));
-  // Its survey is given the whole health deadline, which is not over.
+  // Its survey may take the whole health deadline, which is not over.
   expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
 });
 
@@ -162,7 +162,7 @@ test('the user of the node sees all machines; their fleet runs while a page is o
   expect(first).toMatchObject({ you: { all: true }, instances: [{ directory: elsewhere.directory }] });
   await using again = await stage.stream('v1/fleet', { from: OWN_LAPTOP });
   await again.find('the state', () => true);
-  // A colleague may drive as much, and sees this machine alone.
+  // A colleague may drive too, but sees only this machine.
   await using theirs = await stage.stream('v1/fleet');
   expect(await theirs.find('the state', () => true)).toMatchObject({
     you: { all: false },

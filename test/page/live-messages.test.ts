@@ -33,13 +33,13 @@ test('pieces of text are given once, as pieces', () => {
   for (const piece of ['Hel', 'lo']) live.apply(delta(piece));
   expect(live.take()).toEqual([{ kind: 'text', message: 'msg_2', part: 'prt_2', text: 'Hello' }]);
   expect(live.take()).toEqual([]);
-  // The store has nothing of a part that is being written.
+  // The store has no text of a part that is being written.
   live.reconcile([{ info, parts: [running('')] }]);
   expect(live.take()).toEqual([]);
   expect(textsOf(live)).toEqual(['go on', 'Hello']);
   live.apply(event('message.part.updated', { part: ended('Hello!') }));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { id: 'msg_2', parts: [{ text: 'Hello!' }] } }]);
-  // What is late adds nothing.
+  // A late piece adds nothing.
   live.apply(delta('lo'));
   expect(textsOf(live)).toEqual(['go on', 'Hello!']);
 });

@@ -26,7 +26,7 @@ afterEach(async () => {
 async function follow(): Promise<void> {
   await world.register('one', fake);
   await world.followed('one');
-  // It is asked once more when the server has surely subscribed.
+  // A second survey comes when the server has surely subscribed.
   await until('the second look', () => fake.count('GET /session/status') >= 3);
 }
 
@@ -51,7 +51,7 @@ describe('the stream', () => {
       fake.override('GET /global/event', { kind: 'answer', status: 503 });
       fake.endStreams(how);
       await until('it to be known', () => world.server('one')?.checkedMs === undefined);
-      // What was known is still there.
+      // The known state is still there.
       expect(world.session(kept)?.state).toBe('busy');
       fake.state.finish(kept, 'Done');
       const missed = begin();
@@ -86,7 +86,7 @@ describe('events', () => {
     const last = fake.addPermission({ sessionID: id });
     const waiting = await world.becomes(id, 'waiting');
     expect(waiting.waiting.map((one) => one.id)).toEqual([last.id]);
-    // Of the request alone, and of what may follow from the first look.
+    // For the request alone, and for a late consequence of the first survey.
     expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(2);
   });
 
@@ -194,7 +194,7 @@ describe('a server in which nothing runs', () => {
     streams: fake.count('GET /global/event'),
   });
 
-  /** A second watcher of the same servers, whose time passes on command. */
+  /** A second watcher of the same servers, on a manual clock. */
   async function followWith(clock: ManualClock): Promise<AsyncDisposable & { readonly watcher: LiveWatcher }> {
     const watcher = new LiveWatcher({ own: world.instances, clock, logger: silentLogger });
     watcher.start();

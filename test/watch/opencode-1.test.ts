@@ -28,7 +28,7 @@ function begin(fields: Parameters<FakeOpencode['addSession']>[0] = {}): string {
   return id;
 }
 
-/** Ends a turn as the real one does where its model fails. */
+/** Ends a turn as opencode does when the model fails. */
 function fail(id: string, error: object): void {
   const messages = fake.state.messages.get(id) ?? [];
   const last = messages.pop();
@@ -243,7 +243,7 @@ describe('a session', () => {
     await using other = await startFakeOpencode({ directory: WORKTREE });
     const id = begin();
     await world.becomes(id, 'busy');
-    // Both have one store; only one of them runs it.
+    // Both share a store; only one of them runs it.
     const same = other.addSession({ id, title: 'A title' });
     other.state.messages.set(id, [...(fake.state.messages.get(id) ?? []), assistantMessage(id, 'msg_x', WORKTREE)]);
     await world.register('two', other);

@@ -105,6 +105,6 @@ test('a restarted service goes on with its work', async () => {
   await world.followed('service');
   fake.model.release('resumed');
   await world.becomes(id, 'idle');
-  // It ran, or it ended lately: one or the other, once.
+  // Either running or ended, exactly once.
   expect(world.server('service')?.sessions.filter((one) => one.id === id)).toHaveLength(1);
 });

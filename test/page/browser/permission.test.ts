@@ -85,7 +85,7 @@ test('a request settled elsewhere is shown immediately, and no open button moves
   expect(await second.boundingBox()).toEqual(before);
   expect(await page.getByRole('button', { name: 'Allow once' }).count()).toBe(1);
   await stage.focusIsOn('button.primary');
-  // Pressed at the same moment as on another device: the node says so, and it is no error.
+  // Pressed at the same moment as on another device, which is no error.
   api.answer('respond', () => ({ body: { done: false, gone: true, text: 'It was allowed in the terminal.' } }));
   await allow.click();
   await page.locator('.result').getByText('Settled elsewhere. It was allowed in the terminal.').waitFor();
