@@ -9,7 +9,7 @@ type CandidateFields = Partial<Omit<Candidate, 'claims' | 'endpoint'>> & {
   readonly claims?: Claims;
 };
 
-/** A trusted loopback candidate of the source `test`, but for what is given. */
+/** A trusted loopback candidate of the source `test`; `fields` override. */
 export function candidate({ url, route, headers, ...fields }: CandidateFields = {}): Candidate {
   return {
     source: 'test',

@@ -52,7 +52,7 @@ describe('what a probe found', () => {
     expect([record.misses, record.lastSeenMs]).toEqual([0, NOW_MS]);
   });
 
-  test('who answers has told only with what it is doing; who does not, at once', () => {
+  test('an endpoint that answers is settled only with its overview; one that does not, immediately', () => {
     const record = one();
     record.settle(outcome(5), NOW_MS);
     expect(record.settledAfter(4)).toBe(false);
@@ -64,7 +64,7 @@ describe('what a probe found', () => {
     expect([record.settledAfter(7), record.settledAfter(8)]).toEqual([true, false]);
   });
 
-  test('parts that were not learnt keep their last value and are named', () => {
+  test('parts without an answer keep their last value and are named as stale', () => {
     const record = one();
     record.settle(
       outcome(1, {
@@ -92,7 +92,7 @@ describe('what a probe found', () => {
     expect(record.copy().lastHealthy).toBe(HEALTHY);
   });
 
-  test('a copy does not change any more, and holds no password', () => {
+  test('a copy never changes and holds no password', () => {
     const record = one();
     const connection = { ...outcome(1).connection, credential: { username: 'u', password: 'secret' } };
     record.settle(outcome(1, { connection }), NOW_MS);
@@ -103,7 +103,7 @@ describe('what a probe found', () => {
   });
 });
 
-describe('a way that failed', () => {
+describe('an endpoint that failed', () => {
   test('is unsteady until it has answered some rounds in a row', () => {
     const record = one();
     let sequence = 0;
@@ -128,8 +128,8 @@ describe('a way that failed', () => {
   });
 });
 
-describe('the time of an answer', () => {
-  test('changes when it is another one, not with every probe', () => {
+describe('the shown latency', () => {
+  test('changes with a real difference, not with every probe', () => {
     const record = one();
     let sequence = 0;
     const measure = (latencyMs: number): number | undefined => {
@@ -151,7 +151,7 @@ describe('a scan', () => {
     return { added: added.length, removed: removed.length, changed };
   }
 
-  test('that found the same changes nothing', () => {
+  test('with the same candidates changes nothing', () => {
     expect(change(candidate(), candidate())).toEqual({ added: 0, removed: 0, changed: false });
   });
 
@@ -164,7 +164,7 @@ describe('a scan', () => {
     ['start', { claims: { connectedAt: 5 } }],
     ['trust', { trust: { level: 'untrusted', reason: 'no' } }],
     ['credential', { credential: { password: { kind: 'value', value: 'x' } } }],
-  ])('that found another %s replaces what was known', (_, fields) => {
+  ])('with another %s replaces the record', (_, fields) => {
     expect(change(candidate(), candidate(fields))).toEqual({ added: 1, removed: 1, changed: true });
   });
 
@@ -172,11 +172,11 @@ describe('a scan', () => {
     ['name', { claims: { name: 'x' } }],
     ['host', { claims: { hostname: 'x' } }],
     ['local port', { claims: { localPort: 5 } }],
-  ])('that found another %s keeps what was found', (_, fields) => {
+  ])('with another %s keeps the record', (_, fields) => {
     expect(change(candidate(), candidate(fields))).toEqual({ added: 0, removed: 0, changed: true });
   });
 
-  test('of one source leaves those of others alone', () => {
+  test('of one source leaves the records of others alone', () => {
     const table = new EndpointTable();
     table.apply('one', [candidate()]);
     table.apply('two', [candidate()]);

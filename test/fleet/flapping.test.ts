@@ -6,7 +6,7 @@ import type { Snapshot } from '../../src/model/instance.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';
 
-/** One process by a better way that comes and goes, and by a worse one that stays. */
+/** One process with a better, flapping endpoint and a worse, steady one. */
 async function flapping(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const [way, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
@@ -16,7 +16,7 @@ async function flapping(world: World) {
   world.fleet.start();
   await world.fleet.ready();
   const proofs = (): number => fake.count('POST /session/:id/abort');
-  /** One round with the better way up or down, and what follows from it. */
+  /** One round with the better endpoint up or down. */
   const round = async (up: boolean): Promise<void> => {
     await (up ? way.up() : way.down());
     const before = proofs();
@@ -32,8 +32,8 @@ const endpointsTo = ({ instances }: Snapshot): string[] =>
   instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 const ways = (world: World): string[] => endpointsTo(world.fleet.snapshot());
 
-describe('a way that comes and goes', () => {
-  test('with every round: one entry, one name, the way that stays in use', async () => {
+describe('a flapping endpoint', () => {
+  test('in every round: one entry, one name, and the steady endpoint in use', async () => {
     await using world = new World();
     const { round } = await flapping(world);
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -46,7 +46,7 @@ describe('a way that comes and goes', () => {
     }
   });
 
-  test('is used again when it has answered for some rounds', async () => {
+  test('is preferred again after it has answered for some rounds', async () => {
     await using world = new World();
     const { round } = await flapping(world);
     await round(false);
@@ -69,7 +69,7 @@ describe('a way that comes and goes', () => {
     expect(ways(world)).toEqual(['a a r']);
   });
 
-  test('is no instance of its own while it is proven anew, whatever it was called', async () => {
+  test('is not listed on its own while a new proof is tried', async () => {
     await using world = new World();
     const { fake, way, round } = await flapping(world);
     await round(false);
@@ -77,13 +77,13 @@ describe('a way that comes and goes', () => {
     await way.up();
     await world.round();
     expect(ways(world)).toEqual(['a r']);
-    // It fails again before anything was proven.
+    // It fails again before a new proof.
     await way.down();
     await world.fleet.refresh();
     expect(ways(world)).toEqual(['a r a']);
   });
 
-  test('that nothing suggests any more is an instance of its own', async () => {
+  test('is listed on its own once nothing suggests the pair any more', async () => {
     await using world = new World();
     const { way, relay, round, fake } = await flapping(world);
     await round(false);

@@ -50,7 +50,7 @@ describe('starting', () => {
 });
 
 describe('registrations', () => {
-  test('a new one is asked at once and listed when it has answered, long before the next poll', async () => {
+  test('a new one is probed immediately and listed once it answers, long before the next poll', async () => {
     await using world = new World();
     await world.start();
     const fake = await world.fake({ directory: '/home/user/a' });
@@ -70,7 +70,7 @@ describe('registrations', () => {
     });
   });
 
-  test('one that was not asked yet is counted, not listed: it would take a name from one that answers', async () => {
+  test('one that has not answered yet is counted, not listed, so that it takes no name', async () => {
     await using world = new World();
     const fake = await world.fake();
     fake.override('GET /global/health', { kind: 'hang' });
@@ -85,7 +85,7 @@ describe('registrations', () => {
     });
   });
 
-  test('one that gave no answer in time when it was new is asked again soon, a few times', async () => {
+  test('a new one that timed out is probed again soon, a few times', async () => {
     await using world = new World();
     const [slow, dead] = await Promise.all([world.fake(), world.fake()]);
     slow.override('GET /global/health', { kind: 'hang' }, 2);
@@ -100,11 +100,11 @@ describe('registrations', () => {
     await world.clock.advance(2000);
     await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
     while (world.clock.now() < startMs + INTERVAL_MS - 10_000) await world.clock.advance(5000);
-    // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
+    // Two probes for each new one; then one for the slow one, and three times two for the dead one.
     expect(world.fleet.counters.probes).toBe(2 + 2 + 1 + 6);
   });
 
-  test('one whose way could not answer a moment ago is asked again soon: when it is new, and when it was known', async () => {
+  test('a temporary failure is probed again soon, for a new and a known one', async () => {
     await using world = new World();
     const fake = await world.fake();
     const busy = { kind: 'answer', status: 503, body: {} } as const;
@@ -138,7 +138,7 @@ describe('registrations', () => {
     expect(world.fleet.counters.probes).toBe(before);
   });
 
-  test('one that is removed is gone at once: its name leads to an error', async () => {
+  test('a removed one is gone immediately: its name leads to an error', async () => {
     await using world = new World();
     world.register('a', await world.fake({ directory: '/home/user/a' }));
     await world.start();
@@ -156,12 +156,12 @@ describe('registrations', () => {
     expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
   });
 
-  test('one that is gone stays told as it was told, and since when it was really last seen', async () => {
+  test('a gone one keeps its reason and the time it last answered', async () => {
     await using world = new World();
     world.register('a', await world.fake({ directory: '/home/user/a' }));
     await world.start();
     expect(world.listed()).toEqual(['a idle']);
-    // Nobody looks while it answers once more.
+    // No snapshot is taken while it answers once more.
     await world.round();
     const seenMs = world.clock.now();
     world.source.candidates.clear();
@@ -172,7 +172,7 @@ describe('registrations', () => {
     expect(world.fleet.snapshot().gone).toMatchObject([told]);
   });
 
-  test('one that is announced on the LAN never takes the name of one that is gone', async () => {
+  test('a LAN announcement never takes the name of a gone one', async () => {
     await using world = new World();
     world.register('a', await world.fake());
     await world.start();
@@ -183,7 +183,7 @@ describe('registrations', () => {
     expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/project) is gone');
   });
 
-  test('one that is removed before its turn is never asked', async () => {
+  test('one that is removed before its turn is never probed', async () => {
     await using world = new World({ slots: 1 });
     const [hung, waiting] = await Promise.all([world.fake(), world.fake()]);
     hung.override('GET /global/health', { kind: 'hang' });
@@ -198,7 +198,7 @@ describe('registrations', () => {
     expect(waiting.count('GET /global/health')).toBe(0);
   });
 
-  test('one that moves to another port keeps its name, and is not taken for idle before it answered there', async () => {
+  test('one that moves to another port keeps its name, and is unknown until it answers there', async () => {
     await using world = new World();
     world.register('a', await world.fake());
     await world.start();
@@ -210,7 +210,7 @@ describe('registrations', () => {
     expect(world.listed()).toEqual(['a unknown']);
   });
 
-  test('a label that changes is no other instance, and nothing is asked', async () => {
+  test('a changed label keeps the instance and takes no request', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -222,7 +222,7 @@ describe('registrations', () => {
     expect(world.fleet.snapshot().instances).toMatchObject([{ host: 'other', state: 'idle' }]);
   });
 
-  test('one that nobody vouches for is listed with the reason, and left alone', async () => {
+  test('an untrusted one is listed with the reason and never sent a request', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
@@ -236,7 +236,7 @@ describe('registrations', () => {
     expect(fake.count('GET /global/health')).toBe(0);
   });
 
-  test('of two with one key the first counts', async () => {
+  test('of two with the same key the first counts', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -282,8 +282,8 @@ describe('registrations', () => {
   });
 });
 
-describe('one that stops answering', () => {
-  test('shows as offline with reason and last seen, goes after five missed rounds, and returns at once', async () => {
+describe('an instance that stops answering', () => {
+  test('is offline with reason and last seen, unlisted after five missed rounds, and listed again when it answers', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake({ directory: '/home/user/a' }));
     world.register('a', proxy);
@@ -312,7 +312,7 @@ describe('one that stops answering', () => {
     expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
-  test('misses are counted in rounds, not in tool calls, and an answer ends the count', async () => {
+  test('counts a miss per round, not per tool call, and an answer resets the count', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake());
     world.register('a', proxy);
@@ -333,7 +333,7 @@ describe('one that stops answering', () => {
     expect(world.listed()).toEqual(['a offline']);
   });
 
-  test('stays listed for ever where a person configured it, also when it never answered', async () => {
+  test('stays listed if a person configured it, even if it never answered', async () => {
     await using world = new World();
     const fake = await world.fake();
     await fake.close();
@@ -346,7 +346,7 @@ describe('one that stops answering', () => {
     expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
-  test('registrations that never answered are offline for those rounds, then only counted', async () => {
+  test('is offline for those rounds and then only counted, if it never answered', async () => {
     await using world = new World();
     const fake = await world.fake();
     await fake.close();
@@ -361,7 +361,7 @@ describe('one that stops answering', () => {
     ]);
   });
 
-  test('a locked or unsupported one is listed as what it is, and misses nothing', async () => {
+  test('counts no miss while it is locked or unsupported', async () => {
     await using world = new World();
     world.register('locked', await world.fake({ password: 'secret' }));
     world.register('old', await world.fake({ version: '1.2.3' }));
@@ -384,7 +384,7 @@ describe('one that stops answering', () => {
   });
 });
 
-describe('two ways to one instance', () => {
+describe('two endpoints of one instance', () => {
   async function joined(world: World) {
     const fake = await world.fake({ directory: '/home/user/a' });
     const tunnel = await world.tunnelTo(fake);
@@ -401,13 +401,13 @@ describe('two ways to one instance', () => {
       .snapshot()
       .instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 
-  test('are one entry, with the best way first, before anyone is shown two', async () => {
+  test('are one entry, best first, in the first list already', async () => {
     await using world = new World();
     await joined(world);
     expect(finder(world)).toEqual(['a a r']);
   });
 
-  test('stay one while one way is down, and are proven again when it is back', async () => {
+  test('stay one entry while one is down, and are proven again when it is back', async () => {
     await using world = new World();
     const { tunnel, fake } = await joined(world);
     await tunnel.down();
@@ -422,7 +422,7 @@ describe('two ways to one instance', () => {
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
   });
 
-  test('that live again without a new proof are two, and stay two when one is down once more', async () => {
+  test('are two entries without a new proof, also after one was down again', async () => {
     await using world = new World();
     const { tunnel, fake } = await joined(world);
     await tunnel.down();
@@ -431,7 +431,7 @@ describe('two ways to one instance', () => {
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
-    // Not a second one before it is known that it is one.
+    // Not listed on its own before the new proof ended.
     expect(finder(world)).toEqual(['a a']);
     await world.clock.advance(REVIEW_DELAY_MS);
     await until(
@@ -445,7 +445,7 @@ describe('two ways to one instance', () => {
     expect(finder(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
   });
 
-  test('leave nothing behind at an address that is registered for another later', async () => {
+  test('leave no proof behind at an address that is registered for another instance later', async () => {
     await using world = new World();
     const { tunnel } = await joined(world);
     world.source.candidates.delete('r');
@@ -474,7 +474,7 @@ describe('two ways to one instance', () => {
     await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
-  test('are proven when a registration tells later that they may be one', async () => {
+  test('are proven when a later registration suggests it', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -488,7 +488,7 @@ describe('two ways to one instance', () => {
     await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
-  test('that were silent are asked again by later rounds', async () => {
+  test('are tried again by later rounds after silence', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -509,7 +509,7 @@ describe('two ways to one instance', () => {
     await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
-  test('that stay silent hold up the first list for a short while only', async () => {
+  test('delay the first list only briefly while they stay silent', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 1 };
     const [one, other] = await Promise.all([world.fake(), world.fake()]);
@@ -526,7 +526,7 @@ describe('two ways to one instance', () => {
     expect(world.listed()).toEqual(['a idle', 'b idle']);
   });
 
-  test('are two entries where no proof is had', async () => {
+  test('are two entries without a proof', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 1 };
     world.register('a', await world.fake(), { claims });
@@ -547,7 +547,7 @@ describe('two ways to one instance', () => {
 });
 
 describe('changes', () => {
-  test('are passed on shortly after, once for a whole survey; a reader that waits for one gets it while the survey runs', async () => {
+  test('are passed on shortly after, once for a whole survey; a caller of changed() is woken while the survey runs', async () => {
     const seen: string[][] = [];
     await using world = new World({ onChange: () => seen.push(world.listed()) });
     const [fake, slow] = await Promise.all([world.fake(), world.fake()]);
@@ -572,7 +572,7 @@ describe('changes', () => {
     expect(seen.slice(before)).toEqual([['a busy', 'b idle']]);
   });
 
-  test('of membership are passed on at once, even of one that has gone before the others are', async () => {
+  test('of membership are passed on immediately', async () => {
     let seen: string[] = [];
     await using world = new World({
       onPresence: () => (seen = world.listed()),
@@ -606,7 +606,7 @@ describe('closing', () => {
     expect(world.source.scans).toBe(scans);
   });
 
-  test('afterwards what was known stays, and nothing is asked', async () => {
+  test('keeps the last snapshot and sends no request any more', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -622,7 +622,7 @@ describe('closing', () => {
     expect(world.fleet.counters.requests).toBe(before);
   });
 
-  test('one that was never started closes too', async () => {
+  test('works on a fleet that was never started', async () => {
     await using world = new World();
     await world.fleet.close();
     world.fleet.start();

@@ -46,7 +46,7 @@ export class ManualClock implements Clock {
     return [...this.#sleepers].filter(({ wakeAtMs }) => wakeAtMs <= this.#monotonicMs + ms).length;
   }
 
-  /** Lets `ms` pass: every sleep that ends on the way ends at its own time, and what follows from it happens before the next. */
+  /** Lets `ms` pass: each sleep ends at its own time, and its consequences happen before the next one ends. */
   async advance(ms: number): Promise<void> {
     const untilMs = this.#monotonicMs + ms;
     await settle();

@@ -42,11 +42,11 @@ function errorOf(query: string, instances: readonly Instance[], lost: readonly G
 }
 
 describe('finds', () => {
-  test('an exact name, also where it is a part of others', () => {
+  test('an exact name that is a part of others', () => {
     expect(find('web', [live('web-2'), live('web'), live('my-web')])).toBe('web');
   });
 
-  test('an exact name, also where one that is gone would fit', () => {
+  test('an exact name although a gone one fits', () => {
     expect(find('web', [live('web')], [gone('web@box')])).toBe('web');
   });
 
@@ -54,7 +54,7 @@ describe('finds', () => {
     expect(find('API', [live('web'), live('my-api-server')])).toBe('my-api-server');
   });
 
-  test('a name that led to it before two entries proved to be one', () => {
+  test('a name from before two entries were joined', () => {
     expect(find('web@box', [live('web', { aliases: ['web@box'] })])).toBe('web');
     expect(find('@bo', [live('web', { aliases: ['web@box'] })])).toBe('web');
   });
@@ -71,7 +71,7 @@ describe('never guesses', () => {
     );
   });
 
-  test('what fits none is an error that lists what there is', () => {
+  test('a query that fits none is an error that lists the instances', () => {
     expect(errorOf('nope', [live('web')])).toBe(
       'No instance fits "nope". Known instances: web (box, idle); call instances for details.',
     );
@@ -80,7 +80,7 @@ describe('never guesses', () => {
     );
   });
 
-  test('what fits several is an error that lists them', () => {
+  test('a query that fits several is an error that lists them', () => {
     expect(errorOf('we', [live('web'), live('web-2'), live('api')])).toBe(
       '"we" fits 2 instances: web (box, idle), web-2 (box, idle). Give the full name of one.',
     );
@@ -90,7 +90,7 @@ describe('never guesses', () => {
     expect(errorOf('WEB', [live('web'), live('Web')])).toContain('"WEB" fits 2 instances');
   });
 
-  test('the exact name of one that is gone says so, since when, why, and what is similar', () => {
+  test('the exact name of a gone one is an error with the time, the reason and similar ones', () => {
     const lost = gone('web', { directory: '/srv/web', lastSeenMs: NOW_MS - 90_000 });
     expect(errorOf('web', [live('web@other'), live('api')], [lost])).toBe(
       'web (box, /srv/web) is gone: it is no longer registered; it last answered 90 s ago. Similar instances: web@other (box, idle). Give the full name of the one you mean.',
@@ -98,18 +98,18 @@ describe('never guesses', () => {
     expect(errorOf('web', [live('web-2')], [gone('web')])).toContain('it never answered');
   });
 
-  test('a part that fits one that lives and one that is gone is an error', () => {
+  test('a part that fits a live one and a gone one is an error', () => {
     const message = errorOf('we', [live('web-2')], [gone('web', { lastSeenMs: NOW_MS - 3 * 3_600_000 })]);
     expect(message).toBe(
       '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it last answered 3 h ago. Known instances with such a name: web-2 (box, idle). Give the full name of the one you mean.',
     );
   });
 
-  test('a part that fits only one that is gone is an error', () => {
+  test('a part that fits only a gone one is an error', () => {
     expect(errorOf('we', [live('api')], [gone('web')])).toContain('"we" fits an instance that is gone. web (box)');
   });
 
-  test('a part never leads to what was only announced on the LAN; its full name does', () => {
+  test('a part never leads to a LAN announcement; its full name does', () => {
     expect(errorOf('we', [live('web', { route: 'lan' })])).toContain(
       'anyone can announce any name. Give its full name',
     );

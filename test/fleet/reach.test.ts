@@ -16,7 +16,7 @@ async function errorOf(world: World, instance: Instance, signal?: AbortSignal): 
   }
 }
 
-/** One process, with a better way through a proxy and a worse one without. */
+/** One process with a better endpoint through a proxy and a worse, direct one. */
 async function twoWays(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const proxy = await world.tunnelTo(fake);
@@ -28,7 +28,7 @@ async function twoWays(world: World) {
 }
 
 describe('reaching', () => {
-  test('asks again who is there, and gives what a request needs', async () => {
+  test('probes again and returns what a request needs', async () => {
     const credential = { username: 'opencode', password: 'secret' };
     await using world = new World({ resolveCredential: async () => credential });
     const fake = await world.fake({ directory: '/home/user/a', password: 'secret' });
@@ -47,13 +47,13 @@ describe('reaching', () => {
     expect(JSON.stringify(world.fleet.snapshot())).not.toContain('secret');
   });
 
-  test('goes by the best way', async () => {
+  test('uses the best endpoint', async () => {
     await using world = new World();
     const { proxy, instance } = await twoWays(world);
     expect(await errorOf(world, instance)).toBe(`reached ${proxy.url}`);
   });
 
-  test('takes the next way within the same call where the best one is refused', async () => {
+  test('uses the next endpoint within the same call if the best one refuses', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoWays(world);
     await proxy.down();
@@ -63,7 +63,7 @@ describe('reaching', () => {
     ).toEqual(['r healthy', 'a unhealthy']);
   });
 
-  test('a way that hangs costs a short look, and is known as unhealthy then', async () => {
+  test('a hanging endpoint costs a short probe and is unhealthy then', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoWays(world);
     proxy.rule({}, { kind: 'hang' });
@@ -75,7 +75,7 @@ describe('reaching', () => {
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
   });
 
-  test('the only way is looked at twice where it stays silent at first', async () => {
+  test('the only endpoint is probed twice if it is silent at first', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -88,7 +88,7 @@ describe('reaching', () => {
     expect(await reaching).toBe(`reached ${fake.url}`);
   });
 
-  test('goes before the queue of a big round, and takes no slot more', async () => {
+  test("goes ahead of a big round's queue without an extra slot", async () => {
     const slots = 2;
     await using fakes = await startFakes(60);
     await using world = new World({ slots });
@@ -104,7 +104,7 @@ describe('reaching', () => {
     expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 
-  test('an instance that was shown before it moved is reached where it is now', async () => {
+  test('an instance from an old snapshot is reached at its new address', async () => {
     await using world = new World();
     const [fake, moved] = await Promise.all([world.fake({ directory: '/d' }), world.fake({ directory: '/d' })]);
     world.register('a', fake);
@@ -115,8 +115,8 @@ describe('reaching', () => {
   });
 });
 
-describe('what cannot be reached', () => {
-  test('is told with every way that was tried, why each failed, and what to do', async () => {
+describe('an instance that cannot be reached', () => {
+  test('is an error with each endpoint, why it failed, and what to do', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoWays(world);
     await Promise.all([proxy.down(), fake.close()]);
@@ -125,7 +125,7 @@ describe('what cannot be reached', () => {
     );
   });
 
-  test('a locked one leads to the doctor, who knows where the right password goes', async () => {
+  test('refers to the doctor if it is locked', async () => {
     await using world = new World();
     const fake = await world.fake({ password: 'secret' });
     world.register('a', fake);
@@ -135,14 +135,14 @@ describe('what cannot be reached', () => {
     expect(message).toContain('Run opencode-mcp doctor a where this server runs');
   });
 
-  test('an unsupported one says what to do', async () => {
+  test('says what to do if it is unsupported', async () => {
     await using world = new World();
     world.register('a', await world.fake({ version: '1.0.0' }));
     await world.start();
     expect(await errorOf(world, world.instance('a'))).toContain('Update opencode on that machine');
   });
 
-  test('one that nobody vouches for is not asked', async () => {
+  test('is not probed if nobody vouches for it', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
@@ -151,7 +151,7 @@ describe('what cannot be reached', () => {
     expect(fake.count('GET /global/health')).toBe(0);
   });
 
-  test('another directory that answers now is not the instance that was meant: both are named', async () => {
+  test('names both directories if another one answers now', async () => {
     await using world = new World();
     const [fake, other] = await Promise.all([
       world.fake({ directory: '/home/user/a' }),
@@ -165,11 +165,11 @@ describe('what cannot be reached', () => {
     expect(await errorOf(world, instance)).toContain(
       'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again.',
     );
-    // Chosen again, it is what it says.
+    // Resolved again, it is the instance that answers.
     expect(await errorOf(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
   });
 
-  test('of two ways, one that leads elsewhere now is passed over', async () => {
+  test('passes over an endpoint that leads elsewhere now', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoWays(world);
     const other = await world.fake({ directory: '/home/user/b' });
@@ -177,7 +177,7 @@ describe('what cannot be reached', () => {
     expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
   });
 
-  test('one whose registration is gone, or is another’s now, is not looked for', async () => {
+  test("is not probed if its registration is gone or another's now", async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -192,7 +192,7 @@ describe('what cannot be reached', () => {
     expect(fake.count('GET /global/health')).toBe(before);
   });
 
-  test('a caller that gives up is told so', async () => {
+  test('says so if the caller gave up', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);

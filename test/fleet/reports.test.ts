@@ -32,14 +32,14 @@ function requestsTo(fake: FakeOpencode): number {
   return [...FAKE_ROUTES, 'other' as const].reduce((sum, route) => sum + fake.count(route), 0);
 }
 
-/** One instance `a`, of which a watcher says that it is idle. */
+/** One instance `a`, idle by its watcher's report. */
 async function reportedWorld(options: ConstructorParameters<typeof World>[0] = {}) {
   const world = new World(options);
   const fake = await world.fake({ directory: DIRECTORY });
   const first = report();
   world.register('a', fake, { route: 'tailnet', report: first });
   await world.start();
-  /** Another report, or none. */
+  /** Replaces the report, or removes it. */
   const say = async (next: Report | undefined): Promise<void> => {
     world.register('a', fake, { route: 'tailnet', ...(next && { report: next }) });
     await world.announce();
@@ -47,8 +47,8 @@ async function reportedWorld(options: ConstructorParameters<typeof World>[0] = {
   return { world, fake, first, say, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 }
 
-describe('an instance of which a watcher says what it does', () => {
-  test('is listed, looked at in rounds and surveyed without a request', async () => {
+describe("an instance with a watcher's report", () => {
+  test('is listed, probed in rounds and surveyed without a request', async () => {
     await using stage = await reportedWorld();
     const { world, fake } = stage;
     expect(world.listed()).toEqual(['a idle']);
@@ -66,7 +66,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(requestsTo(fake)).toBe(0);
   });
 
-  test('stays the same instance when it does something else, which shows at once and is passed on', async () => {
+  test('stays the same instance when its report changes, which shows immediately and is passed on', async () => {
     let changes = 0;
     await using stage = await reportedWorld({ onChange: () => (changes += 1) });
     const { world, fake, say } = stage;
@@ -97,7 +97,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(world.instance('a')).toMatchObject({ state: 'retrying', reason });
   });
 
-  test('wakes who waits for a change, and nobody else', async () => {
+  test('wakes the callers that wait for a change', async () => {
     await using stage = await reportedWorld();
     const { world, say } = stage;
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -113,7 +113,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(woken).toEqual(['given up', 'changed']);
   });
 
-  test('is asked itself once its watcher cannot be believed, and when that says nothing of it any more', async () => {
+  test('is asked itself once its report is outdated or gone', async () => {
     await using stage = await reportedWorld();
     const { world, fake, first, say } = stage;
     const session = fake.addSession({ title: 'Asked' });
@@ -125,7 +125,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(world.instance('a').overview).toMatchObject({ session: { title: 'A session' } });
     const before = requestsTo(fake);
     await say(undefined);
-    // What was said last stands until somebody asks.
+    // The last report stands until a survey.
     expect([world.listed(), requestsTo(fake)]).toEqual([['a idle'], before]);
     await world.round();
     expect(fake.count('GET /global/health')).toBe(1);
@@ -133,7 +133,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(world.instance('a').overview).toMatchObject({ session: { title: 'Asked' } });
   });
 
-  test('is asked itself where it is of a version that this program does not know', async () => {
+  test('is asked itself if this program does not know its version', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY, version: '1.2.3' });
     world.register('a', fake, { report: report([idleIn(DIRECTORY)], '1.2.3') });
@@ -141,7 +141,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(world.listed()).toEqual(['a unsupported']);
   });
 
-  test('is not waited for where a look at it is under way that hangs', async () => {
+  test('shows a new report although a probe of it hangs', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY });
     fake.override('GET /global/health', { kind: 'hang' });
@@ -153,7 +153,7 @@ describe('an instance of which a watcher says what it does', () => {
     expect(world.listed()).toEqual(['a idle']);
   });
 
-  test('is looked at before it is driven, and the directory that answers counts', async () => {
+  test('is probed before it is driven, and the directory that answers counts', async () => {
     await using stage = await reportedWorld();
     const { world, fake, say } = stage;
     const reached = await world.fleet.reach(world.instance('a'));
@@ -165,7 +165,7 @@ describe('an instance of which a watcher says what it does', () => {
     await expect(world.fleet.reach(world.instance('a'))).rejects.toThrow(/another instance answers there now/);
   });
 
-  test('names no directory to an OpenCode 2 that only its watcher has named', async () => {
+  test('names no directory to an OpenCode 2 that is known only from the report', async () => {
     await using fake = await startFakeOpencode2();
     const credential = { username: 'opencode', password: fake.password };
     await using world = new World({ resolveCredential: () => Promise.resolve(credential) });
@@ -190,13 +190,13 @@ describe('an instance of which a watcher says what it does', () => {
     expect(fake.requests.filter((request) => JSON.stringify(request).includes('lie'))).toEqual([]);
   });
 
-  test('is one with another way to the same process, which proves it; both are known by what is said', async () => {
+  test('is joined with another endpoint of its process by proof; the report holds for both', async () => {
     await using stage = await reportedWorld();
     const { world, fake } = stage;
     const tunnel = await world.tunnelTo(fake);
     const claims = { hostname: 'box', id: 'inst_1', localPort: 4096 };
     world.register('a', fake, { route: 'tailnet', report: report([busyIn(DIRECTORY)]), claims });
-    // It would be asked first, were anybody asked.
+    // Without the report it would be asked first.
     world.register('near', tunnel, { route: 'loopback', claims: { ...claims, name: 'a' } });
     await world.announce();
     await world.quiet();

@@ -9,7 +9,7 @@ import { ManualClock } from './manual-clock.ts';
 
 const INTERVAL_MS = 1000;
 
-/** `count` registrations in a table, and rounds over them whose answers the test gives. */
+/** `count` registrations in a table, and rounds over them whose answers the test controls. */
 function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
   const clock = new ManualClock();
   const table = new EndpointTable();
@@ -69,7 +69,7 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
   };
 }
 
-test('a round asks everything, once per interval, and tells when all has answered', async () => {
+test('a round probes everything once per interval, and reports its end', async () => {
   const { keep, round, asked, ended, stop } = rig(3, () => true);
   const kept = keep();
   await round();
@@ -83,7 +83,7 @@ test('a round asks everything, once per interval, and tells when all has answere
   await kept;
 });
 
-test('what somebody else follows is asked only while it does not answer', async () => {
+test('a followed endpoint is probed only while it does not answer', async () => {
   const alive = new Set(['0', '1', '2']);
   const { keep, round, asked, followed } = rig(3, ({ candidate: { key } }) => alive.has(key));
   void keep();
@@ -102,7 +102,7 @@ test('what somebody else follows is asked only while it does not answer', async 
   ]);
 });
 
-test('one that hangs keeps no round from the others, and is not asked twice at a time', async () => {
+test('a hanging probe delays no round, and is not doubled', async () => {
   const { keep, round, asked, ended, hold, release, rounds } = rig(3, () => true);
   hold.add('1');
   void keep();
@@ -119,7 +119,7 @@ test('one that hangs keeps no round from the others, and is not asked twice at a
   expect(ended()).toBe(2);
 });
 
-test('thousands that are long dead are asked in turns, those that live every time', async () => {
+test('thousands of long dead endpoints are probed in turns, live ones every time', async () => {
   const { keep, round, asked } = rig(1201, ({ candidate: { key } }) => key === '1200');
   void keep();
   for (let missed = 0; missed < MAX_MISSED_ROUNDS; missed += 1) await round();

@@ -22,7 +22,7 @@ async function another(
   }
 }
 
-/** One process, by a way of its own and two through proxies; `claims` are those of all three. */
+/** One process with a direct endpoint and two through proxies; all three have `claims`. */
 async function threeWays(world: World, claims: Claims) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const [tailnet, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
@@ -36,7 +36,7 @@ async function threeWays(world: World, claims: Claims) {
   return { fake, tailnet, relay, reached: await world.fleet.reach(world.instance('a')) };
 }
 
-/** Its way is back, and nothing tells that it leads to the same process. */
+/** The endpoint is back, and nothing suggests that it leads to the same process. */
 async function lapse(world: World, fake: FakeOpencode, way: FaultProxy): Promise<void> {
   await way.down();
   await world.round();
@@ -45,8 +45,8 @@ async function lapse(world: World, fake: FakeOpencode, way: FaultProxy): Promise
   await world.round();
 }
 
-describe('another way to the same process', () => {
-  test('is the best of those that were proven and have not failed', async () => {
+describe('another endpoint of the same process', () => {
+  test('is the best proven one that has not failed', async () => {
     await using world = new World();
     const { tailnet, relay, reached } = await threeWays(world, {});
     expect(await another(world, reached)).toBe(tailnet.url);
@@ -56,7 +56,7 @@ describe('another way to the same process', () => {
     expect(await another(world, reached)).toBe(relay.url);
   });
 
-  test('is none that has been down since it was proven: it may lead to what was started there since', async () => {
+  test('is none that was down since its proof: another process may have started there', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeWays(world, {});
     await lapse(world, fake, tailnet);
@@ -64,7 +64,7 @@ describe('another way to the same process', () => {
     expect(await another(world, reached, relay)).toBe('none');
   });
 
-  test('is none that was down when the call began, and is back without a proof', async () => {
+  test('is none that was down when the call began and is back without a proof', async () => {
     await using world = new World();
     const { fake, tailnet, relay } = await threeWays(world, {});
     await tailnet.down();
@@ -74,7 +74,7 @@ describe('another way to the same process', () => {
     expect(await another(world, reached, relay)).toBe('none');
   });
 
-  test('is one again when it was proven anew', async () => {
+  test('is one again after a new proof', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeWays(world, {});
     await lapse(world, fake, tailnet);
@@ -102,7 +102,7 @@ describe('another way to the same process', () => {
     expect(await another(world, reached)).toBe(late.url);
   });
 
-  test('is its own registration where that moved: a tunnel that is back has another port', async () => {
+  test("is the instance's own registration after a move: a tunnel that is back has another port", async () => {
     await using world = new World();
     const fake = await world.fake({ directory: '/home/user/a' });
     const [relay, moved] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
@@ -121,7 +121,7 @@ describe('another way to the same process', () => {
     expect(await another(world, reached)).toBe('none');
   });
 
-  test('is no second process with the same id: a machine that was copied as it ran', async () => {
+  test('is not a second process with the same id, as of a copied machine', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 4096, name: 'a' };
     const [one, other] = await Promise.all([
@@ -141,7 +141,7 @@ describe('another way to the same process', () => {
     expect(world.listed()).toEqual(['a offline', 'a@box idle']);
   });
 
-  test('in another directory is none', async () => {
+  test('is none in another directory', async () => {
     await using world = new World();
     const { tailnet, relay, reached } = await threeWays(world, { id: 'x' });
     const elsewhere = await world.fake({ directory: '/home/user/b' });
@@ -157,8 +157,8 @@ describe('another way to the same process', () => {
   });
 });
 
-describe('what is announced on the LAN', () => {
-  test('is another way once it is proven, the last one, and not after it failed', async () => {
+describe('a LAN announcement', () => {
+  test('is the last choice once it is proven, and none after it failed', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
     const lan = await world.tunnelTo(fake);
@@ -177,7 +177,7 @@ describe('what is announced on the LAN', () => {
     expect(await another(world, reached, tailnet, relay)).toBe('none');
   });
 
-  test('is none though it says the id, name, host and port of another, even when that one is gone', async () => {
+  test('is none for claiming the id, name, host and port of another, even a gone one', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
     const liar = await world.fake({ directory: '/home/user/a' });
@@ -192,7 +192,7 @@ describe('what is announced on the LAN', () => {
     expect(liar.state.prompts).toEqual([]);
   });
 
-  test('takes no way over by the address: a liar where the announced one was', async () => {
+  test('does not inherit the proof of the address that it took over', async () => {
     await using world = new World();
     const one = await world.fake({ directory: '/home/user/a' });
     const claims = { id: 'x', localPort: one.port };

@@ -9,7 +9,7 @@ import { World } from './world.ts';
 const MINUTE = 60_000;
 const OWN = '/home/ada/app';
 
-/** A session in a directory that was used so many minutes ago, and works where `busy`. */
+/** A session used so many minutes ago; it runs if `busy`. */
 function session(fake: FakeOpencode, directory: string, { minutes = 0, busy = false } = {}): FakeSession {
   const updated = Date.now() - minutes * MINUTE;
   const made = fake.addSession({ directory, time: { created: updated, updated } });
@@ -22,18 +22,14 @@ async function listed(world: World): Promise<string[]> {
   return instances.map(({ name, state, directory }) => `${name} ${state} ${directory}`);
 }
 
-async function started(
-  world: World,
-  name: string,
-  options: { cwd?: string; url?: string } = {},
-): Promise<FakeOpencode> {
+async function started(world: World, name: string, options: { cwd?: string } = {}): Promise<FakeOpencode> {
   const fake = await world.fake({ directory: options.cwd ?? OWN });
   world.register(name, fake, { claims: { name, hostname: 'Laptop.local' } });
   return fake;
 }
 
-describe('each directory in which a server works is an instance', () => {
-  test('named as a registration there would be, or with the chosen name before it', async () => {
+describe('a directory in which a server works is an instance', () => {
+  test('named as a registration there would be, or after the chosen name', async () => {
     await using world = new World();
     for (const name of ['Laptop-app', 'chosen']) {
       const fake = await started(world, name);
@@ -58,7 +54,7 @@ describe('each directory in which a server works is an instance', () => {
     expect(names).toEqual(['Laptop-app', 'Laptop-one-app', 'Laptop-srv-two-app', 'Laptop-web', 'Laptop-wt-two-app']);
   });
 
-  test('while work is seen there, and some minutes after; the name is callable for good', async () => {
+  test('while work is seen there and some minutes after; its name stays callable', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const { id } = session(fake, '/wt/fix', { busy: true });
@@ -75,14 +71,14 @@ describe('each directory in which a server works is an instance', () => {
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix', serverDirectory: OWN });
-    // It works again: the same name, and no other gets it meanwhile.
+    // It works again under the same name, which no other got meanwhile.
     fake.state.statuses.set(id, { type: 'busy' });
     if (known) fake.state.sessions.set(id, known);
     session(fake, '/other/fix', { busy: true });
     expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix', 'Laptop-other-fix busy /other/fix']);
   });
 
-  test('its name is gone with its server, and given to nobody else', async () => {
+  test('whose name is gone with its server and given to no other', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { busy: true });
@@ -105,7 +101,7 @@ describe('each directory in which a server works is an instance', () => {
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
   });
 
-  test('all of twenty-five, and of more the rest is counted', async () => {
+  test('up to twenty-five per server; the rest is counted', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     for (let index = 0; index < 25; index += 1) session(fake, `/wt/w${index}`, { busy: true });
@@ -120,8 +116,8 @@ describe('each directory in which a server works is an instance', () => {
   });
 });
 
-describe('what is asked about a directory loads its plugins', () => {
-  test('so that nothing is asked that was not used for ten minutes', async () => {
+describe('since asking about a directory loads its plugins', () => {
+  test('none is asked about that was not used for ten minutes', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/old', { minutes: 11, busy: true });
@@ -131,7 +127,7 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(fake.count('GET /session/status') - before).toBe(1);
   });
 
-  test("nor another server's own directory, but where a call went there", async () => {
+  test("another server's own directory is asked about only after a call went there", async () => {
     await using world = new World();
     const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
     session(one, '/home/ada/web');
@@ -141,7 +137,7 @@ describe('what is asked about a directory loads its plugins', () => {
     const [before = 0, otherBefore = 0] = asked();
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
     expect(asked()).toEqual([before + 1, otherBefore + 1]);
-    // One of our own turns runs there, in this process: it is listed only while it does.
+    // Our own turn runs there through this server: listed only while it runs.
     const { id } = session(one, '/home/ada/web', { busy: true });
     world.fleet.worksIn(await world.fleet.reach(world.instance('one')), { id, directory: '/home/ada/web' });
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'one-web busy /home/ada/web', 'other idle /home/ada/web']);
@@ -149,10 +145,10 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
   });
 
-  test('nor by a server of another project, where there is one of that project', async () => {
+  test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
     await using world = new World();
     const [app, web] = [await started(world, 'app'), await started(world, 'web', { cwd: '/home/ada/web' })];
-    // They share a home: both list the sessions of both projects, and of one that no server is of.
+    // They share a home, so both list the sessions of both projects, and of a third without a server.
     for (const fake of [app, web])
       for (const [directory, projectID] of [
         [OWN, 'project-app'],
@@ -166,11 +162,11 @@ describe('what is asked about a directory loads its plugins', () => {
     const asked = (): number[] => [app, web].map((fake) => fake.count('GET /session/status'));
     const before = asked();
     await listed(world);
-    // Their own, the project's worktree by its server only, and what is of no server's project.
+    // Their own directories, the worktree through its project's server only, and the third project.
     expect(asked().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
   });
 
-  test('by the clock of the server, which may be hours behind', async () => {
+  test("ten minutes are measured by the server's clock, which may be hours behind", async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { minutes: 120, busy: true });
@@ -182,13 +178,13 @@ describe('what is asked about a directory loads its plugins', () => {
   });
 });
 
-describe('what is known of a directory', () => {
+describe('a known directory', () => {
   const long = (fake: FakeOpencode, { id }: FakeSession): void => {
     const known = fake.state.sessions.get(id);
     if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated: Date.now() - 20 * MINUTE } });
   };
 
-  test('outlives the way by which it was found, however long the work there has said nothing', async () => {
+  test('stays known without the endpoint that found it, even if its work is silent for long', async () => {
     await using world = new World();
     const fake = await started(world, 'prod');
     const tunnel = await world.tunnelTo(fake);
@@ -224,7 +220,7 @@ describe('what is known of a directory', () => {
     await expect(world.fleet.reach(resting)).rejects.toThrow(/Laptop-fix.*cannot be driven.*no session in/s);
   });
 
-  test('is named as long as any session is there, though the one by which it was known is deleted', async () => {
+  test('is asked about as long as it has any session', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const { id } = session(fake, '/wt/fix', { busy: true });
@@ -257,7 +253,7 @@ describe('what is known of a directory', () => {
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
   });
 
-  test('is said of a name whose server went while nothing ran there', async () => {
+  test('keeps its last overview for a name whose server ended', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     const work = session(fake, '/wt/fix', { busy: true });
@@ -272,8 +268,8 @@ describe('what is known of a directory', () => {
   });
 });
 
-describe('work in a directory is not hidden', () => {
-  test('by what claims that directory without a voucher, or has not answered for long', async () => {
+describe('work in a directory cannot be hidden', () => {
+  test('by an untrusted claim to the directory, or by a long dead one', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/lan', { busy: true });
@@ -289,7 +285,7 @@ describe('work in a directory is not hidden', () => {
     expect(rows).toContain('Laptop-dead busy /wt/dead');
   });
 
-  test('by many sub-agents that worked since', async () => {
+  test('by many sub-agents that worked later', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     session(fake, '/wt/fix', { minutes: 5, busy: true });
@@ -300,7 +296,7 @@ describe('work in a directory is not hidden', () => {
   });
 });
 
-test('a machine is one by whichever of its names it goes: another server of it owns its directory', async () => {
+test("a machine's names count as one machine when directories are assigned", async () => {
   await using world = new World();
   const [one, other] = [await world.fake({ directory: OWN }), await world.fake({ directory: '/home/ada/web' })];
   world.register('one', one, { claims: { hostname: 'laptop' } });
@@ -312,7 +308,7 @@ test('a machine is one by whichever of its names it goes: another server of it o
   expect(one.count('GET /session/status') - before).toBe(1);
 });
 
-test('what looks interrupted in one server is looked for in the others of its machine, within the survey', async () => {
+test("work that looks interrupted in one server is looked for in the machine's other servers within the survey", async () => {
   await using world = new World();
   const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
   const { id } = session(other, OWN);
@@ -321,7 +317,7 @@ test('what looks interrupted in one server is looked for in the others of its ma
   one.state.messages.set(id, other.state.messages.get(id) ?? []);
   await world.start();
   expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web', `other-app busy ${OWN}`]);
-  // Nowhere does it run any more: its process was killed.
+  // It runs nowhere any more: its process was killed.
   other.state.statuses.clear();
   expect(await listed(world)).toContain(`one interrupted ${OWN}`);
 });

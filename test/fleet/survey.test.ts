@@ -6,7 +6,7 @@ import { settle } from './manual-clock.ts';
 import { DEADLINE_MS, World } from './world.ts';
 
 describe('a survey', () => {
-  test('asks every listed instance anew for all of what it is doing', async () => {
+  test('asks every listed instance for its whole overview', async () => {
     await using world = new World();
     const [fake, other] = await Promise.all([world.fake({ directory: '/home/user/a' }), world.fake()]);
     world.register('a', fake);
@@ -38,7 +38,7 @@ describe('a survey', () => {
     expect(instances[0]?.overview).not.toHaveProperty('stale');
   });
 
-  test('asks those that are offline too, and one that is back shows at once', async () => {
+  test('asks offline instances too, so that one that is back shows immediately', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake());
     world.register('a', proxy);
@@ -51,7 +51,7 @@ describe('a survey', () => {
     expect(world.listed()).toEqual(['a idle']);
   });
 
-  test('one that is asked for while another is under way joins it', async () => {
+  test('joins one that is under way', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -64,7 +64,7 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(before + 2);
   });
 
-  test('what one under way has asked is not asked again by another', async () => {
+  test('does not repeat what another one has just asked', async () => {
     await using world = new World();
     const [fake, hung] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', fake);
@@ -98,7 +98,7 @@ describe('a survey', () => {
     expect(asked()).toBe(3);
   });
 
-  test('the first of all waits for the first round, and asks nothing that the round has asked since', async () => {
+  test('waits for the first round and repeats nothing that it asked', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -108,7 +108,7 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(1);
   });
 
-  test('what the first round could not learn in time is asked again', async () => {
+  test('asks again for what the first round did not learn in time', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -122,7 +122,7 @@ describe('a survey', () => {
     expect(instances[0]?.overview).not.toHaveProperty('stale');
   });
 
-  test('waits for what was registered a moment ago', async () => {
+  test('waits for new registrations', async () => {
     await using world = new World();
     const [fake, late] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', fake);
@@ -137,7 +137,7 @@ describe('a survey', () => {
     expect((await surveying).instances).toMatchObject([{ name: 'a' }, { name: 'b', state: 'idle' }]);
   });
 
-  test('leaves nothing behind that waits', async () => {
+  test('leaves no waiting probe behind', async () => {
     await using world = new World({ slots: 1 });
     const list = await Promise.all([world.fake(), world.fake(), world.fake()]);
     for (const [index, fake] of list.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
@@ -149,11 +149,11 @@ describe('a survey', () => {
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(4 * DEADLINE_MS);
-    // Three short looks fit into the deadline, and a second one of the first had begun.
+    // Three short probes fit into the deadline; the second probe of the first had begun.
     expect([world.fleet.counters.probes - before, world.fleet.counters.inFlight]).toEqual([4, 0]);
   });
 
-  test('a caller that gives up gets what is known, and spoils it for nobody else', async () => {
+  test('returns what is known to a caller that gives up, and goes on for others', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -171,7 +171,7 @@ describe('a survey', () => {
     await waiting;
   });
 
-  test('a part that stays silent keeps its last value, and is named', async () => {
+  test('keeps the last value of a silent part and names it as stale', async () => {
     await using world = new World();
     const fake = await world.fake();
     const session = fake.addSession({ title: 'old' });
@@ -199,7 +199,7 @@ describe('a survey', () => {
     expect((await world.fleet.survey()).instances[0]?.overview).not.toHaveProperty('stale');
   });
 
-  test('a status that was never told is unknown, not idle', async () => {
+  test('shows a status that was never learnt as unknown, not idle', async () => {
     await using world = new World();
     const fake = await world.fake();
     fake.override('GET /session/status', { kind: 'html' });
@@ -210,7 +210,7 @@ describe('a survey', () => {
     ]);
   });
 
-  test('asks the next way within the same call where the best one fails or is silent', async () => {
+  test('asks through the next endpoint within the same call if the best one fails or is silent', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -236,8 +236,8 @@ describe('a survey', () => {
   });
 });
 
-describe('among two hundred, one that hangs after it was healthy', () => {
-  test('delays no other: all are answered while it still hangs, and the call ends with its deadline', async () => {
+describe('one hanging instance among two hundred', () => {
+  test('delays no other, and the call ends with its deadline', async () => {
     const count = 200;
     const slots = 8;
     await using fakes = await startFakes(count + 1);
@@ -257,7 +257,7 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     });
     const fresh = (): number =>
       world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
-    // Not one millisecond passes meanwhile.
+    // Without a millisecond passing.
     await until('all others to be answered', () => fresh() === count);
     expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
     await world.clock.advance(DEADLINE_MS);
@@ -271,7 +271,7 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 
-  test('many that hang hold the slots for one short look only; nobody waits for their second', async () => {
+  test('many hanging instances hold the slots for one short probe only', async () => {
     const slots = 4;
     await using fakes = await startFakes(30);
     await using world = new World({ slots });
@@ -284,28 +284,28 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     const surveying = world.fleet.survey();
     const fresh = (): number =>
       world.fleet.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
-    // Ten first looks in four slots: three times a quarter of the deadline.
+    // Ten first probes in four slots take three quarters of the deadline.
     for (let quarter = 0; quarter < 3; quarter += 1) {
       await until('the slots to be full or free', () => [slots, 0, 1].includes(world.fleet.counters.inFlight));
       await world.clock.advance(DEADLINE_MS / 4);
     }
     await until('all others to be answered', () => fresh() === 20);
     await world.clock.advance(DEADLINE_MS);
-    // What had no second look keeps its last state.
+    // Without a second probe, the last state stays.
     expect((await surveying).instances).toHaveLength(30);
     expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 });
 
 describe('a refresh', () => {
-  test('scans anew and asks what it finds, without waiting for hint or poll', async () => {
+  test('scans and asks what it finds, without waiting for a hint or poll', async () => {
     await using world = new World();
     await world.start();
     world.register('a', await world.fake());
     expect((await world.fleet.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 
-  test('asks also what is no longer listed', async () => {
+  test('asks unlisted endpoints too', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake());
     world.register('a', proxy);
@@ -319,7 +319,7 @@ describe('a refresh', () => {
     expect((await world.fleet.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 
-  test('ends with its deadline where a source hangs, with everything else asked', async () => {
+  test('ends with its deadline if a source hangs, with everything else asked', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);

@@ -12,12 +12,12 @@ import { candidate } from './candidates.ts';
 import { ManualClock, settle } from './manual-clock.ts';
 
 export const INTERVAL_MS = 3_600_000;
-/** The transport counts in real time: a quarter of this, a first look, is longer than any test may take. */
+/** The transport counts in real time; a first probe gets a quarter of this, longer than any test takes. */
 export const DEADLINE_MS = 600_000;
 
 type Registered = Parameters<typeof candidate>[0];
 
-/** What a test's source reports: changed at will, told by `announce`. */
+/** A source whose candidates a test sets; `announce` has them scanned. */
 export class TestSource implements DiscoverySource {
   readonly name = 'test';
   readonly candidates = new Map<string, Candidate>();
@@ -44,7 +44,7 @@ export class TestSource implements DiscoverySource {
   }
 }
 
-/** A directory on a manual clock, over fakes on real sockets. */
+/** A fleet on a manual clock, over fakes on real sockets. */
 export class World implements AsyncDisposable {
   readonly clock = new ManualClock();
   readonly source = new TestSource();
@@ -88,13 +88,13 @@ export class World implements AsyncDisposable {
     );
   }
 
-  /** Tells of a change and lets the scan that follows happen. */
+  /** Hints a change and lets the scan happen. */
   async announce(): Promise<void> {
     this.source.notify();
     await this.clock.advance(HINT_WINDOW_MS);
   }
 
-  /** Starts, and waits until everything registered was asked. */
+  /** Starts, and waits until everything registered was probed. */
   async start(): Promise<void> {
     this.fleet.start();
     await settle();
@@ -108,13 +108,13 @@ export class World implements AsyncDisposable {
     await this.quiet();
   }
 
-  /** One scheduled round, until all it asks has answered. */
+  /** One scheduled round, until all of its probes have ended. */
   async round(): Promise<void> {
     await this.clock.advance(INTERVAL_MS);
     await this.quiet();
   }
 
-  /** No probe is in work, and what follows from the last answers has happened. */
+  /** No probe runs, and the consequences of the last answers have happened. */
   async quiet(): Promise<void> {
     await settle();
     await until('all probes to end', () => this.fleet.counters.inFlight === 0);

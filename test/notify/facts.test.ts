@@ -36,7 +36,7 @@ function events(notices: readonly Notice[]): readonly string[] {
   return notices.map(({ event, session }) => `${event} ${session?.title}`);
 }
 
-/** As the node service after a restart: what it had written down is all that is left. */
+/** As after a restart: only the written memory is left. */
 function restart(): void {
   facts = new Facts(SETTINGS, 'desk', memory);
 }
@@ -71,14 +71,14 @@ describe('a request', () => {
     expect(see(asking(START), other)[0]?.id).not.toBe(first?.id);
   });
 
-  it('is noticed when somebody settles it, under the same id', () => {
+  it('is settled under the same id', () => {
     const [asked] = see(asking(START));
     const [settled] = see(sessionIn('busy', START));
     expect(settled).toMatchObject({ id: asked?.id, event: 'settled', request: { id: 'per_1' } });
     expect(see(sessionIn('busy', START))).toEqual([]);
   });
 
-  it('is noticed once more when nobody answers it for long', () => {
+  it('is noticed once more if nobody answers for long', () => {
     const [asked] = see(asking(START));
     nowMs += 10 * MINUTE - 1;
     expect(see(asking(START))).toEqual([]);
@@ -91,7 +91,7 @@ describe('a request', () => {
     expect(facts.nextMs([])).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it('of a sub-agent goes by the title of the session that it works for, and opens that', () => {
+  it('of a sub-agent names and opens the root session', () => {
     const root = sessionIn('busy', START);
     const sub = asking(START, { id: 'ses_3', title: 'explore', parentId: 'ses_2' });
     const between = sessionIn('busy', START, { id: 'ses_2', title: 'plan', parentId: 'ses_1' });
@@ -100,7 +100,7 @@ describe('a request', () => {
     expect(notice?.link).toBe('http://desk:4095/#/s/desk-web/ses_1/per_1');
   });
 
-  it('of a server whose events are missed stands as it is', () => {
+  it('of a server whose event stream is down stays as it is', () => {
     see(asking(START));
     nowMs += 60 * MINUTE;
     expect(look([unseen(serverWith([]))])).toEqual([]);
@@ -116,7 +116,7 @@ describe('a request', () => {
     expect(look([unseen(serverWith(interrupted))])).toEqual([]);
   });
 
-  it('of a server that ends is settled after a while, not while its registration is written again', () => {
+  it('of a server that ends is settled after a while, not during a rewritten registration', () => {
     const [asked] = see(asking(START));
     expect(look([])).toEqual([]);
     nowMs += MINUTE - 1;
@@ -129,14 +129,14 @@ describe('a request', () => {
     expect(memory.size).toBe(0);
   });
 
-  it("in a turn that a call follows is that call's, until nobody has answered it for long", () => {
+  it('in a turn that a call follows is left to that call, unless nobody answers for long', () => {
     followed.set('ses_1', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
     expect(see(asking(START))).toEqual([]);
     nowMs += 10 * MINUTE;
     expect(events(see(asking(START)))).toEqual(['unanswered Fix the build']);
   });
 
-  it('that a call ended with is known to it, one that came later is not', () => {
+  it('that ended a call is known to it; a later one is noticed', () => {
     followed.set('ses_1', { untilMs: START - 5 * SECOND, sawEnd: false });
     expect(see(asking(START))).toEqual([]);
     expect(see(asking(START), asking(START + 1, { request: 'per_2' }))).toMatchObject([{ request: { id: 'per_2' } }]);
@@ -174,7 +174,7 @@ describe('a turn', () => {
     expect(events(see(sessionIn(state, START + 30 * SECOND)))).toEqual([`${event} Fix the build`]);
   });
 
-  it('counts from its own beginning, also where the one before it was not seen to end', () => {
+  it('counts from its own beginning even if the end of the one before was missed', () => {
     see(sessionIn('busy', START, { turnBeganMs: START }));
     see(sessionIn('busy', START, { turnBeganMs: START + MINUTE }));
     nowMs += 2 * MINUTE;
@@ -212,7 +212,7 @@ describe('a turn', () => {
     expect(see(sessionIn('idle', nowMs, { parentId: 'ses_0' }))).toEqual([]);
   });
 
-  it('that ended before anybody looked is not noticed, one that began since is', () => {
+  it('that ended before the first check is not noticed; one that began since is', () => {
     const old = sessionIn('idle', START - MINUTE, { turnBeganMs: START - 5 * MINUTE });
     expect(see(old)).toEqual([]);
     restart();

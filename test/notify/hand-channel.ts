@@ -19,7 +19,7 @@ export class HandChannel implements Channel {
   error: Error | undefined;
   #gate: Deferred<void> | undefined;
 
-  /** From now on nothing arrives until `release`. */
+  /** Nothing arrives until `release`. */
   hold(): void {
     this.#gate = deferred<void>();
   }
@@ -33,7 +33,7 @@ export class HandChannel implements Channel {
     return this.arrived.map(({ notice }) => notice.event);
   }
 
-  /** What a person sees there now: of each id the newest. */
+  /** What a person sees now: the newest of each id. */
   get shown(): ReadonlyMap<string, Notice> {
     return new Map(this.arrived.map(({ notice }) => [notice.id, notice]));
   }

@@ -9,7 +9,7 @@ import type { Followed } from '../../src/model/followed.ts';
 import type { Channel } from '../../src/notify/channels/channel.ts';
 import type { Memory } from '../../src/notify/facts.ts';
 import { NoticeStore } from '../../src/notify/notice-store.ts';
-import { Notifier } from '../../src/notify/notifier.ts';
+import { Notifier, type NotifierDeps } from '../../src/notify/notifier.ts';
 import { holdNotifying } from '../../src/notify/sole-notifier.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -52,7 +52,7 @@ function named(name: string, channel: Channel): { rules: ChannelRules; channel: 
   return { rules: { name, text: 'full', events: NOTIFY_EVENTS, instances: [] }, channel };
 }
 
-function start(channels = [named('phone', phone)]): Notifier {
+function start(channels = [named('phone', phone)], given: Partial<NotifierDeps> = {}): Notifier {
   const notifier = new Notifier({
     settings: SETTINGS,
     channels,
@@ -64,6 +64,7 @@ function start(channels = [named('phone', phone)]): Notifier {
     hold: () => holdNotifying(temp.path),
     clock,
     logger,
+    ...given,
   });
   running.push(notifier);
   notifier.start();
@@ -77,7 +78,7 @@ async function arrives(channel: HandChannel, count: number): Promise<void> {
 const file = (): string => join(temp.path, 'pending.json');
 const written = (): string => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
 
-/** Killed: it writes nothing more, and its successor finds what it had written. */
+/** Copies what a killed process had written for its successor. */
 function killed(): void {
   const text = written();
   const folder = join(temp.path, 'killed');
@@ -85,7 +86,7 @@ function killed(): void {
   writeFileSync(join(folder, 'pending.json'), text);
 }
 
-it('says what a watcher sees, with the link, and takes it back when it is settled', async () => {
+it('notifies of what a watcher sees, with the link, and replaces it when it is settled', async () => {
   start();
   await until('it listens', () => watcher.listeners === 1);
   watcher.show(asking(clock.now()));
@@ -97,7 +98,7 @@ it('says what a watcher sees, with the link, and takes it back when it is settle
   expect(phone.arrived[0]?.notice.link).toBe('http://desk.tail.ts.net:4095/#/s/desk-web/ses_1/per_1');
 });
 
-it('looks by itself when something is due', async () => {
+it('checks by itself when something is due', async () => {
   start();
   watcher.show(asking(clock.now()));
   await arrives(phone, 1);
@@ -107,7 +108,7 @@ it('looks by itself when something is due', async () => {
   expect(phone.events).toEqual(['permission', 'unanswered']);
 });
 
-it('says nothing of a turn that a call follows', async () => {
+it('does not notify of a turn that a call follows', async () => {
   start();
   watcher.show(sessionIn('busy', clock.now()));
   followed.set('ses_1', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
@@ -118,7 +119,7 @@ it('says nothing of a turn that a call follows', async () => {
 });
 
 describe('over a restart', () => {
-  it('nothing is said twice, and nothing is lost that did not arrive', async () => {
+  it('nothing is delivered twice, and nothing undelivered is lost', async () => {
     phone.error = DEAD;
     const first = start([named('phone', phone), named('other', other)]);
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9' }), asking(clock.now()));
@@ -137,7 +138,7 @@ describe('over a restart', () => {
     expect(other.arrived.length).toBe(2);
   });
 
-  it('what happened meanwhile is said: an answer, an end, a request', async () => {
+  it('what happened meanwhile is delivered: an answer, an end, a request', async () => {
     const first = start();
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9', title: 'long' }), asking(clock.now()));
     await arrives(phone, 1);
@@ -154,43 +155,30 @@ describe('over a restart', () => {
     expect(phone.shown.size).toBe(3);
   });
 
-  it('a process that was killed in the middle of a delivery leaves it to the next, under the same id', async () => {
+  it('a process killed during a delivery leaves it to the next, under the same id', async () => {
     phone.hold();
     start();
     watcher.show(asking(clock.now()));
     await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
     killed();
     const next = new HandChannel();
-    const successor = new Notifier({
-      settings: SETTINGS,
-      channels: [named('phone', next)],
-      watcher,
-      host: 'desk',
-      linkBase: () => undefined,
-      followed: async () => followed,
+    start([named('phone', next)], {
       store: new NoticeStore(join(temp.path, 'killed'), logger),
       hold: async () => async () => {},
-      clock,
-      logger,
     });
-    running.push(successor);
-    successor.start();
     await arrives(next, 1);
     phone.release();
     await arrives(phone, 1);
     expect([...next.shown.keys()]).toEqual([...phone.shown.keys()]);
   });
 
-  it.each(['', '{', '{"version":2}', '[]'])(
-    'a file that cannot be used (%j) is no reason to say nothing',
-    async (text) => {
-      writeFileSync(file(), text);
-      watcher.show(asking(clock.now()));
-      start();
-      await arrives(phone, 1);
-      expect(logged[0]).toMatch(/^warn cannot read pending notifications; starting without them/);
-    },
-  );
+  it.each(['', '{', '{"version":2}', '[]'])('an unusable file (%j) stops no notification', async (text) => {
+    writeFileSync(file(), text);
+    watcher.show(asking(clock.now()));
+    start();
+    await arrives(phone, 1);
+    expect(logged[0]).toMatch(/^warn cannot read pending notifications; starting without them/);
+  });
 });
 
 describe('a flood of 500 events with a restart, a dead channel and a slow one', () => {
@@ -254,7 +242,7 @@ it('one process of a state directory notifies, and another takes over when it en
   expect([phone.events, other.events]).toEqual([['permission'], ['settled']]);
 });
 
-it('a process that ends before its turn to notify says nothing', async () => {
+it('a process that ends before its turn delivers nothing', async () => {
   phone.hold();
   start();
   watcher.show(asking(clock.now()));
@@ -267,7 +255,7 @@ it('a process that ends before its turn to notify says nothing', async () => {
   phone.release();
 });
 
-it('writes down only what is new', async () => {
+it('writes only changes', async () => {
   const store = new NoticeStore(temp.path, logger);
   const memory: Memory = new Map([['reg-1', { lookedMs: 1, runs: new Map(), waits: new Map() }]]);
   await store.write({ memory, outboxes: new Map() });
@@ -280,7 +268,7 @@ it('writes down only what is new', async () => {
   expect((await store.read()).memory).toEqual(memory);
 });
 
-it('what a killed process left behind keeps nobody from notifying', async () => {
+it('the socket of a killed process stops nobody from notifying', async () => {
   writeFileSync(join(temp.path, 'running.sock'), '');
   const release = await holdNotifying(temp.path);
   expect(release).toBeDefined();
@@ -291,13 +279,13 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
   await again?.();
 });
 
-it('a folder whose path is too long for a socket gets none, there or elsewhere', async () => {
+it('a folder whose path is too long for a socket gets none, here or elsewhere', async () => {
   const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
   await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
   expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
 });
 
-it('of processes that find at once what a killed one left behind, one notifies', async () => {
+it("of processes that find a killed one's socket together, one notifies", async () => {
   for (let time = 0; time < 2; time += 1) {
     writeFileSync(join(temp.path, 'running.sock'), '');
     const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
@@ -311,20 +299,12 @@ it('of processes that find at once what a killed one left behind, one notifies',
 it('a store that cannot be written is logged once, and everything else goes on', async () => {
   const folder = join(temp.path, 'folder');
   writeFileSync(folder, '');
-  const notifier = new Notifier({
-    settings: SETTINGS,
-    channels: [named('phone', phone)],
-    watcher,
-    host: 'desk',
-    linkBase: () => undefined,
+  const notifier = start([named('phone', phone)], {
     followed: () => Promise.reject(new Error('EACCES')),
     store: new NoticeStore(folder, logger),
     hold: () => holdNotifying(folder),
     clock: systemClock,
-    logger,
   });
-  running.push(notifier);
-  notifier.start();
   watcher.show(asking(Date.now()));
   await arrives(phone, 1);
   await settle();

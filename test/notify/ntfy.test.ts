@@ -32,7 +32,7 @@ function channelTo(url: string, level: TextLevel = 'full', token?: Extract<Chann
 }
 
 describe('a topic of an ntfy server', () => {
-  it('gets the command, where it is asked, and the link', async () => {
+  it('gets the command, the place and the link', async () => {
     await using ntfy = await startFakeNtfy();
     await channelTo(ntfy.url).deliver(ASKED, undefined, NONE);
     expect(ntfy.messages).toMatchObject([
@@ -95,7 +95,7 @@ describe('a topic of an ntfy server', () => {
     expect(said).not.toMatch(/tk_wrong|tk_secret|ada-agents/);
   });
 
-  it('is tried again when it takes no more for now, not when it refuses the message', async () => {
+  it('is tried again when it is over its limit, not when it refuses the message', async () => {
     await using ntfy = await startFakeNtfy();
     ntfy.limit(1);
     const channel = channelTo(ntfy.url);
@@ -105,7 +105,7 @@ describe('a topic of an ntfy server', () => {
     expect(ntfy.refused).toEqual([42_901, 40_049]);
   });
 
-  it('of a server before 2.16 cannot replace, which whoever tries it learns', async () => {
+  it('of a server before 2.16 cannot replace, which a test notification tells', async () => {
     await using ntfy = await startFakeNtfy({ isOld: true });
     const { remark } = await channelTo(ntfy.url).deliver(ASKED, undefined, NONE);
     expect(remark).toContain('older than ntfy 2.16');

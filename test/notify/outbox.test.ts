@@ -49,7 +49,7 @@ function notice(event: Notice['event'], id = 'one', given: Partial<Notice> = {})
 }
 
 describe('delivery', () => {
-  it('takes what is offered at once, and keeps nothing of what has arrived but what replaces it', async () => {
+  it('delivers immediately, and keeps only what is needed to replace it', async () => {
     outbox.offer(notice('permission'));
     outbox.offer(notice('done', 'two'));
     await settle();
@@ -58,7 +58,7 @@ describe('delivery', () => {
     expect(changes).toBeGreaterThan(0);
   });
 
-  it('tries again what did not arrive, less and less often, and says so once', async () => {
+  it('tries again, less and less often, and logs it once', async () => {
     channel.error = DEAD;
     outbox.offer(notice('permission'));
     const tries: number[] = [];
@@ -79,7 +79,7 @@ describe('delivery', () => {
     expect(logged.at(-1)).toContain('info notifications arrive again');
   });
 
-  it('goes on with the others while one is refused, which is dropped in the end', async () => {
+  it('goes on with the others while one is refused, and drops that in the end', async () => {
     channel.error = new DeliveryError('refused', 'HTTP 400');
     outbox.offer(notice('failed', 'bad'));
     await settle();
@@ -97,7 +97,7 @@ describe('delivery', () => {
     expect(logged.at(-1)).toContain('error a notification was dropped: its channel refuses it');
   });
 
-  it('is off where this machine has nothing to say it with', async () => {
+  it('is off if this machine lacks the program', async () => {
     channel.error = new DeliveryError('absent', 'no such program');
     outbox.offer(notice('permission'));
     await settle();
@@ -106,7 +106,7 @@ describe('delivery', () => {
     expect([channel.tries, outbox.kept.pending.length, logged.length]).toEqual([1, 0, 1]);
   });
 
-  it('drops after a day what nobody must act on, and never a request', async () => {
+  it('drops events that need no action after a day, and never a request', async () => {
     channel.error = DEAD;
     outbox.offer(notice('done', 'old'));
     outbox.offer(notice('question', 'asked'));
@@ -130,7 +130,7 @@ describe('delivery', () => {
 });
 
 describe('of one fact', () => {
-  it('only the newest word is said', async () => {
+  it('only the newest notice is delivered', async () => {
     channel.error = DEAD;
     outbox.offer(notice('permission'));
     outbox.offer(notice('unanswered'));
@@ -139,7 +139,7 @@ describe('of one fact', () => {
     expect(channel.events).toEqual(['unanswered']);
   });
 
-  it('what is settled replaces what was said, and is forgotten', async () => {
+  it('a settlement replaces the request, and is forgotten', async () => {
     outbox.offer(notice('permission'));
     await settle();
     outbox.offer(notice('settled'));
@@ -151,7 +151,7 @@ describe('of one fact', () => {
     expect(outbox.kept).toEqual({ pending: [], shown: [] });
   });
 
-  it('what is settled before it was ever said is not said', async () => {
+  it('a request that is settled before its delivery is not delivered', async () => {
     channel.hold();
     outbox.offer(notice('permission', 'ahead'));
     await settle();
@@ -162,7 +162,7 @@ describe('of one fact', () => {
     expect([...channel.shown.keys()]).toEqual(['ahead']);
   });
 
-  it('what is settled while it is being said is taken back', async () => {
+  it('a request that is settled during its delivery is replaced', async () => {
     channel.hold();
     outbox.offer(notice('permission'));
     await settle();
@@ -172,7 +172,7 @@ describe('of one fact', () => {
     expect(channel.events).toEqual(['permission', 'settled']);
   });
 
-  it('what may have arrived is taken back', async () => {
+  it('a request that may have arrived is replaced', async () => {
     channel.error = DEAD;
     outbox.offer(notice('permission'));
     await settle();
@@ -184,7 +184,7 @@ describe('of one fact', () => {
 });
 
 describe('after a restart', () => {
-  it('what has not arrived goes out, under its id', async () => {
+  it('undelivered notices go out, under their ids', async () => {
     channel.error = DEAD;
     outbox.offer(notice('permission'));
     outbox.offer(notice('done', 'two'));
@@ -196,13 +196,13 @@ describe('after a restart', () => {
     expect([...channel.shown.keys()].toSorted()).toEqual(['one', 'two']);
   });
 
-  it('what is settled meanwhile is taken back where it was said, or may have been', async () => {
+  it('a request that is settled meanwhile is replaced if it may have arrived', async () => {
     outbox.offer(notice('permission', 'said'));
     await settle();
     const { shown } = outbox.kept;
     await outbox.close();
     channel.hold();
-    // As written before the process was killed in the middle of its delivery.
+    // As written by a process that was killed during the delivery.
     const pending = ['ahead', 'maybe'].map((id) => ({ notice: notice('permission', id), fromMs: 0, attempts: 0 }));
     outbox = open({}, { pending, shown });
     outbox.offer(notice('settled', 'said'));
@@ -234,7 +234,7 @@ describe('the rules of a channel', () => {
     expect(channel.arrived.map((one) => one.notice.id)).toEqual(['one']);
   });
 
-  it('have hours: a request that still waits is said when they begin, what merely happened is not', async () => {
+  it('have hours: a request waits for them, other events are dropped', async () => {
     const now = new Date(clock.now());
     const minute = now.getHours() * 60 + now.getMinutes();
     await reopen({ hours: { from: (minute + 60) % 1_440, to: (minute + 120) % 1_440 } });
@@ -252,20 +252,20 @@ describe('the rules of a channel', () => {
   });
 });
 
-it('a machine that slept says what is due within a minute', async () => {
+it('a machine that slept delivers within a minute of waking', async () => {
   const now = new Date(clock.now());
   const minute = now.getHours() * 60 + now.getMinutes();
   await reopen({ hours: { from: (minute + 600) % 1_440, to: (minute + 660) % 1_440 } });
   outbox.offer(notice('permission'));
   await settle();
-  // While it sleeps its clock goes on, and no timer does.
+  // During sleep its clock advances, and no timer does.
   clock.step(600 * MINUTE);
   await clock.advance(MINUTE);
   expect(channel.events).toEqual(['permission']);
 });
 
 describe('a flood of 500', () => {
-  it('is added up beyond a bound', async () => {
+  it('is added up beyond the burst', async () => {
     for (let count = 0; count < 400; count += 1) outbox.offer(notice('done', `done ${count}`));
     for (let count = 0; count < 100; count += 1) outbox.offer(notice('failed', `failed ${count}`));
     await clock.advance(MINUTE);
@@ -273,7 +273,7 @@ describe('a flood of 500', () => {
     expect(channel.arrived.at(-1)?.notice).toMatchObject({ event: 'summary', counts: { done: 380, failed: 100 } });
   });
 
-  it('of requests is said one by one, whatever else happens', async () => {
+  it('of requests is delivered one by one, whatever else happens', async () => {
     channel.error = DEAD;
     for (let count = 0; count < 500; count += 1) {
       outbox.offer(notice('done', `done ${count}`));
@@ -288,7 +288,7 @@ describe('a flood of 500', () => {
     expect(outbox.kept.pending).toEqual([]);
   });
 
-  it('over hours stays bounded too, where nothing of it arrives', async () => {
+  it('over hours stays bounded if nothing arrives', async () => {
     channel.error = DEAD;
     for (let count = 0; count < 100; count += 1) {
       outbox.offer(notice('done', `done ${count}`));
@@ -299,7 +299,7 @@ describe('a flood of 500', () => {
     expect(sum?.notice.counts).toEqual({ done: 80 });
   });
 
-  it('over hours stays bounded too', async () => {
+  it('over hours stays bounded', async () => {
     for (let count = 0; count < 500; count += 1) {
       outbox.offer(notice('done', `done ${count}`));
       await clock.advance(6 * SECOND);
@@ -308,7 +308,7 @@ describe('a flood of 500', () => {
     const said = channel.arrived.map((one) => one.notice);
     const added = said.reduce((sum, { counts = { done: 1 } }) => sum + (counts.done ?? 0), 0);
     expect(added).toBe(500);
-    // 50 minutes: the first 20, and in each half minute one and a sum.
+    // 50 minutes: the first 20, then one notice and one summary per half minute.
     expect(said.length).toBeLessThanOrEqual(20 + 2 * 101);
   });
 });

@@ -45,7 +45,7 @@ describe('a command', () => {
   const deliver = (argv: readonly [string, ...string[]], clock = systemClock, signal = NONE) =>
     commandChannel({ type: 'command', argv }, 'full', { clock }).deliver(ASKED, undefined, signal);
 
-  it('gets the fact as a line of JSON on its standard input, and its arguments as they are', async () => {
+  it('gets the notice as a line of JSON on its standard input, and its arguments unchanged', async () => {
     const path = program('tell', [`cat > '${inTemp('got')}'`, `printf '%s' "$*" > '${inTemp('arguments')}'`]);
     await deliver([path, '$HOME', 'a b']);
     expect(JSON.parse(readFileSync(inTemp('got'), 'utf8'))).toMatchObject({
@@ -56,11 +56,11 @@ describe('a command', () => {
     expect(readFileSync(inTemp('arguments'), 'utf8')).toBe('$HOME a b');
   });
 
-  it('that reads nothing and prints much is no fault', async () => {
+  it('may read nothing and print much', async () => {
     await deliver([program('loud', ['exec 0<&-', 'yes | head -c 2000000'])]);
   });
 
-  it('that fails is tried again, with what it says', async () => {
+  it('that fails is tried again, with its complaint', async () => {
     const path = program('broken', ['echo "no route" >&2', 'exit 3']);
     await expect(deliver([path, 's3cret'])).rejects.toMatchObject({
       kind: 'failed',
@@ -68,11 +68,11 @@ describe('a command', () => {
     });
   });
 
-  it('that is not there may be installed meanwhile', async () => {
+  it('that is missing is tried again', async () => {
     await expect(deliver([inTemp('missing')])).rejects.toMatchObject({ kind: 'failed' });
   });
 
-  it('that hangs is ended with all that it started', async () => {
+  it('that hangs is killed with its children', async () => {
     const clock = new ManualClock();
     const path = program('hang', [`echo $$ > '${inTemp('pid')}'`, 'sleep 600 & sleep 600']);
     const delivery = deliver([path], clock);
@@ -96,7 +96,7 @@ describe('a command', () => {
   });
 });
 
-/** By a `notify-send` of ours on PATH, which records its arguments: there is no desktop here. */
+/** A `notify-send` of ours on PATH records its arguments: there is no desktop here. */
 describe('the desktop', () => {
   const deliver = (notice: Notice, replaces?: string) =>
     desktopChannel('full', { clock: systemClock }).deliver(notice, replaces, NONE);
@@ -106,7 +106,7 @@ describe('the desktop', () => {
     vi.stubEnv('PATH', `${temp.path}${delimiter}${process.env['PATH'] ?? ''}`);
   }
 
-  it('gets the words as text, whatever they look like, and gives what replaces them', async () => {
+  it('gets the words as text, whatever they look like, and returns what replaces them', async () => {
     fakeNotifySend('17');
     expect(await deliver(ASKED)).toEqual({ replaces: '17' });
     expect(readFileSync(inTemp('arguments'), 'utf8').split('\n')).toEqual([
@@ -121,14 +121,14 @@ describe('the desktop', () => {
     ]);
   });
 
-  it('replaces what it said of the same fact', async () => {
+  it('replaces the notification of the same fact', async () => {
     fakeNotifySend('17');
     await deliver({ ...ASKED, event: 'settled' }, '17');
     const given = readFileSync(inTemp('arguments'), 'utf8').split('\n');
     expect(given).toEqual(expect.arrayContaining(['--replace-id=17', '--urgency=low']));
   });
 
-  it('is absent where there is no notify-send', async () => {
+  it('is absent without notify-send', async () => {
     vi.stubEnv('PATH', temp.path);
     await expect(deliver(ASKED)).rejects.toMatchObject({
       kind: 'absent',

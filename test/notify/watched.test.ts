@@ -16,7 +16,7 @@ import { until } from '../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from '../watch/world.ts';
 
 const DIRECTORY = '/home/user/project';
-/** A watcher asks at once for so many changes; what comes faster it asks for once a second. */
+/** Within the burst of a survey's pace, so that each change is asked about immediately. */
 const SAMPLES = 2;
 
 let temp: TempDir;
@@ -70,7 +70,7 @@ function begin(title: string): string {
   return id;
 }
 
-test('from a change of state to the topic', async () => {
+test('a change of state reaches the topic', async () => {
   const world = await machine('desk');
   await world.followed('one');
   const id = begin('Fix the build');
@@ -86,8 +86,8 @@ test('from a change of state to the topic', async () => {
   process.stdout.write(`a permission is at ntfy after ${took.map(Math.round).join(' and ')} ms\n`);
 });
 
-test('of two machines that both see one instance the one that holds its port notifies', async () => {
-  // As on a relay: what listens there is the end of a tunnel.
+test('of two machines that see one instance, the one that holds its port notifies', async () => {
+  // As on a relay, where the end of a tunnel listens.
   const tunnel = new OwnPorts(process.getuid?.() ?? 0, {
     readSockets: readListeners,
     holders: async () => [{ pid: 1, name: 'sshd', link: '' }],

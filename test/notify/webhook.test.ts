@@ -57,7 +57,7 @@ function verify({ headers, body }: Posted, key: Buffer): boolean {
 }
 
 describe('a webhook', () => {
-  it('gets the fact as JSON, signed with the time', async () => {
+  it('gets the notice as JSON, signed with the time', async () => {
     const posted = await post('s3cret');
     expect(posted.path).toBe('/hook/?key=hidden');
     expect(JSON.parse(posted.body)).toEqual({

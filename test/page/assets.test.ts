@@ -12,7 +12,7 @@ test('each file of the page is served', async () => {
 
 test.each([...PAGE_FILES.values()])('%s is ASCII, and makes no element of a text', async (name) => {
   const text = await readFile(join(FOLDER, name), 'utf8');
-  // V8 keeps a text with one character beyond Latin-1 in two bytes for each.
+  // V8 keeps a text with one character beyond Latin-1 in two bytes per character.
   expect(text).toMatch(/^[\n\x20-\x7e]*$/);
   expect(text).not.toMatch(
     /\.(?:innerHTML|outerHTML|insertAdjacentHTML|srcdoc)|document\.write|\beval\(|new Function|style="/,

@@ -2,7 +2,8 @@ import type { ServerResponse } from 'node:http';
 
 import { expect, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
 import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
@@ -17,11 +18,28 @@ import { until } from '../rig/wait.ts';
 import { SlowResponse } from './slow-response.ts';
 import { type Line, openPageStage } from './stage.ts';
 
+/** Streams a fleet to a reader that takes nothing until `drain`. */
+function streamBlocked(runtime: Runtime, clock: Clock = systemClock) {
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const stream = new LineStream(response as unknown as ServerResponse, clock, signal);
+  const deps = { feed: new FleetFeed(runtime), clock, signal };
+  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  return {
+    response,
+    async [Symbol.asyncDispose]() {
+      ending.abort();
+      await streaming;
+    },
+  };
+}
+
 function sessionsIn(line: Line): readonly Line[] {
   return (line['sessions'] ?? []) as readonly Line[];
 }
 
-test('an instance that hangs does not keep the others’ changes back', async () => {
+test('an instance that hangs does not hold back the others’ changes', async () => {
   await using stage = await openPageStage();
   await using hung = await startFakeOpencode({ password: 'pa55word', directory: '/home/user/hung' });
   await stage.registry.add(
@@ -38,23 +56,14 @@ test('an instance that hangs does not keep the others’ changes back', async ()
   );
   const session = stage.fake.addSession({ title: 'Meanwhile' });
   const { at } = await lines.find('the new session', (line) => sessionsIn(line).some(({ id }) => id === session.id));
-  // Its survey is given the whole health deadline, which is not over.
+  // Its survey may take the whole health deadline, which is not over.
   expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
 });
 
-test('a reader that takes nothing gets the newest state in the end, and nothing is kept for it meanwhile', async () => {
+test('a blocked reader gets only the newest state in the end', async () => {
   await using stage = await openPageStage();
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const runtime = testRuntime(stage.instances.fleet);
-  const stream = new LineStream(response as unknown as ServerResponse, systemClock, ending.signal);
-  const feed = new FleetFeed(runtime);
-  const streaming = streamFleet(
-    stream,
-    { feed, clock: systemClock, signal: ending.signal },
-    { name: 'ada', role: 'drive' },
-    { runtime, all: false },
-  );
+  await using blocked = streamBlocked(testRuntime(stage.instances.fleet));
+  const { response } = blocked;
   await until('the first line', () => response.written.length === 1);
   for (const title of ['Earlier', 'Newest']) {
     const now = Date.now();
@@ -67,8 +76,6 @@ test('a reader that takes nothing gets the newest state in the end, and nothing 
   response.drain();
   await until('the next line', () => response.written.length === 2);
   expect(response.written[1]).toContain('Newest');
-  ending.abort();
-  await streaming;
 });
 
 test('an open page reads the fleet only when something changed, and misses no change while a line is on its way', async () => {
@@ -81,19 +88,18 @@ test('an open page reads the fleet only when something changed, and misses no ch
   const fleet = {
     ready: () => Promise.resolve(),
     survey: () => Promise.resolve(first),
-    changed: () => new Promise<void>((resolve) => changes.push(resolve)),
+    changed: (signal: AbortSignal) =>
+      new Promise<void>((resolve) => {
+        changes.push(resolve);
+        signal.addEventListener('abort', () => resolve());
+      }),
     snapshot: () => {
       reads += 1;
       return snapshot;
     },
   } as unknown as Fleet;
-  const runtime = { ...testRuntime(fleet), clock };
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const { signal } = ending;
-  const stream = new LineStream(response as unknown as ServerResponse, clock, signal);
-  const deps = { feed: new FleetFeed(runtime), clock, signal };
-  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await using blocked = streamBlocked({ ...testRuntime(fleet), clock }, clock);
+  const { response } = blocked;
   await settle();
   expect([response.written.length, reads]).toEqual([1, 1]);
   snapshot = { ...first, instances: [] };
@@ -108,12 +114,9 @@ test('an open page reads the fleet only when something changed, and misses no ch
   response.drain();
   await clock.advance(600_000);
   expect(reads).toBe(2);
-  ending.abort();
-  for (const change of changes) change();
-  await streaming;
 });
 
-test('the first line does not wait for all that are looked at for the first time', async () => {
+test('the first line does not wait for the whole first round', async () => {
   await using stage = await openPageStage();
   const { fleet } = stage.instances;
   const begun = {
@@ -122,20 +125,13 @@ test('the first line does not wait for all that are looked at for the first time
     survey: (signal?: AbortSignal) => fleet.survey(signal),
     changed: (signal: AbortSignal) => fleet.changed(signal),
   } as unknown as Fleet;
-  const runtime = testRuntime(begun);
-  const response = new SlowResponse();
-  const ending = new AbortController();
-  const { signal } = ending;
-  const stream = new LineStream(response as unknown as ServerResponse, systemClock, signal);
-  const deps = { feed: new FleetFeed(runtime), clock: systemClock, signal };
-  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await using blocked = streamBlocked(testRuntime(begun));
+  const { response } = blocked;
   await until('the first line', () => response.written.length === 1);
   expect(response.written[0]).toContain('"name":"one"');
-  ending.abort();
-  await streaming;
 });
 
-test('a stream says every 15 s that it lives, but not to a reader that takes nothing', async () => {
+test('a stream sends a heartbeat every 15 s, but not to a blocked reader', async () => {
   const clock = new ManualClock();
   const response = new SlowResponse();
   const ending = new AbortController();
@@ -148,7 +144,7 @@ test('a stream says every 15 s that it lives, but not to a reader that takes not
   ending.abort();
 });
 
-test('the user of the node sees all machines, and those are looked for as long as somebody looks', async () => {
+test('the user of the node sees all machines; their fleet runs while a page is open', async () => {
   await using elsewhere = await startFakeOpencode({ directory: '/home/user/elsewhere' });
   await using other = await openPageStage({ fake: { directory: elsewhere.directory } });
   let started = 0;
@@ -166,7 +162,7 @@ test('the user of the node sees all machines, and those are looked for as long a
   expect(first).toMatchObject({ you: { all: true }, instances: [{ directory: elsewhere.directory }] });
   await using again = await stage.stream('v1/fleet', { from: OWN_LAPTOP });
   await again.find('the state', () => true);
-  // A colleague may drive as much, and sees this machine alone.
+  // A colleague may drive too, but sees only this machine.
   await using theirs = await stage.stream('v1/fleet');
   expect(await theirs.find('the state', () => true)).toMatchObject({
     you: { all: false },
@@ -175,7 +171,7 @@ test('the user of the node sees all machines, and those are looked for as long a
   expect([started, closed]).toEqual([1, 0]);
 });
 
-test('the fleet of all machines ends some minutes after the last page, not while one is open', async () => {
+test('the fleet of all machines ends some minutes after the last page closes', async () => {
   const clock = new ManualClock();
   let closed = 0;
   const lazy = new LazyRuntime(
@@ -197,7 +193,7 @@ test('the fleet of all machines ends some minutes after the last page, not while
   expect(closed).toBe(1);
 });
 
-test('where the other machines cannot be looked for, each request says so, and takes no place', async () => {
+test('if the fleet of all machines cannot start, each request says so and frees its stream', async () => {
   await using stage = await openPageStage();
   for (let number = 1; number <= 13; number += 1)
     expect(await stage.call('/opencode-mcp/page/v1/fleet', { from: OWN_LAPTOP })).toMatchObject({
@@ -207,7 +203,7 @@ test('where the other machines cannot be looked for, each request says so, and t
   expect(stage.log.some(({ message }) => message.includes('no other machines here'))).toBe(true);
 });
 
-test('one caller has a few streams, and the others theirs', async () => {
+test('streams are limited per caller', async () => {
   await using stage = await openPageStage();
   const lines = await Promise.all(Array.from({ length: 12 }, () => stage.stream('v1/fleet')));
   const more = await stage.call('/opencode-mcp/page/v1/fleet');

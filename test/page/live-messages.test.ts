@@ -28,23 +28,23 @@ function open(...messages: readonly Message[]): LiveMessages {
 const textsOf = (live: LiveMessages): readonly string[] =>
   live.views.flatMap(({ parts }) => parts.map(({ text }) => text));
 
-test('pieces of text come as pieces, once, and what is told is what is known', () => {
+test('pieces of text are given once, as pieces', () => {
   const live = open({ info, parts: [running('')] });
   for (const piece of ['Hel', 'lo']) live.apply(delta(piece));
   expect(live.take()).toEqual([{ kind: 'text', message: 'msg_2', part: 'prt_2', text: 'Hello' }]);
   expect(live.take()).toEqual([]);
-  // The store has nothing of a part that is being written.
+  // The store has no text of a part that is being written.
   live.reconcile([{ info, parts: [running('')] }]);
   expect(live.take()).toEqual([]);
   expect(textsOf(live)).toEqual(['go on', 'Hello']);
   live.apply(event('message.part.updated', { part: ended('Hello!') }));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { id: 'msg_2', parts: [{ text: 'Hello!' }] } }]);
-  // What is late adds nothing.
+  // A late piece adds nothing.
   live.apply(delta('lo'));
   expect(textsOf(live)).toEqual(['go on', 'Hello!']);
 });
 
-test('what began before anybody looked is marked, until the whole is known', () => {
+test('text from before the stream opened is marked until the whole is known', () => {
   const live = open({ info, parts: [] });
   live.apply(delta('lo'));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { parts: [{ text: '… lo' }] } }]);
@@ -52,21 +52,21 @@ test('what began before anybody looked is marked, until the whole is known', () 
   expect(live.take()).toMatchObject([{ kind: 'message', message: { done: true, parts: [{ text: 'Hello' }] } }]);
 });
 
-test('what opencode announces and does not show is not told', () => {
+test('changes of parts that are not shown are not given', () => {
   const live = open({ info, parts: [ended('Hello')] });
   live.apply(event('message.updated', { info: { ...info, tokens: { input: 5 } } }));
   live.apply(event('message.part.updated', { part: { id: 'prt_3', messageID: 'msg_2', type: 'step-finish' } }));
   expect(live.take()).toEqual([]);
 });
 
-test('an escape sequence that comes in two pieces is one', () => {
+test('an escape sequence split over two pieces is removed', () => {
   const live = open({ info, parts: [running('')] });
   live.apply(delta('a\u001b[3'));
   live.apply(delta('1mb'));
   expect(live.take()).toMatchObject([{ text: 'ab' }]);
 });
 
-test('other sessions’ messages, and parts of messages that are not known, add nothing', () => {
+test('other sessions’ messages and parts of unknown messages add nothing', () => {
   const live = open({ info, parts: [] });
   const foreign = { sessionID: 'ses_other' };
   live.apply(event('message.updated', { ...foreign, info: { ...info, id: 'msg_9' } }));
@@ -76,7 +76,7 @@ test('other sessions’ messages, and parts of messages that are not known, add 
   expect(live.take()).toEqual([]);
 });
 
-test('the oldest go when there are many', () => {
+test('only the newest messages are kept', () => {
   const live = open();
   for (let number = 1; number <= 400; number += 1)
     live.apply(event('message.updated', { info: { ...user.info, id: `msg_x${number}` } }));

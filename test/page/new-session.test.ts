@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { openPageStage } from './stage.ts';
 
-test('a message without a session starts a new one, and the same message again is sent there once', async () => {
+test('a message without a session starts one; a repeated request goes there once', async () => {
   await using stage = await openPageStage();
   const there = stage.fake.addSession({ title: 'An older one' });
   const body = { instance: 'one', session: null, message: 'Tidy up', requestId: 'r1' };

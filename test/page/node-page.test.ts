@@ -22,7 +22,7 @@ function sessionsIn(line: Line): readonly Line[] {
 const atSession = (id: string, more = ''): string => `v1/session?instance=one&session=${id}${more}`;
 
 describe('the page of a node service', () => {
-  test('a browser gets the files, with a policy that lets nothing else in', async () => {
+  test('a browser gets the files with a strict policy', async () => {
     await using stage = await openPageStage();
     for (const [path, type] of [
       ['/', 'text/html; charset=utf-8'],
@@ -42,7 +42,7 @@ describe('the page of a node service', () => {
     }
   });
 
-  test('shows what the own instances do, and each change', async () => {
+  test('shows this machine’s instances, and each change', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession({ title: 'Fix the build' });
     await using lines = await stage.stream(FLEET);
@@ -61,7 +61,7 @@ describe('the page of a node service', () => {
     expect(sessionsIn(waiting)[0]?.['waiting']).toEqual([{ kind: 'permission', id, text: 'bash "rm -rf build"' }]);
   });
 
-  test('streams a session: what was said, each new piece, what it asks for, and how it stands', async () => {
+  test('streams a session: messages, new text, requests and state', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession({ title: 'Fix the build' });
     stage.fake.state.begin(session.id, 'one');
@@ -77,8 +77,8 @@ describe('the page of a node service', () => {
           { role: 'assistant', done: true, parts: [{ kind: 'text', text: 'It is done.' }] },
         ],
       },
-      { kind: 'state', state: 'idle' },
       { kind: 'asks', asks: [] },
+      { kind: 'state', state: 'idle' },
     ]);
     stage.fake.state.begin(session.id, 'two');
     await lines.find('that it is busy', ({ kind, state }) => kind === 'state' && state === 'busy');
@@ -129,7 +129,7 @@ describe('the page of a node service', () => {
     expect(rest.all).toHaveLength(1);
   });
 
-  test('a permission is allowed once by who pressed the button, and the record says who', async () => {
+  test('a permission is allowed once, and the record names the caller', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
     stage.fake.state.begin(session.id, 'go on');
@@ -155,7 +155,7 @@ describe('the page of a node service', () => {
     ]);
   });
 
-  test('of two devices that settle one request at once, one does, and the other sees that it is settled', async () => {
+  test('of two devices that settle one request together, one does, and the other sees it settled', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
     stage.fake.state.begin(session.id, 'go on');
@@ -178,7 +178,7 @@ describe('the page of a node service', () => {
       });
   });
 
-  test('a request is settled only as one of its own session', async () => {
+  test('a request is settled only through its own session', async () => {
     await using stage = await openPageStage();
     const [mine, other] = [stage.fake.addSession(), stage.fake.addSession()];
     for (const { id } of [mine, other]) stage.fake.state.begin(id, 'go on');
@@ -188,7 +188,7 @@ describe('the page of a node service', () => {
     expect(stage.fake.state.permissions.has(id)).toBe(true);
   });
 
-  test('a question is answered with labels, even where they cannot be shown as they are', async () => {
+  test('a question is answered with labels, even if they are shown differently', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
     stage.fake.state.begin(session.id, 'go on');
@@ -227,7 +227,7 @@ describe('the page of a node service', () => {
     expect(stage.fake.state.questions.has(id)).toBe(false);
   });
 
-  test('what the settings let nobody settle is not settled here', async () => {
+  test('a request that the settings forbid to settle is not settled here', async () => {
     await using stage = await openPageStage({ approve: 'never' });
     const session = stage.fake.addSession();
     stage.fake.state.begin(session.id, 'go on');
@@ -240,7 +240,7 @@ describe('the page of a node service', () => {
     expect(stage.fake.state.permissions.has(id)).toBe(true);
   });
 
-  test('a right that ends is cut off within a minute', async () => {
+  test('a caller whose grant ends is cut off within a minute', async () => {
     const clock = new ManualClock();
     await using stage = await openPageStage({ clock });
     const session = stage.fake.addSession();
@@ -252,7 +252,7 @@ describe('the page of a node service', () => {
     await until('the stream to be cut', () => lines.closed());
   });
 
-  test('who is not the user of the node any more sees its other machines no longer, whatever else they may', async () => {
+  test('a caller who is no longer the node’s user no longer sees its other machines', async () => {
     const clock = new ManualClock();
     await using elsewhere = await openPageStage();
     await using stage = await openPageStage({
@@ -272,7 +272,7 @@ describe('the page of a node service', () => {
     await until('the stream to be cut', () => lines.closed());
   });
 
-  test('a message is sent once, however often it comes, and what runs is stopped', async () => {
+  test('a repeated message is sent once, and a turn is stopped', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
     const message = { instance: 'one', session: session.id, message: 'hello', requestId: 'r1' };
@@ -303,7 +303,7 @@ test('a kept connection serves the files and the data one after the other', asyn
   agent.destroy();
 });
 
-describe('who is not let in', () => {
+describe('callers without rights', () => {
   test('a stranger gets nothing, not even the files', async () => {
     await using stage = await openPageStage();
     expect(await stage.call('/', { from: STRANGER })).toMatchObject({ status: 403 });
@@ -311,7 +311,7 @@ describe('who is not let in', () => {
     expect(data).toMatchObject({ status: 403, json: { error: expect.stringContaining('eve@example.com') as string } });
   });
 
-  test('who may read sees, and does not act', async () => {
+  test('a reader sees and cannot act', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
     stage.fake.state.begin(session.id, 'go on');

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { openPageStage } from './stage.ts';
 
-test('the page advises what can be done on it when the opencode of a session has ended', async () => {
+test('an error for a session of an ended opencode advises no tool call', async () => {
   await using stage = await openPageStage();
   const session = stage.fake.addSession();
   await stage.fake.close();

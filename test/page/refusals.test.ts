@@ -28,7 +28,7 @@ test.each<[string, Record<string, string | string[]>, number]>([
   expect(answer.headers['access-control-allow-origin']).toBeUndefined();
 });
 
-test('a page of another origin is not allowed to ask for more', async () => {
+test('a CORS preflight is not granted', async () => {
   await using stage = await openPageStage();
   const headers = {
     origin: 'https://evil.example',
@@ -91,13 +91,13 @@ test.each<[string, string, object, number, RegExp]>([
   expect(answer).toMatchObject({ status, json: { error: expect.stringMatching(text) as string } });
 });
 
-test('a body that goes on without end is cut off', async () => {
+test('an endless body is cut off', async () => {
   await using stage = await openPageStage();
   const answer = await stage.post('send', { message: 'x'.repeat(600_000) }).catch(() => ({ status: 413 }));
   expect(answer.status).toBe(413);
 });
 
-test('what an instance serves has no origin here, and browsers get none of it', async () => {
+test('content of an instance is not served to browsers', async () => {
   await using stage = await openPageStage();
   const path = `${INSTANCE_PREFIX}inst_one/session`;
   const program = await stage.call(path, { headers: { 'user-agent': 'opencode/1', 'x-opencode-mcp-page': [] } });
@@ -112,7 +112,7 @@ test('what an instance serves has no origin here, and browsers get none of it', 
     expect(await stage.call(path, { headers })).toMatchObject({ status: 403 });
 });
 
-test('what a hostile instance says arrives as plain text in JSON', async () => {
+test('text of a hostile instance arrives as plain text in JSON', async () => {
   const directory = '/tmp/<img src=x onerror=alert(1)>';
   const markup = `</script><script>alert(1)</script>${EVIL}`;
   await using stage = await openPageStage({ fake: { directory } });
@@ -145,7 +145,7 @@ test('what a hostile instance says arrives as plain text in JSON', async () => {
   ).toEqual([]);
 });
 
-test('what cannot be shown whole is not allowed from here, only rejected', async () => {
+test('a request that cannot be shown as a whole can only be rejected', async () => {
   await using stage = await openPageStage();
   const session = stage.fake.addSession();
   stage.fake.state.begin(session.id, 'go on');

@@ -21,7 +21,7 @@ interface Machine {
   readonly temp: TempDir;
   readonly stateDir: string;
   run(...args: readonly string[]): ShellRun;
-  /** Its exit code, with what it wrote. */
+  /** Its exit code and output. */
   done(
     ...args: readonly string[]
   ): Promise<{ readonly code: number | null; readonly out: string; readonly err: string }>;
@@ -99,7 +99,7 @@ function open(url: string, headers: Readonly<Record<string, string>>): Stream & 
 
 const PAGE = { 'x-opencode-mcp-page': '1', 'user-agent': 'Mozilla/5.0' };
 
-test('revoking ends every stream of the node service and of dashboards at once, until it is allowed again', async () => {
+test('revoking ends every stream of the node service and of dashboards immediately, until it is allowed again', async () => {
   await using machine = await openMachine();
   const { port, fake, run, done, stateDir } = machine;
   const session = fake.addSession({ title: 'Fix the build' });
@@ -139,7 +139,7 @@ test('revoking ends every stream of the node service and of dashboards at once, 
   expect(revoked).toMatchObject({ code: 0, err: '' });
   expect(revoked.out).toContain('cut every connection now');
   expect(revoked.out).toContain('tunnel of an opencode-connected');
-  // Who takes nothing does not see the end either.
+  // A blocked reader cannot see the end.
   streams['proxied, whose reader takes nothing'].resume();
   await until('every stream to end', () => flowing.every((one) => one.closed()));
   isOver = true;
@@ -156,7 +156,7 @@ test('revoking ends every stream of the node service and of dashboards at once, 
   expect((await lstat(join(stateDir, 'node-revoked'))).mode & 0o777).toBe(0o600);
   expect((await readdir(stateDir)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
 
-  // What begins while it stands serves nothing either.
+  // A process that starts meanwhile serves nothing either.
   const second = await done('dashboard', '--print');
   expect(second).toMatchObject({
     code: 1,
@@ -184,14 +184,14 @@ test('a node service that begins while it is revoked says so, and serves once it
   expect(node.stderr()).not.toContain('listening');
   await done('node', '--allow');
   await until('the node service', () => node.stderr().includes('listening'));
-  // One that is revoked ends as any other.
+  // A revoked service closes as any other.
   await done('node', '--revoke');
   await until('what it says again', () => node.stderr().split('opencode-mcp node --allow').length === 3);
   node.kill('SIGTERM');
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
 
-test('where the marker cannot be written, nobody is told that it was', async () => {
+test('a marker that cannot be written is reported as a failure', async () => {
   await using machine = await openMachine();
   await mkdir(join(machine.temp.path, '.local'));
   await writeFile(join(machine.temp.path, '.local/state'), 'a file in the way');

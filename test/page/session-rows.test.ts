@@ -57,8 +57,8 @@ const watched = (fields: Partial<WatchedSession> & Pick<WatchedSession, 'id'>): 
   ...fields,
 });
 
-describe('what a watcher tells', () => {
-  test('a sub-agent’s request is at the session that it works for', () => {
+describe('sessions from a watcher', () => {
+  test('a sub-agent’s request is shown at its root session', () => {
     const sessions = [
       watched({ id: 'ses_root', title: 'Fix the build' }),
       watched({ id: 'ses_middle', parentId: 'ses_root' }),
@@ -78,7 +78,7 @@ describe('what a watcher tells', () => {
     ]);
   });
 
-  test('where that session is not told, it stands for itself', () => {
+  test('a sub-agent whose root is not listed is shown itself', () => {
     const sessions = [watched({ id: 'ses_child', parentId: 'ses_root', state: 'waiting', waiting: [permission] })];
     expect(sessionRows(instance({ sessions }), deps())).toMatchObject([{ id: 'ses_child', parent: 'ses_root' }]);
   });
@@ -90,10 +90,10 @@ describe('what a watcher tells', () => {
   });
 });
 
-describe('what the last look told', () => {
+describe('sessions from the last survey', () => {
   const session = { id: 'ses_root', title: 'Fix the build', directory: DIRECTORY, updatedMs: 5 };
 
-  test('a sub-agent is found by its parent, once that is known', () => {
+  test('a sub-agent is shown at its root once its parent is known', () => {
     const overview = { session, running: ['ses_root', 'ses_child'], waiting: [permission] };
     const known = { ses_child: { title: 'Look', directory: DIRECTORY, parentId: 'ses_root' } };
     expect(sessionRows(instance(overview), deps(known))).toMatchObject([
@@ -123,7 +123,7 @@ describe('what the last look told', () => {
     expect(sessionRows(instance({ activity: { kind: 'idle' }, ...overview }), deps())).toMatchObject(rows);
   });
 
-  test('where it does not answer, nothing is said of today', () => {
+  test('an instance that does not answer lists no session', () => {
     expect(sessionRows(instance({ session, running: ['ses_root'] }, { state: 'offline' }), deps())).toEqual([]);
   });
 });
@@ -142,7 +142,7 @@ describe('the list', () => {
     { key: 'one\0/home/ada/secret', name: 'secret', directory: '/home/ada/secret' },
   );
 
-  test('a guest sees own directories alone, and nothing of how this machine is set up', () => {
+  test('a guest sees only own directories, and no notes', () => {
     const all = snapshot(instance({ sessions }), elsewhere);
     expect(fleetState(all, { isGuest: true }, deps())).toMatchObject({
       instances: [{ name: 'one' }],
@@ -154,7 +154,7 @@ describe('the list', () => {
     expect(mine.notes).toHaveLength(1);
   });
 
-  test('what waits comes first, and is never left out', () => {
+  test('waiting sessions come first and are never left out', () => {
     const many = Array.from({ length: 600 }, (_, number) => watched({ id: `ses_${number}`, state: 'idle' }));
     const last = watched({ id: 'ses_last', state: 'waiting', waiting: [{ ...permission, ofSubAgent: false }] });
     const state = fleetState(snapshot(instance({ sessions: [...many, last] })), {}, deps());
@@ -162,7 +162,7 @@ describe('the list', () => {
     expect(state.notes).toContain('101 more instances and sessions are not shown');
   });
 
-  test('a session of an OpenCode 2 is listed where it works, and not once more as the service has it', () => {
+  test('a session of an OpenCode 2 is listed once, at its directory', () => {
     const one = watched({ id: 'ses_1' });
     const service = instance({ sessions: [one, watched({ id: 'ses_2' })] }, { name: 'desk:service', directory: '' });
     const { sessions } = fleetState(snapshot(service, instance({ sessions: [one] })), {}, deps());
@@ -172,7 +172,7 @@ describe('the list', () => {
     ]);
   });
 
-  test('a machine is away when all of its instances are', () => {
+  test('a machine is offline when all of its instances are', () => {
     const away = instance({}, { name: 'two', host: 'laptop', state: 'offline', reason: 'it does not answer' });
     expect(fleetState(snapshot(instance({}), away), {}, deps()).machines).toEqual([
       { host: 'desk', state: 'ok' },

@@ -11,7 +11,7 @@ import { until } from '../rig/wait.ts';
 import { SlowResponse } from './slow-response.ts';
 import { openPageStage } from './stage.ts';
 
-test('a reader that takes nothing gets the newest title in the end, and none is kept for it meanwhile', async () => {
+test('a blocked reader gets only the newest title in the end', async () => {
   await using stage = await openPageStage();
   const session = stage.fake.addSession({ title: 'The first' });
   const view = { runtime: testRuntime(stage.instances.fleet), all: false };

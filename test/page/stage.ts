@@ -12,7 +12,7 @@ import { until, within } from '../rig/wait.ts';
 
 /** A colleague who was granted to drive, and is not the user of the node. */
 export const COLLEAGUE = '127.0.0.6';
-/** As phones say. */
+/** A phone's user agent. */
 const PHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15';
 
 export type Line = Readonly<Record<string, unknown>>;
@@ -22,7 +22,7 @@ export interface Lines extends AsyncDisposable {
   readonly response: IncomingMessage;
   readonly all: readonly Line[];
   readonly closed: () => boolean;
-  /** The first line from now on, or of those that came, that fits. */
+  /** The first line that fits, of those that came or will come. */
   find(what: string, fits: (line: Line) => boolean): Promise<Line>;
 }
 
@@ -86,7 +86,7 @@ export async function openPageStage({ fake: fakeOptions, ...options }: PageStage
   };
 }
 
-/** What a page of that origin asks. */
+/** Requests as a page of that origin sends them. */
 export function browser(
   at: { readonly host: string; readonly port: number },
   origin: string,

@@ -76,7 +76,7 @@ describe('OpenCode 1', () => {
     await person.close();
   });
 
-  test('a permission is settled on the page while the terminal shows it too, and the other one in the terminal', async (context) => {
+  test('one permission is settled on the page, another in the terminal, while both show them', async (context) => {
     needTmux(context);
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
@@ -172,7 +172,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview of OpenCode 2', () => 
     await model?.close();
   });
 
-  test('a permission is rejected with a word, one of a new session allowed', async () => {
+  test('a permission is rejected with a reason, one of a new session allowed', async () => {
     const env = { ...shellEnv(preview.home, join(preview.home, 'no-registry')), TRANSPORT: 'service' };
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;

@@ -83,7 +83,7 @@ describe.each([
 
     expect(await send('bash: echo permitted')).toMatchObject({ status: 200, json: { session } });
     const permission = await ask(lines, 'permission');
-    // The preview has the command as the pattern alone.
+    // The preview has the command only as the pattern.
     expect(permission).toMatchObject({ permission: 'bash', canAllow: true });
     expect(JSON.stringify(permission)).toContain('"echo permitted"');
     await fleet.find('what waits', (line) => says(line, String(permission['id'])));
@@ -127,7 +127,7 @@ async function ask(lines: Lines, kind: string): Promise<Line> {
   return request;
 }
 
-/** The newest that was said of how it stands. */
+/** The newest state line. */
 async function settled(lines: Lines): Promise<void> {
   await until('it to be idle', () => lines.all.findLast(({ kind }) => kind === 'state')?.['state'] === 'idle');
 }

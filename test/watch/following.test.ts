@@ -26,7 +26,7 @@ afterEach(async () => {
 async function follow(): Promise<void> {
   await world.register('one', fake);
   await world.followed('one');
-  // It is asked once more when the server has surely subscribed.
+  // A second survey comes when the server has surely subscribed.
   await until('the second look', () => fake.count('GET /session/status') >= 3);
 }
 
@@ -37,7 +37,7 @@ function begin(): string {
 }
 
 describe('the stream', () => {
-  test('is one for each server, of all its directories', async () => {
+  test('is one per server, for all of its directories', async () => {
     await follow();
     expect([fake.openStreams, fake.count('GET /global/event'), fake.count('GET /event')]).toEqual([1, 1, 0]);
   });
@@ -51,7 +51,7 @@ describe('the stream', () => {
       fake.override('GET /global/event', { kind: 'answer', status: 503 });
       fake.endStreams(how);
       await until('it to be known', () => world.server('one')?.checkedMs === undefined);
-      // What was known is still there.
+      // The known state is still there.
       expect(world.session(kept)?.state).toBe('busy');
       fake.state.finish(kept, 'Done');
       const missed = begin();
@@ -63,7 +63,7 @@ describe('the stream', () => {
     },
   );
 
-  test('that tells nothing of what the server says is not believed', async () => {
+  test("does not decide: a server's answer counts without an event", async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -77,7 +77,7 @@ describe('the stream', () => {
 });
 
 describe('events', () => {
-  test('of a turn that streams cost no request', async () => {
+  test('of a streaming turn cost no request', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -86,7 +86,7 @@ describe('events', () => {
     const last = fake.addPermission({ sessionID: id });
     const waiting = await world.becomes(id, 'waiting');
     expect(waiting.waiting.map((one) => one.id)).toEqual([last.id]);
-    // Of the request alone, and of what may follow from the first look.
+    // For the request alone, and for a late consequence of the first survey.
     expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(2);
   });
 
@@ -103,7 +103,7 @@ describe('events', () => {
     expect(world.server('one')?.lastEvents.has(id)).toBe(false);
   });
 
-  test('in a flood cost a few requests, and the last one counts', async () => {
+  test('in a flood cost a few requests, and the last event counts', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -119,7 +119,7 @@ describe('events', () => {
 });
 
 describe('a server that answers slowly', () => {
-  test('is shown as it was, and the others as they are', async () => {
+  test('keeps its last state, and the others show theirs', async () => {
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await world.register('two', other);
     await world.followed('two');
@@ -136,7 +136,7 @@ describe('a server that answers slowly', () => {
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 
-  test('is not taken for one in which nothing runs', async () => {
+  test('is not taken for an idle one', async () => {
     await world[Symbol.asyncDispose]();
     world = await openWatchWorld({ healthCheckTimeoutMs: 300 });
     await follow();
@@ -164,7 +164,7 @@ describe('a server that answers slowly', () => {
 });
 
 describe('a server in which nothing runs', () => {
-  test('is asked what runs within each minute, and nothing else', async () => {
+  test('is asked once a minute what runs, and nothing else', async () => {
     await follow();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -181,7 +181,7 @@ describe('a server in which nothing runs', () => {
     expect(after.status - before.status).toBeLessThanOrEqual(2);
   });
 
-  test('that begins to work unheard is asked all', async () => {
+  test('is surveyed if it began to work without an event', async () => {
     await follow();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -207,7 +207,7 @@ describe('a server in which nothing runs', () => {
     streams: fake.count('GET /global/event'),
   });
 
-  /** A second watcher of the same servers, whose time passes on command. */
+  /** A second watcher of the same servers, on a manual clock. */
   async function followWith(clock: ManualClock): Promise<AsyncDisposable & { readonly watcher: LiveWatcher }> {
     const watcher = new LiveWatcher({ own: world.instances, clock, logger: silentLogger });
     watcher.start();
@@ -217,7 +217,7 @@ describe('a server in which nothing runs', () => {
 });
 
 describe('a server that ends', () => {
-  test('is gone with its registration, and what ran in it was interrupted', async () => {
+  test('is gone with its registration; what ran in it is interrupted', async () => {
     await follow();
     const [id, done] = [begin(), begin()];
     fake.state.finish(done, 'Done');
@@ -228,7 +228,7 @@ describe('a server that ends', () => {
     expect(world.server('one')).toMatchObject({ checkedMs: undefined, sessions: [{ id }] });
   });
 
-  test('is gone without a word where it was killed, since nobody holds its port', async () => {
+  test('is gone without an event if it was killed, since nobody holds its port', async () => {
     let isOurs = true;
     await world[Symbol.asyncDispose]();
     world = await openWatchWorld({ ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) } });
@@ -240,7 +240,7 @@ describe('a server that ends', () => {
     await world.becomes(id, 'interrupted');
   });
 
-  test('and is started again says itself what became of its sessions', async () => {
+  test('and restarts tells how its sessions ended', async () => {
     await follow();
     const id = begin();
     await world.becomes(id, 'busy');
@@ -256,7 +256,7 @@ describe('a server that ends', () => {
     expect(world.session(id)).toMatchObject({ title: 'From the store', state: 'interrupted' });
   });
 
-  test('in which nothing ran is not kept', async () => {
+  test('is not kept if nothing ran in it', async () => {
     await follow();
     await fake.close();
     await world.registry.remove('one');
@@ -264,7 +264,7 @@ describe('a server that ends', () => {
   });
 });
 
-test('closed, it ends every stream, tells nothing more, and may be closed again', async () => {
+test('close ends every stream and notification, and may be repeated', async () => {
   await follow();
   await world.watcher.close();
   await until('the stream to end', () => fake.openStreams === 0);
@@ -274,7 +274,7 @@ test('closed, it ends every stream, tells nothing more, and may be closed again'
   expect(world.changes).toBe(changes);
 });
 
-test('a listener hears of each change until it leaves', async () => {
+test('a listener is called for each change until it unsubscribes', async () => {
   await follow();
   let heard = 0;
   const leave = world.watcher.onChange(() => (heard += 1));
@@ -288,7 +288,7 @@ test('a listener hears of each change until it leaves', async () => {
   expect(heard).toBe(before);
 });
 
-test('while a server is followed the rounds of its fleet leave it alone, and do not when its stream is down', async () => {
+test("the fleet's rounds skip a followed server, and probe it while its stream is down", async () => {
   await world[Symbol.asyncDispose]();
   world = await openWatchWorld({ discoveryIntervalMs: 1000 });
   await using deaf = await startFakeOpencode({ directory: '/home/user/deaf' });

@@ -17,7 +17,7 @@ const status = (type: string): object => ({ sessionID: ID, status: { type } });
 const info = (title: string): object => ({ info: { id: ID, title } });
 
 test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefined]>([
-  // A turn that streams has hundreds in a second.
+  // A streaming turn has hundreds a second.
   ['message.part.delta', { sessionID: ID, delta: 'text' }, 'busy', undefined],
   ['message.part.updated', { sessionID: ID }, 'busy', undefined],
   ['message.updated', { sessionID: ID }, 'busy', undefined],
@@ -29,12 +29,12 @@ test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefi
   ['session.status', status('busy'), 'waiting', 'now'],
   ['session.status', status('busy'), 'retrying', 'now'],
   ['session.status', status('retry'), 'busy', 'now'],
-  // The number of the attempt is another.
+  // Another attempt.
   ['session.status', status('retry'), 'retrying', 'now'],
   ['session.status', status('idle'), 'busy', 'now'],
   ['session.status', status('idle'), 'idle', undefined],
   ['session.idle', { sessionID: ID }, 'waiting', 'now'],
-  // Where two ways are proven to lead to one process, it says so of a session that nobody has.
+  // Proofs send it for a random session id.
   ['session.idle', { sessionID: ID }, undefined, undefined],
   ['session.error', { sessionID: ID }, 'busy', 'now'],
   ['session.error', {}, undefined, 'now'],
@@ -45,7 +45,7 @@ test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefi
   ['question.asked', { sessionID: ID }, 'busy', 'now'],
   ['question.replied', { sessionID: ID }, 'waiting', 'now'],
   ['question.rejected', { sessionID: ID }, 'waiting', 'now'],
-  // OpenCode 2 says no more of an answer, and says it of each step of a model that thinks.
+  // OpenCode 2 sends nothing else for an answer, and sends this for each step of a reasoning model.
   ['session.touched', { sessionID: ID }, 'waiting', 'now'],
   ['session.touched', { sessionID: ID }, 'busy', undefined],
   ['session.touched', { sessionID: ID }, 'idle', 'soon'],
@@ -76,7 +76,7 @@ test('the session of an event', () => {
   expect(sessionIn({ type: 'server.heartbeat', properties: {} })).toBe('');
 });
 
-test('what begins, fails or is deleted is looked up', () => {
+test('sessions that begin, fail or are deleted are looked up', () => {
   const epochs = [
     ['session.status', status('busy')],
     ['session.status', status('retry')],

@@ -28,7 +28,7 @@ function begin(fields: Parameters<FakeOpencode['addSession']>[0] = {}): string {
   return id;
 }
 
-/** Ends a turn as the real one does where its model fails. */
+/** Ends a turn as opencode does when the model fails. */
 function fail(id: string, error: object): void {
   const messages = fake.state.messages.get(id) ?? [];
   const last = messages.pop();
@@ -67,14 +67,14 @@ describe('a session', () => {
     expect((await world.becomes(id, 'waiting')).waiting).toMatchObject([{ kind: 'question', text: 'Go on? Yes | No' }]);
   });
 
-  test('waits, and is not left out where more run than are followed', async () => {
+  test('that waits is listed even if more run than are followed', async () => {
     for (let more = 0; more < 70; more += 1) begin();
     const id = begin();
     const permission = fake.addPermission({ sessionID: id });
     expect((await world.becomes(id, 'waiting')).waiting).toMatchObject([{ id: permission.id }]);
   });
 
-  test('waits, though its title cannot be read yet', async () => {
+  test('that waits is listed even if its title cannot be read yet', async () => {
     fake.override('GET /session/:id', { kind: 'answer', status: 500 });
     const id = begin();
     fake.addPermission({ sessionID: id });
@@ -210,7 +210,7 @@ describe('a session', () => {
     await until('it to be gone', () => world.session(id) === undefined);
   });
 
-  test('that ended within the hour before anybody looked is found with its end', async () => {
+  test('that ended within the hour before the server was found is listed with its end', async () => {
     await using second = await startFakeOpencode({ directory: '/home/user/second' });
     const done = second.addSession({ title: 'Done' }).id;
     second.state.begin(done, 'Go');
@@ -243,7 +243,7 @@ describe('a session', () => {
     await using other = await startFakeOpencode({ directory: WORKTREE });
     const id = begin();
     await world.becomes(id, 'busy');
-    // Both have one store; only one of them runs it.
+    // Both share a store; only one of them runs it.
     const same = other.addSession({ id, title: 'A title' });
     other.state.messages.set(id, [...(fake.state.messages.get(id) ?? []), assistantMessage(id, 'msg_x', WORKTREE)]);
     await world.register('two', other);

@@ -66,7 +66,7 @@ test('a sub-agent, whose request is its own', async () => {
   expect(await world.becomes(root, 'busy')).toMatchObject({ waiting: [] });
 });
 
-test('a model that is asked again, which a survey does not tell', async () => {
+test('a retry, which a survey does not tell', async () => {
   fake.script('again', [
     { kind: 'retry', message: 'Rate limit' },
     { kind: 'gate', name: 'retrying' },
@@ -95,7 +95,7 @@ test('a session gets another title', async () => {
   fake.model.release('title');
 });
 
-test('the service is started again and goes on with what it was at', async () => {
+test('a restarted service goes on with its work', async () => {
   const id = await prompt('gate-mid resumed: Begun. | Done.');
   await world.becomes(id, 'busy');
   await fake.stop();
@@ -105,6 +105,6 @@ test('the service is started again and goes on with what it was at', async () =>
   await world.followed('service');
   fake.model.release('resumed');
   await world.becomes(id, 'idle');
-  // It ran, or it ended lately: one or the other, once.
+  // Either running or ended, exactly once.
   expect(world.server('service')?.sessions.filter((one) => one.id === id)).toHaveLength(1);
 });

@@ -16,7 +16,7 @@ import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import { openRegistry } from '../rig/registry.ts';
 
-/** One that says what it is told to say. */
+/** A watcher whose state the test sets. */
 class ToldWatcher implements Watcher {
   all: readonly WatchedServer[] = [];
   readonly listeners = new Set<() => void>();
@@ -62,7 +62,7 @@ const SESSION: WatchedSession = {
 };
 
 describe('the fleet over sources with reports', () => {
-  /** A server that a watcher's fleet asks, and another fleet over the same registrations. */
+  /** A server followed by a watcher, and another fleet over the same registrations. */
   async function enter() {
     const world = new World();
     onTestFinished(() => world[Symbol.asyncDispose]());
@@ -94,12 +94,12 @@ describe('the fleet over sources with reports', () => {
     const before = requestsTo(fake);
     fleet.start();
     await fleet.ready();
-    /** What has come to the server since. */
+    /** Requests to the server since then. */
     const asked = (): number => requestsTo(fake) - before;
     return { world, fake, clock, watcher, watched, fleet, asked };
   }
 
-  test('takes what the watcher says for what is there, and asks nothing', async () => {
+  test("takes the watcher's report and sends no request", async () => {
     const { fleet, asked } = await enter();
     const { instances } = await fleet.survey();
     expect(instances).toMatchObject([
@@ -133,7 +133,7 @@ describe('the fleet over sources with reports', () => {
     expect(asked()).toBeGreaterThan(0);
   });
 
-  test('asks itself what was asked too long ago', async () => {
+  test('asks itself if the report is too old', async () => {
     const { fleet, clock, asked } = await enter();
     await clock.advance(REPORT_LIFETIME_MS - 1);
     await fleet.survey();

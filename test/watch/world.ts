@@ -17,21 +17,21 @@ export interface WatchWorldOptions {
   readonly clock?: Clock;
   readonly healthCheckTimeoutMs?: number;
   readonly discoveryIntervalMs?: number;
-  /** Where OpenCode 2 services write themselves down; default nowhere. */
+  /** The state directory of OpenCode 2 services; default none. */
   readonly opencodeStateDir?: string;
 }
 
-/** A watcher of what is registered in a directory of its own, in this process. */
+/** A watcher in this process, over a registry of its own. */
 export interface WatchWorld extends AsyncDisposable {
   readonly registry: Registry;
   readonly instances: OwnInstances;
   readonly watcher: LiveWatcher;
-  /** Changes that it told of. */
+  /** How often its listeners were called. */
   readonly changes: number;
   register(id: string, server: { readonly port: number; readonly directory: string }, password?: string): Promise<void>;
   server(id: string): WatchedServer | undefined;
   session(sessionId: string): WatchedSession | undefined;
-  /** Waits until a server is followed and was asked whole. */
+  /** Waits until a server is followed and was surveyed as a whole. */
   followed(id: string): Promise<void>;
   /** Waits until a session is in this state. */
   becomes(sessionId: string, state: WatchedSession['state']): Promise<WatchedSession>;

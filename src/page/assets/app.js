@@ -1,5 +1,5 @@
 // The page: the list and, beside it (on a phone: in its place), the session that the address after # names.
-import { announce, element, refreshTimes, sessionHref, setText } from './elements.js';
+import { announce, element, refreshTimes, sessionHref, setText, showText } from './elements.js';
 import { makeFleetView, needsYou, sessionKey } from './fleet.js';
 import { followLines } from './lines.js';
 import { openNewSession, openSession } from './session.js';
@@ -30,20 +30,18 @@ followLines('/fleet', {
   onState(state, reason) {
     linkState.dataset.state = state;
     setText(linkState, LINK_TEXTS[state]);
-    notice.hidden = state !== 'lost';
-    if (state === 'lost')
-      setText(notice, `${reason ?? 'The connection ended.'} Trying again; what you see is the last known state.`);
+    const problem = `${reason ?? 'The connection ended.'} Trying again; what you see is the last known state.`;
+    showText(notice, state === 'lost' ? problem : '');
   },
 });
 
 function showYou({ you }) {
   setText(document.getElementById('you'), you.name);
-  role.hidden = you.role === 'drive' && you.all;
   const words = [
     you.role !== 'drive' && 'You can look, not act: your role here is read.',
     !you.all && 'You see the sessions of this machine.',
   ];
-  setText(role, words.filter(Boolean).join(' '));
+  showText(role, words.filter(Boolean).join(' '));
 }
 
 function showCount(count) {

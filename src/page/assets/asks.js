@@ -1,6 +1,6 @@
 // The card of one request: a permission with its whole command, or questions.
 import { diffLines } from './changes.js';
-import { announce, element, setText } from './elements.js';
+import { announce, element, showText } from './elements.js';
 import { postJson } from './lines.js';
 
 /** A new card cannot be pressed for this long: it may have appeared under a finger that meant something else. */
@@ -33,8 +33,7 @@ export function makeAskCard(ask, context) {
     root.dataset.settled = 'true';
     fields.remove();
     problem.remove();
-    setText(result, text);
-    result.hidden = false;
+    showText(result, text);
     if (hadFocus) result.focus({ preventScroll: true });
     announce(text);
     context.onSettled(card);
@@ -44,7 +43,7 @@ export function makeAskCard(ask, context) {
     // Remembered, since a disabled control loses the focus.
     pressed = root.contains(document.activeElement) ? document.activeElement : undefined;
     fields.disabled = true;
-    problem.hidden = true;
+    showText(problem, '');
     try {
       const target = { instance: context.instance, session: ask.sessionId, request: ask.id };
       const answer = await postJson('/respond', { ...target, ...body });
@@ -52,8 +51,7 @@ export function makeAskCard(ask, context) {
     } catch (error) {
       if (card.isSettled) return;
       fields.disabled = false;
-      setText(problem, error.message);
-      problem.hidden = false;
+      showText(problem, error.message);
       pressed?.focus({ preventScroll: true });
       pressed = undefined;
     }

@@ -1,5 +1,5 @@
 // The files that a session changed, as diffs. Added and removed lines differ by sign, bar and element, not only by color.
-import { element, setText } from './elements.js';
+import { element, showText } from './elements.js';
 import { fetchJson } from './lines.js';
 
 /** Files that are open at first. */
@@ -27,7 +27,10 @@ export function makeChanges(query, onCount) {
       lastText = text;
       render(changes);
     } catch (error) {
-      if (!signal.aborted) setText(note, error.message);
+      if (signal.aborted) return;
+      // The next answer clears it, even an equal one.
+      lastText = undefined;
+      showText(note, error.message);
     }
   }
 
@@ -39,8 +42,7 @@ export function makeChanges(query, onCount) {
       ),
     );
     const rest = changes.more > 0 ? `${changes.more} more files are not shown.` : '';
-    setText(note, changes.files.length === 0 ? 'Nothing changed.' : rest);
-    note.hidden = note.textContent === '';
+    showText(note, changes.files.length === 0 ? 'Nothing changed.' : rest);
     onCount(changes.files.length + changes.more);
   }
 

@@ -1,5 +1,5 @@
 // The message box. A text stays until the node accepts it. Sending the same text again keeps its request id, so it arrives once.
-import { announce, element, setText } from './elements.js';
+import { announce, element, setText, showText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
 const WORKS = 'It works now: you can send when that is done, or stop it first.';
@@ -53,7 +53,7 @@ export function makeComposer({ instance, session, onSent }) {
     if (message === '' || isBusy || isSending) return;
     if (request.text !== message) request = { text: message, id: newRequestId() };
     setSending(true);
-    problem.hidden = true;
+    showText(problem, '');
     try {
       const answer = await postJson('/send', { instance, session: session ?? null, message, requestId: request.id });
       request = { text: '', id: '' };
@@ -63,8 +63,7 @@ export function makeComposer({ instance, session, onSent }) {
       announce('Sent.');
       onSent(answer);
     } catch (error) {
-      setText(problem, `Not sent. ${error.message}`);
-      problem.hidden = false;
+      showText(problem, `Not sent. ${error.message}`);
     }
     setSending(false);
   }

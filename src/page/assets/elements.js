@@ -19,6 +19,12 @@ export function setText(target, text) {
   if (target.textContent !== words) target.textContent = words;
 }
 
+/** Shows a text, or hides its element if the text is empty. */
+export function showText(target, text) {
+  setText(target, text);
+  target.hidden = text === '';
+}
+
 export function setAttribute(target, name, value) {
   if (value === undefined || value === false) target.removeAttribute(name);
   else if (target.getAttribute(name) !== String(value)) target.setAttribute(name, String(value));

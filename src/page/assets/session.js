@@ -2,7 +2,7 @@
 import { makeAskList } from './ask-list.js';
 import { makeChanges } from './changes.js';
 import { makeComposer } from './composer.js';
-import { announce, element, sessionHref, setText } from './elements.js';
+import { announce, element, sessionHref, setText, showText } from './elements.js';
 import { stateText } from './fleet.js';
 import { followLines, postJson } from './lines.js';
 import { makeTalk } from './talk.js';
@@ -112,12 +112,11 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
   const refused = element('p', { class: 'error', role: 'alert', hidden: true });
 
   async function act(run) {
-    refused.hidden = true;
+    showText(refused, '');
     try {
       await run();
     } catch (error) {
-      setText(refused, error.message);
-      refused.hidden = false;
+      showText(refused, error.message);
     }
   }
 
@@ -143,10 +142,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
       setText(place, [instance, directory].filter(Boolean).join(' \u00b7 '));
     },
     setChanges: (count) => setText(toggle, count === 0 ? 'Changes' : `Changes (${count})`),
-    setProblem(text) {
-      setText(problem, text);
-      problem.hidden = text === '';
-    },
+    setProblem: (text) => showText(problem, text),
     /** Returns whether hiding the button lost the focus. */
     setStoppable(isStoppable) {
       const hadFocus = document.activeElement === stop;

@@ -1,5 +1,5 @@
 // The scrolling part of a session: its messages, and its requests below them. A view that is at the end stays at the end.
-import { element, setText } from './elements.js';
+import { element, showText } from './elements.js';
 import { fetchLines } from './lines.js';
 import { makeTranscript } from './transcript.js';
 
@@ -29,7 +29,7 @@ export function makeTalk({ query, act }) {
   });
   older.addEventListener('click', () => void showOlder());
   transcript.onDrawn = () => {
-    sayEmpty(transcript.isEmpty ? 'No message yet.' : '');
+    showText(empty, transcript.isEmpty ? 'No message yet.' : '');
     keepPlace();
   };
 
@@ -44,11 +44,6 @@ export function makeTalk({ query, act }) {
     if (root.hidden) return;
     if (isAtEnd) toEnd();
     else newer.hidden = false;
-  }
-
-  function sayEmpty(text) {
-    setText(empty, text);
-    empty.hidden = text === '';
   }
 
   function setCursor(next) {
@@ -85,7 +80,7 @@ export function makeTalk({ query, act }) {
     },
     toEnd,
     keepPlace,
-    sayEmpty,
+    sayEmpty: (text) => showText(empty, text),
     focus: () => root.focus({ preventScroll: true }),
   };
 }

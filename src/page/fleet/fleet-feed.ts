@@ -73,15 +73,12 @@ export class FleetFeed implements RowDeps {
     const { fleet } = this.#runtime;
     while (!signal.aborted) {
       const beganMs = clock.now();
-      const over = new AbortController();
-      const survey = fleet.survey(signal).then(() => over.abort());
-      await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
-      while (!over.signal.aborted && !signal.aborted) {
+      const survey = fleet.survey(signal).then(() => 'over');
+      const pause = (): Promise<unknown> => Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
+      while ((await pause()) !== 'over' && !signal.aborted)
         // An instance hangs; those that answered must not wait for it.
         for (const instance of fleet.snapshot().instances)
           if ((instance.overview?.askedAtMs ?? 0) >= beganMs) void this.#surveyOne(instance, signal);
-        await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
-      }
       await clock.sleep(SURVEY_PAUSE_MS, signal);
     }
   }

@@ -10,36 +10,8 @@ const MAX_LABEL_CHARS = 500;
 const MAX_QUESTION_CHARS = 4_000;
 const MAX_LISTED = 100;
 
-/** A request as the page shows it. */
-export type PageAsk =
-  | {
-      readonly id: string;
-      readonly sessionId: string;
-      readonly kind: 'permission';
-      readonly permission: string;
-      readonly command?: string;
-      /** What an edit would change. */
-      readonly diff?: string;
-      readonly patterns: readonly string[];
-      readonly always: readonly string[];
-      /** False: a part of it cannot be shown, so it can only be rejected here. */
-      readonly canAllow: boolean;
-    }
-  | {
-      readonly id: string;
-      readonly sessionId: string;
-      readonly kind: 'question';
-      readonly questions: readonly {
-        readonly header?: string;
-        readonly question: string;
-        readonly options: readonly { readonly label: string; readonly description?: string }[];
-        readonly multiple: boolean;
-        readonly custom: boolean;
-        readonly optional: boolean;
-      }[];
-    };
-
-export function askView({ waiting }: Pick<Asked, 'waiting'>): PageAsk {
+/** A request as the page shows it. `canAllow` false: a part of it cannot be shown, so it can only be rejected here. */
+export function askView({ waiting }: Pick<Asked, 'waiting'>) {
   const { id, sessionID: sessionId } = waiting.request;
   if (waiting.kind === 'permission') {
     const { permission, patterns, always, metadata = {} } = waiting.request;

@@ -10,19 +10,8 @@ const MAX_PATCH_CHARS = 20_000;
 /** In total. */
 const MAX_ALL_CHARS = 300_000;
 
-export interface PageChanges {
-  readonly files: readonly {
-    readonly path: string;
-    readonly added: number;
-    readonly removed: number;
-    readonly patch?: string;
-  }[];
-  /** How many files are left out. */
-  readonly more: number;
-}
-
-/** What a session's turns changed, by file. */
-export async function pageChanges({ connected: { api }, session }: PlaceFound): Promise<PageChanges> {
+/** What a session's turns changed, by file. `more`: how many files are left out. */
+export async function pageChanges({ connected: { api }, session }: PlaceFound) {
   const { diffs } = await standingDiffs(api, session);
   const byPath = new Map<string, FileDiff[]>();
   for (const diff of diffs) {

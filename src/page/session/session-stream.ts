@@ -10,7 +10,7 @@ import type { ServerEvent } from '../../opencode/events.ts';
 import { type Message, type Session, sessionSchema } from '../../opencode/schema.ts';
 import { EventFeed } from '../../turns/event-feed.ts';
 import { undoneIn } from '../../turns/turn-messages.ts';
-import { type PageAsk, askView } from './ask-view.ts';
+import { askView } from './ask-view.ts';
 import type { PlaceFound } from './find-session.ts';
 import type { LineStream } from '../line-stream.ts';
 import { LiveMessages } from './live-messages.ts';
@@ -68,10 +68,10 @@ class SessionFollower {
   readonly #feed: EventFeed;
   readonly #deps: SessionStreamDeps;
   readonly #live: LiveMessages;
-  #asks = '[]';
-  #state = '';
-  /** As last sent. */
-  #title = '';
+  /** As last sent, as JSON. */
+  #asks = '';
+  #state: StateShown | undefined;
+  #title: string | undefined;
   /** What may have changed: the state, the newest messages too, or all of them. */
   #due: 'nothing' | 'state' | 'newest' | 'all' = 'nothing';
   #lookedMs = 0;
@@ -89,15 +89,8 @@ class SessionFollower {
     const { stream, clock, signal } = this.#deps;
     const { messages, older } = await this.#load();
     this.#live.replace(messages);
-    const { state, asks } = await this.#standing();
-    this.#state = JSON.stringify(state);
-    this.#asks = JSON.stringify(asks);
-    await stream.send([
-      this.#head(state.state),
-      messagesLine(this.#live.views, older),
-      { kind: 'state', ...state },
-      { kind: 'asks', asks },
-    ]);
+    const news = await this.#news();
+    await stream.send([...this.#retitled(), messagesLine(this.#live.views, older), ...news]);
     this.#lookedMs = clock.monotonic();
     while (!signal.aborted && !this.#isLost) {
       let item = await this.#feed.take(this.#pauseMs(), signal);
@@ -144,10 +137,13 @@ class SessionFollower {
     this.#session = session;
   }
 
-  /** A new head if the title changed. */
+  /** The head of the session if its title changed. */
   #retitled(): readonly object[] {
-    if (this.#session.title === this.#title) return [];
-    return [this.#head((JSON.parse(this.#state) as StateShown).state)];
+    const { title, directory } = this.#session;
+    if (title === this.#title) return [];
+    this.#title = title;
+    const shown = { title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
+    return [{ kind: 'session', ...shown, state: this.#state?.state, canDrive: this.#deps.canDrive }];
   }
 
   #want(what: 'state' | 'newest' | 'all'): void {
@@ -165,7 +161,8 @@ class SessionFollower {
     try {
       if (due === 'all') await this.#lookAtAll();
       if (due === 'newest') this.#live.reconcile((await api.messages(this.#session.id, { limit: LATEST })).messages);
-      await this.#tell();
+      const news = await this.#news();
+      await stream.send([...this.#live.take(), ...news]);
     } catch (error) {
       if (this.#deps.signal.aborted) return;
       this.#want(due === 'nothing' ? 'state' : due);
@@ -195,27 +192,8 @@ class SessionFollower {
     return { messages: messages.filter(({ info }) => !undone.has(info.id)), older: olderCursor };
   }
 
-  #head(state: StateShown['state']): object {
-    const { title, directory } = this.#session;
-    this.#title = title;
-    const head = { kind: 'session', title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
-    return { ...head, state, canDrive: this.#deps.canDrive };
-  }
-
-  async #tell(): Promise<void> {
-    const { state, asks } = await this.#standing();
-    const [stateNow, asksNow] = [JSON.stringify(state), JSON.stringify(asks)];
-    const lines = [
-      ...this.#live.take(),
-      ...(asksNow === this.#asks ? [] : [{ kind: 'asks', asks }]),
-      ...(stateNow === this.#state ? [] : [{ kind: 'state', ...state }]),
-    ];
-    this.#state = stateNow;
-    this.#asks = asksNow;
-    await this.#deps.stream.send(lines);
-  }
-
-  async #standing(): Promise<{ readonly state: StateShown; readonly asks: readonly PageAsk[] }> {
+  /** The requests and the state, each if it changed. */
+  async #news(): Promise<readonly object[]> {
     const { api } = this.#connected;
     const { id, directory } = this.#session;
     const statuses = await api.statuses(directory);
@@ -223,8 +201,19 @@ class SessionFollower {
     const own = asked.filter((one) => one.session.id === id || one.waiting.request.sessionID === id);
     const { newest } = this.#live;
     const waiting = own.map(({ waiting: one, ofSubAgent }) => requestLine(one, ofSubAgent));
-    const state = sessionState(statuses.get(id), { newest, waiting, nowMs: this.#deps.clock.now() });
-    return { state: stateShown(state, newest, own), asks: own.map(askView) };
+    const state = stateShown(
+      sessionState(statuses.get(id), { newest, waiting, nowMs: this.#deps.clock.now() }),
+      newest,
+      own,
+    );
+    const asks = own.map(askView);
+    const lines = [
+      ...(JSON.stringify(asks) === this.#asks ? [] : [{ kind: 'asks', asks }]),
+      ...(JSON.stringify(state) === JSON.stringify(this.#state) ? [] : [{ kind: 'state', ...state }]),
+    ];
+    this.#asks = JSON.stringify(asks);
+    this.#state = state;
+    return lines;
   }
 
   async #end(text: string): Promise<void> {

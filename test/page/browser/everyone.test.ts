@@ -11,14 +11,14 @@ const open = browserSuite();
 const PHONE = { width: 360, height: 740 };
 const LINK = '#/s/desk-shop/ses_pay';
 const LONG = 'Unbreakable'.repeat(40);
-/** Each view of the page, and what is there once it stands. */
+/** Each view of the page, and an element that shows once it is complete. */
 const VIEWS = [
   ['the list', '', '.row'],
   ['a session that asks', LINK, '.choices'],
   ['a new session', '#/s/desk-dotfiles', '.composer'],
 ] as const;
 
-/** In every string that comes from a machine. */
+/** Stands in every remote string. */
 const HOSTILE = [
   `<img src=x onerror="window.ran=1">`,
   `<script>window.ran=1</script>`,
@@ -59,7 +59,7 @@ test('on a phone nothing is wider than the screen, and each button is as high as
   await page.locator('.choices').first().waitFor();
   await page.getByRole('button', { name: 'Changes (4)' }).waitFor();
   await fitsPhone(page, 'the session');
-  // The command is never cut: all of it has its place.
+  // The command is never cut.
   const hidden = `(() => { const one = document.querySelector('.command'); return one.scrollHeight - one.clientHeight + one.scrollWidth - one.clientWidth; })()`;
   expect(await page.evaluate<number>(hidden)).toBe(0);
   await page.getByRole('button', { name: 'Changes (4)' }).click();
@@ -131,7 +131,7 @@ for (const colorScheme of ['light', 'dark'] as const)
     }
   });
 
-test('nothing moves where motion is not wanted', async () => {
+test('nothing moves with reduced motion', async () => {
   await using stage = await open();
   const { page } = stage;
   await page.emulateMedia({ reducedMotion: 'reduce' });
@@ -140,7 +140,7 @@ test('nothing moves where motion is not wanted', async () => {
   expect(await page.evaluate<number>(moving)).toBe(0);
 });
 
-test('what a machine says is text: nothing of it runs, and nothing leaves the origin', async () => {
+test('remote text stays text: nothing of it runs, and nothing leaves the origin', async () => {
   await using stage = await open();
   const { page, api, requests, faults } = stage;
   const hostile = { instance: HOSTILE, title: HOSTILE, host: HOSTILE, directory: HOSTILE, reason: HOSTILE };
@@ -227,7 +227,7 @@ async function fitsPhone(page: BrowserPage, what: string): Promise<void> {
   expect(await page.evaluate<string[]>(faults), what).toEqual([]);
 }
 
-/** An outline, or what does its work. */
+/** By an outline. */
 async function focusIsSeen(page: BrowserPage): Promise<void> {
   const width = `parseFloat(getComputedStyle(document.activeElement).outlineWidth) * Number(getComputedStyle(document.activeElement).outlineStyle !== 'none')`;
   expect(await page.evaluate<number>(width)).toBeGreaterThanOrEqual(2);

@@ -35,7 +35,7 @@ test('three groups, each row with machine, directory, title, since when and what
   expect(api.gets).toEqual(['fleet?']);
 });
 
-test('a change is shown at once, counted in the title and said once', async () => {
+test('a change is shown immediately, counted in the title and announced once', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setFleet(fleetOf([session('ses_1')]));
@@ -50,7 +50,7 @@ test('a change is shown at once, counted in the title and said once', async () =
   expect(await page.title()).toBe('opencode-mcp');
 });
 
-test('an update moves nothing and keeps the focus; a new row above leaves what is in sight where it is', async () => {
+test('an update moves nothing and keeps the focus; a new row above moves nothing in view', async () => {
   await using stage = await open();
   const { page, api } = stage;
   const fleet = manySessions(60) as { sessions: ReturnType<typeof session>[] };
@@ -110,7 +110,7 @@ test('a row that changes its place or its group keeps the focus', async () => {
   }
 });
 
-test('a node that restarts: the list stays, and comes back by itself', async () => {
+test('the list stays while the node restarts, and reconnects by itself', async () => {
   await using stage = await open();
   const { page, api } = stage;
   await stage.open('', '.row');
@@ -134,7 +134,7 @@ test('a refusal is shown in the words of the node', async () => {
   await page.getByText('access denied: ask Ada to admit you').waitFor();
 });
 
-test('a silent connection is given up after 40 s, and at once when the device wakes up', async () => {
+test('a silent connection is dropped after 40 s, and immediately when the device wakes up', async () => {
   await using stage = await open();
   const { page, api } = stage;
   await page.clock.install();
@@ -173,7 +173,7 @@ test('the first list takes at most 60 KB', async () => {
   expect(all).toBeLessThan(60 * 1024);
 });
 
-test('much that is done opens by a press, and the focus goes on there', async () => {
+test('a button shows the rest of the ended sessions and moves the focus there', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setFleet(manySessions(60));
@@ -185,7 +185,7 @@ test('much that is done opens by a press, and the focus goes on there', async ()
   await stage.focusIsOn('.row:nth-child(13) a');
 });
 
-test('whoever may only look, or sees one machine, is told so', async () => {
+test('a reader, and a caller who sees one machine, is told so', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setFleet({ ...threeMachines(), you: { name: 'bob@example.com', role: 'read', all: false } });

@@ -28,7 +28,7 @@ test('a permission is allowed once', async () => {
   expect(await page.locator('.ask').innerText()).not.toContain('elsewhere');
 });
 
-test('a permission is rejected with a word; Enter in that field never allows', async () => {
+test('a permission is rejected with a reason; Enter in that field never allows', async () => {
   await using stage = await open();
   const { page, api } = stage;
   await stage.open(DEEP_LINK, '.ask');
@@ -38,7 +38,7 @@ test('a permission is rejected with a word; Enter in that field never allows', a
   await page.locator('.result').getByText('Rejected.').waitFor();
 });
 
-test('an edit shows what it would change; what cannot be shown whole can only be rejected', async () => {
+test('an edit shows its diff; one that cannot be shown as a whole can only be rejected', async () => {
   await using stage = await open();
   const { page, api } = stage;
   const edit = {
@@ -70,7 +70,7 @@ test('a refusal leaves the request open, with the reason', async () => {
   await page.locator('.result').getByText('Allowed once.').waitFor();
 });
 
-test('settled elsewhere is shown at once, and what can still be pressed does not move', async () => {
+test('a request settled elsewhere is shown immediately, and no open button moves', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([PERMISSION, SECOND]));
@@ -85,7 +85,7 @@ test('settled elsewhere is shown at once, and what can still be pressed does not
   expect(await second.boundingBox()).toEqual(before);
   expect(await page.getByRole('button', { name: 'Allow once' }).count()).toBe(1);
   await stage.focusIsOn('button.primary');
-  // Pressed at the same moment as on another device: the node says so, and it is no error.
+  // Pressed at the same moment as on another device, which is no error.
   api.answer('respond', () => ({ body: { done: false, gone: true, text: 'It was allowed in the terminal.' } }));
   await allow.click();
   await page.locator('.result').getByText('Settled elsewhere. It was allowed in the terminal.').waitFor();
@@ -93,7 +93,7 @@ test('settled elsewhere is shown at once, and what can still be pressed does not
   expect(await page.evaluate<string[]>(errors)).toEqual([]);
 });
 
-test('a card that has just come up cannot be pressed by a finger that was on its path already', async () => {
+test('a new card cannot be pressed by a finger that was already moving', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([]));
@@ -120,7 +120,7 @@ test('a link to a request that is settled already opens its session and says so'
   await page.locator('.result').getByText('The request of this link is settled already.').waitFor();
 });
 
-test('a request that was thought settled and is listed again can be answered', async () => {
+test('a request that is listed again after it seemed settled can be answered', async () => {
   await using stage = await open();
   const { page, api } = stage;
   await stage.open(DEEP_LINK, '.ask');

@@ -1,7 +1,7 @@
 import type { PageLine } from '../../rig/page-api.ts';
 
 const MINUTE_MS = 60_000;
-/** When the scripted node says that it is. */
+/** The scripted node's time. */
 export const NOW_MS = Date.UTC(2026, 4, 12, 9, 30);
 
 export const minutesAgo = (minutes: number): number => NOW_MS - minutes * MINUTE_MS;
@@ -53,7 +53,7 @@ export function session(id: string, more: Partial<SceneSession> = {}): SceneSess
 
 export const COMMAND = 'git push --force-with-lease origin release/2026.05 && npm publish --access public --tag next';
 
-/** A permission of `ses_pay`, as a session's stream has it. */
+/** A permission of `ses_pay`, as in a session's stream. */
 export const PERMISSION: PageLine & { readonly id: string } = {
   id: 'per_1',
   sessionId: 'ses_pay',
@@ -218,7 +218,7 @@ export const CHANGES: PageLine = {
   more: 0,
 };
 
-/** As many sessions as a screen never holds. */
+/** More sessions than fit on a screen. */
 export function manySessions(count: number): PageLine {
   const states = ['waiting', 'busy', 'idle', 'busy', 'idle', 'failed', 'interrupted', 'idle', 'retrying', 'idle'];
   const hosts = ['desk', 'laptop', 'gpu', 'build-01', 'build-02'];

@@ -9,7 +9,7 @@ const open = browserSuite();
 const DEEP_LINK = '#/s/desk-shop/ses_pay/per_1';
 const LINK = '#/s/desk-shop/ses_pay';
 
-test('one tap on a row opens its session, with the transcript and the very request in focus', async () => {
+test('a tap on a row opens its session, with the request in focus', async () => {
   await using stage = await open();
   const { page } = stage;
   await stage.open('', '.row');
@@ -58,7 +58,7 @@ test('the transcript follows as it streams: text, tools, errors', async () => {
   expect(await page.locator('.message').count()).toBe(3);
 });
 
-test('whoever reads above stays there, and a button leads to the newest', async () => {
+test('a reader above the end stays there, and a button leads to the newest', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', longSession());
@@ -71,7 +71,7 @@ test('whoever reads above stays there, and a button leads to the newest', async 
   await page.getByText(/and the end/).waitFor();
 });
 
-test('earlier messages come in above, and what is in sight stays where it is', async () => {
+test('earlier messages are added above without moving the view', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', longSession('cursor/1'));
@@ -91,7 +91,7 @@ test('earlier messages come in above, and what is in sight stays where it is', a
   expect(Math.abs(((await first.boundingBox())?.y ?? 0) - before)).toBeLessThan(60);
 });
 
-test('a session that is gone: the reason stands beside the list', async () => {
+test('a gone session shows the reason beside the list', async () => {
   await using stage = await open();
   const { page } = stage;
   await stage.open('#/s/desk-shop/ses_gone/per_1', '.session-head .error');
@@ -99,7 +99,7 @@ test('a session that is gone: the reason stands beside the list', async () => {
   expect(await page.locator('.row').count()).toBe(4);
 });
 
-test('what changed: lines by sign and element, not by colour alone', async () => {
+test('changed lines differ by sign and element, not only by color', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setChanges('ses_pay', CHANGES);
@@ -113,7 +113,22 @@ test('what changed: lines by sign and element, not by colour alone', async () =>
   await page.getByRole('region', { name: 'Conversation' }).waitFor();
 });
 
-test('a stop that is refused says why, whatever the stream says next', async () => {
+test('changes that can no longer be read: the reason stands above the last ones', async () => {
+  await using stage = await open();
+  const { page, api } = stage;
+  api.setChanges('ses_pay', CHANGES);
+  await stage.open(LINK, '.message');
+  const toggle = page.getByRole('button', { name: 'Changes (2)' });
+  await toggle.click();
+  await page.locator('.diff').first().waitFor();
+  api.refuse('changes', 503, 'desk-shop does not answer');
+  await toggle.click();
+  await toggle.click();
+  await page.getByText('desk-shop does not answer').waitFor();
+  expect(await page.locator('.file').count()).toBe(2);
+});
+
+test('the reason of a refused stop stays, whatever the stream sends next', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([]));
@@ -147,7 +162,7 @@ test('stop', async () => {
   await stage.focusIsOn('.talk');
 });
 
-test('whoever may only look sees the request, and nothing to press', async () => {
+test('a reader sees the request without buttons', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession(
@@ -161,7 +176,7 @@ test('whoever may only look sees the request, and nothing to press', async () =>
     expect(await page.getByRole('button', { name }).count(), name).toBe(0);
 });
 
-test('a session streams on after the node restarted, without a message twice', async () => {
+test('a session streams on after the node restarted, without duplicates', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([]));
@@ -179,7 +194,7 @@ test('a session streams on after the node restarted, without a message twice', a
   expect(await page.locator('.session-head .error').first().isVisible()).toBe(false);
 });
 
-test('a hidden tab lets go of its session, and follows it again when it is seen', async () => {
+test('a hidden tab drops its stream, and follows again when it is visible', async () => {
   await using stage = await open();
   const { page, api } = stage;
   await page.clock.install();
@@ -197,7 +212,7 @@ test('a hidden tab lets go of its session, and follows it again when it is seen'
   await until('the stream', () => api.streams('ses_pay') === 1);
 });
 
-test('another session takes the place of the open one, whose stream ends', async () => {
+test('another session replaces the open one, whose stream ends', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_docs', [

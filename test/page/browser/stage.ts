@@ -8,7 +8,7 @@ import { paySession, threeMachines } from './scenes.ts';
 export interface PageStage extends AsyncDisposable {
   readonly api: PageApi;
   readonly page: BrowserPage;
-  /** What went wrong in the page: errors, refusals by its own policy. */
+  /** Errors in the page, and violations of its policy. */
   readonly faults: readonly string[];
   /** Where its requests went. */
   readonly requests: readonly string[];
@@ -18,7 +18,7 @@ export interface PageStage extends AsyncDisposable {
   focusIsOn(selector: string): Promise<void>;
 }
 
-/** Call once a file: one browser for its tests. The result opens a page of a new scripted node. */
+/** Call once per file, for one browser. The result opens a page of a new scripted node. */
 export function browserSuite(): (options?: Parameters<OpenBrowser['page']>[0]) => Promise<PageStage> {
   let browser: Promise<OpenBrowser> | undefined;
   beforeEach(needBrowser);
@@ -26,7 +26,7 @@ export function browserSuite(): (options?: Parameters<OpenBrowser['page']>[0]) =
   return async (options) => {
     if (browser === undefined) {
       browser = openBrowser();
-      // Which real component a suite drove.
+      // The real component that the suite drove.
       process.stdout.write(`chromium ${(await browser).version}\n`);
     }
     return openStage(await (await browser).page(options));
@@ -69,7 +69,7 @@ async function openStage(page: BrowserPage): Promise<PageStage> {
   };
 }
 
-/** What was posted to a path, once there are `count` of them. */
+/** The body of POST number `count` to a path. */
 export async function posted(api: PageApi, path: string, count = 1): Promise<PageLine> {
   const bodies = (): PageLine[] => api.posts.filter((one) => one.path === path).map(({ body }) => body);
   await until(`${count} POST of ${path}`, () => bodies().length >= count);

@@ -33,7 +33,7 @@ test('questions: one choice, several choices, an answer of one\u2019s own', asyn
   await page.locator('.result').getByText('Answered.').waitFor();
 });
 
-test('a choice takes the place of an own answer, and a question can be dismissed', async () => {
+test('a choice replaces an own answer, and a question can be dismissed', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([QUESTION, { ...QUESTION, id: 'que_2' }]));
@@ -49,7 +49,7 @@ test('a choice takes the place of an own answer, and a question can be dismissed
   await page.locator('.result').getByText('Dismissed.').waitFor();
 });
 
-test('a question that may stay open needs no answer', async () => {
+test('an optional question needs no answer', async () => {
   await using stage = await open();
   const { page, api } = stage;
   const [first, second] = QUESTION['questions'] as object[];
@@ -60,7 +60,7 @@ test('a question that may stay open needs no answer', async () => {
   expect(await posted(api, 'respond')).toMatchObject({ answers: [['Redis'], []] });
 });
 
-test('an answer that is half given survives an update of the session', async () => {
+test('a half-given answer survives an update of the session', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([QUESTION]));
@@ -93,7 +93,7 @@ test('a message is sent by Ctrl+Enter, and Enter alone is a new line', async () 
   await until('an empty box', async () => (await box.inputValue()) === '');
 });
 
-test('a message that was not accepted stays, and is the same message when it is sent again', async () => {
+test('a refused message stays, and keeps its request id when it is sent again', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', restingSession());
@@ -118,7 +118,7 @@ test('a message that was not accepted stays, and is the same message when it is 
   await until('an empty box', async () => (await box.inputValue()) === '');
 });
 
-test('while a session works nothing is sent, and what is typed meanwhile can be sent after it', async () => {
+test('nothing is sent while a session works; the typed text can be sent after it', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', paySession([]));
@@ -135,7 +135,7 @@ test('while a session works nothing is sent, and what is typed meanwhile can be 
   expect(await posted(api, 'send')).toMatchObject({ message: 'Also the docs, please' });
 });
 
-test('a node that is gone loses no text', async () => {
+test('an unreachable node loses no text', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.setSession('ses_pay', restingSession());
@@ -147,7 +147,7 @@ test('a node that is gone loses no text', async () => {
   expect(await page.getByRole('textbox', { name: 'Message' }).inputValue()).toBe('Also the docs');
 });
 
-test('a new session is opened by its first message', async () => {
+test('the first message opens a new session', async () => {
   await using stage = await open();
   const { page, api } = stage;
   api.answer('send', () => SENT);

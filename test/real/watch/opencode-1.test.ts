@@ -85,7 +85,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     stage.model.release('two');
   });
 
-  test('sees a model asked again, and why', async () => {
+  test('sees a retry, and why', async () => {
     const session = await createRealSession(opencode, 'Busy model');
     await session.prompt('fail 500');
     const { reason } = await world.becomes(session.id, 'retrying');
@@ -94,7 +94,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     await world.becomes(session.id, 'interrupted');
   });
 
-  test('sees that the process was killed, and what became of its turn once it is back', async () => {
+  test('sees that the process was killed, and how its turn ended once it is back', async () => {
     const session = await createRealSession(opencode, 'Cut');
     await session.prompt('hang three');
     await world.becomes(session.id, 'busy');

@@ -91,7 +91,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     model.release('two');
   });
 
-  test('sees that the process was killed, and what became of its turn once it is back', async () => {
+  test('sees that the process was killed, and how its turn ended once it is back', async () => {
     const id = await prompt('gate-mid three: Begun. | Done.');
     await model.waitForGate('three');
     await world.becomes(id, 'busy');
