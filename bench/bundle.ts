@@ -19,13 +19,12 @@ const PROGRAMS = {
   tailscaled: import.meta.resolve('./programs/tailscaled.ts'),
 } as const;
 
-/** Paths of what runs as a process of its own; `serve` is the part of the server that serves. */
+/** Paths of the programs; `serve` is the serving part of the server. */
 export type Scripts = Readonly<Record<keyof typeof PROGRAMS | 'server' | 'serve', string>>;
 
 /**
- * Bundles the bench's programs into `folder` with the options of scripts/build.mjs but none of its plugins, and
- * puts a copy of the built server and its source maps beside them: both sides load from one place, and a build meanwhile
- * disturbs nothing.
+ * Bundles the bench's programs into `folder` with the options of scripts/build.mjs but without its plugins, and copies the built
+ * server and its source maps there: both sides load from one place, and a concurrent build disturbs nothing.
  */
 export async function bundlePrograms(folder: string, builtServer: string): Promise<Scripts> {
   await mkdir(folder, { recursive: true });
@@ -48,7 +47,7 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
     logLevel: 'warning',
   });
   const server = join(folder, 'opencode-mcp.js');
-  // Of an older build it is one file.
+  // An older build is one file.
   const built = (await readdir(dirname(builtServer))).filter((name) => /^opencode-mcp\b.*\.js(?:\.map)?$/.test(name));
   for (const name of built) await copyFile(join(dirname(builtServer), name), join(folder, name));
   const script = (name: string): string => join(folder, `${name}.js`);

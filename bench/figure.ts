@@ -2,7 +2,7 @@ import { spreadOf, type Spread } from './statistics.ts';
 
 export type Unit = 'ms' | 'MB' | '×' | 'bytes' | 'count';
 
-/** Where a figure should be. */
+/** The limit of a figure. */
 export interface Goal {
   readonly is: 'at most' | 'exactly';
   readonly value: number;

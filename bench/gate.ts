@@ -1,17 +1,17 @@
 import { type Goal, meets, type Unit } from './figure.ts';
 import { formatNumber } from './table.ts';
 
-/** What CI holds every commit to. */
+/** A limit that CI checks on every commit. */
 export interface Gate {
   readonly name: string;
   readonly unit: Unit;
   readonly measured: number;
   readonly limit: Goal;
-  /** One that `measured` must miss: a gate that holds by this one too could not fail. */
+  /** A limit that `measured` must miss; a gate that holds by this one too could not fail. */
   readonly wrongLimit: Goal;
 }
 
-/** Why `gate` does not hold, or undefined. */
+/** Why `gate` fails, or undefined. */
 export function problemOf({ name, unit, measured, limit, wrongLimit }: Gate): string | undefined {
   if (!meets(measured, limit)) return `${name}: expected ${describe(limit, unit)}, got ${formatNumber(measured, unit)}`;
   if (meets(measured, wrongLimit)) {

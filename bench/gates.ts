@@ -1,5 +1,5 @@
-// npm run bench:gates: what CI holds every commit to, in a few minutes. Counters are exact; ratios may be twice their
-// goal, because the machine is shared. Every gate is judged by a wrong limit as well, which it must miss.
+// npm run bench:gates: the limits that CI checks on every commit, in a few minutes. Counters are exact; ratios may reach twice
+// their goal, because the machine is shared. Every gate is also checked against a wrong limit, which it must miss.
 import { atMost, exactly } from './figure.ts';
 import { LIMITS, mostInFlight } from './figures/in-flight.ts';
 import { measureMemory, MOST_SURVEYED_MB } from './figures/memory.ts';
@@ -21,14 +21,11 @@ const PAIRS = 11;
 const LENIENCE = 2;
 /** See the gate. */
 const MEMORY_LENIENCE = 1.03;
-/** Of what differs little from run to run. */
+/** For figures that vary little between runs. */
 const STEADY_LENIENCE = 1.15;
-/**
- * What loads now; more is somebody's import. Of our own some 40: the last three are what a lost log ends nothing by, the sweep of
- * what leaves, and the abort of cancelled tasks.
- */
+/** Modules that load today; more means a new import. About 40 are ours. */
 const MOST_MODULES = 129;
-/** No program is ten times as fast as the same work without it. */
+/** No program is ten times as fast as the same work without one. */
 const WRONG_RATIO = atMost(0.1);
 
 const GATES: readonly ((stage: Stage) => Promise<readonly Gate[]>)[] = [
@@ -87,7 +84,7 @@ async function startGates(stage: Stage): Promise<readonly Gate[]> {
   return [
     ratioGate('start to tools/list, ours / bare', ours.ms, bare.ms, START_RATIO),
     {
-      // Processor time depends little on the neighbours: it is held to less than twice its goal.
+      // Processor time depends little on neighbours, so its limit is below twice the goal.
       name: 'processor time of a start, 2026-07-28, ours / bare',
       unit: '×',
       measured: spreadOf(ratios(modern.processorMs, bare.processorMs)).median,
@@ -95,7 +92,7 @@ async function startGates(stage: Stage): Promise<readonly Gate[]> {
       wrongLimit: WRONG_RATIO,
     },
     {
-      // The same from run to run, but up to 2 MB more or less by what the parser leaves behind: a small change of the program moves that.
+      // Stable between runs; a small change of the program can move it by 2 MB.
       name: 'resident memory at tools/list, 2026-07-28, ours / bare',
       unit: '×',
       measured: spreadOf(ratios(modern.residentMb, bare.residentMb)).median,
@@ -155,7 +152,7 @@ async function surveyGates(stage: Stage): Promise<readonly Gate[]> {
       unit: 'MB',
       measured: residentMb,
       limit: atMost(MOST_SURVEYED_MB),
-      // No Node program is as small.
+      // No Node program is that small.
       wrongLimit: atMost(30),
     },
   );
@@ -170,7 +167,7 @@ async function memoryGates(stage: Stage): Promise<readonly Gate[]> {
       unit: 'MB',
       measured: spreadOf(surveyed).median,
       limit: atMost(MOST_SURVEYED_MB),
-      // Asking them cannot be for nothing.
+      // Asking them cannot be free.
       wrongLimit: atMost(spreadOf(listed).median),
     },
   ];
@@ -179,7 +176,7 @@ async function memoryGates(stage: Stage): Promise<readonly Gate[]> {
 async function silentGates(stage: Stage): Promise<readonly Gate[]> {
   const live = 36;
   const silent = 4;
-  // Four times the default: a busy machine must not cut off what lives.
+  // Four times the default: a busy machine must not cut off live instances.
   const deadlineMs = 12_000;
   const { first, later } = await silentSurvey(stage, { live, silent, deadlineMs }, { servers: 1, callsEach: 2 });
   const gate = (call: string, complete: readonly number[]): Gate => ({
@@ -199,7 +196,7 @@ async function inFlightGates(stage: Stage): Promise<readonly Gate[]> {
       name: `most probes in flight with a limit of ${limit}`,
       unit: 'count',
       measured: await mostInFlight(stage, limit),
-      // Fewer would mean that the gate does not see them.
+      // Fewer would mean that the gate cannot see them.
       limit: exactly(limit),
       wrongLimit: atMost(limit - 1),
     });
@@ -209,7 +206,7 @@ async function inFlightGates(stage: Stage): Promise<readonly Gate[]> {
 
 async function nodeGates(stage: Stage): Promise<readonly Gate[]> {
   await using scene = await openNodeScene(stage);
-  // A few milliseconds each, which the scheduler of a busy machine disturbs: more of them.
+  // A few milliseconds each, which a busy scheduler disturbs: take more samples.
   const { ours, theirs } = await firstBytes(scene, 4 * PAIRS);
   return [
     ratioGate('first byte of an event stream, by the node service / direct', ours, theirs, FIRST_BYTE_RATIO),
@@ -232,7 +229,7 @@ async function reportedGates(stage: Stage): Promise<readonly Gate[]> {
       unit: 'count',
       measured: requests,
       limit: atMost(MACHINES),
-      // One is held open at each.
+      // One request is held open at each.
       wrongLimit: atMost(MACHINES - 1),
     },
     {
@@ -261,7 +258,7 @@ async function watchGates(stage: Stage): Promise<readonly Gate[]> {
       name: 'requests to servers whose text is followed for a second',
       unit: 'count',
       measured: requests,
-      // One of them may be due to be asked anyway.
+      // One of them may be due anyway.
       limit: atMost(10),
       wrongLimit: atMost(-1),
     },

@@ -9,15 +9,15 @@ export interface Place {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** A kept connection for requests that follow each other. */
+/** A kept-alive connection for consecutive requests. */
 export function keptConnection(): Agent {
   return new Agent({ keepAlive: true, maxSockets: 1 });
 }
 
 export interface Got {
-  /** From the request to the first byte of the body, connecting included where the connection is new. */
+  /** From the request to the first byte of the body, including connecting if the connection is new. */
   readonly firstMs: number;
-  /** From that first byte to the last that was wanted. */
+  /** From the first byte to the last requested one. */
   readonly restMs: number;
   /** The beginning of the body. */
   readonly text: string;
@@ -26,7 +26,7 @@ export interface Got {
 
 export interface GetOptions {
   readonly agent?: Agent;
-  /** No more than the first bytes of the body. */
+  /** Reads only the first bytes of the body. */
   readonly only?: 'first';
   readonly expect?: 200 | 304;
   readonly signal?: AbortSignal;
@@ -34,7 +34,7 @@ export interface GetOptions {
 
 const MAX_TEXT_CHARS = 100_000;
 
-/** One request, and its body to the end. */
+/** One request; reads the whole body. */
 export async function get(place: Place, options: GetOptions = {}): Promise<Got> {
   const { agent = false, only, expect = 200, signal } = options;
   const startMs = performance.now();

@@ -1,9 +1,9 @@
-/** Takes one sample; `keep` says whether it counts. */
+/** Takes one sample; `keep` is false for the warm-up. */
 export type Measure = (keep: boolean) => Promise<void>;
 
 /**
- * Takes `rounds` samples with each of `measures`, one of each in turn (A B A B …): what else runs on the machine
- * burdens all of them alike, and neighbours can be compared. One round before them does not count.
+ * Takes `rounds` samples of each of `measures` in turn (A B A B …), so that other load on the machine affects all alike and
+ * adjacent samples compare. A warm-up round comes first.
  */
 export async function interleave(rounds: number, measures: Readonly<Record<string, Measure>>): Promise<void> {
   for (let round = 0; round <= rounds; round++) {

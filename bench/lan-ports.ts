@@ -1,2 +1,2 @@
-/** The first of the ports at which the fake opencodes of a LAN answer. */
+/** The first port of a LAN's fake opencodes. */
 export const FIRST_LIVE_PORT = 21_000;

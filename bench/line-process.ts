@@ -7,12 +7,12 @@ import { within } from '../test/rig/wait.ts';
 
 export interface SpawnOptions {
   readonly script: string;
-  /** Words before the whole command, which must end in the same process: of a network namespace. */
+  /** Words before the command, as `ip netns exec …`, which must exec it. */
   readonly before?: readonly string[];
   readonly args: readonly string[];
   readonly execArgv?: readonly string[];
   readonly cwd: string;
-  /** All that the child sees beside PATH. */
+  /** The child's environment besides PATH. */
   readonly env: Readonly<Record<string, string>>;
 }
 
@@ -34,7 +34,7 @@ export function spawnNode({
   return child;
 }
 
-/** A program of the bench as a process of its own: one line of JSON for an order, one for its answer, end of input for the end. */
+/** A bench program as a child process: one line of JSON per order and per answer; it ends with its input. */
 export class LineProcess implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #lines: AsyncIterator<string>;
@@ -50,13 +50,13 @@ export class LineProcess implements AsyncDisposable {
     return this.#child.pid ?? 0;
   }
 
-  /** One at a time. The caller knows what the program answers. */
+  /** One at a time. The caller knows the type of the answer. */
   async ask<Answer>(order: object, timeoutMs?: number): Promise<Answer> {
     this.#child.stdin.write(`${JSON.stringify(order)}\n`);
     return await this.read<Answer>(timeoutMs);
   }
 
-  /** A line that comes without an order: that the program is ready. */
+  /** An unsolicited line: the program is ready. */
   async read<Answer>(timeoutMs?: number): Promise<Answer> {
     const line = await within(this.#lines.next(), 'a line of a bench program', timeoutMs);
     if (line.done === true) throw new Error('a bench program has ended early; its reason is on standard error');

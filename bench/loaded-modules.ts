@@ -4,15 +4,15 @@ import { dirname, join } from 'node:path';
 import type { Stage } from './stage.ts';
 
 export interface LoadedModules {
-  /** Modules of the bundle that had run when tools/list was answered, by path from the project's root. */
+  /** Modules of the bundle that ran before the answer to tools/list, by path from the project's root. */
   readonly bundled: readonly string[];
-  /** Modules of Node itself that were loaded then. */
+  /** Modules of Node itself loaded by then. */
   readonly node: readonly string[];
 }
 
 /**
- * Put in front of the built server: tells on a file which modules have run when the answer to tools/list goes out.
- * esbuild makes of every module that may load later a function named by its path, given to its helper `__esm` or `__commonJS`.
+ * Preloaded into the built server: writes to a file which modules have run when the answer to tools/list goes out. esbuild turns
+ * every module that may load later into a function named by its path, passed to its helper `__esm` or `__commonJS`.
  */
 const REPORTER = (file: string): string => `
 const __ran = [];
@@ -33,7 +33,7 @@ process.stdout.write = (chunk, ...rest) => {
 
 const IN_PACKAGE_TS = /(?:^|\/)node_modules\/.*\.ts$/;
 
-/** What the built server loads until it has answered tools/list. The same for every run of one build on one Node. */
+/** What the built server loads until it has answered tools/list. Equal for every run of one build on one Node. */
 export async function loadedModules(stage: Stage): Promise<LoadedModules> {
   const report = join(stage.folder, 'modules.json');
   const built = await readFile(stage.scripts.serve, 'utf8');
@@ -52,12 +52,12 @@ export async function loadedModules(stage: Stage): Promise<LoadedModules> {
   const { sources } = JSON.parse(await readFile(`${stage.scripts.serve}.map`, 'utf8')) as {
     readonly sources: readonly string[];
   };
-  // Packages that bring source maps of their own are there by what they were written in, which esbuild has not seen.
+  // Packages with source maps of their own appear as their original sources, which esbuild has not seen.
   const all = sources.map((source) => source.replace(/^\.\.\//, '')).filter((name) => !IN_PACKAGE_TS.test(name));
   const strange = later.find((name) => name.startsWith('src/') && !all.includes(name));
   if (strange !== undefined) throw new Error(`Expected ${strange} among the sources of the source map, got none such`);
   const atOnce = all.filter((name) => !later.includes(name));
-  // The build wraps each part of Node, which is no module of ours.
+  // The build wraps each builtin of Node; those are not ours.
   return { bundled: [...atOnce, ...ran.filter((name) => !name.startsWith('builtin:'))], node };
 }
 

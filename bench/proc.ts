@@ -1,12 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Readings of another process, from outside. Linux only. */
+/** Measurements of another process. Linux only. */
 
 const BYTES_PER_KIB = 1024;
 const BYTES_PER_MB = 1e6;
 const NS_PER_MS = 1e6;
 
-/** Resident memory in MB (10^6 bytes): now, and at its highest. */
+/** Resident memory in MB (10^6 bytes), current and peak. */
 export function residentMb(pid: number): { readonly now: number; readonly highest: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const field = (name: string): number => {
@@ -17,7 +17,7 @@ export function residentMb(pid: number): { readonly now: number; readonly highes
   return { now: field('VmRSS'), highest: field('VmHWM') };
 }
 
-/** Processor time of all its threads so far, in ms: less disturbed by neighbours than time on the wall. */
+/** Processor time of all threads so far, in ms; less disturbed by neighbours than wall time. */
 export function processorMs(pid: number): number {
   let ns = 0;
   for (const thread of readdirSync(`/proc/${pid}/task`)) {

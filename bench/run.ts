@@ -1,5 +1,5 @@
-// npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
-// bench/results. Arguments: names of figures (default: all but node-idle, which takes twenty minutes, and against), --pairs <n>,
+// npm run bench: measures the figures that the README promises, prints a table and keeps the samples in bench/results.
+// Arguments: names of figures (default: all but node-idle, which takes twenty minutes, and against), --pairs <n>,
 // --seconds <n> of browsing the LAN, --server <path> for another build, and --old <path>, an older build for `against`.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
@@ -51,7 +51,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),
 };
 
-/** They are measured only where they are named. */
+/** Measured only if named. */
 const LONG: ReadonlySet<string> = new Set(['node-idle', 'against']);
 
 const { values, positionals } = parseArgs({

@@ -8,9 +8,9 @@ import { spawnNode, type SpawnOptions } from './line-process.ts';
 export interface ToolResult<Data> {
   readonly data: Data;
   readonly text: string;
-  /** Of the whole message as it came. */
+  /** Of the whole message. */
   readonly bytes: number;
-  /** From the request to its answer. */
+  /** From request to answer. */
   readonly ms: number;
 }
 
@@ -45,12 +45,12 @@ export const ENVELOPED = {
   },
 } as const;
 
-/** Between rounds of its own a server is asked nothing but what is measured: one a day is none. */
+/** One discovery round a day is none: the server does only what is measured. */
 export const NO_ROUNDS = { DISCOVERY_INTERVAL_MS: '86400000' } as const;
 
-/** An MCP server as a child process. Its messages are only parsed, not checked: a client's work is not the server's. */
+/** An MCP server as a child process. Its messages are parsed but not validated, which would be a client's work. */
 export class ServerProcess implements AsyncDisposable {
-  /** Just before the process was made, by `performance.now()`. */
+  /** Just before the process was spawned, by `performance.now()`. */
   readonly spawnedAtMs: number;
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #exited: Promise<unknown>;
@@ -76,14 +76,14 @@ export class ServerProcess implements AsyncDisposable {
     return this.#child.pid ?? 0;
   }
 
-  /** Shakes hands. */
+  /** Performs the handshake. */
   async initialize(): Promise<void> {
     const clientInfo = { name: 'bench', version: '1.0.0' };
     await this.#request('initialize', { protocolVersion: PROTOCOL, capabilities: {}, clientInfo });
     this.#send({ jsonrpc: '2.0', method: 'notifications/initialized' });
   }
 
-  /** As a client of 2026-07-28 begins: each request has all that there is to say. */
+  /** As a client of 2026-07-28 starts: every request carries all parameters. */
   async discover(): Promise<void> {
     await this.#request('server/discover', ENVELOPED);
   }
@@ -96,7 +96,7 @@ export class ServerProcess implements AsyncDisposable {
     return { bytes: Buffer.byteLength(JSON.stringify(result)), count: tools.length, atMs };
   }
 
-  /** The caller knows the tool's output schema. Rejects where the tool says that it failed. */
+  /** The caller knows the tool's output schema. Rejects if the tool fails. */
   async call<Data>(
     name: string,
     args: object = {},

@@ -21,19 +21,19 @@ export interface ServerOptions {
   readonly execArgv?: readonly string[];
   /** See `SpawnOptions`. */
   readonly before?: readonly string[];
-  /** In the place of the built server. */
+  /** Instead of the built server. */
   readonly script?: string;
 }
 
 export interface NodeOptions {
   readonly registry: Registry;
-  /** Of tailscaled. */
+  /** tailscaled's. */
   readonly socketPath: string;
-  /** This machine's address in the tailnet. */
+  /** This machine's tailnet address. */
   readonly host: string;
 }
 
-/** A program that told where it is to be found. */
+/** A program that printed its address. */
 export interface Placed<Place> extends AsyncDisposable {
   readonly place: Place;
   readonly process: LineProcess;
@@ -41,7 +41,7 @@ export interface Placed<Place> extends AsyncDisposable {
 
 export type Tailscaled = Placed<TailscaledPlace>;
 
-/** Questions that it was asked since the last time. */
+/** Requests since the last call. */
 export function countsOf({ process }: Tailscaled): Promise<TailscaledCounts> {
   return process.ask<TailscaledCounts>({});
 }
@@ -50,7 +50,7 @@ async function placed<Place>(process: LineProcess): Promise<Placed<Place>> {
   return { process, place: await process.read<Place>(), [Symbol.asyncDispose]: () => process.close() };
 }
 
-/** Where everything runs: one folder, whose processes end with this one, however it ends. */
+/** The folder of a run; its processes end with this one, however it ends. */
 export class Stage implements AsyncDisposable {
   readonly scripts: Scripts;
   readonly #temp: TempDir;
@@ -77,7 +77,7 @@ export class Stage implements AsyncDisposable {
     return await openRegistry(path);
   }
 
-  /** One that holds these ports: live ones with the directory that the fleet gives them. */
+  /** A registry of these ports; live ones with the directory that the fleet gives them. */
   async registryOf({ live, silent }: FleetPorts, password?: string): Promise<Registry> {
     const registry = await this.registry();
     for (const [index, port] of live.entries())
@@ -89,7 +89,7 @@ export class Stage implements AsyncDisposable {
     return registry;
   }
 
-  /** Our server; without a handshake. */
+  /** Our server, before the handshake. */
   spawnServer({ registry, env, execArgv, before, script }: ServerOptions): ServerProcess {
     return new ServerProcess({
       script: script ?? this.scripts.server,
@@ -139,14 +139,14 @@ export class Stage implements AsyncDisposable {
     return await placed(this.#spawn('tailscaled', JSON.stringify(options)));
   }
 
-  /** The node service, which listens when this resolves. */
+  /** The node service, listening. */
   async startNode({ registry, socketPath, host }: NodeOptions): Promise<NodeProcess> {
     const port = await freePort();
     const env = {
       TAILSCALE_SOCKET: socketPath,
       OPENCODE_NODE_PORT: String(port),
       OPENCODE_MCP_LOG_LEVEL: 'error',
-      // As the units have it.
+      // As in the units.
       MALLOC_ARENA_MAX: '1',
       MALLOC_TRIM_THRESHOLD_: '131072',
     };
@@ -191,37 +191,37 @@ export class Fleet implements AsyncDisposable {
     this.ports = ports;
   }
 
-  /** What arrived since the last call. */
+  /** Requests since the last call. */
   async count(): Promise<FleetCounts> {
     return await this.#ask<FleetCounts>({ order: 'count' });
   }
 
-  /** Resolves when all live instances have been asked for their sessions since the last `count`. */
+  /** Resolves once every live instance was asked for its sessions since the last `count`. */
   async surveyed(timeoutMs: number): Promise<void> {
     await this.#ask<object>({ order: 'surveyed' }, timeoutMs);
   }
 
-  /** Resolves when the first instance has been sent a prompt since the last time. */
+  /** Resolves once the first instance got a prompt since the last call. */
   async prompted(): Promise<void> {
     await this.#ask<object>({ order: 'prompted' });
   }
 
-  /** Says something in the running turn of the first instance. */
+  /** Emits text in the running turn of the first instance. */
   async token(text: string): Promise<FleetToken> {
     return await this.#ask<FleetToken>({ order: 'token', text });
   }
 
-  /** A turn begins in the first instances, and each says a word every so often until `hush`. */
+  /** Begins a turn in the first instances, each of which emits a word at intervals until `hush`. */
   async speak(instances: number, everyMs: number): Promise<void> {
     await this.#ask<object>({ order: 'speak', instances, everyMs });
   }
 
-  /** How many words that were. */
+  /** Words emitted. */
   async hush(): Promise<number> {
     return (await this.#ask<FleetWords>({ order: 'hush' })).words;
   }
 
-  /** A turn begins, or ends, in the last instance. */
+  /** Begins or ends a turn in the last instance. */
   async change(): Promise<FleetToken> {
     return await this.#ask<FleetToken>({ order: 'change' });
   }

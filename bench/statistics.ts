@@ -1,11 +1,11 @@
-/** A set of samples by its quartiles. All in the unit of the samples. */
+/** Quartiles of a set of samples, in their unit. */
 export interface Spread {
   readonly median: number;
   readonly lowerQuartile: number;
   readonly upperQuartile: number;
   readonly min: number;
   readonly max: number;
-  /** In the order in which they were taken. */
+  /** In the order taken. */
   readonly samples: readonly number[];
 }
 
@@ -21,7 +21,7 @@ export function spreadOf(samples: readonly number[]): Spread {
   return { median: at(0.5), lowerQuartile: at(0.25), upperQuartile: at(0.75), min: at(0), max: at(1), samples };
 }
 
-/** What each sample of `ours` is of the one of `theirs` that was taken next to it. */
+/** The ratio of each sample of `ours` to the adjacent one of `theirs`. */
 export function ratios(ours: readonly number[], theirs: readonly number[]): number[] {
   return paired(ours, theirs, (one, other) => one / other);
 }

@@ -2,7 +2,7 @@ import { meets, type Figure, type Unit } from './figure.ts';
 
 const HEAD = ['figure', 'median', 'quartiles', 'min … max', 'n', 'goal', ''] as const;
 
-/** Columns of text, as wide as what is in them. */
+/** Columns as wide as their content. */
 export function renderTable(figures: readonly Figure[]): string {
   const rows = [HEAD, ...figures.map(row)];
   const widths = HEAD.map((_, column) => Math.max(...rows.map((cells) => cells[column]?.length ?? 0)));

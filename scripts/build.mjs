@@ -1,4 +1,4 @@
-// Builds dist/: one file for each program, with everything it needs inside; `opencode-mcp` is two, and the one that picks.
+// Builds dist/: one self-contained file per program; `opencode-mcp` is two, and an entry that picks one.
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -14,8 +14,8 @@ const dist = join(root, 'dist');
 const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
 
 /**
- * The MCP SDK constructs a JSON schema validator for results of elicitation, which nothing here
- * asks for: Ajv would be a fifth of the start-up time. A use of it fails loudly.
+ * The MCP SDK constructs a JSON schema validator for elicitation results, which nothing here uses: Ajv would be a fifth of the
+ * start-up time. Using it throws.
  */
 const withoutAjv = {
   name: 'without-ajv',
@@ -39,8 +39,8 @@ const withoutDefaultClient = {
 };
 
 /**
- * Parts of Node are loaded when a module that uses them is: in one file of ES modules they would all be imported before its first
- * line, a third of the start-up time of a server that has only to list its tools.
+ * Loads each builtin of Node with the first module that uses it. A single ES module would import all of them before its first line:
+ * a third of the start-up time of a server that only lists its tools.
  */
 const lazyBuiltins = {
   name: 'lazy-builtins',
@@ -56,7 +56,7 @@ const lazyBuiltins = {
   },
 };
 
-/** What the entry picks is a file beside it. */
+/** The entry loads one of two files beside it. */
 const filesBeside = {
   name: 'files-beside',
   setup(esbuild) {
@@ -68,7 +68,7 @@ const filesBeside = {
   },
 };
 
-/** The entries of tools/list, made by the program's own code. */
+/** The entries of tools/list, computed by the program's own code. */
 async function readyTools() {
   const folder = await mkdtemp(join(tmpdir(), 'opencode-mcp-build-'));
   try {
@@ -92,7 +92,6 @@ async function readyTools() {
 const ready = JSON.stringify(await readyTools());
 const assets = JSON.stringify(await pageAssets());
 await rm(dist, { recursive: true, force: true });
-/** What all of them have in common. */
 const common = {
   absWorkingDir: root,
   outdir: 'dist',
@@ -102,8 +101,6 @@ const common = {
   target: 'node20.19',
   minifySyntax: true,
   minifyWhitespace: true,
-  // Names stay: a stack trace in a bug report should say where.
-  keepNames: false,
   sourcemap: 'external',
   legalComments: 'none',
   metafile: true,
@@ -112,7 +109,7 @@ const common = {
     js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
   plugins: [withoutAjv, withoutDefaultClient, lazyBuiltins, filesBeside],
-  // Its other form loads its parts by a `require` that no bundler sees.
+  // Its UMD form loads its parts by a `require` that bundlers do not see.
   alias: { 'jsonc-parser': 'jsonc-parser/lib/esm/main.js' },
   logLevel: 'warning',
 };
@@ -131,8 +128,8 @@ await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(inputs));
 await Promise.all(Object.keys(entries).map((program) => finish(join(dist, `${program}.js`))));
 
 /**
- * V8 keeps a text in two bytes for each character if one of them is beyond Latin-1, which costs a server 4 MB. esbuild escapes them in
- * strings, but not in regular expressions.
+ * V8 stores a source with any character beyond Latin-1 in two bytes per character, which costs a server 4 MB. esbuild escapes them
+ * in strings but not in regular expressions.
  */
 async function finish(program) {
   const wide = /.{0,40}[\u0100-\uffff].{0,20}/.exec(await readFile(program, 'utf8'));
@@ -140,7 +137,7 @@ async function finish(program) {
   await chmod(program, 0o755);
 }
 
-/** The licence of every package that is inside. */
+/** The licence of every bundled package. */
 async function licences(inputs) {
   const folders = new Set();
   for (const input of inputs) {

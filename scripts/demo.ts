@@ -1,4 +1,4 @@
-// npm run demo: the main job, by hand, on three real opencodes whose model is a script, so no key and no network are needed.
+// npm run demo: the main job on three real opencodes whose model is a script, so it needs no key and no network.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -25,7 +25,7 @@ const FLEET = [
   ['desk', 'api'],
   ['server', 'docs'],
 ] as const;
-/** What the model does with a message, in the language of `test/rig/model-script.ts`. */
+/** Scripts of the messages, in the language of `test/rig/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Summarise what changed this week.':
     'echo: The login page is faster, two bugs are fixed, and the docs have a new index.',
@@ -96,7 +96,7 @@ README.md has the rest: your other machines, and what all this means for securit
   }
 }
 
-/** Starts an opencode in a project of its own, and registers it as `opencode-connected` does. */
+/** Starts an opencode in its own project and registers it as `opencode-connected` does. */
 async function start(
   { model, registry }: { readonly model: ScriptedModel; readonly registry: Registry },
   home: string,
@@ -115,7 +115,7 @@ async function start(
   return opencode;
 }
 
-/** Runs opencode-mcp in this terminal. Nobody is asked: it is the script that answers. */
+/** Runs opencode-mcp in this terminal, without input: the script answers. */
 async function run(env: Env, ...args: readonly string[]): Promise<void> {
   process.stdout.write(
     `\n  $ opencode-mcp ${args.map((word) => (word.includes(' ') ? `"${word}"` : word)).join(' ')}\n`,
@@ -129,7 +129,7 @@ async function run(env: Env, ...args: readonly string[]): Promise<void> {
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (table += text));
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
   process.stdout.write(narrow(table));
-  // 3: it waits for somebody.
+  // 3: a turn waits for somebody.
   if (code !== 0 && code !== 3) throw new Error(`opencode-mcp ${args.join(' ')} ended with code ${code}`);
 }
 
@@ -140,7 +140,7 @@ async function callTool(env: Env, name: string, args: Record<string, unknown>): 
     process.stdout.write(`\n  ${name} ${JSON.stringify(args)}\n`);
     const result = await client.callTool({ name, arguments: args });
     const [first] = result.content as { readonly text?: string }[];
-    // Ids say nothing to a newcomer.
+    // Ids mean nothing to a newcomer.
     process.stdout.write(`${(first?.text ?? '').replaceAll(/\b(ses|msg)_\w+/g, '$1_…')}\n`);
     if (result.isError === true) throw new Error(`${name} failed`);
   } finally {
@@ -148,7 +148,7 @@ async function callTool(env: Env, name: string, args: Record<string, unknown>): 
   }
 }
 
-/** The list as a narrow terminal has it: without the columns that are only temporary paths and ports here. */
+/** The list as on a narrow terminal: without the columns that hold only temporary paths and ports here. */
 function narrow(list: string): string {
   const end = list.indexOf('DIRECTORY');
   if (end === -1) return list;

@@ -1,7 +1,7 @@
-// Installs the programs that the suites and the demo drive, each set in a folder of its own beside the tests:
+// Installs the programs that the suites and the demo drive, each set in its own folder of test/:
 //   opencodes    the oldest and the newest supported opencode 1, the preview of opencode 2
 //   components   the newest Node LTS, the MCP Inspector, a gateway, the conformance suite, MCP clients (Claude Code, Codex, Gemini CLI)
-// Arguments pick sets; without any, all. A set is installed once for each state of its package files.
+// Arguments name sets; default: all. A set is installed again only if its package files change.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -22,14 +22,14 @@ function install(name) {
     .map((path) => readFileSync(path, 'utf8'))
     .join('\n');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
-  process.stdout.write(`Installing what test/${name} names (once) …\n`);
+  process.stdout.write(`Installing the packages of test/${name} (once) …\n`);
   const quiet = ['--no-fund', '--no-audit', '--loglevel=error'];
   const { status } = spawnSync('npm', [...SETS[name], ...quiet], { cwd: folder, stdio: 'inherit' });
   if (status === 0) {
     writeFileSync(stamp, wanted);
     return;
   }
-  // A missing component is a skip for a person and a failure in CI.
-  process.stderr.write(`Could not install test/${name}: what needs it is skipped.\n`);
+  // Only in CI a missing component is a failure.
+  process.stderr.write(`Cannot install test/${name}; suites that need it are skipped.\n`);
   if (process.env.CI === 'true') process.exit(1);
 }

@@ -6,7 +6,7 @@ help() {
 Installs `opencode-mcp node` as a service, or upgrades it: running this again is safe.
   install-node.sh                 for you: a systemd user unit, or a launch agent on macOS
   install-node.sh --system USER   as root: the system unit opencode-mcp-node@USER
-DESTDIR=<folder> only writes the files, below that folder. uninstall-node.sh takes it away again.
+DESTDIR=<folder> only writes the files, below that folder. uninstall-node.sh removes the service.
 END
 }
 
@@ -19,7 +19,7 @@ fail() {
   exit 1
 }
 
-# What is written before the service runs is taken back when a step fails: an older file comes back, a new one goes.
+# If a step fails before the service runs, restores the older file or removes the new one.
 file=
 settings=
 unit=
@@ -45,7 +45,7 @@ trap undo EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# What stands in for a path in a unit: quoted for systemd, then for sed.
+# Quotes a path for a systemd unit, then for sed.
 for_unit() {
   printf '%s' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/%/%%/g' -e 's/\$/$$/g' -e 's/.*/"&"/' | for_sed
 }
@@ -56,7 +56,7 @@ for_sed() {
   sed -e 's/[\\&|]/\\&/g'
 }
 
-# Writes standard input to $1 with mode $2, whole or not at all.
+# Writes standard input to $1 with mode $2, atomically.
 put() {
   mkdir -p -- "$(dirname -- "$1")"
   cat >"$1.new"
@@ -65,7 +65,7 @@ put() {
   mv -f -- "$1.new" "$1"
 }
 
-# From here on `undo` takes $1 back.
+# From here on `undo` restores $1.
 begin() {
   file=$1
   rm -f -- "$file.before"
@@ -78,7 +78,7 @@ keep() {
   file=
 }
 
-# A person's settings are never overwritten.
+# Never overwrites existing settings.
 put_settings() {
   [ ! -e "$1" ] || return 0
   settings=$1
@@ -98,7 +98,7 @@ start_unit() {
   $control restart "$unit"
 }
 
-# Before anything is written. There is none over su or sudo, in most containers, and where systemd does not run at all.
+# Runs before anything is written. Sessions of su or sudo, most containers and systems without systemd have no user manager.
 need_user_manager() {
   reason=$(systemctl --user show-environment 2>&1 >/dev/null) && return 0
   why="install-node.sh: there is no systemd of $(id -un) to ask (${reason:-systemctl failed}), so nothing was installed."
@@ -124,7 +124,7 @@ install_user_unit() {
   fi
   start_unit 'systemctl --user' opencode-mcp-node.service
   keep
-  # Without lingering it would end with the last session.
+  # Without lingering the service ends with the last session.
   loginctl enable-linger "$(id -un)" 2>/dev/null ||
     echo "Run: sudo loginctl enable-linger $(id -un)   (else the service ends when you log out)" >&2
   echo "Running. See: systemctl --user status opencode-mcp-node; journalctl --user -u opencode-mcp-node"

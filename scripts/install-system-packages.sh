@@ -1,8 +1,7 @@
 #!/bin/sh
-# Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
-# zsh and fish, in which names are completed, systemd's judgement of the units, ip for the network namespaces of a tailnet,
-# the ripgrep that opencode would download to search with, and the browser in which the page is driven.
-# Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
+# Installs the system programs that the suites drive: sshd, busybox as another relay's shell, tmux for the TUI, zsh and fish for
+# completion, systemd for the units, iproute2 for network namespaces, ripgrep, which opencode would download otherwise, and Chromium
+# for the page. Only in CI (CI=true) and as root; elsewhere suites with missing programs are skipped.
 set -eu
 
 missing=
@@ -25,7 +24,7 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet
-# The package's own service would listen on port 22: the suites start theirs on loopback.
+# Keeps the package from starting a service on port 22; the suites start their own on loopback.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

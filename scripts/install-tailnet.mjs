@@ -1,6 +1,5 @@
-// Builds what the suites of a real tailnet run: headscale, tailscaled and its command line, in .cache/tailnet, once for
-// each pair of versions. Takes some ten minutes on two cores the first time. Without Go or root on Linux it says so: a
-// skip for a person, a failure in CI.
+// Builds the programs of the suites of a real tailnet in .cache/tailnet, once per pair of versions: headscale, tailscaled and
+// tailscale. Takes some ten minutes on two cores. Without Go or root on Linux it reports why; in CI that is a failure.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { cache, folder, HEADSCALE, isBuilt, obstacle, TAILSCALE } from './tailnet-programs.mjs';
 
-/** Hundreds of modules are downloaded, each of which may fail; what has come is kept, and what is built too. */
+/** Any of hundreds of downloads may fail; Go keeps what it downloaded and built. */
 const ATTEMPTS = 4;
 const PAUSE_MS = 15_000;
 
@@ -27,15 +26,14 @@ function withoutGo() {
   return status === 0 ? undefined : 'they need Go 1.26.5 or newer, on the PATH or in /usr/local/go/bin';
 }
 
-/** Undefined, or what went wrong. */
+/** What failed, or undefined. */
 async function install() {
   mkdirSync(cache, { recursive: true });
   const built = mkdtempSync(join(cache, 'building-'));
   try {
     process.stdout.write(`Building headscale ${HEADSCALE} and tailscaled ${TAILSCALE}, which may take ten minutes …\n`);
-    if (!(await persistently(() => buildTailscale(built))))
-      return 'tailscaled could not be built, for the reason above';
-    if (!(await persistently(() => buildHeadscale(built)))) return 'headscale could not be built, for the reason above';
+    if (!(await persistently(() => buildTailscale(built)))) return 'cannot build tailscaled, for the reason above';
+    if (!(await persistently(() => buildHeadscale(built)))) return 'cannot build headscale, for the reason above';
     rmSync(folder, { recursive: true, force: true });
     renameSync(built, folder);
     return undefined;
@@ -48,7 +46,7 @@ async function persistently(attempt) {
   for (let left = ATTEMPTS - 1; ; left -= 1) {
     if (attempt()) return true;
     if (left === 0) return false;
-    process.stderr.write(`That failed; again in ${PAUSE_MS / 1000} s, ${left} more times at most.\n`);
+    process.stderr.write(`That failed; retrying in ${PAUSE_MS / 1000} s, at most ${left} more times.\n`);
     await delay(PAUSE_MS);
   }
 }
@@ -58,7 +56,7 @@ function buildTailscale(built) {
   return go(['install', ...packages], { env: { GOBIN: built } }).status === 0;
 }
 
-/** Not with `go install`: that asks for the list of all versions, to warn of a deprecation, which a mirror need not serve. */
+/** Not with `go install`, which requests the list of all versions to warn of deprecations; mirrors need not serve it. */
 function buildHeadscale(built) {
   const { status, stdout } = go(['mod', 'download', '-json', `github.com/juanfont/headscale@v${HEADSCALE}`], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -70,7 +68,7 @@ function buildHeadscale(built) {
 
 function go(args, { env = {}, stdio = 'inherit' } = {}) {
   return spawnSync('go', args, {
-    // Outside of any module.
+    // Outside any module.
     cwd: tmpdir(),
     encoding: 'utf8',
     stdio,

@@ -1,4 +1,4 @@
-// The page's files as the build puts them into the program: the same modules, without comments and indentation.
+// The page's files for the build: minified.
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

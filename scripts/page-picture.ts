@@ -1,4 +1,4 @@
-// Writes docs/page.png: the page in a real Chromium, in front of a scripted node with three machines.
+// Writes docs/page.png: the page in a real Chromium, served by a scripted node with three machines.
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,4 @@
-// npm run picture: runs the demo in a terminal (tmux) and draws what that shows as docs/demo.svg, dark and light.
+// npm run picture: runs the demo in tmux and draws its screen as docs/demo.svg, dark and light.
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
@@ -9,13 +9,13 @@ const COLUMNS = 84;
 
 /** More than the demo prints. */
 const ROWS = 100;
-/** The demo's first words that are in the picture, and the first that are not any more. */
+/** The demo's first words in the picture, and the first words after it. */
 const FROM = 'What does each of them do?';
 const TO = 'Claude Code and other MCP clients';
 const LINE_PX = 19;
 const CHARACTER_PX = 8.43;
 const MARGIN_PX = 20;
-/** By the codes of Select Graphic Rendition. */
+/** CSS classes by SGR code. */
 const CLASSES: Readonly<Record<string, string>> = { 1: 'b', 2: 'd', 31: 'r', 32: 'g', 33: 'y', 36: 'c' };
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -33,7 +33,7 @@ async function screen(): Promise<readonly string[]> {
     const lines = stdout.split('\n');
     const at = (words: string): number => lines.findIndex((line) => line.includes(words));
     if (at(FROM) === -1 || at(TO) === -1)
-      throw new Error(`the demo did not show what the picture begins and ends with:\n${stdout}`);
+      throw new Error(`the demo did not show the first and last words of the picture:\n${stdout}`);
     return painted(lines).slice(at(FROM), at(TO) - 1);
   } finally {
     await tmux('kill-server');
@@ -58,7 +58,7 @@ ${texts.join('\n')}
 `;
 }
 
-/** The lines as SVG. What one line sets goes on in the next. */
+/** The lines as SVG. Attributes carry over to the next line. */
 function painted(lines: readonly string[]): readonly string[] {
   let classes = new Set<string>();
   const span = (piece: string): string => {

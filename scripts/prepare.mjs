@@ -1,7 +1,7 @@
-// npm's `prepare`: builds dist/, in a checkout without node_modules too.
+// npm's `prepare`: builds dist/, even in a checkout without node_modules.
 //
-// `npm install --global <git URL>` (npm 10 and 11) clones into its cache and runs `npm install` there, to which it hands its own
-// `--global` on: nothing that the build needs is installed, and the clone, which is about to be deleted, is linked as the package.
+// `npm install --global <git URL>` (npm 10 and 11) clones into its cache and runs `npm install` there with its own `--global`: the
+// build's dependencies are not installed, and npm links the clone, which it deletes afterwards, as the package.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -22,7 +22,7 @@ npm('run', '--silent', 'build');
 const { npm_config_cache: cache, npm_config_global_prefix: prefix } = env;
 if (isGlobal === 'true' && cache && prefix && root.startsWith(join(realpathSync(cache), '_cacache', 'tmp'))) {
   const link = join(prefix, 'lib', 'node_modules', 'opencode-mcp');
-  // npm has made a folder of that name before, and unpacks what was built into it next.
+  // npm created a folder of that name before and unpacks the built package into it next.
   if (existsSync(link) && realpathSync(link) === root) {
     rmSync(link);
     mkdirSync(link);

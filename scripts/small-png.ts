@@ -3,7 +3,7 @@ import { crc32, deflateSync, inflateSync } from 'node:zlib';
 const SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex');
 const MAX_COLOURS = 256;
 
-/** A screenshot of Chromium (8 bits a channel, RGB or RGBA, not interlaced) with a palette of its commonest colours: a third of the size. */
+/** Reduces a screenshot of Chromium (8 bits per channel, RGB or RGBA, not interlaced) to a palette of its commonest colours: a third of the size. */
 export function smallPng(png: Buffer): Buffer {
   const { width, height, pixels } = decode(png);
   const counts = new Map<number, number>();
@@ -19,7 +19,7 @@ export function smallPng(png: Buffer): Buffer {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
-  // 8 bits a pixel, a palette.
+  // 8 bits per pixel, with a palette.
   header.set([8, 3, 0, 0, 0], 8);
   const colours = Buffer.from(palette.flatMap((colour) => channels(colour)));
   const data = deflateSync(rows, { level: 9, memLevel: 9 });
@@ -32,7 +32,7 @@ export function smallPng(png: Buffer): Buffer {
   ]);
 }
 
-/** The commonest colour of each shade first, so that a small dot keeps its own. */
+/** The commonest colour of each shade first, so that a small dot keeps its colour. */
 function paletteOf(counts: ReadonlyMap<number, number>): number[] {
   const byCount = [...counts].toSorted(([, one], [, other]) => other - one).map(([colour]) => colour);
   const shades = new Map<number, number>();
@@ -68,7 +68,7 @@ function decode(png: Buffer): { readonly width: number; readonly height: number;
   return { width, height, pixels };
 }
 
-/** The filters of PNG: none, sub, up, average, Paeth. */
+/** PNG's filters: none, sub, up, average, Paeth. */
 function predicted(filter: number, left: number, up: number, corner: number): number {
   if (filter === 4) {
     const guess = left + up - corner;

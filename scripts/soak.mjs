@@ -1,5 +1,5 @@
-// npm run soak -- --minutes N --seed S: sends through proxies that break at random, for N minutes (default 10), and beside them turns
-// of more than three minutes. The seed of a run that failed repeats it.
+// npm run soak -- --minutes N --seed S: sends through proxies that break at random, for N minutes (default 10), alongside turns of
+// more than three minutes. The seed of a failed run repeats it.
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import process from 'node:process';

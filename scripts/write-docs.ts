@@ -1,5 +1,5 @@
-// npm run docs: writes docs/tools.md from the tools and docs/settings.md from the settings. `--check` writes nothing and fails where a
-// page is not what they say.
+// npm run docs: writes docs/tools.md from the tools and docs/settings.md from the settings. `--check` writes nothing and fails if a page
+// is out of date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +17,7 @@ for (const [name, page] of Object.entries(pages)) {
   const path = fileURLToPath(new URL(`../docs/${name}`, import.meta.url));
   if (!process.argv.includes('--check')) writeFileSync(path, page);
   else if (readFileSync(path, 'utf8') !== page) {
-    process.stderr.write(`docs/${name} is not what the code says; run: npm run docs\n`);
+    process.stderr.write(`docs/${name} is out of date; run: npm run docs\n`);
     process.exitCode = 1;
   }
 }

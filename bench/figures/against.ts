@@ -5,12 +5,12 @@ import type { Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
-/** Rounds of their own stay out of the measurement, and no deadline cuts a call short on a busy machine. */
+/** No discovery rounds of their own, and no deadline that cuts a call short on a busy machine. */
 const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
 /**
- * This build beside an older one, in turn: `instances` of a process that has called it before, and of a fresh process right after
- * tools/list. The third side asks the three things of each instance bare and all at once, as the server that this one replaces did.
+ * This build against an older one, in turn: `instances` in a warm process, and in a fresh one right after tools/list. The third
+ * side makes the three requests of each instance bare and all at once, as the server that this one replaces did.
  */
 export async function againstFigures(
   stage: Stage,

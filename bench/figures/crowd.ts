@@ -10,13 +10,13 @@ import { type Listing, MOST_ROWS } from './listing.ts';
 
 const ALIVE = 1_000;
 const DEAD = 9_000;
-/** Below the ephemeral ports, and mostly below those that other suites give to what they start. */
+/** Below the ephemeral ports, and mostly below those of other suites. */
 const LOWEST_PORT = 1_024;
-/** A list of so many costs the server a good part of a second: seldom. */
+/** A list of this size costs the server a good part of a second, so poll seldom. */
 const POLL_MS = 2_000;
 const GIVE_UP_MS = 180_000;
 
-/** As many registrations as are read, nine of ten left behind by instances that have ended. */
+/** The most registrations that are read; nine of ten are left over from ended instances. */
 export async function crowdFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: ALIVE });
   const registry = await stage.registryOf({ live: fleet.ports.live, silent: await closedPorts(DEAD) });
@@ -56,7 +56,7 @@ export async function crowdFigures(stage: Stage, runs: number): Promise<readonly
   ];
 }
 
-/** Nothing listens there now. */
+/** Nothing listens there. */
 async function closedPorts(count: number): Promise<readonly number[]> {
   const taken = new Set(
     [...(await readFile('/proc/net/tcp', 'utf8')).matchAll(/^\s*\d+: [0-9A-F]+:([0-9A-F]{4})/gm)].map(([, port = '']) =>
@@ -70,7 +70,7 @@ async function closedPorts(count: number): Promise<readonly number[]> {
   return ports;
 }
 
-/** What waits for its first look is told in a note, and what answered badly is listed as offline. */
+/** A note counts those that wait for their first probe; those that answered badly are listed offline. */
 async function untilAllKnown(server: ServerProcess): Promise<void> {
   const startMs = performance.now();
   for (;;) {

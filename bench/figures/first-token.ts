@@ -8,10 +8,10 @@ import { differences } from '../statistics.ts';
 
 const GOAL_MS = 10;
 const NS_PER_MS = 1e6;
-/** A model's first words come later than this; until then both readers have come to rest. */
+/** A model's first words take longer; by then both readers are idle. */
 const REST_MS = 50;
 
-/** From the sending of a turn's first text to its arrival: as a progress notification of `send`, and at a bare reader of the stream. */
+/** From sending a turn's first text to its arrival, as a progress notification of `send` and at a bare reader of the stream. */
 export async function firstTokenFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: 1 });
   await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });

@@ -4,12 +4,12 @@ import { MOST_ROWS } from './listing.ts';
 
 export const LIMITS = [1, 4, 16] as const;
 const INSTANCES = 48;
-/** Long enough that every slot is taken while one answer is waited for. */
+/** Long enough to fill every slot while one answer is pending. */
 const HEALTH_MS = 20;
-/** No probe is to be cut off, however slow the machine: all of them, one after the other, fit ten times. */
+/** Cuts off no probe however slow the machine is: ten times all of them in sequence. */
 const DEADLINE_MS = '60000';
 
-/** The most instances that were asked at the same time, seen where the requests arrive: discovery, surveys and single looks together. */
+/** The most instances with a request at the same time, counted on arrival: discovery, surveys and single probes together. */
 export async function mostInFlight(stage: Stage, limit: number): Promise<number> {
   await using fleet = await stage.startFleet({ live: INSTANCES, healthMs: HEALTH_MS });
   const registry = await stage.registryOf(fleet.ports);

@@ -12,15 +12,15 @@ import { type Listing, MOST_ROWS } from './listing.ts';
 /** 504, of which 500 count. */
 const ADDRESSES = 8;
 const EACH = 63;
-/** Between two looks; a look takes about as long. */
+/** Poll interval; one list takes about as long. */
 const POLL_MS = 2;
 const GIVE_UP_MS = 10_000;
-/** Longer than discovery waits after a scan, so that each packet finds it at rest. */
+/** Longer than discovery's pause after a scan, so that each packet finds it idle. */
 const REST_MS = 400;
-/** Its own rounds and questions, as a person has them. */
+/** Discovery rounds and questions as by default. */
 const AS_INSTALLED = { TRANSPORT: 'mdns', OPENCODE_MDNS_INTERFACES: 'all', DISCOVERY_INTERVAL_MS: '30000' };
 
-/** On a LAN of network namespaces; nothing where they cannot be made. */
+/** On a LAN of network namespaces; empty if they cannot be created. */
 export async function lanFigures(stage: Stage, samples: number, seconds: number): Promise<readonly Figure[]> {
   const missing = missingForNamespaces();
   if (missing !== undefined) {
@@ -35,7 +35,7 @@ export async function lanFigures(stage: Stage, samples: number, seconds: number)
   ];
 }
 
-/** From the order to announce an instance to the first list that shows it at work. */
+/** From announcing an instance to the first list that shows it healthy. */
 async function packetToListing(stage: Stage, viewer: Machine, other: Machine, samples: number): Promise<number[]> {
   const options = { addresses: [other.on(1)], each: 0, live: samples };
   await using crowd = await stage.startLanCrowd(inside(other.namespace), options);
@@ -60,10 +60,10 @@ async function isListed(server: ServerProcess, url: string): Promise<boolean> {
   return data.instances.some((row) => row.state === 'idle' && row.via.endsWith(url));
 }
 
-/** Nothing happens there; what is of interest is an hour with services. */
+/** An idle LAN; the interesting case is an hour with services. */
 const MOST_ALONE_S = 600;
 
-/** What the server takes while 500 services answer its questions, and nothing answers at their ports. */
+/** The server's load while 500 services answer its questions and nothing listens on their ports. */
 async function browsing(stage: Stage, viewer: Machine, other: Machine, seconds: number): Promise<readonly Figure[]> {
   const addresses = Array.from({ length: ADDRESSES }, (_, index) => `192.168.1.${200 + index}`);
   for (const address of addresses) await other.alias(address);

@@ -1,4 +1,4 @@
-/** What `instances` and `list_instances` answer, as far as the bench reads it. */
+/** The part of `instances` and `list_instances` that the bench reads. */
 export interface Listing {
   readonly instances: readonly Row[];
   readonly total: number;
@@ -15,10 +15,10 @@ export interface Row {
   readonly stale_seconds?: number;
 }
 
-/** The most that one call gives. */
+/** The most rows per call. */
 export const MOST_ROWS = 500;
 
-/** Rows that answered in this call and tell everything. */
+/** Complete rows of instances that answered in this call. */
 export function completeRows({ instances }: Listing): number {
   return instances.filter(
     ({ state, directory, session, version, stale_seconds }) =>

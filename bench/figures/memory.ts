@@ -6,10 +6,10 @@ import { countTools } from './start.ts';
 const INSTANCES = 200;
 const SURVEYS = 3;
 export const MOST_SURVEYED_MB = 90;
-/** A busy machine must not cut a survey off. */
+/** A busy machine must not cut off a survey. */
 const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
-/** Resident memory of the server once it has asked many instances several times. */
+/** Resident memory of the server after several surveys of many instances. */
 export async function memoryFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
   const { bare, listed, surveyed, highest } = await measureMemory(stage, runs);
   const after = `after ${SURVEYS} surveys of ${INSTANCES} instances`;
@@ -21,7 +21,7 @@ export async function memoryFigures(stage: Stage, runs: number): Promise<readonl
   ];
 }
 
-/** In MB, one of each for every run. */
+/** In MB, one of each per run. */
 export async function measureMemory(
   stage: Stage,
   runs: number,

@@ -8,13 +8,13 @@ import { openNodeScene } from './node.ts';
 
 const MINUTES = 10;
 const MINUTE_MS = 60_000;
-/** Machines that wait for news of this one. */
+/** Machines that hold a request here. */
 const WATCHERS = 5;
-/** One in a thousand of a core. */
+/** A thousandth of a core. */
 const MOST_PROCESSOR_MS = MINUTE_MS / 1000;
 const MOST_MB = 90;
 
-/** What the node service takes while nothing happens, alone and with other machines that wait for news; ten minutes of each. */
+/** The node service's load while idle, alone and with held requests of other machines; ten minutes each. */
 export async function nodeIdleFigures(stage: Stage): Promise<readonly Figure[]> {
   await using scene = await openNodeScene(stage);
   const { node, list } = scene;
@@ -50,7 +50,7 @@ async function minutesOf(
   return { processorMs: samples, residentMb: residentMb(pid).now };
 }
 
-/** As another machine's source does: one held request after the other. */
+/** As another machine's source does: one held request after another. */
 async function watch(list: Place, signal: AbortSignal): Promise<void> {
   const { etag } = await get(list);
   const headers = { 'if-none-match': etag, prefer: 'wait=25' };

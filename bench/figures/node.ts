@@ -6,13 +6,13 @@ import type { NodeProcess } from '../node-process.ts';
 import { countsOf, type Stage, type Tailscaled } from '../stage.ts';
 import { differences, ratios } from '../statistics.ts';
 
-/** This machine and its caller in the tailnet of the bench. */
+/** This machine and its caller in the bench's tailnet. */
 export const HOST = '127.0.0.2';
 export const CALLER = '127.0.0.1';
 const LIST = '/opencode-mcp/v1/instances';
 const STREAM_BYTES = 64 * 1024 * 1024;
 export const REQUESTS = 100;
-/** Two connections in place of one, and the question who calls. */
+/** Two connections instead of one, and whois. */
 export const FIRST_BYTE_RATIO = 5;
 
 /** One instance, and the node service that passes requests on to it. */
@@ -48,7 +48,7 @@ export async function openNodeScene(stage: Stage): Promise<NodeScene> {
   };
 }
 
-/** What the node service adds to an event stream, and what asking tailscaled who calls costs of it. */
+/** What the node service adds to an event stream, and whois's share of it. */
 export async function nodeFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using scene = await openNodeScene(stage);
   return [
@@ -70,7 +70,7 @@ async function firstByte(scene: NodeScene, pairs: number): Promise<readonly Figu
   ];
 }
 
-/** From connecting to the first byte of an event stream, in ms: by the node service, and without it. */
+/** From connecting to the first byte of an event stream, in ms, with and without the node service. */
 export async function firstBytes(
   { direct, proxied }: NodeScene,
   pairs: number,
@@ -102,7 +102,7 @@ async function throughput({ direct, proxied }: NodeScene, pairs: number): Promis
   ];
 }
 
-/** A request of the list is not passed on: what it takes longer on a new connection is connecting and whois. */
+/** A request for the list is not passed on: on a new connection it takes longer by connecting and whois. */
 async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<readonly Figure[]> {
   const first: number[] = [];
   const later: number[] = [];
@@ -126,7 +126,7 @@ async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<re
   ];
 }
 
-/** Times that tailscaled was asked for requests that followed each other on one connection. */
+/** Whois requests for consecutive requests on one connection. */
 export async function whoisAsked(list: Place, tailscaled: Tailscaled): Promise<number> {
   const agent = keptConnection();
   await countsOf(tailscaled);

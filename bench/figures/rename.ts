@@ -5,15 +5,15 @@ import type { Stage } from '../stage.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
 const GOAL_MS = 300;
-/** Among so many that are listed already. */
+/** Instances that are listed already. */
 const INSTANCES = 10;
-/** Between two looks; a look takes about as long. */
+/** Poll interval; one list takes about as long. */
 const POLL_MS = 2;
-/** Longer than discovery waits after a look at the registry, so that each rename finds it at rest. */
+/** Longer than discovery's pause after reading the registry, so that each rename finds it idle. */
 const REST_MS = 400;
 const GIVE_UP_MS = 10_000;
 
-/** From the rename that puts a registration into the registry to the first list that shows the instance at work. */
+/** From the rename that adds a registration to the first list that shows the instance healthy. */
 export async function renameFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: INSTANCES });
   const registry = await stage.registryOf(fleet.ports);
@@ -49,7 +49,7 @@ export async function renameFigures(stage: Stage, samples: number): Promise<read
   ];
 }
 
-/** From the end of `change`: the file is there, or gone, when it returns. */
+/** From the end of `change`, by which the file exists or is gone. */
 async function timeUntil(change: () => Promise<unknown>, done: () => Promise<boolean>): Promise<number> {
   await change();
   const startMs = performance.now();

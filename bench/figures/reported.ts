@@ -8,18 +8,18 @@ import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 
 export const MACHINES = 5;
 export const EACH = 40;
-/** Of what the same call costs where the node services say nothing of states. */
+/** Share of the same call's cost without states from node services. */
 export const REPORTED_RATIO = 0.15;
 
 export interface ReportedSurvey {
-  /** That came to the machines in one call, with those that were held open for it. */
+  /** Requests to the machines in one call, held ones included. */
   readonly requests: number;
-  /** The same, where the machines serve the list only. */
+  /** The same with machines that serve only the list. */
   readonly requestsAsked: number;
   readonly complete: number;
   readonly ms: number;
   readonly msAsked: number;
-  /** From a change at a machine to a list of the server that shows it. */
+  /** From a change at a machine to a list that shows it. */
   readonly changeMs: readonly number[];
 }
 
@@ -30,7 +30,7 @@ interface Round {
   readonly changeMs: readonly number[];
 }
 
-/** A call of `instances` over node services that say what their instances do, and over ones that do not. */
+/** A call of `instances` over node services with states, and over ones without. */
 export async function reportedSurvey(stage: Stage, changes = 0): Promise<ReportedSurvey> {
   const reported = await round(stage, true, changes);
   const asked = await round(stage, false, 0);

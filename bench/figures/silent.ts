@@ -4,7 +4,7 @@ import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 
 /** The server's default health deadline. */
 const DEADLINE_MS = 3_000;
-/** What a timer, the writing of 200 rows and two pipes may add to the deadline itself. */
+/** What a timer, 200 rows and two pipes may add to the deadline. */
 const TRANSPORT_MS = 100;
 const RUNS = { servers: 5, callsEach: 7 };
 
@@ -15,12 +15,12 @@ export interface SilentCalls {
 }
 
 export interface SilentSurvey {
-  /** The first call of a process, which also waits for discovery's first round. */
+  /** A process's first call, which also waits for the first discovery round. */
   readonly first: SilentCalls;
   readonly later: SilentCalls;
 }
 
-/** `instances` where some endpoints accept and say nothing. */
+/** `instances` with some endpoints that accept and never answer. */
 export async function silentSurvey(
   stage: Stage,
   endpoints: { readonly live: number; readonly silent: number; readonly deadlineMs: number },

@@ -18,7 +18,7 @@ export async function sizeFigures(stage: Stage): Promise<readonly Figure[]> {
   ];
 }
 
-/** Of the result of tools/list as JSON. */
+/** Size of tools/list's result as JSON. */
 export async function listBytes(stage: Stage): Promise<number> {
   await using server = stage.spawnServer({});
   await server.initialize();
@@ -26,7 +26,7 @@ export async function listBytes(stage: Stage): Promise<number> {
   return bytes;
 }
 
-/** What each tool answers unless told otherwise, whole message as it comes. Those that only change a session answer little. */
+/** Size of each tool's default answer, the whole message. Tools that only change a session answer little. */
 async function resultFigures(stage: Stage): Promise<Figure[]> {
   await using fleet = await stage.startFleet({ live: INSTANCES });
   await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });

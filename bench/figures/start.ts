@@ -6,17 +6,17 @@ import type { Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
 
 export const START_RATIO = 1.15;
-/** "No more": what a clock can tell of two equal programs. */
+/** "No more": the noise between two equal programs. */
 export const SILENT_RATIO = 1.02;
-/** Of 2026-07-28, which needs no SDK. */
+/** In the era of 2026-07-28, which needs no SDK. */
 export const MODERN_RATIO = 0.85;
-/** Of its memory then, to that of a bare server: 48 of 50. */
+/** Its memory then, relative to a bare server's: 48 of 50. */
 export const MODERN_MEMORY_RATIO = 0.96;
 const SILENT = 50;
 
-/** Of one program's starts, in the order in which they were made. */
+/** One program's starts, in order. */
 class Starts {
-  /** From the making of the process to the answer of tools/list. */
+  /** From spawning the process to the answer of tools/list. */
   readonly ms: number[] = [];
   /** Of the process until then. */
   readonly processorMs: number[] = [];
@@ -24,7 +24,7 @@ class Starts {
   readonly residentMb: number[] = [];
 }
 
-/** Ours in both eras with an empty registry, ours with registrations that never answer, and a bare server of the SDK, in turn. */
+/** Ours in both eras with an empty registry, ours with silent registrations, and a bare server of the SDK, in turn. */
 export async function measureStarts(
   stage: Stage,
   pairs: number,

@@ -8,13 +8,13 @@ import { ratios } from '../statistics.ts';
 import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 
 export const SURVEY_RATIO = 1.5;
-/** Of an idle one: path, status, latest session. */
+/** Requests of an idle OpenCode 1: path, status, latest session. */
 export const REQUESTS_PER_INSTANCE = 3;
-/** Of an OpenCode 2, whose directories are told together: sessions, and what runs. */
+/** Requests of an OpenCode 2, for all its directories: sessions, and active ones. */
 export const REQUESTS_PER_SERVICE = 2;
 /** The server's default. */
 const CONCURRENCY = 16;
-/** A busy machine must not cut a survey off: both sides are to make every request. */
+/** A busy machine must not cut off a survey: both sides must make every request. */
 const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
 export interface Survey {
@@ -26,13 +26,13 @@ export interface Survey {
   /** Requests that arrived for one instance in one call. */
   readonly oursRequests: readonly number[];
   readonly bareRequests: readonly number[];
-  /** Of the last call: rows that hold all there is to know. */
+  /** Complete rows of the last call. */
   readonly complete: number;
-  /** Resident memory of the server behind the last call. */
+  /** Resident memory of the server after the last call. */
   readonly residentMb: number;
 }
 
-/** A call of `instances` and the same requests made bare, in turn, each in a process of its own. */
+/** A call of `instances` and the same requests made bare, in turn, each in its own process. */
 export async function survey(stage: Stage, instances: number, pairs: number, generation: 1 | 2 = 1): Promise<Survey> {
   await using fleet = await stage.startFleet({ live: instances, generation });
   const registry = await stage.registryOf(fleet.ports, generation === 2 ? FLEET_PASSWORD : undefined);
@@ -41,7 +41,7 @@ export async function survey(stage: Stage, instances: number, pairs: number, gen
   const ours = new Rounds(fleet, instances);
   const theirs = new Rounds(fleet, instances);
   let complete = 0;
-  // The first call waits for discovery's first round.
+  // The first call waits for the first discovery round.
   await server.call('instances', { limit: MOST_ROWS });
   await fleet.count();
   await interleave(pairs, {
@@ -69,7 +69,7 @@ export async function survey(stage: Stage, instances: number, pairs: number, gen
 class Rounds {
   readonly ms: number[] = [];
   readonly processorMs: number[] = [];
-  /** That arrived, for each instance. */
+  /** Requests that arrived per instance. */
   readonly requests: number[] = [];
   readonly #fleet: Fleet;
   readonly #instances: number;

@@ -9,10 +9,10 @@ import { CALLER, HOST, openNodeScene } from './node.ts';
 
 const MANY = 5_000;
 
-/** From the start of a server to its first list with an instance of another machine, in a small tailnet and in a large one. */
+/** From a server's start to its first list with another machine's instance, in a small and a large tailnet. */
 export async function tailnetFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using scene = await openNodeScene(stage);
-  // Of the machine that looks: the other one is where the node service listens.
+  // The viewer's; the node service listens on the other one.
   const seen = { address: CALLER, peer: HOST };
   await using small = await stage.startTailscaled({ ...seen, strangers: 0 });
   await using large = await stage.startTailscaled({ ...seen, strangers: MANY - 1 });

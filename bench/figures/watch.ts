@@ -12,16 +12,16 @@ const STATES = '/opencode-mcp/v1/states';
 
 const SERVERS = 40;
 const STREAMING = 10;
-/** As fast as models speak. */
+/** As fast as models write. */
 const WORD_EVERY_MS = 20;
 
-/** V8 compiles what it needs and tidies up after the start by then. */
+/** V8 has compiled and collected its start-up garbage by then. */
 const SETTLING_MS = 45_000;
-/** Longer than the time within which each server is asked again. */
+/** Longer than the interval at which each server is asked again. */
 const SAMPLE_MS = 60_000;
 const SAMPLES = 2;
 const STREAM_MS = 10_000;
-/** Beyond a few changes in a row a server is asked once a second. */
+/** After a few changes in a row a server is asked once a second. */
 const BETWEEN_CHANGES_MS = 1100;
 
 const POLL_MS = 500;
@@ -38,7 +38,7 @@ export interface WatchScene extends AsyncDisposable {
   readonly states: Place;
 }
 
-/** Ready where all of them are followed. */
+/** Ready once all of them are followed. */
 export async function openWatchScene(stage: Stage, servers: number): Promise<WatchScene> {
   const fleet = await stage.startFleet({ live: servers });
   const registry = await stage.registryOf(fleet.ports);
@@ -46,7 +46,7 @@ export async function openWatchScene(stage: Stage, servers: number): Promise<Wat
   const node = await stage.startNode({ registry, socketPath: tailscaled.place.socketPath, host: HOST });
   const states: Place = { host: HOST, port: node.port, path: STATES };
   await until('all servers to be followed', async () => {
-    // Each answer costs what is measured.
+    // Each answer adds to the measured cost.
     await delay(POLL_MS);
     const { text } = await get(states);
     return text.split('"overviews"').length === servers + 1;
@@ -63,7 +63,7 @@ export async function openWatchScene(stage: Stage, servers: number): Promise<Wat
   };
 }
 
-/** What following costs while nothing happens and while agents write, and how soon another machine is told of a change. */
+/** The cost of following while idle and while agents write, and the delay until another machine learns of a change. */
 export async function watchFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using scene = await openWatchScene(stage, SERVERS);
   await delay(SETTLING_MS);
@@ -95,7 +95,7 @@ async function processorShare({ node }: WatchScene, ms: number): Promise<number>
   return ((processorMs(node.pid) - before) / ms) * 1000;
 }
 
-/** Turns write for so long in the first `instances` servers; what is asked when they begin and end is not counted. */
+/** Turns write for this long in the first `instances` servers; requests at their beginning and end do not count. */
 export async function streaming(
   scene: WatchScene,
   instances: number,
@@ -112,7 +112,7 @@ export async function streaming(
   return { share, requests, words };
 }
 
-/** From a change at the last server to the answer of the request that is held for it, in ms. */
+/** From a change at the last server to the answer of the held request, in ms. */
 export async function changesHeard({ fleet, states }: WatchScene, count: number): Promise<readonly number[]> {
   const agent = keptConnection();
   const taken: number[] = [];
@@ -120,7 +120,7 @@ export async function changesHeard({ fleet, states }: WatchScene, count: number)
     const { etag } = await get(states, { agent });
     const headers = { 'if-none-match': etag, prefer: 'wait=20' };
     const heard = get({ ...states, headers }, { agent }).then(() => process.hrtime.bigint());
-    // The request must be there first.
+    // The request must be held first.
     await delay(BETWEEN_CHANGES_MS);
     const { atNs } = await fleet.change();
     taken.push(Number((await heard) - BigInt(atNs)) / 1e6);

@@ -9,14 +9,14 @@ import type { Stage } from '../stage.ts';
 import type { Listing } from './listing.ts';
 
 const CANDIDATES = 10_000;
-/** Ways to each instance, all proven. */
+/** Proven endpoints per instance. */
 const WAYS = 2;
 const NS_PER_MS = 1e6;
-/** Between two words of the answer, as a model says them. */
+/** Between two words of the answer. */
 const WORD_MS = 20;
 const GIVE_UP_MS = 30_000;
 
-/** What many ways cost: putting 10,000 together, and the change from one to another in the middle of a turn. */
+/** The cost of many endpoints: merging 10,000, and switching from one to another in the middle of a turn. */
 export async function wayFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
   return [
     figure(`merge of ${CANDIDATES} candidates, ${WAYS} ways each`, 'ms', mergeTimes(samples)),
@@ -52,7 +52,7 @@ function urlOf({ candidate }: ProbedEndpoint): string {
   return candidate.endpoint.url;
 }
 
-/** From the cut of the way in use, in the middle of a turn that goes on speaking, to the next text that `send` shows. */
+/** From cutting the endpoint in use, in the middle of a streaming turn, to the next text that `send` shows. */
 async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
   await using fleet = await stage.startFleet({ live: 1 });
   const [port = 0] = fleet.ports.live;
@@ -79,7 +79,7 @@ async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
     await inUse.down();
     await until(() => other.openStreams > 0);
     while (arrivals.length === before) {
-      // Each a part of its own: what was being said when the way broke is shown when it ends.
+      // Each is a separate part: the one that was streaming when the route broke is shown when it ends.
       await fleet.token('word ');
       await delay(WORD_MS);
     }

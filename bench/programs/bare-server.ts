@@ -1,6 +1,6 @@
 /**
- * What start-up is measured against: an MCP server as the SDK's own guide writes it, with as many tools as ours and
- * nothing behind them. Its one argument is how many. zod as a namespace: the bundler leaves out what is not used of it.
+ * Baseline of the start-up: an MCP server as in the SDK's guide, with as many tools as ours (its only argument) and nothing
+ * behind them. zod is imported as a namespace so that the bundler drops its unused parts.
  */
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';

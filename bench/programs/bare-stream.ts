@@ -1,6 +1,6 @@
 /**
- * What the first streamed token is measured against: a reader of the event stream and nothing else. Its one argument
- * is the stream's URL. Orders: `open`, `wait` (for the next text delta) and `close`.
+ * Baseline of the first streamed token: only a reader of the event stream, whose URL is its only argument. Orders: `open`, `wait`
+ * (for the next text delta) and `close`.
  */
 import { serveOrders } from './orders.ts';
 
@@ -8,7 +8,7 @@ export interface BareStreamOrder {
   readonly order: 'open' | 'wait' | 'close';
 }
 
-/** When the text was here, in ns of the system's monotonic clock, which all processes share. */
+/** When the text arrived, in ns of the monotonic clock that all processes share. */
 export interface BareArrival {
   readonly atNs: string;
 }

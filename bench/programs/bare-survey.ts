@@ -1,6 +1,6 @@
 /**
- * What `instances` is measured against: the requests of a survey and nothing else, by the global fetch with its kept-alive
- * connections. Its one argument is `BareSurveyOptions` as JSON.
+ * Baseline of `instances`: only the requests of a survey, by the global fetch with keep-alive. Its only argument is
+ * `BareSurveyOptions` as JSON.
  */
 import { FLEET_PASSWORD } from './fleet-password.ts';
 import { serveOrders } from './orders.ts';
@@ -13,7 +13,7 @@ export interface BareSurveyOptions {
   readonly generation?: 1 | 2;
 }
 
-/** Of one round, on this process's own clock. */
+/** One round, by this process's clock. */
 export interface BareRound {
   readonly ms: number;
 }
@@ -25,7 +25,7 @@ const PASSWORD = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
 await serveOrders({}, async () => {
   const startMs = performance.now();
   const left = ports.values();
-  // Each worker takes the next port where the others are: one iterator for all.
+  // All workers take ports from one iterator.
   const worker = async (): Promise<void> => {
     for (const port of left) await ask(`http://127.0.0.1:${port}`);
   };

@@ -1,6 +1,6 @@
 import type { LoadGauge } from '../../test/rig/fake-opencode.ts';
 
-/** How many instances have a request open: now, and the most since it was last asked. */
+/** How many instances have a request open: now, and at most since the last reading. */
 export class BusyInstances {
   #now = 0;
   #max = 0;

@@ -1,10 +1,10 @@
 import { listenHttp } from '../../test/rig/http-listener.ts';
 import { FLEET_PASSWORD } from './fleet-password.ts';
 
-/** As much of an OpenCode 2 as a list asks of it: one session in one directory, which does not run. */
+/** The part of an OpenCode 2 that a listing requests: one idle session in one directory. */
 export interface FakeService {
   readonly port: number;
-  /** Requests that have arrived. */
+  /** Requests so far. */
   readonly requests: number;
 }
 

@@ -1,2 +1,2 @@
-/** Of every OpenCode 2 of a fleet. */
+/** The password of every OpenCode 2 of a fleet. */
 export const FLEET_PASSWORD = 'of the fleet';

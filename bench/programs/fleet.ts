@@ -1,6 +1,6 @@
 /**
- * Fake opencodes in a process of their own, so that they take no time from what is measured. Its one argument is
- * `FleetOptions` as JSON. Every request is counted where it arrives.
+ * Fake opencodes in a separate process, so that they take no time from the measured one. Its only argument is `FleetOptions` as
+ * JSON. Requests are counted on arrival.
  */
 import { createServer, type AddressInfo } from 'node:net';
 
@@ -13,7 +13,7 @@ import { serveOrders } from './orders.ts';
 
 export interface FleetOptions {
   readonly live: number;
-  /** Ports that accept connections and answer nothing. */
+  /** Ports that accept connections and never answer. */
   readonly silent?: number;
   /** OpenCode 2, each with one session in a directory; default 1. */
   readonly generation?: 1 | 2;
@@ -27,24 +27,24 @@ export interface FleetPorts {
 }
 
 export type FleetOrder =
-  /** Answered with `FleetCounts` since the last time, event streams included. */
+  /** Answers with `FleetCounts` since the last order, event streams included. */
   | { readonly order: 'count' }
-  /** Answered when all live instances have been asked for their sessions since the last `count`. */
+  /** Answers once every live instance was asked for its sessions since the last `count`. */
   | { readonly order: 'surveyed' }
-  /** Answered when the first instance has been sent a prompt since the last time and has its event stream open. */
+  /** Answers once the first instance got a prompt since the last order and has its event stream open. */
   | { readonly order: 'prompted' }
-  /** Text of a running turn on the first instance; answered with `FleetToken`. */
+  /** Emits text in the running turn of the first instance; answers with `FleetToken`. */
   | { readonly order: 'token'; readonly text: string }
   /** Ends the running turn of the first instance. */
   | { readonly order: 'finish'; readonly text: string }
-  /** A turn begins in that many instances, the first ones, and says a word every so often until `hush`. */
+  /** Begins a turn in the first so many instances, each of which emits a word at intervals until `hush`. */
   | { readonly order: 'speak'; readonly instances: number; readonly everyMs: number }
-  /** Answered with `FleetWords`. */
+  /** Answers with `FleetWords`. */
   | { readonly order: 'hush' }
-  /** A turn begins in the last instance, or the one that runs there ends; answered with `FleetToken`. */
+  /** Begins or ends a turn in the last instance; answers with `FleetToken`. */
   | { readonly order: 'change' };
 
-/** How many words were said. */
+/** Words emitted. */
 export interface FleetWords {
   readonly words: number;
 }
@@ -56,7 +56,7 @@ export interface FleetCounts {
   readonly instancesAtOnce: number;
 }
 
-/** When it was sent, in ns of the system's monotonic clock, which all processes share. */
+/** When it was sent, in ns of the monotonic clock that all processes share. */
 export interface FleetToken {
   readonly atNs: string;
 }
@@ -71,13 +71,13 @@ for (let index = 0; index < options.live; index += 1)
 const silent = await Promise.all(Array.from({ length: options.silent ?? 0 }, listenSilently));
 const ports: FleetPorts = { live: [...fakes, ...services].map(({ port }) => port), silent };
 const counted = new Map<string, number>();
-/** For each instance, by the last `count`. */
+/** Per instance, since the last `count`. */
 let sessionsAsked: readonly number[] = [];
 let promptsSeen = 0;
 let servicesCounted = 0;
 let speaking: NodeJS.Timeout | undefined;
 let words = 0;
-/** Between two looks of an order that waits. */
+/** Poll interval of an order that waits. */
 const POLL_MS = 1;
 
 await serveOrders(ports, async (line) => {
@@ -119,7 +119,7 @@ async function start(index: number): Promise<FakeOpencode> {
   return fake;
 }
 
-/** What the tools that look at files and changes have to tell, and more than fits. */
+/** More files and changes than the inspect tools can show. */
 function addWork({ state }: FakeOpencode, sessionID: string): void {
   const names = Array.from({ length: 300 }, (_, number) => `src/a-folder/some-file-${number}.ts`);
   for (const name of names) state.files.set(name, `export const value = "needle";\n`.repeat(500));

@@ -1,6 +1,6 @@
 /**
- * A machine on a LAN, as a process in a network namespace: fake opencodes that are there, and services of which nothing is. Its
- * one argument is `CrowdOptions` as JSON.
+ * A machine on a LAN, as a process in a network namespace: live fake opencodes, and advertised services without a listener. Its
+ * only argument is `CrowdOptions` as JSON.
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
@@ -11,7 +11,7 @@ import { FIRST_LIVE_PORT } from '../lan-ports.ts';
 import { serveOrders } from './orders.ts';
 
 export interface CrowdOptions {
-  /** Of this machine: each advertises `each` services. */
+  /** This machine's addresses; each advertises `each` services. */
   readonly addresses: readonly string[];
   readonly each: number;
   /** Fake opencodes, at the ports from `FIRST_LIVE_PORT` on. */
@@ -21,7 +21,7 @@ export interface CrowdOptions {
 export type CrowdOrder =
   /** Announces one of the fake opencodes. */
   | { readonly order: 'announce'; readonly index: number }
-  /** From now on answers questions with all that the addresses advertise. Answered with how many those are. */
+  /** From now on answers mDNS questions with everything that the addresses advertise. Answers with their number. */
   | { readonly order: 'crowd' };
 
 const FIRST_CROWD_PORT = 30_000;
@@ -81,7 +81,7 @@ function open(address: string): Promise<Socket> {
   });
 }
 
-/** A fake listens on loopback only. */
+/** Fakes listen on loopback only. */
 async function serve(port: number): Promise<void> {
   const fake = await startFakeOpencode({ directory: `/home/user/project-${port}` });
   fake.addSession({ title: 'A session' });

@@ -1,4 +1,4 @@
-/** As much of an opencode as a node service looks at, and an event stream of any length: `GET /event?bytes=<n>`. */
+/** The part of an opencode that a node service requests, and an event stream of any length: `GET /event?bytes=<n>`. */
 import type { ServerResponse } from 'node:http';
 import { pipeline, Readable } from 'node:stream';
 
@@ -12,9 +12,9 @@ export interface StreamerPlace {
 
 const DIRECTORY = '/home/user/streamer';
 
-/** What opencode says first on a stream. */
+/** The first event of a stream. */
 const FIRST = 'data: {"id":"evt_1","type":"server.connected","properties":{}}\n\n';
-/** Some text of a part, as a model's answer comes. */
+/** A text delta of a model's answer. */
 const EVENT = `data: ${JSON.stringify({ id: 'evt_2', type: 'message.part.delta', properties: { delta: 'x'.repeat(900) } })}\n\n`;
 const BLOCK = Buffer.from(EVENT.repeat(16));
 

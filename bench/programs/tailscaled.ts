@@ -1,15 +1,15 @@
 /**
- * A LocalAPI in a process of its own that knows one caller, whoever asks. Its one argument is `TailscaledOptions` as JSON.
+ * A LocalAPI in a separate process that identifies every address as one caller. Its only argument is `TailscaledOptions` as JSON.
  */
 import { ADA, json, startFakeLocalApi, write } from '../../test/rig/fake-local-api.ts';
 import { serveOrders } from './orders.ts';
 
 export interface TailscaledOptions {
-  /** This machine's address in the tailnet; one of loopback's. */
+  /** This machine's tailnet address; a loopback one. */
   readonly address: string;
-  /** Address of the one other machine of the same user. */
+  /** Address of the same user's other machine. */
   readonly peer: string;
-  /** Machines of another user beside it. */
+  /** Further machines, of another user. */
   readonly strangers: number;
 }
 
@@ -17,14 +17,14 @@ export interface TailscaledPlace {
   readonly socketPath: string;
 }
 
-/** Questions since the last time. */
+/** Requests since the last order. */
 export interface TailscaledCounts {
   readonly whois: number;
-  /** With every peer in it. */
+  /** Those with every peer in the answer. */
   readonly status: number;
 }
 
-/** The id of a user whom nobody else of the bench is. */
+/** The other user's id. */
 const STRANGER = 7n;
 
 const { address, peer, strangers } = JSON.parse(process.argv[2] ?? '{}') as TailscaledOptions;

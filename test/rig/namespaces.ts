@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
+import { signalProcess } from './processes.ts';
 import { until } from './wait.ts';
 
 const run = promisify(execFile);
@@ -91,7 +92,7 @@ export function missingForNamespaces(): string | undefined {
 export async function endProcessesOf(namespace: string): Promise<void> {
   await until(`everything in ${namespace} to end`, async () => {
     const pids = await processesOf(namespace);
-    for (const pid of pids) kill(pid);
+    for (const pid of pids) signalProcess(pid, 'SIGKILL');
     return pids.length === 0;
   });
 }
@@ -111,12 +112,4 @@ async function startOf(pid: number): Promise<string> {
   await readdir(`/proc/${pid}`);
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
 }

@@ -16,7 +16,7 @@ export async function processesIn(folder: string): Promise<number[]> {
 export async function endProcessesIn(folder: string): Promise<void> {
   await until(`all processes in ${folder} to end`, async () => {
     const pids = await processesIn(folder);
-    for (const pid of pids) kill(pid);
+    for (const pid of pids) signalProcess(pid, 'SIGKILL');
     return pids.length === 0;
   });
 }
@@ -26,9 +26,10 @@ function environmentOf(pid: number): Promise<string> {
   return readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
 }
 
-function kill(pid: number): void {
+/** No error if it has ended already. */
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {
-    process.kill(pid, 'SIGKILL');
+    process.kill(pid, signal);
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
   }

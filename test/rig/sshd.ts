@@ -10,9 +10,11 @@ import type { TestContext } from 'vitest';
 import { CONNECTED_SCRIPT } from './connected-child.ts';
 import { skipFor, SYSTEM_PACKAGES } from './needed.ts';
 import { freePort } from './ports.ts';
-import { endProcessesIn, processesIn } from './processes.ts';
+import { endProcessesIn, processesIn, signalProcess } from './processes.ts';
 import { tempDir } from './temp.ts';
 import { until, within } from './wait.ts';
+
+export { signalProcess };
 
 const run = promisify(execFile);
 
@@ -354,12 +356,4 @@ export async function descendantsOf(parent: number): Promise<SessionProcess[]> {
     }
   }
   return found;
-}
-
-export function signalProcess(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
 }
