@@ -55,7 +55,7 @@ describe('the states', () => {
     const { id } = fake.addSession({ title: 'A title' });
     fake.state.begin(id, 'Go');
     const asked = fake.addPermission({ sessionID: id });
-    await until('it to wait', async () => (await stateOf('two'))?.overviews[0]?.waiting.length === 1);
+    await until('it to wait', async () => (await stateOf('two'))?.overviews[0]?.sessions?.[0]?.state === 'waiting');
     const { states: found, ...list } = await states();
     expect(list).toEqual(await stage.list());
     expect(found.map(({ id }) => id)).toEqual(['two']);

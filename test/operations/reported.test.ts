@@ -90,6 +90,14 @@ describe("an instance with a node service's report", () => {
     expect(node.requests.length).toBeLessThanOrEqual(4);
   });
 
+  test('is asked itself if something runs whose session is not in the report yet', async () => {
+    const { id } = opencode.addSession({ title: 'Begun' });
+    opencode.state.begin(id, 'Go');
+    await begin(web({ ...busyIn(DIRECTORY, { id }), sessions: [] }));
+    const { data } = await getStatus(runtime, { instance: 'web' }, testCall());
+    expect(data).toMatchObject({ state: 'busy', sessions: [{ id, title: 'Begun', state: 'busy' }] });
+  });
+
   test('shows changes while a request is held, and notifies of them', async () => {
     await begin(web(idleIn(DIRECTORY)));
     const updated: unknown[] = [];

@@ -22,6 +22,8 @@ export function reportedStatus(runtime: Runtime, instance: Instance): StatusView
   if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
     return undefined;
   const running = reported.sessions.filter(runs);
+  // A survey finds a session some milliseconds before the watcher lists it.
+  if (reported.runs && running.length === 0) return undefined;
   const latest = running.length === 0 && overview?.session?.rest?.state === state ? overview.session : undefined;
   return {
     instance: name,
