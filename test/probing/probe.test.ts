@@ -483,10 +483,10 @@ describe('what answers in the place of opencode is named', () => {
     await new Promise<void>((resolve) => ssh.listen(0, '127.0.0.1', resolve));
     closers.push(() => new Promise<void>((resolve) => ssh.close(() => resolve())));
     const { port } = ssh.address() as AddressInfo;
-    expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, what answers there does not speak HTTP$/);
+    expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, the server does not speak HTTP$/);
     const fake = await fakeOpencode();
     const https = fake.url.replace('http:', 'https:');
-    expect(reasonOf(await ask(https))).toMatch(/, what answers there does not speak HTTPS$/);
+    expect(reasonOf(await ask(https))).toMatch(/, the server does not speak HTTPS$/);
   });
 });
 
