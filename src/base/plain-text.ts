@@ -43,7 +43,12 @@ export function quoted(text: string, maxChars: number): string {
 }
 
 /** A remote name or path inside a sentence of ours: bare if it cannot be mistaken for anything else, otherwise quoted. */
-export function quoteName(name: string, maxChars = Infinity): string {
+export function quoteName(name: string): string {
+  return quoteShort(name, Infinity);
+}
+
+/** As `quoteName`, at most `maxChars` of it. */
+export function quoteShort(name: string, maxChars: number): string {
   const line = singleLine(name, maxChars);
   return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(line) ? line : JSON.stringify(line);
 }

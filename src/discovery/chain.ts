@@ -2,22 +2,14 @@ import { type Clock, repeat } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { within } from '../base/within.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
+import type { SourceState } from '../model/instance.ts';
 import { boundedNotes, type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
 import { reasonOf } from '../base/errors.ts';
 
-/** What one source contributes now, and the result of its last scan. */
-export interface SourceView {
-  readonly name: string;
-  readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
-  /** Why it is unavailable or failed. */
-  readonly reason?: string;
-  /** From the last successful scan, until that expires. */
+/** The state of a source with its candidates and notes, from the last successful scan until that expires. */
+export interface SourceView extends Omit<SourceState, 'candidates'> {
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
-  /** See `Scan`; bounded. */
-  readonly dropped: readonly Note[];
-  /** When the last scan ended, ms since the epoch; undefined while pending. */
-  readonly scannedAtMs?: number;
 }
 
 export interface ChainDeps {

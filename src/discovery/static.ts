@@ -1,5 +1,5 @@
 import type { Settings, StaticInstance } from '../config/settings.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteShort, singleLine } from '../base/plain-text.ts';
 import { badPortReason, isLoopbackHost, urlHost } from '../base/urls.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
 import type { DiscoverySource, Scan } from './source.ts';
@@ -42,5 +42,5 @@ function notesOn({ name, url }: StaticInstance): Note[] {
   const { port } = new URL(url);
   // An absent port is 80 or 443, which are allowed.
   const reason = port === '' ? undefined : badPortReason(Number(port));
-  return reason === undefined ? [] : [{ subject: quoteName(name, MAX_NAME_CHARS), reason }];
+  return reason === undefined ? [] : [{ subject: quoteShort(name, MAX_NAME_CHARS), reason }];
 }

@@ -113,7 +113,7 @@ async function judge(
     return holderPid === undefined || (await isHeldBy(holderPid, holder)) ? undefined : notHeldBy(holderPid, address);
   const who = stranger === NOBODY ? 'a process that has ended' : `user id ${stranger}`;
   const owner = ownerUid === undefined || ownerUid === own ? '' : `, the registration's owner (${ownerUid})`;
-  const reason = `no password was sent: ${who} holds ${address}, not this user (${own})${owner} or root; end that process or remove what leads there`;
+  const reason = `no password was sent: ${who} holds ${address}, not this user (${own})${owner} or root; end that process or remove the entry for that address`;
   return { reason, isForeign: true };
 }
 

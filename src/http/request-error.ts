@@ -102,8 +102,8 @@ function explained(code: string): string {
     return `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`;
   if (OUT_OF_FILES.has(code))
     return `too many open files on this machine (${code}), nothing was sent; raise "ulimit -n" where this program starts`;
-  if (code === 'ENOTFOUND') return `${code}, there is no host of that name`;
-  if (code.startsWith('HPE_')) return `${code}, what answers there does not speak HTTP`;
-  if (code === 'EPROTO' || code.startsWith('ERR_SSL_')) return `${code}, what answers there does not speak HTTPS`;
+  if (code === 'ENOTFOUND') return `${code}, no such host`;
+  if (code.startsWith('HPE_')) return `${code}, the server does not speak HTTP`;
+  if (code === 'EPROTO' || code.startsWith('ERR_SSL_')) return `${code}, the server does not speak HTTPS`;
   return code;
 }

@@ -174,12 +174,13 @@ export interface GoneInstance {
 export interface SourceState {
   readonly name: string;
   readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
+  /** Why it is unavailable or failed. */
   readonly reason?: string;
   /** Number of candidates it contributes now. */
   readonly candidates: number;
   /** See `Scan`; bounded. */
   readonly dropped: readonly Note[];
-  /** When its last scan ended, ms since the epoch. */
+  /** When its last scan ended, ms since the epoch; undefined while pending. */
   readonly scannedAtMs?: number;
 }
 

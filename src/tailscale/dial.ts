@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { openSocket } from '../base/dial.ts';
 import { reasonOf } from '../base/errors.ts';
-import { quoteName } from '../base/plain-text.ts';
+import { quoteShort } from '../base/plain-text.ts';
 import { networkError } from '../http/request-error.ts';
 import { type Asking, bounded, failure, localError, refused, targetOf } from './exchange.ts';
 
@@ -85,7 +85,7 @@ async function connectDirectly(
     throw failure(
       'failed',
       asking,
-      `${host} port ${port} is not a machine of the tailnet: tailscaled answered to connect to ${quoteName(address, 100)}, which is not followed`,
+      `${host} port ${port} is not a machine of the tailnet: tailscaled answered to connect to ${quoteShort(address, 100)}, which is not followed`,
     );
   }
   return openSocket({ host, port }, cut).catch((error: unknown) => {

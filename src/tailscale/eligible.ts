@@ -1,5 +1,5 @@
 import type { TailnetSettings } from '../config/settings.ts';
-import { quoteName } from '../base/plain-text.ts';
+import { quoteShort } from '../base/plain-text.ts';
 import type { TailnetNode, TailnetStatus } from './types.ts';
 
 /** As Tailscale names them. Nobody runs opencode on them, and a request would wake them. */
@@ -42,13 +42,13 @@ function judgeOf(
     if (peer.expired) return 'its key has expired; run tailscale up there';
     if (peer.exitNodeForHire) return 'an exit node for hire';
     if (OTHER_SYSTEMS.has(peer.os.toLowerCase()))
-      return `runs ${quoteName(peer.os, 20)}, which opencode does not support`;
+      return `runs ${quoteShort(peer.os, 20)}, which opencode does not support`;
     if (peer.tags.length > 0) {
       if (!peer.shared && peer.tags.some((tag) => tags.has(tag))) return undefined;
-      return `tagged ${quoteName(peer.tags.join(','), 100)}, and so of no user; name a tag in OPENCODE_TAILNET_TAGS to list it`;
+      return `tagged ${quoteShort(peer.tags.join(','), 100)}, and so of no user; name a tag in OPENCODE_TAILNET_TAGS to list it`;
     }
     if (isNamed(peer) || (!peer.shared && peer.userId === ownUser)) return undefined;
-    const owner = quoteName(logins.get(peer.userId) ?? 'another user', 100);
+    const owner = quoteShort(logins.get(peer.userId) ?? 'another user', 100);
     return `belongs to ${owner}; name that login in OPENCODE_TAILNET_USERS to list it`;
   };
 }

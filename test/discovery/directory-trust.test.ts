@@ -62,13 +62,14 @@ const cases: readonly Case[] = [
     name: 'of another user, the default',
     uid: ROOT,
     explicit: false,
-    untrusted: /reg belongs to uid 1000, not to us \(uid 0\); .*set RELAY_REGISTRY_DIR/,
+    untrusted: /reg belongs to uid 1000, not to this user \(uid 0\); .*set RELAY_REGISTRY_DIR/,
   },
   {
     name: 'of another user, as one who could not read the passwords in it',
     uid: MALLORY,
     explicit: false,
-    untrusted: /reg belongs to uid 1000, not to us \(uid 1001\); run this as uid 1000 \(docker run --user 1000:\d+\)$/,
+    untrusted:
+      /reg belongs to uid 1000, not to this user \(uid 1001\); run this as uid 1000 \(docker run --user 1000:\d+\)$/,
   },
   {
     name: 'of another user, set by a person, as root',
@@ -93,13 +94,13 @@ const cases: readonly Case[] = [
   {
     name: 'under a folder open to its group',
     make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o775), 'reg'), ALICE),
-    untrusted: /up, on the way to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/,
+    untrusted: /up, on the path to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/,
   },
   {
     name: 'two below a folder open to all',
     make: (top) =>
       registry(join(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755), 'reg'), ALICE),
-    untrusted: /up, on the way/,
+    untrusted: /up, on the path to/,
   },
   {
     name: 'under a sticky folder open to all',
@@ -108,7 +109,7 @@ const cases: readonly Case[] = [
   {
     name: 'under a folder of a third user',
     make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
-    untrusted: /up, on the way to .*, belongs to another user \(mode 0755, uid 1001\)/,
+    untrusted: /up, on the path to .*, belongs to another user \(mode 0755, uid 1001\)/,
   },
   {
     name: 'of another user, under a folder of ours',
@@ -147,7 +148,7 @@ const cases: readonly Case[] = [
     name: 'by a link of a third user',
     make: (top) => link(aliceRegistry(top), join(top, 'link'), MALLORY),
     untrusted:
-      /the symbolic link .*link on the way to .*reg belongs to another user \(uid 1001\); name the directory itself/,
+      /the symbolic link .*link on the path to .*reg belongs to another user \(uid 1001\); name the directory itself/,
   },
   {
     name: 'by a link of a third user in the middle',
@@ -155,12 +156,12 @@ const cases: readonly Case[] = [
       registry(join(folder(join(top, 'up'), ROOT, 0o755), 'reg'), ALICE);
       return join(link(join(top, 'up'), join(top, 'middle'), MALLORY), 'reg');
     },
-    untrusted: /the symbolic link .*middle on the way/,
+    untrusted: /the symbolic link .*middle on the path to/,
   },
   {
     name: 'by a link of ours in a folder where others can replace it',
     make: (top) => link(aliceRegistry(top), join(folder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
-    untrusted: /open, on the way to .*reg, can be written/,
+    untrusted: /open, on the path to .*reg, can be written/,
   },
   {
     name: 'whose name needs quotes',

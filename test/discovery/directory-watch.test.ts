@@ -101,6 +101,18 @@ describe('DirectoryWatch', () => {
     renameSync(join(directory, `.${name}`), join(directory, name));
   }
 
+  async function startOnDirectory(): Promise<DirectoryWatch> {
+    mkdirSync(directory, { recursive: true });
+    const watch = start();
+    await isArmedOn(directory);
+    return watch;
+  }
+
+  async function expectFollowed(): Promise<void> {
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  }
+
   it('notifies at its start, and of a registration that is added, changed or removed', async () => {
     mkdirSync(directory, { recursive: true });
     start();
@@ -111,9 +123,7 @@ describe('DirectoryWatch', () => {
   });
 
   it('ignores temporary names and other files', async () => {
-    mkdirSync(directory, { recursive: true });
-    start();
-    await isArmedOn(directory);
+    await startOnDirectory();
     await quiet();
     const before = changes;
     writeFileSync(join(directory, '.a.json'), '');
@@ -129,16 +139,14 @@ describe('DirectoryWatch', () => {
     mkdirSync(join(top.path, 'up'));
     await isArmedOn(join(top.path, 'up'));
     await expectChange('the directory', () => mkdirSync(directory));
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it('waits for a directory that is created together with its parents', async () => {
     start();
     await isArmedOn(top.path);
     await expectChange('the directory', () => mkdirSync(directory, { recursive: true }));
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it('ignores other changes in the folder it watches meanwhile', async () => {
@@ -164,16 +172,13 @@ describe('DirectoryWatch', () => {
   });
 
   it('follows a directory that is replaced by rename', async () => {
-    mkdirSync(directory, { recursive: true });
-    start();
-    await isArmedOn(directory);
+    await startOnDirectory();
     await expectChange('the replacement', () => {
       mkdirSync(`${directory}.new`);
       renameSync(directory, `${directory}.old`);
       renameSync(`${directory}.new`, directory);
     });
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it('follows if another directory is renamed over it', async () => {
@@ -182,19 +187,15 @@ describe('DirectoryWatch', () => {
     start();
     await isArmedOn(directory);
     await expectChange('the replacement', () => renameSync(`${directory}.new`, directory));
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it('follows a directory that is removed and recreated', async () => {
-    mkdirSync(directory, { recursive: true });
-    start();
-    await isArmedOn(directory);
+    await startOnDirectory();
     await expectChange('its removal', () => rmdirSync(directory));
     await isArmedOn(join(top.path, 'up'));
     await expectChange('its return', () => mkdirSync(directory));
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it('follows a directory that is recreated between two checks, even with the same inode number', async () => {
@@ -206,14 +207,12 @@ describe('DirectoryWatch', () => {
     const before = armed.length;
     rmdirSync(directory);
     mkdirSync(directory);
-    await until('the watch to be put on anew', () => armed.length > before, 5000);
+    await until('a new watch', () => armed.length > before, 5000);
     await expectChange('a registration', () => register('a.json'));
   });
 
   it('follows if the directory is removed together with its parents', async () => {
-    mkdirSync(directory, { recursive: true });
-    start();
-    await isArmedOn(directory);
+    await startOnDirectory();
     await expectChange('the removal', () => rmSync(join(top.path, 'up'), { recursive: true }));
     await isArmedOn(top.path);
     await expectChange('the return', () => mkdirSync(directory, { recursive: true }));
@@ -221,9 +220,7 @@ describe('DirectoryWatch', () => {
   });
 
   it('verify finds changes without an event: a moved parent, a changed link', async () => {
-    mkdirSync(directory, { recursive: true });
-    const watch = start();
-    await isArmedOn(directory);
+    const watch = await startOnDirectory();
     await expectChange('the move', () => {
       renameSync(join(top.path, 'up'), join(top.path, 'down'));
       mkdirSync(directory, { recursive: true });
@@ -264,12 +261,11 @@ describe('DirectoryWatch', () => {
         return nodeFileSystem.watch(folder, onEvent);
       },
     });
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
+    await expectFollowed();
   });
 
   it.each(['ENOSPC', 'EMFILE', 'EACCES'])(
-    'says once that it cannot watch (%s), and tries again when told to verify',
+    'logs once that it cannot watch (%s), and tries again on verify',
     async (code) => {
       mkdirSync(directory, { recursive: true });
       let refusals = 2;

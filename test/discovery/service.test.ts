@@ -258,7 +258,7 @@ describe('the folder of an OpenCode 2', () => {
       needRoot(context);
       put('service.json', SERVICE);
       chownSync(join(directory, 'service.json'), 65_533, 65_533);
-      await expectUntrusted(/service\.json belongs to uid 65533, not to us \(uid 0\); run this as uid 65533/);
+      await expectUntrusted(/service\.json belongs to uid 65533, not to this user \(uid 0\); run this as uid 65533/);
     });
 
     it('a file on a system without owners', async () => {

@@ -7,7 +7,7 @@ test.each([
   // Additional authorities would not help.
   ['ERR_TLS_CERT_ALTNAME_INVALID', 'unreachable', /for another host; write the URL with a name that it is for$/],
   ['CERT_HAS_EXPIRED', 'unreachable', /renew its certificate there, or set the clock$/],
-  ['ENOTFOUND', 'unreachable', /there is no host of that name$/],
+  ['ENOTFOUND', 'unreachable', /no such host$/],
   ['HPE_INVALID_CONSTANT', 'broken', /does not speak HTTP$/],
   ['ERR_SSL_WRONG_VERSION_NUMBER', 'broken', /does not speak HTTPS$/],
   ['ECONNREFUSED', 'unreachable', /^GET x: ECONNREFUSED$/],

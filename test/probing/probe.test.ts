@@ -297,10 +297,10 @@ describe('the reason names what answers instead of opencode', () => {
 
   test('a server of another protocol', async () => {
     const port = await listenRaw('SSH-2.0-OpenSSH_9.2\r\n');
-    expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, what answers there does not speak HTTP$/);
+    expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, the server does not speak HTTP$/);
     const fake = await fakeOpencode();
     const https = fake.url.replace('http:', 'https:');
-    expect(reasonOf(await ask(https))).toMatch(/, what answers there does not speak HTTPS$/);
+    expect(reasonOf(await ask(https))).toMatch(/, the server does not speak HTTPS$/);
   });
 });
 

@@ -1,6 +1,6 @@
 import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
-import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
+import { quoteShort, shellWord, singleLine } from '../../base/plain-text.ts';
 import { octalMode, runAs } from '../../base/errors.ts';
 import type { FileSystem } from '../folder/file-system.ts';
 import type { Trust } from '../../model/candidate.ts';
@@ -62,12 +62,12 @@ function directoryProblem(
   rules: TrustRules,
 ): string | undefined {
   const { uid } = rules;
-  if (uid === undefined) return `who owns ${shown(directory.path)} cannot be checked on this system`;
+  if (uid === undefined) return `the owner of ${shown(directory.path)} cannot be checked on this system`;
   const owner = Number(directory.stats.uid);
   if (owner !== uid && !rules.explicit) {
     // Root can read the passwords in it; any other user would fail at those next.
     const advice = uid === 0 ? 'if you trust that user, set RELAY_REGISTRY_DIR to it' : runAs(directory.stats);
-    return `${shown(directory.path)} belongs to uid ${owner}, not to us (uid ${uid}); ${advice}`;
+    return `${shown(directory.path)} belongs to uid ${owner}, not to this user (uid ${uid}); ${advice}`;
   }
   const writable = writableProblem(directory.path, directory.stats);
   if (writable !== undefined) return writable;
@@ -76,15 +76,15 @@ function directoryProblem(
   for (const { path, stats } of ancestors) {
     const who = `(mode ${octalMode(stats.mode)}, uid ${stats.uid})`;
     if (!safeOwners.has(Number(stats.uid))) {
-      return `${shown(path)}, on the way to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
+      return `${shown(path)}, on the path to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
     }
     if ((stats.mode & GROUP_OR_OTHERS_WRITE) !== 0n && (stats.mode & STICKY) === 0n) {
-      return `${shown(path)}, on the way to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
+      return `${shown(path)}, on the path to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
     }
   }
   for (const { path, stats } of links) {
     if (!safeOwners.has(Number(stats.uid))) {
-      return `the symbolic link ${shown(path)} on the way to ${shown(directory.path)} belongs to another user (uid ${stats.uid}); name the directory itself`;
+      return `the symbolic link ${shown(path)} on the path to ${shown(directory.path)} belongs to another user (uid ${stats.uid}); name the directory itself`;
     }
   }
   return undefined;
@@ -144,5 +144,5 @@ function systemError(code: string, message: string): Error {
 }
 
 function shown(path: string): string {
-  return quoteName(path, MAX_SHOWN_CHARS);
+  return quoteShort(path, MAX_SHOWN_CHARS);
 }

@@ -1,6 +1,6 @@
 import { dirname, join, resolve } from 'node:path';
 import type { Logger } from '../../base/log.ts';
-import { quoteName } from '../../base/plain-text.ts';
+import { quoteShort } from '../../base/plain-text.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { fileIdentity, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { WatchedFolders } from '../folder/watched-folders.ts';
@@ -140,7 +140,7 @@ class RegistryDirectory {
     const notes: Note[] = [];
     for (const file of files) {
       const path = join(directory.path, file.fileName);
-      const subject = quoteName(path, MAX_PATH_CHARS);
+      const subject = quoteShort(path, MAX_PATH_CHARS);
       if ('problem' in file) {
         notes.push({ subject, reason: file.problem });
         continue;
@@ -153,7 +153,7 @@ class RegistryDirectory {
       const reasons = distrust === undefined ? file.remarks : [`untrusted: ${distrust}`, ...file.remarks];
       if (reasons.length > 0) notes.push({ subject, reason: reasons.join('; ') });
     }
-    const bounded = boundedNotes(notes, MAX_NOTES, quoteName(directory.path, MAX_PATH_CHARS));
+    const bounded = boundedNotes(notes, MAX_NOTES, quoteShort(directory.path, MAX_PATH_CHARS));
     return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded] };
   }
 
@@ -182,18 +182,18 @@ class RegistryDirectory {
       const stats = await this.#fs.lstat(at).catch(() => undefined);
       if (stats === undefined && at !== dirname(at)) continue;
       if (stats === undefined || this.#uid === undefined || Number(stats.uid) === this.#uid) return undefined;
-      const subject = at === this.path ? 'it' : quoteName(at, MAX_PATH_CHARS);
+      const subject = at === this.path ? 'it' : quoteShort(at, MAX_PATH_CHARS);
       return `${subject} belongs to uid ${stats.uid}: ${runAs(stats)}`;
     }
   }
 
   get #shownPath(): string {
-    return quoteName(this.path, MAX_PATH_CHARS);
+    return quoteShort(this.path, MAX_PATH_CHARS);
   }
 }
 
 function directoryNotes({ path, trust }: InspectedDirectory, leftOut: number): Note[] {
-  const subject = quoteName(path, MAX_PATH_CHARS);
+  const subject = quoteShort(path, MAX_PATH_CHARS);
   const notes: Note[] = [];
   if (trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${trust.reason}` });
   if (leftOut > 0) {

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { badPortReason, isLoopbackHost, urlHost } from '../../base/urls.ts';
 import { jsonOf } from '../../base/errors.ts';
-import { quoteName } from '../../base/plain-text.ts';
+import { quoteShort } from '../../base/plain-text.ts';
 
 /** The file that an OpenCode 2 service writes about itself, checked. */
 export interface ServiceFile {
@@ -56,7 +56,7 @@ function loopbackAddress(text: string): { readonly url: string; readonly port: n
   const host = WILDCARDS.get(hostname) ?? (isLoopbackHost(urlHost(text)) ? hostname : undefined);
   if (host === undefined) {
     return {
-      problem: `its host is ${quoteName(hostname, 253)}, not loopback: it is not contacted; list it under "instances" in the config file`,
+      problem: `its host is ${quoteShort(hostname, 253)}, not loopback: it is not contacted; list it under "instances" in the config file`,
     };
   }
   const port = given === '' ? 80 : Number(given);

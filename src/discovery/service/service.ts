@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { BigIntStats } from 'node:fs';
 import { errorCode, octalMode, runAs } from '../../base/errors.ts';
-import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
+import { quoteShort, shellWord, singleLine } from '../../base/plain-text.ts';
 import type { Candidate, Note, Trust } from '../../model/candidate.ts';
 import { nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { readSmallFile } from '../folder/small-file.ts';
@@ -152,10 +152,10 @@ class ServiceFolder {
   /** Why another user may have written or read the file, or undefined if only this user can have. */
   #distrust(fileName: string, { uid, gid, mode }: BigIntStats): string | undefined {
     const path = this.#shown(fileName);
-    if (this.#uid === undefined) return `who owns ${path} cannot be checked on this system`;
+    if (this.#uid === undefined) return `the owner of ${path} cannot be checked on this system`;
     if (Number(uid) !== this.#uid) {
       const advice = this.#uid === 0 ? runAs({ uid, gid }) : 'remove it if you did not put it there';
-      return `${path} belongs to uid ${uid}, not to us (uid ${this.#uid}); ${advice}`;
+      return `${path} belongs to uid ${uid}, not to this user (uid ${this.#uid}); ${advice}`;
     }
     if ((mode & OPEN_TO_OTHERS) === 0n) return undefined;
     const word = shellWord(singleLine(join(this.path, fileName), MAX_PATH_CHARS));
@@ -163,6 +163,6 @@ class ServiceFolder {
   }
 
   #shown(fileName = ''): string {
-    return quoteName(join(this.path, fileName), MAX_PATH_CHARS);
+    return quoteShort(join(this.path, fileName), MAX_PATH_CHARS);
   }
 }
