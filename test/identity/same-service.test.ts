@@ -1,4 +1,4 @@
-import { afterEach, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -14,19 +14,14 @@ import {
 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { until } from '../rig/wait.ts';
 
-const closers: Array<() => Promise<unknown>> = [];
-afterEach(async () => {
-  await Promise.all(closers.splice(0).map((close) => close()));
-});
-
 async function service(options: FakeOpencode2Options = {}): Promise<FakeOpencode2> {
   const fake = await startFakeOpencode2(options);
-  closers.push(() => fake.close());
+  onTestFinished(() => fake.close());
   return fake;
 }
 async function tunnelTo(fake: FakeOpencode2): Promise<{ readonly url: string }> {
   const proxy = await startFaultProxy(fake.url);
-  closers.push(proxy.close);
+  onTestFinished(proxy.close);
   return proxy;
 }
 const open = (fake: FakeOpencode2, id: string): Promise<unknown> =>
@@ -54,7 +49,7 @@ test.each([
   ['another newest session, though process and version are equal', {}, 'ses_other'],
   ['another process', { pid: 4242 }, 'ses_one'],
   ['another version', { version: '2.1.3' }, 'ses_one'],
-])('different %s: not the same', async (_, options, session) => {
+])('%s: not the same', async (_, options, session) => {
   const [fake, other] = await Promise.all([service(), service(options)]);
   await Promise.all([open(fake, 'ses_one'), open(other, session)]);
   expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { type Dialect, OVERVIEW_PARTS } from '../../src/model/instance.ts';
@@ -10,11 +10,6 @@ import { listenHttp } from '../rig/http-listener.ts';
 
 const NOW = Date.UTC(2026, 10, 1, 12);
 const HOUR_MS = 3_600_000;
-
-const closers: Array<() => Promise<unknown>> = [];
-afterEach(async () => {
-  await Promise.all(closers.splice(0).map((close) => close()));
-});
 
 interface Told {
   readonly sessions: readonly object[];
@@ -62,7 +57,7 @@ async function look({ sessions, active = [], answers = {}, older, version }: Tol
     });
     response.end(JSON.stringify(answer));
   });
-  closers.push(close);
+  onTestFinished(close);
   const made = candidate({ url });
   const task: ProbeTask = {
     candidate: made,

@@ -1,28 +1,27 @@
 import { realpath } from 'node:fs/promises';
 
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
-import { type LookOptions, type ProbeOutcome, Prober, type ProbeTarget } from '../../src/probing/prober.ts';
+import {
+  type LookOptions,
+  type ProbeOutcome,
+  Prober,
+  type ProberDeps,
+  type ProbeTarget,
+} from '../../src/probing/prober.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
-import type { Candidate } from '../../src/model/candidate.ts';
-import type { Credential } from '../../src/http/exchange.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import { startThreadServer } from '../rig/thread-server.ts';
 import { until } from '../rig/wait.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
+import { fakeOpencode } from './probe-once.ts';
 
-/** The transport counts in real time: a quarter of this, a first look, is longer than any test may take. */
+/** The transport counts real time: a quarter of this is longer than any test. */
 const DEADLINE_MS = 600_000;
 const FIRST_MS = DEADLINE_MS / 4;
 const SECOND_MS = (DEADLINE_MS * 5) / 8;
-
-const closers: Array<() => unknown> = [];
-
-afterEach(async () => {
-  await Promise.all(closers.splice(0).map((close) => close()));
-});
 
 interface NamedTarget extends ProbeTarget {
   readonly name: string;
@@ -32,15 +31,11 @@ interface NamedTarget extends ProbeTarget {
 interface Rig {
   readonly prober: Prober<NamedTarget>;
   readonly clock: ManualClock;
-  /** `name status`, in the order in which they were told. */
+  /** `name status` of each outcome. */
   readonly told: string[];
 }
 
-function rig(
-  slots: number,
-  resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined> = async () =>
-    undefined,
-): Rig {
+function rig(slots: number, deps: Partial<ProberDeps<NamedTarget>> = {}): Rig {
   const clock = new ManualClock();
   const told: string[] = [];
   const prober = new Prober<NamedTarget>({
@@ -48,17 +43,12 @@ function rig(
     slots,
     deadlineMs: DEADLINE_MS,
     sameDirectory: createSameDirectory(realpath),
-    resolveCredential,
+    resolveCredential: async () => undefined,
     onOutcome: (target, { result }) => void told.push(`${target.name} ${result.status}`),
+    ...deps,
   });
-  closers.push(() => prober.close());
+  onTestFinished(() => prober.close());
   return { prober, clock, told };
-}
-
-async function fakeOpencode(options?: FakeOptions): Promise<FakeOpencode> {
-  const fake = await startFakeOpencode(options);
-  closers.push(fake.close);
-  return fake;
 }
 
 function fakes(count: number): Promise<FakeOpencode[]> {
@@ -83,7 +73,7 @@ function status(outcome: ProbeOutcome | undefined): string | undefined {
   return outcome?.result.status;
 }
 
-/** How many of these have a request open. */
+/** The number of these with an open request. */
 function asked(list: readonly FakeOpencode[]): number {
   return list.filter(({ load }) => load.current > 0).length;
 }
@@ -112,20 +102,13 @@ describe('slots', () => {
     expect([asked(hung), prober.counters.inFlight]).toEqual([2, 2]);
   });
 
-  test('pass from one suspect to the next', async () => {
+  test.each([1, 4])('of %i, one passes from one suspect to the next', async (slots) => {
     const list = await fakes(5);
-    const { prober } = rig(4);
+    const { prober } = rig(slots);
     const batch = prober.batch();
     const looks = list.map((fake, index) => batch.look(target(`t${index}`, fake, 'suspect'), PLAIN));
     expect((await Promise.all(looks)).map(status)).toEqual(list.map(() => 'healthy'));
     expect(prober.counters.maxInFlight).toBe(1);
-  });
-
-  test('include one for suspects even if it is the only one', async () => {
-    const fake = await fakeOpencode();
-    const { prober } = rig(1);
-    const outcome = await prober.batch().look(target('a', fake, 'suspect'), PLAIN);
-    expect(status(outcome)).toBe('healthy');
   });
 
   test('go to healthy endpoints first, then to new ones, then to suspects', async () => {
@@ -159,7 +142,7 @@ describe('slots', () => {
     for (const [index, fake] of flood.entries()) void batch.look(target(`new${index}`, fake, 'fresh'), PLAIN);
     const outcome = batch.look(target('suspect', suspect, 'suspect'), PLAIN);
     await until('the slots to be full', () => prober.counters.inFlight === 4);
-    // One slot is let go: the next new one would hold it as long as the others hold theirs.
+    // Frees one slot, which the next new endpoint would hold as long as the others hold theirs.
     const first = flood.find(({ load }) => load.current > 0);
     await first?.close();
     expect(status(await outcome)).toBe('healthy');
@@ -202,15 +185,9 @@ describe('two looks', () => {
       '/path': { directory: '/home/user/a', worktree: '/home/user/a' },
     });
     const wakes: Array<() => void> = [];
-    const prober = new Prober<NamedTarget>({
+    const { prober } = rig(1, {
       clock: { now: () => 0, monotonic: () => 0, sleep: () => new Promise((resolve) => wakes.push(resolve)) },
-      slots: 1,
-      deadlineMs: DEADLINE_MS,
-      sameDirectory: createSameDirectory(realpath),
-      resolveCredential: async () => undefined,
-      onOutcome: () => {},
     });
-    closers.push(() => prober.close());
     const looking = prober.batch().look(target('a', server), { ...PLAIN, urgent: 'look' });
     await server.asked('/path');
     server.blockUntilAnswered('/path');
@@ -220,25 +197,15 @@ describe('two looks', () => {
 
   test('an endpoint whose headers are missing is locked, and nothing is sent to it', async () => {
     const fake = await fakeOpencode();
-    const told: string[] = [];
-    const prober = new Prober<NamedTarget>({
-      clock: new ManualClock(),
-      slots: 1,
-      deadlineMs: DEADLINE_MS,
-      sameDirectory: createSameDirectory(realpath),
-      resolveCredential: async () => undefined,
-      withHeaders: async () => await Promise.reject(new Error('header X-Token: it is not set')),
-      onOutcome: ({ name }, { result }) => void told.push(`${name} ${JSON.stringify(result)}`),
-    });
-    closers.push(() => prober.close());
+    const { prober } = rig(1, { withHeaders: () => Promise.reject(new Error('header X-Token: it is not set')) });
     const headers = { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } as const;
     const one = {
       name: 'one',
       candidate: candidate({ key: 'one', url: fake.url, headers }),
       standing: 'fresh',
     } as const;
-    await prober.batch().look(one, { parts: [] });
-    expect(told).toEqual(['one {"status":"locked","reason":"header X-Token: it is not set"}']);
+    const outcome = await prober.batch().look(one, PLAIN);
+    expect(outcome?.result).toEqual({ status: 'locked', reason: 'header X-Token: it is not set' });
     expect(prober.counters.requests).toBe(0);
   });
 
@@ -262,7 +229,7 @@ describe('two looks', () => {
     await clock.advance(FIRST_MS);
     const batch = prober.batch();
     void batch.look(slow, PLAIN);
-    // It was asked for first, and still the other goes first.
+    // The other one goes first, although it was added later.
     const other = batch.look(target('live', live, 'fresh'), PLAIN);
     expect(status(await other)).toBe('healthy');
   });
@@ -288,9 +255,9 @@ describe('two looks', () => {
 describe('passwords', () => {
   test('are read before a slot is taken: a hung vault delays no other probe', async () => {
     const [locked, open] = await Promise.all([fakeOpencode(), fakeOpencode()]);
-    const { prober, clock, told } = rig(1, ({ key }) =>
-      key === 'locked' ? new Promise(() => {}) : Promise.resolve(undefined),
-    );
+    const { prober, clock, told } = rig(1, {
+      resolveCredential: ({ key }) => (key === 'locked' ? new Promise(() => {}) : Promise.resolve(undefined)),
+    });
     const batch = prober.batch();
     void batch.look(target('locked', locked), PLAIN);
     expect(status(await batch.look(target('open', open), PLAIN))).toBe('healthy');
@@ -301,9 +268,9 @@ describe('passwords', () => {
 
   test('that hang by the hundred delay no other probe', async () => {
     const open = await fakeOpencode();
-    const { prober, clock } = rig(1, ({ key }) =>
-      key === 'open' ? Promise.resolve(undefined) : new Promise(() => {}),
-    );
+    const { prober, clock } = rig(1, {
+      resolveCredential: ({ key }) => (key === 'open' ? Promise.resolve(undefined) : new Promise(() => {})),
+    });
     const batch = prober.batch();
     for (let index = 0; index < 200; index += 1) void batch.look(target(`locked${index}`, open), PLAIN);
     const looking = batch.look(target('open', open), PLAIN);
@@ -313,11 +280,10 @@ describe('passwords', () => {
 
   test('that are not read in time are not sent, and the refusal says why', async () => {
     const fake = await fakeOpencode({ password: 'right' });
-    const { prober, clock } = rig(
-      1,
-      (_, signal) =>
+    const { prober, clock } = rig(1, {
+      resolveCredential: (_, signal) =>
         new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new Error('slow')))),
-    );
+    });
     const looking = prober.batch().look(target('a', fake), PLAIN);
     await clock.advance(DEADLINE_MS / 2);
     expect((await looking)?.result).toEqual({
@@ -328,7 +294,7 @@ describe('passwords', () => {
 
   test('that cannot be read are named in the refusal', async () => {
     const fake = await fakeOpencode({ password: 'right' });
-    const { prober } = rig(1, () => Promise.reject(new Error('no such file')));
+    const { prober } = rig(1, { resolveCredential: () => Promise.reject(new Error('no such file')) });
     expect((await prober.batch().look(target('a', fake), PLAIN))?.result).toMatchObject({
       status: 'locked',
       reason: expect.stringContaining('no such file'),
@@ -338,7 +304,7 @@ describe('passwords', () => {
   test('are sent, and are in the outcome’s connection', async () => {
     const fake = await fakeOpencode({ password: 'right' });
     const credential = { username: 'opencode', password: 'right' };
-    const { prober } = rig(1, async () => credential);
+    const { prober } = rig(1, { resolveCredential: async () => credential });
     expect(await prober.batch().look(target('a', fake), PLAIN)).toMatchObject({
       result: { status: 'healthy' },
       connection: { credential },
@@ -459,9 +425,9 @@ test('closing ends all requests and waits, and there are no outcomes afterwards'
   const hung = await fakes(4);
   hang(...hung.slice(1));
   hung[0]?.override('GET /experimental/session', { kind: 'hang' });
-  const { prober, clock, told } = rig(2, ({ key }) =>
-    key === 't3' ? new Promise(() => {}) : Promise.resolve(undefined),
-  );
+  const { prober, clock, told } = rig(2, {
+    resolveCredential: ({ key }) => (key === 't3' ? new Promise(() => {}) : Promise.resolve(undefined)),
+  });
   const batch = prober.batch();
   const looks = hung.map((fake, index) => batch.look(target(`t${index}`, fake), { parts: ['session'] }));
   await until('the slots to be taken', () => asked(hung) === 2 && hung[0]?.count('GET /experimental/session') === 1);

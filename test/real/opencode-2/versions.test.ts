@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { type HttpListener, listenHttp } from '../../rig/http-listener.ts';
@@ -75,4 +77,11 @@ test.each(UNSUPPORTED)('doctor %s says why, and what to do', async (name, reason
   const { out } = await run('doctor', name);
   expect(out).toContain('unsupported');
   expect(out.replaceAll(/\s+/g, ' ')).toContain(reason);
+});
+
+test.each(['README.md', 'docs/opencode-2.md'])('%s claims no more than was tested', async (page) => {
+  const text = await readFile(new URL(`../../../${page}`, import.meta.url), 'utf8');
+  expect(text.replaceAll(/\s+/g, ' ')).toContain(
+    'OpenCode 2.x: built to the contract of 2.1, tested on the 1.18.18 preview and on a fake; not run against a 2.x binary',
+  );
 });
