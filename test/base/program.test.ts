@@ -344,7 +344,7 @@ describe('a full disk for logs', () => {
       const read = { name: 'get_status', arguments: { instance: 'one' } };
       const calls = [1, 2, 3].map((id) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: read }));
       child.stdin?.write([...HANDSHAKE, ...calls].map((message) => `${JSON.stringify(message)}\n`).join(''));
-      await until('a word about the record', () => stderr().includes('record of calls cannot be written'));
+      await until('a word about the record', () => stderr().includes('cannot write the record of calls'));
       await until('every answer', () => calls.every(({ id }) => stdout().includes(`"id":${id}`)));
       expect(stderr()).toContain('ENOSPC');
       child.stdin?.end();

@@ -335,7 +335,7 @@ describe('the record', () => {
     const server = await start({ env: { XDG_STATE_HOME: file } });
     for (let calls = 0; calls < 3; calls++)
       expect((await server.call('send', { instance: 'my worker', message: 'hello' })).result.isError).not.toBe(true);
-    await server.waitForStderr(/the record of calls cannot be written.*ENOTDIR/);
+    await server.waitForStderr(/cannot write the record of calls.*ENOTDIR/);
     expect(server.stderr.filter((line) => line.includes('record of calls'))).toHaveLength(1);
   });
 });

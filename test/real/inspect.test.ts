@@ -122,7 +122,9 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
           expect(many['matches']).toHaveLength(10);
           for (const query of ['unseen needle', 'secret'])
             expect(await call('search', { query })).toMatchObject({ matches: [] });
-          expect(await refusal('search', { query: '(' })).toMatch(/not a valid ripgrep regular expression.*names: true/);
+          expect(await refusal('search', { query: '(' })).toMatch(
+            /not a valid ripgrep regular expression.*names: true/,
+          );
         });
       });
     });

@@ -10,12 +10,10 @@ import type { TurnView } from '../shapes.ts';
 import { followUntil } from './following.ts';
 import { waitingAnswer } from './turn-view.ts';
 
-/** A running or waiting turn, from the report of its server's watcher. */
-export interface ReportedTurn {
-  readonly session: Pick<WatchedSession, 'id' | 'title'>;
-  readonly result?: TurnResult;
-  readonly reported?: Answer<TurnView>;
-}
+/** A running turn, or the result of a waiting one, from the report of its server's watcher. */
+export type ReportedTurn =
+  | { readonly session: Pick<WatchedSession, 'id' | 'title'>; readonly result: TurnResult }
+  | { readonly answer: Answer<TurnView> };
 
 /** What the report tells when waiting by it is over. */
 export interface ReportedWait {
@@ -109,7 +107,7 @@ function sessionsById(sessions: readonly WatchedSession[]): ReadonlyMap<string, 
 }
 
 function shown({ words }: Runtime, { name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
-  if (waiting !== undefined) return { session, reported: waitingAnswer(name, session, waiting, words) };
+  if (waiting !== undefined) return { answer: waitingAnswer(name, session, waiting, words) };
   const { activity } = overview ?? {};
   const retrying = session.state === 'retrying' && activity?.kind === 'retrying' ? activity : undefined;
   const outcome: TurnOutcome = { kind: 'running', ...(retrying && { retrying }) };

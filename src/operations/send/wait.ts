@@ -1,4 +1,4 @@
-import { messageIn, type ReaderWords } from '../../model/advice.ts';
+import { messageIn } from '../../model/advice.ts';
 import type { Instance, InstanceState } from '../../model/instance.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import { RequestError } from '../../http/exchange.ts';
@@ -93,22 +93,15 @@ function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Ca
   return { ...call, deadlineMs: Math.min(call.deadlineMs, untilMs) };
 }
 
-/** The state of one session of an instance, or why it is unknown. */
-interface Seen {
-  readonly instance: string;
-  readonly session?: Pick<Session, 'id' | 'title'>;
-  readonly result?: TurnResult;
-  /** A waiting turn, by its watcher's report. */
-  readonly reported?: Answer<TurnView>;
-  readonly problem?: Problem;
-  readonly settled?: readonly string[];
-}
-
-/** `unknown`: it answers, but its state cannot be read. */
-interface Problem {
-  readonly outcome: 'offline' | 'unknown';
-  readonly reason: string;
-}
+/** The turn of one session of an instance, or what to say in its place. */
+type Seen = { readonly instance: string } & (
+  | { readonly answer: Answer<TurnView> }
+  | {
+      readonly session: Pick<Session, 'id' | 'title'>;
+      readonly result: TurnResult;
+      readonly settled?: readonly string[];
+    }
+);
 
 /** Resolves when the instance has settled, or following ends. Rejects only if there is no such session. */
 async function watch(
@@ -132,7 +125,7 @@ async function watch(
     return await followAll(runtime, connected, sessions, call);
   } catch (error) {
     if (error instanceof OperationError) throw error;
-    return [{ instance: name, problem: problemOf(error, runtime.words) }];
+    return [failure(runtime, name, error)];
   }
 }
 
@@ -155,7 +148,7 @@ async function followAll(
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {
-          return { instance: name, session, problem: problemOf(error, runtime.words) };
+          return failure(runtime, name, error);
         }
       }),
     );
@@ -189,7 +182,8 @@ async function running(runtime: Runtime, connected: Connected): Promise<readonly
 async function idle(connected: Connected): Promise<readonly Seen[]> {
   const { api, instance } = connected;
   const session = await latestSession(connected);
-  if (session === undefined) return [{ instance: instance.name }];
+  if (session === undefined)
+    return [{ instance: instance.name, answer: withoutTurn(instance.name, 'idle', 'it has no session yet') }];
   return [{ instance: instance.name, session, result: await lastTurn(api, session) }];
 }
 
@@ -207,7 +201,7 @@ async function whenSettled(watched: Promise<readonly Seen[]>): Promise<void> {
 }
 
 function isSettled(seen: readonly Seen[]): boolean {
-  const outcomesOf = seen.flatMap(({ result }) => result?.outcome ?? []);
+  const outcomesOf = seen.flatMap((one) => ('result' in one ? one.result.outcome : []));
   return !outcomesOf.some(isWorking) || outcomesOf.some(needsSomebody);
 }
 
@@ -225,18 +219,12 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
   return next === undefined ? { data, text } : { data: { ...data, next }, text: `${text}\n\n${next}` };
 }
 
-function view(
-  runtime: Runtime,
-  { instance, session, result, reported, problem, settled }: Seen,
-  maxChars: number,
-): Answer<TurnView> {
-  if (reported !== undefined) return reported;
-  if (problem !== undefined) return withoutTurn(instance, problem.outcome, problem.reason);
-  if (session === undefined || result === undefined) return withoutTurn(instance, 'idle', 'it has no session yet');
-  const over = !isWorking(result.outcome);
+function view(runtime: Runtime, seen: Seen, maxChars: number): Answer<TurnView> {
+  if ('answer' in seen) return seen.answer;
+  const { instance, session, result, settled } = seen;
+  // The whole answer of an ended turn: the call that sent the message may not have waited for it.
+  const shown = isWorking(result.outcome) ? result : { ...result, text: result.wholeText ?? result.text };
   try {
-    // The whole answer of an ended turn: the call that sent the message may not have waited for it.
-    const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
     return turnAnswer(instance, session, shown, { runtime, maxChars, brief: true, settled });
   } catch (error) {
     return withoutTurn(instance, 'lost', messageIn(runtime.words, error));
@@ -248,7 +236,8 @@ function withoutTurn(instance: string, outcome: string, why: string): Answer<Tur
   return { data: { instance, outcome, reason }, text: `${quoteName(instance)}: ${outcome} (${reason})` };
 }
 
-function problemOf(error: unknown, words: ReaderWords): Problem {
+/** `unknown`: it answers, but its state cannot be read. */
+function failure({ words }: Runtime, instance: string, error: unknown): Seen {
   const answers = error instanceof RequestError && ['too-large', 'malformed', 'status'].includes(error.kind);
-  return { outcome: answers ? 'unknown' : 'offline', reason: messageIn(words, error) };
+  return { instance, answer: withoutTurn(instance, answers ? 'unknown' : 'offline', messageIn(words, error)) };
 }
