@@ -7,7 +7,7 @@ import { COMMANDS, PLAIN_OPTIONS, VALUE_OPTIONS } from '../../src/connected/open
 import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
 import { tempDir } from '../rig/temp.ts';
 
-/** Where two directories are, one of them named as a subcommand of opencode. */
+/** Contains two directories, one with the name of an opencode subcommand. */
 const read = (argv: readonly string[]): CommandLine =>
   readCommandLine(argv, (word) => ['.', '../other', 'run'].includes(word));
 
@@ -65,7 +65,7 @@ describe('a command line that opens no terminal on a project runs unchanged', ()
     [['attach', 'http://127.0.0.1:4096']],
     [['--mini', '-c']],
     [['--server', 'http://127.0.0.1:4096', '.']],
-    // No directory: a subcommand of tomorrow, or a mistake of which opencode says so.
+    // Not a directory: a future subcommand, or a mistake that opencode reports.
     [['teleport', '--now']],
     [['/no/such/project']],
   ])('%j', (argv) => {

@@ -52,6 +52,6 @@ test('--help lists the subcommands and the settings of this program only', () =>
     expect(stdout).toContain(word);
   }
   expect(stdout).not.toContain('DISCOVERY_INTERVAL_MS');
-  // What follows -- is opencode's.
+  // Arguments after -- are opencode's.
   expect(run(SCRIPT, 'status', '--', '--help').code).toBe(2);
 });

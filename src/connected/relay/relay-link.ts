@@ -43,6 +43,8 @@ const MAX_PRINTED_CHARS = 200;
  * a shell runs the same program, which tidies up even if this process is killed.
  */
 export class RelayLink {
+  /** The registry directory that was taken, if it differs from the given one. */
+  directory: string | undefined;
   readonly #options: RelayLinkOptions;
   readonly #stop = new AbortController();
   #state: RelayState = { kind: 'waiting' };
@@ -53,7 +55,6 @@ export class RelayLink {
   #closing: Promise<void> | undefined;
   /** The name of the previous connection, which people have seen. */
   #name: string | undefined;
-  #directory: string | undefined;
   #failures = 0;
   #lastLogged: string | undefined;
   #hasWarned = false;
@@ -78,11 +79,6 @@ export class RelayLink {
 
   get pid(): number | undefined {
     return this.#connection?.pid;
-  }
-
-  /** The registry directory that was taken, if it differs from the given one. */
-  get directory(): string | undefined {
-    return this.#directory;
   }
 
   /**
@@ -204,7 +200,7 @@ export class RelayLink {
     this.#hasWarned ||= isUnseen;
     this.#connection = connection;
     this.#name = name;
-    this.#directory = directory;
+    this.directory = directory;
     this.#lastLogged = undefined;
     this.#log('info', `connected to ${this.#place}`, { name, port });
     this.#enter({ kind: 'connected', name, port });

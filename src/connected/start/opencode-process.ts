@@ -7,7 +7,6 @@ import {
   endsWithin,
   familyOf,
   identifyProcess,
-  processIdentity,
   isAlive,
   listenersOn,
   type ProcessIdentity,
@@ -49,13 +48,13 @@ const TERM_MS = 5_000;
 export class OpencodeProcess {
   readonly pid: number;
   readonly port: number;
+  /** The process that listens, if the program is a script that starts opencode. Known once opencode answers, if the system shows it. */
+  server: ProcessIdentity | undefined;
   /** Never rejects. */
   readonly ended: Promise<Ending>;
   readonly #child: ChildProcess;
   readonly #options: OpencodeOptions;
   readonly #over = new AbortController();
-  /** The process that listens, if the program is a script that starts opencode and waits for it. */
-  #server: ProcessIdentity | undefined;
 
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
     const { program, headless, directory: cwd, port, host, args, env } = options;
@@ -79,15 +78,6 @@ export class OpencodeProcess {
         void this.#endServer().then(() => resolve({ code, signal }));
       });
     });
-  }
-
-  /** The process that listens, if it is another one. Known once opencode answers, if the system shows it. */
-  get server(): ProcessIdentity | undefined {
-    return this.#server;
-  }
-
-  identity(): Promise<ProcessIdentity> {
-    return processIdentity(this.pid);
   }
 
   /**
@@ -115,7 +105,7 @@ export class OpencodeProcess {
   /** Ends it; sends SIGKILL after 5 s. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
     // Before it listens, any process that a script has started may be opencode.
-    if (this.#server === undefined && !this.#over.signal.aborted) {
+    if (this.server === undefined && !this.#over.signal.aborted) {
       for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalIfThere(pid, signal);
     }
     this.kill(signal);
@@ -129,7 +119,7 @@ export class OpencodeProcess {
 
   /** A script that a signal ended leaves the opencode for which it waited. */
   async #endServer(): Promise<void> {
-    const server = this.#server;
+    const server = this.server;
     if (server === undefined || !(await isAlive(server))) return;
     signalIfThere(server.pid, 'SIGTERM');
     signalIfThere(server.pid, 'SIGCONT');
@@ -143,7 +133,7 @@ export class OpencodeProcess {
     if (listeners === undefined) return 'unknown';
     const own = [...listeners].find((pid) => family.has(pid));
     if (own === undefined) return 'another';
-    this.#server ??= own === this.pid ? undefined : await identifyProcess(own);
+    this.server ??= own === this.pid ? undefined : await identifyProcess(own);
     return 'own';
   }
 

@@ -1,6 +1,7 @@
 import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { Logger } from '../../base/log.ts';
 import { ReportedError } from '../../base/program.ts';
+import { processIdentity } from '../process-table.ts';
 import type { Guard } from './guard.ts';
 import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
 import { cannotListen, choosePort, isFree } from './port.ts';
@@ -86,7 +87,7 @@ export class Supervised {
       if (typeof answer === 'object') {
         const { directory } = answer;
         if (opencode.server !== undefined) this.#options.guard.watch('server', opencode.server);
-        hooks.answers({ process: await opencode.identity(), directory }, opencode.port);
+        hooks.answers({ process: await processIdentity(opencode.pid), directory }, opencode.port);
       }
       const ending = await opencode.ended;
       if (ending.signal !== null) this.#options.terminal.restore();
@@ -100,7 +101,7 @@ export class Supervised {
       throw new ReportedError(`cannot start ${launch.program}: ${messageOf(error)}`);
     });
     this.#current = opencode;
-    guard.watch('opencode', await opencode.identity());
+    guard.watch('opencode', await processIdentity(opencode.pid));
     if (this.#stopping !== undefined) void opencode.stop(this.#stopping);
     return opencode;
   }

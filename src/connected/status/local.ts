@@ -53,17 +53,14 @@ async function passwordFileOf({ credential }: Registered['candidate']): Promise<
 }
 
 interface AttachTarget {
-  readonly passwordFile?: string | undefined;
-  readonly dialect?: Dialect;
+  readonly passwordFile: string | undefined;
+  readonly dialect: Dialect;
   /** Whether it is this user's own OpenCode 2 service, which opencode finds by itself. */
-  readonly isOwn?: boolean;
+  readonly isOwn: boolean;
 }
 
 /** The shell reads the password from its file, so that no command line or history contains it. */
-export function attachCommand(
-  url: string,
-  { passwordFile, dialect = 'opencode-1', isOwn = false }: AttachTarget,
-): string | undefined {
+function attachCommand(url: string, { passwordFile, dialect, isOwn }: AttachTarget): string | undefined {
   // The preview can only reach its own service.
   if (dialect === 'opencode-2-preview') return isOwn ? 'lildax' : undefined;
   if (isOwn) return 'opencode';

@@ -193,7 +193,7 @@ describe('cleanup of tunnels', () => {
   });
 });
 
-/** ssh exits by itself when it is told to end. */
+/** ssh exits on SIGTERM. */
 function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode !== null || signalCode !== null;
 }

@@ -10,7 +10,7 @@ import type { Places } from '../../../src/connected/status/places.ts';
 import { freePort } from '../../rig/ports.ts';
 import { tempDir } from '../../rig/temp.ts';
 
-/** A registry directory with what instances leave in it, written by hand as the programs write it. */
+/** A registry directory with the remains of instances, in the form in which the programs write them. */
 export interface Remains extends AsyncDisposable {
   readonly registry: string;
   readonly stateDir: string;

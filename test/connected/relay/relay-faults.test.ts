@@ -329,7 +329,7 @@ describe('a link with an unusual ssh', () => {
     await link.reaches('connected');
   });
 
-  it('ends a program that runs ssh and waits for it, and ssh with it', async () => {
+  it('abandons a stopped ssh whose answers are missing, ends it with the program that runs it, and reconnects', async () => {
     // As gcloud does.
     const link = stage.link({ sshCommand: ['sh', '-c', '"$@"; exit $?', 'sh', ...stage.sshd.command] });
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
@@ -337,7 +337,7 @@ describe('a link with an unusual ssh', () => {
     const [ssh] = await link.ssh();
     signalProcess(ssh!.pid, 'SIGSTOP');
     await stage.clock.advance(70_000);
-    await link.reaches('waiting');
+    expect((await link.reaches('waiting')).reason).toMatch(/^the relay has not answered for \d+ s$/);
     await stage.nothingLeft();
     await until('the link to wait', () => stage.clock.due(60_000) > 0);
     await stage.clock.advance(1_000);
@@ -401,7 +401,7 @@ describe('a link with an unusual ssh', () => {
 });
 
 describe('the wait for the next attempt', () => {
-  /** Time that passes only by the test, and leaps when the test says that the machine slept. */
+  /** A manual clock on which the machine can sleep: its time leaps. */
   class SleepingClock implements Clock {
     readonly manual = new ManualClock();
     sleptMs = 0;

@@ -288,7 +288,7 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     expect(await readFile(join(registry, 'app.json'), 'utf8')).toBe('{"id":"one","port":1}\n');
   });
 
-  // Takes three seconds: in one shell. That it does not remove what another has taken over: below, in each.
+  // It takes three seconds, so it runs in one shell only. 'leaves a registration alone …' below runs in each.
   const inOneShell = it.runIf(shell === 'dash');
   inOneShell(
     "takes its own name over from its previous connection, which does not remove the new one's files",

@@ -76,7 +76,7 @@ describe('splitting a command into words', () => {
       bare,
       text.map((raw) => `'${raw.replaceAll("'", '')}'`),
       text.map((raw) => `"${raw.replace(/[$`"\\]/g, String.raw`\$&`)}"`),
-      // A backslash before what needs none stays.
+      // A backslash before an ordinary character stays.
       fc.constantFrom(
         '"\\a"',
         '"\\ "',

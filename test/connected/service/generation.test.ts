@@ -36,7 +36,7 @@ test('a program that prints nothing, or fails, counts as generation 1', async ()
 test('the program may leave a process behind that holds its output open', async () => {
   await using folder = tempDir('generation');
   const program = join(folder.path, 'opencode');
-  // What stays has the output open.
+  // The process that stays holds the output open.
   await writeFile(program, '#!/bin/sh\nsleep 30 & echo $! >"$0.pid"\necho 2.0.0\n');
   await chmod(program, 0o755);
   expect(await askGeneration(program, { PATH: '/usr/bin:/bin' })).toEqual({ number: 2, version: '2.0.0' });
@@ -49,7 +49,7 @@ test('a program is asked once until its file changes; a script or a link to anot
   const kept = at('state/generation.json');
   const ask = async (program: string): Promise<string | undefined> =>
     (await rememberedGeneration(program, { env: {}, stateDir: at('state') })).version;
-  // A program that is no script, and says a version of its own.
+  // A program that is not a script, and prints its own version.
   await copyFile(process.execPath, at('opencode'));
   const told = process.versions.node;
   expect(await ask(at('opencode'))).toBe(told);

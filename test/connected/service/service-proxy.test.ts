@@ -29,7 +29,7 @@ function at(port: number, holderPid: number): ServiceProxyOptions['service'] {
   return () => Promise.resolve({ endpoint, credential: { username: 'opencode', password: OWN } });
 }
 
-/** A path as it stands, which `fetch` would put right. */
+/** Sends the path unchanged; `fetch` would normalize it. */
 function ask(
   { port }: ExchangeProxy,
   path: string,
@@ -50,7 +50,7 @@ interface Seen {
   readonly headers: IncomingMessage['headers'];
 }
 
-/** A service that notes what reaches it. */
+/** A service that records the requests that reach it. */
 async function openRecorder(): Promise<{ readonly seen: readonly Seen[]; readonly port: number }> {
   const seen: Seen[] = [];
   const server = createServer(({ url, headers }, response) => {
@@ -98,7 +98,7 @@ test.each([
   const { proxy, seen } = await openRecorded();
   const answer = await ask(proxy, path, headers);
   expect(answer.status).toBe(401);
-  // As OpenCode 2 says it, so that it is known for one.
+  // In OpenCode 2's own words, by which it is recognized.
   expect(JSON.parse(answer.text)).toMatchObject({ _tag: 'UnauthorizedError' });
   expect(answer.headers['www-authenticate']).toMatch(/^Basic/);
   expect(seen).toEqual([]);

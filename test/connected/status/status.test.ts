@@ -262,16 +262,16 @@ describe('status of this machine', () => {
     expect(Math.max(...rows.map((line) => Array.from(line).length))).toBeLessThanOrEqual(80);
   });
 
-  it('lists 1,000 dead registrations', async () => {
+  it('lists 200 of many dead registrations', async () => {
     const port = await freePort();
     await Promise.all(
-      Array.from({ length: 1_000 }, (_, index) => remains.register(`app-${index}`, { port, claim: 'dead' })),
+      Array.from({ length: 250 }, (_, index) => remains.register(`app-${index}`, { port, claim: 'dead' })),
     );
     const { report, text } = await status(remains);
-    expect(report.here.instances).toHaveLength(1_000);
+    expect(report.here.instances).toHaveLength(250);
     expect(new Set(report.here.instances.map(({ answer }) => answer.state))).toEqual(new Set(['refused']));
-    expect(report.leftovers).toHaveLength(1_000);
-    expect(text).toContain('and 800 more; --json shows all');
+    expect(report.leftovers).toHaveLength(250);
+    expect(text).toContain('and 50 more; --json shows all');
   });
 
   it('makes no further requests to another instance than the registered one', async () => {

@@ -17,7 +17,7 @@ async function registrations({ registry }: Relay): Promise<string[]> {
   return (await filesIn(registry)).filter((path) => path.endsWith('.json'));
 }
 
-/** The MCP server as it runs on the relay, and what it can do there. */
+/** Checks that an MCP server on the relay lists the instance once, and can send to it. */
 async function answersOnRelay(relay: Relay, message: string): Promise<void> {
   await using server = await serverOn(relay);
   const instance = await until('the relay to list it', async () => {
@@ -30,7 +30,7 @@ async function answersOnRelay(relay: Relay, message: string): Promise<void> {
   expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: message });
 }
 
-/** By its own end: nothing here, nothing there. */
+/** Ends the wrapper, and waits until nothing is left here and on the relay. */
 async function endsClean(relay: Relay, child: ConnectedChild): Promise<void> {
   child.kill('SIGTERM');
   await child.exited;

@@ -56,7 +56,7 @@ async function nothingLeft(child: ConnectedChild): Promise<void> {
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () => {
-  /** opencode decides what it makes of a signal, and the wrapper ends as it does. */
+  /** opencode decides how it ends on a signal, and the wrapper ends in the same way. */
   async function endsBy(signal: 'SIGINT' | 'SIGHUP', child: ConnectedChild): Promise<void> {
     child.kill(signal);
     expect([

@@ -7,16 +7,16 @@ import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
 import { type Sshd, startSshd } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 
-/** A real sshd, and the registry directory that it is the relay for. */
+/** A real sshd, and the registry directory on it. */
 export interface Relay {
   readonly sshd: Sshd;
   /** On the relay. */
   readonly registry: string;
-  /** What tells a wrapper of it. */
+  /** The wrapper's environment for this relay. */
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** What a wrapper tells of itself in its state folder. */
+/** The fields of a state file that the tests read. */
 export interface WrapperState {
   readonly pid: number;
   readonly opencodePid: number;
@@ -26,7 +26,7 @@ export interface WrapperState {
 
 const closers: Array<() => Promise<unknown>> = [];
 
-/** Called when the test is over, the last one first. */
+/** Calls `close` after the test; the last one first. */
 export function atEnd(close: () => Promise<unknown>): void {
   closers.push(close);
 }
@@ -44,7 +44,7 @@ export async function openRelay(): Promise<Relay> {
   return { sshd, registry, env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry } };
 }
 
-/** The wrapper on that relay; its opencode answers. */
+/** Starts a wrapper with that relay. Resolves when its opencode answers. */
 export async function connected(relay: Relay, options: ConnectedOptions = {}): Promise<ConnectedChild> {
   const child = await startConnected({ ...options, env: { ...relay.env, ...options.env } });
   atEnd(() => child.close());
@@ -52,10 +52,10 @@ export async function connected(relay: Relay, options: ConnectedOptions = {}): P
   return child;
 }
 
-/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
+/** A client without a short request timeout, since a cold opencode on a busy machine is slow. */
 export const PATIENT = { name: 'claude-code', version: '2.1.329' };
 
-/** The MCP server as it runs on the relay. */
+/** An MCP server on the relay. */
 export async function serverOn(relay: Relay): Promise<McpChild> {
   const server = await startMcpChild({
     clientInfo: PATIENT,
@@ -74,7 +74,7 @@ export async function stateOf(child: ConnectedChild): Promise<WrapperState | und
   return undefined;
 }
 
-/** Resolves with the ssh that holds the connection; another than `not`. */
+/** Resolves with the pid of the ssh that holds the connection, once it differs from `not`. */
 export function sshOf(child: ConnectedChild, not?: number, limitMs?: number): Promise<number> {
   return until(
     'a connection to the relay',

@@ -26,7 +26,7 @@ import { atEnd, endAll, openRelay, type Relay, serverOn, sshOf, stateOf } from '
 
 afterEach(endAll);
 
-/** The person's service, with one session in its directory, and what it takes to start the wrapper beside it. */
+/** The person's service, with one session in its directory, and the environment of a wrapper beside it. */
 async function openService(registered: 'service' | true = true): Promise<Preview> {
   const model = await startScriptedModel();
   atEnd(() => model.close());
@@ -49,7 +49,7 @@ async function wrapper(preview: Preview, options: ConnectedOptions = {}): Promis
   return child;
 }
 
-/** By what it wrote: the service goes on with the same process. */
+/** Checks by its file that the service goes on in the same process. */
 async function expectUntouched(preview: Preview): Promise<void> {
   const { pid } = JSON.parse(await readFile(join(preview.stateDir, 'server.json'), 'utf8')) as { pid: number };
   expect(pid).toBe(preview.pid);

@@ -36,7 +36,7 @@ test('a person answers at the terminal while a client asks its own person the sa
   await terminal.type('bash: echo by hand', 'Enter');
   await terminal.shows(/Allow once/);
 
-  // It comes to what the agent asks, and asks the client's person in the same call.
+  // `wait` reaches the agent's question, and asks the client's person in the same call.
   const waiting = server.call('wait', {});
   await until('the client’s person to be asked', () => isAsked);
   await terminal.type('', 'Enter');

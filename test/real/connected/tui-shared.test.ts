@@ -40,7 +40,7 @@ test.skipIf(isMissing(PINNED_OPENCODE))(
     await told;
     expect(await other.screen()).not.toMatch(TOLD);
     await until('the toast to go', async () => !TOLD.test(await one.screen()));
-    // As it says: opening the session again there shows nothing (1.18.33).
+    // As the message warns, opening the session again there shows nothing (1.18.33).
     expect(await one.screen()).not.toContain('from a client');
     await using again = await openTmux(sandbox.env, sandbox.directory);
     await again.type(`${resolve(PINNED_OPENCODE)} -c`, 'Enter');

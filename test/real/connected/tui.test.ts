@@ -64,7 +64,7 @@ async function openStage(extra: Readonly<Record<string, string>> = {}): Promise<
   };
 }
 
-/** Types a command and resolves with what it printed between two marks. */
+/** Types a command and resolves with its output. */
 async function ask(terminal: TmuxTerminal, command: string, mark: string): Promise<string> {
   await terminal.type(`clear; ${command}; echo "${mark}""="`, 'Enter');
   const screen = await terminal.shows(new RegExp(`^${mark}=`, 'm'));
@@ -87,7 +87,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await terminal.type('typed "by hand"');
     await terminal.shows(/typed "by hand"/);
     await terminal.resize(70, 24);
-    // The directory stands in the last line, the version at its right edge.
+    // The last line has the directory, and the version at its right edge.
     await until('the last line to be 70 wide', async () =>
       (await terminal.screen())
         .split('\n')
@@ -117,7 +117,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await stage.registered();
     process.kill(await stage.opencode(), 'SIGKILL');
     const screen = await terminal.shows(/^code=137/m);
-    // The other screen is gone, with what was drawn on it.
+    // The alternate screen is gone with its content.
     expect(screen).not.toMatch(READY);
     expect(await ask(terminal, 'stty -a', 'after')).toBe(before);
     await terminal.type('echo typed$((1+1))', 'Enter');
