@@ -3,10 +3,10 @@ set -eu
 
 help() {
   cat <<'END'
-Installs or upgrades `opencode-mcp node` as a service. It is safe to run this again.
-  install-node.sh                 a systemd user unit for you, or a launch agent on macOS
+Installs `opencode-mcp node` as a service, or upgrades it: running this again is safe.
+  install-node.sh                 for you: a systemd user unit, or a launch agent on macOS
   install-node.sh --system USER   as root: the system unit opencode-mcp-node@USER
-DESTDIR=<folder> only writes the files, below that folder. uninstall-node.sh removes the service.
+DESTDIR=<folder> only writes the files, below that folder. uninstall-node.sh takes it away again.
 END
 }
 
@@ -19,7 +19,7 @@ fail() {
   exit 1
 }
 
-# If a step fails before the service runs, restores the old file, or removes the new one.
+# What is written before the service runs is taken back when a step fails: an older file comes back, a new one goes.
 file=
 settings=
 unit=
@@ -45,7 +45,7 @@ trap undo EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Quotes a path for systemd, then for sed.
+# What stands in for a path in a unit: quoted for systemd, then for sed.
 for_unit() {
   printf '%s' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/%/%%/g' -e 's/\$/$$/g' -e 's/.*/"&"/' | for_sed
 }
@@ -56,7 +56,7 @@ for_sed() {
   sed -e 's/[\\&|]/\\&/g'
 }
 
-# Writes standard input to $1 with mode $2, atomically.
+# Writes standard input to $1 with mode $2, whole or not at all.
 put() {
   mkdir -p -- "$(dirname -- "$1")"
   cat >"$1.new"
@@ -65,14 +65,14 @@ put() {
   mv -f -- "$1.new" "$1"
 }
 
-# From here on, `undo` restores $1.
+# From here on `undo` takes $1 back.
 begin() {
   file=$1
   rm -f -- "$file.before"
   [ ! -e "$file" ] || cp -p -- "$file" "$file.before"
 }
 
-# The service runs: nothing is undone any more.
+# The service runs.
 keep() {
   rm -f -- "$file.before"
   file=
@@ -89,7 +89,7 @@ unit_text() {
   sed -e "s|^ExecStart=.*|ExecStart=$(for_unit "$node") $(for_unit "$program") node|" "$root/systemd/$1"
 }
 
-# $1: `systemctl` or `systemctl --user`.
+# With `systemctl` or `systemctl --user` as $1.
 start_unit() {
   control=$1
   unit=$2
@@ -98,7 +98,7 @@ start_unit() {
   $control restart "$unit"
 }
 
-# Called before anything is written. There is none with su or sudo, in most containers, and without systemd.
+# Before anything is written. There is none over su or sudo, in most containers, and where systemd does not run at all.
 need_user_manager() {
   reason=$(systemctl --user show-environment 2>&1 >/dev/null) && return 0
   why="install-node.sh: there is no systemd of $(id -un) to ask (${reason:-systemctl failed}), so nothing was installed."
@@ -106,7 +106,7 @@ need_user_manager() {
     echo "$why Log in as $(id -un) by ssh or at the machine, not by su or sudo, and run this again; or install a system unit:
   sudo sh '$here/install-node.sh' --system $(id -un)" >&2
   else
-    echo "$why systemd does not run this machine, a container perhaps; start it with the service manager that does:
+    echo "$why systemd does not run this machine, a container perhaps: start it there by what does, as
   $node $program node" >&2
   fi
   exit 1
@@ -124,9 +124,9 @@ install_user_unit() {
   fi
   start_unit 'systemctl --user' opencode-mcp-node.service
   keep
-  # Without lingering, it would end with the last session.
+  # Without lingering it would end with the last session.
   loginctl enable-linger "$(id -un)" 2>/dev/null ||
-    echo "Run: sudo loginctl enable-linger $(id -un)   (otherwise the service ends when you log out)" >&2
+    echo "Run: sudo loginctl enable-linger $(id -un)   (else the service ends when you log out)" >&2
   echo "Running. See: systemctl --user status opencode-mcp-node; journalctl --user -u opencode-mcp-node"
 }
 
@@ -139,7 +139,7 @@ install_system_unit() {
   [ -n "$dest" ] || [ "$(id -u)" = 0 ] || fail "--system needs root; without it the service is installed for you"
   if [ -z "$dest" ]; then
     reason=$(systemctl show-environment 2>&1 >/dev/null) ||
-      fail "systemd does not run this machine (${reason:-systemctl failed}), so nothing was installed; start it with the service manager that does, as $user: $node $program node"
+      fail "systemd does not run this machine (${reason:-systemctl failed}), so nothing was installed; start it by what does, as $user: $node $program node"
   fi
   begin "$dest/etc/systemd/system/opencode-mcp-node@.service"
   unit_text opencode-mcp-node@.service | put "$file" 644

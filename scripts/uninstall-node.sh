@@ -1,7 +1,7 @@
 #!/bin/sh
-# Stops the node service and removes the files of install-node.sh, but not the settings. It is safe to run this again.
-#   uninstall-node.sh                 your own service
-#   uninstall-node.sh --system USER   as root: opencode-mcp-node@USER; the template is removed with its last user
+# Ends the node service and removes what install-node.sh made, but not the settings. Running this again is safe.
+#   uninstall-node.sh                 the one for you
+#   uninstall-node.sh --system USER   as root: opencode-mcp-node@USER; the template goes with the last user
 # DESTDIR=<folder> only removes the files, below that folder.
 set -eu
 
