@@ -123,7 +123,7 @@ describe('progress of a turn', () => {
   });
 
   describe('to a client that does not read', () => {
-    /** Lets the client read the oldest notification that waits. */
+    /** Lets the client read the oldest pending notification. */
     let read: (() => void)[];
     const reads = async (): Promise<void> => {
       read.shift()?.();

@@ -7,7 +7,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { ClientLog } from '../../src/mcp/features/client-log.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 
-/** A client that reads what waits only when it is told to. */
+/** A client that reads pending messages only on demand. */
 class Unread {
   readonly sent: string[] = [];
   #reading: (() => void)[] = [];
