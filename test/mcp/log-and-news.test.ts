@@ -25,6 +25,21 @@ class Unread {
   }
 }
 
+test('a log line is sent once, if any session or request asked for its level', () => {
+  const sent: unknown[] = [];
+  const log = new ClientLog(async (_, { data }) => void sent.push((data as { message: string }).message));
+  const logger = log.beside(silentLogger);
+  const [session, request] = [{}, {}];
+  logger.log('error', 'nobody asked');
+  log.setLevel(session, 'error');
+  log.setLevel(request, 'info');
+  logger.log('info', 'one');
+  logger.log('error', 'two');
+  log.setLevel(request, undefined);
+  logger.log('info', 'too low');
+  expect(sent).toEqual(['one', 'two']);
+});
+
 describe('a client that does not read', () => {
   test('gets a bounded log, and more once it reads again', async () => {
     const client = new Unread();
