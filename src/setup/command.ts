@@ -34,8 +34,8 @@ export function findOnPath(place: Place, name: string): string | undefined {
 }
 
 /**
- * The arguments of this program in a client's command; undefined if the command starts something else. `npx opencode-mcp` is
- * another project's package.
+ * The arguments of this program in a client's command; undefined if the command starts something else. npx counts as something else,
+ * because the npm package of this name is another project's.
  */
 export function wordsAfterOwn(words: readonly string[]): readonly string[] | undefined {
   const [first = '', second = ''] = words;

@@ -10,7 +10,7 @@ test.each([
   ['linux', { DISPLAY: ':0' }, '6.1.0', ['xdg-open']],
   ['linux', { WAYLAND_DISPLAY: 'wayland-0' }, '6.1.0', ['xdg-open']],
   ['linux', {}, '5.15.167.4-microsoft-standard-WSL2', ['wslview', 'xdg-open']],
-  // Over SSH: what xdg-open would start there is a browser for terminals.
+  // Over SSH, xdg-open would start a text browser.
   ['linux', {}, '6.1.0', []],
 ] as const)('on %s with %j and the kernel %s the browser is opened by %j', (platform, env, kernel, expected) => {
   expect(openers({ platform, env, kernel })).toEqual(expected);

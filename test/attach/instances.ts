@@ -9,7 +9,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 
-/** The instance's own. */
+/** The instance's own password. */
 export const OWN = 'the password of the instance';
 
 export const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
@@ -21,17 +21,17 @@ export interface Seen {
   readonly body: string;
 }
 
-/** One way to an instance: answers what it is asked, and notes it. */
+/** One endpoint of an instance: answers requests and records them. */
 export interface Instance {
   readonly seen: readonly Seen[];
   readonly connection: Connection;
-  /** The streams that are open. */
+  /** The open streams. */
   readonly streams: ReadonlySet<ServerResponse>;
-  /** From now on it refuses connections; what is open stays. */
+  /** Refuses new connections; open ones stay. */
   close(): void;
 }
 
-/** `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not passed on by a node service; all else says `name`. */
+/** `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not forwarded by a node service; any other path answers `name`. */
 export async function startInstance(
   name: string,
   endpoint: Partial<Connection['endpoint']> & {
@@ -80,7 +80,7 @@ export async function startInstance(
   };
 }
 
-/** The ways to one server in their order; each time it is asked for another, the fleet gives the next, and none in the end. */
+/** Endpoints of one server: each time the fleet is asked for another, it gives the next, and in the end none. */
 export function wayBy(
   [first, ...others]: readonly Pick<Instance, 'connection'>[],
   clock: Clock = systemClock,
@@ -119,7 +119,7 @@ export interface Asking {
   readonly host?: string;
 }
 
-/** A request with just these headers. */
+/** A request with these headers only. */
 export function ask({
   port,
   path = '/session',

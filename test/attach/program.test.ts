@@ -12,7 +12,7 @@ async function folder(): Promise<string> {
   return await realpath(temp.path);
 }
 
-/** Programs that say these versions of themselves, and their PATH. */
+/** Programs that print these versions, and their PATH. */
 async function programs(said: Readonly<Record<string, string>>): Promise<Readonly<Record<string, string>>> {
   const path = await folder();
   for (const [name, version] of Object.entries(said)) {
@@ -25,7 +25,7 @@ async function programs(said: Readonly<Record<string, string>>): Promise<Readonl
 test.each([
   ['opencode-1', 'opencode', 'opencode'],
   ['opencode-2', 'second', 'second'],
-  // It has a name of its own, which OPENCODE_BIN need not say.
+  // It has its own default name, so OPENCODE_BIN is not needed.
   ['opencode-2-preview', 'opencode', 'lildax'],
 ] as const)('for %s with OPENCODE_BIN=%s it is %s', async (dialect, bin, found) => {
   const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });

@@ -9,7 +9,7 @@ interface Opened extends OpenDoor {
   readonly instance: Instance;
   readonly port: number;
   readonly host: string;
-  /** With its address, as a browser does. */
+  /** Uses the address, as a browser does. */
   enter(headers?: Readonly<Record<string, string>>): Promise<Asked>;
 }
 
@@ -59,7 +59,7 @@ test('the address admits one browser, once, by a cookie only', async () => {
   expect(await askUpgrade({ port, headers })).toMatch(/^HTTP\/1.1 101 /);
   for (const { headers: sent } of instance.seen) {
     expect(sent['authorization']).toBe(basic(OWN));
-    // A node service takes no browsers.
+    // A node service refuses browsers.
     expect([sent['cookie'], sent['origin'], sent['sec-fetch-site'], sent['user-agent']]).toEqual([
       undefined,
       undefined,

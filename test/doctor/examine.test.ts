@@ -63,7 +63,7 @@ test('whatever hangs is reported when its time is over, and hides nothing else',
   await until('both of ssh to run', async () => (await processesIn(temp.tmp)).length >= 2);
   await clock.advance(DOCTOR_LIMIT_MS - 1);
   const report = await examining;
-  // It waits for what it has to end.
+  // The examination waits until its processes have ended.
   expect(await processesIn(temp.tmp)).toEqual([]);
   expect(lineOf(report, 'test', /^pending: its first scan has not ended$/)?.verdict).toBe('warn');
   expect(lineOf(report, 'tailscaled', /no complete answer within 5000 ms/)?.verdict).toBe('broken');

@@ -21,15 +21,15 @@ afterAll(() => stage[Symbol.asyncDispose]());
 interface Fault {
   readonly name: string;
   readonly needsRoot?: true;
-  /** Makes it, and keeps in `kept` what is to be ended after. */
+  /** Causes it, and registers the cleanup in `kept`. */
   readonly make: (stage: DoctorStage, kept: Kept) => Promise<unknown>;
-  /** The line that names it, or how that begins or ends, and what it says. */
+  /** The subject of the report's line, and its text. */
   readonly subject: string | RegExp;
   readonly says: RegExp;
   readonly verdict?: 'warn';
-  /** What the doctor's advice is. */
+  /** The doctor's advice. */
   readonly advice: RegExp;
-  /** Does it; where left out, the command is typed as it stands. */
+  /** Follows the advice; by default the command is run as it is. */
   readonly follow?: (stage: DoctorStage, todo: Todo) => Promise<unknown>;
 }
 
@@ -37,12 +37,12 @@ const CONFIG = '.config/opencode-mcp/config.json';
 const isRoot = process.getuid?.() === 0;
 const PASSWORD = 'pa55word';
 
-/** Of the opencode that is too old. */
+/** Upgrades the opencode that is too old. */
 let upgrade: () => unknown = () => {};
 
 const GONE = JSON.stringify({ mcpServers: { mine: { command: '/gone/node', args: ['/gone/opencode-mcp'] } } });
 
-/** Types the command; it must succeed. */
+/** Runs the command, which must succeed. */
 async function type({ type: run }: DoctorStage, command: string | undefined, input?: string): Promise<void> {
   expect(await run(command ?? 'false', input), command).toMatchObject({ code: 0, stderr: expect.any(String) });
 }
@@ -54,7 +54,7 @@ async function locked(kept: Kept, name: string, options: { readonly password?: s
   kept.defer(() => stage.registry.remove(name, name));
 }
 
-/** Those of one group are made together, and their advice is followed one after the other. */
+/** The faults of a group are caused together, and their advice is followed one after another. */
 const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
   'instances, clients and files': [
     {
@@ -307,7 +307,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
         const { port } = kept.use(await listenHttp((_, response) => response.end('hello')));
         const before = env['OPENCODE_NODE_PORT'] ?? '';
         env['OPENCODE_NODE_PORT'] = String(port);
-        // Without a TUN device tailscaled passes connections on to loopback.
+        // Without a TUN device, tailscaled forwards connections to loopback.
         const { status } = stage.tailscaled;
         stage.tailscaled.status = { ...status, TUN: false };
         kept.defer(() => {
@@ -351,7 +351,7 @@ test.each(Object.entries(GROUPS))('%s: each fault is named, and gone once its ad
     expect(line?.verdict, `${name}: ${JSON.stringify(before.report.sections)}`).toBe(verdict);
     return { fault, todo: todoThat(advice, before.report) };
   });
-  // In the order of the report, which has nothing else to say.
+  // In the order of the report, which has no other advice.
   for (const { text, command } of before.report.todo) {
     const found = advised.find(({ todo }) => todo.text === text && todo.command === command);
     expect(found, text).toBeDefined();

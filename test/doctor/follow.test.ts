@@ -91,6 +91,6 @@ test("a name stays with an instance that is gone, and the new instance's name is
   );
   const { text } = todoThat(/^call it web@other; after a restart the server/, report);
   expect(text).toBeDefined();
-  // As it says.
+  // The advice is true.
   expect(world.fleet.resolve('web@other').host).toBe('other');
 });

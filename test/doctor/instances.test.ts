@@ -52,7 +52,7 @@ test.each([60, 80, 200])('wraps at %i columns, except commands to copy', (width)
   const lines = drawReport(reportOf('1', SECTIONS), plain, width).trimEnd().split('\n');
   for (const line of lines) if (!line.trim().startsWith('rm ')) expect(widthOf(line), line).toBeLessThanOrEqual(width);
   expect(lines.filter((line) => line.includes('a-long-path'))).toEqual([`       ${LONG.advice?.command}`]);
-  // Of what is not there one line, of many details some.
+  // One line for an unavailable source, and only some of many details.
   expect(lines.filter((line) => line.includes('no such socket'))).toHaveLength(1);
   expect(lines.filter((line) => line.includes('detail '))).toHaveLength(12);
   expect(lines).toContain('      and 2 more; --json has all');

@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 afterAll(() => stage[Symbol.asyncDispose]());
 
-/** Starts what the unit says, as systemd does; and nothing while there is a file `broken`. */
+/** Starts the unit's program as systemd does, unless there is a file `broken`. */
 const SYSTEMCTL = `#!/bin/sh
 case "$*" in *restart*) ;; *) exit 0 ;; esac
 [ ! -e "$HOME/broken" ] || exit 0

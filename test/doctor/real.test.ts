@@ -14,9 +14,9 @@ test.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind a password, and 
   const stage = kept.use(await openDoctorStage());
   const wrapper = kept.use(await startConnected({ registry: stage.registry.path }));
   const { name, port } = await wrapper.registered();
-  // One person: what the wrapper writes down is theirs.
+  // The wrapper and the doctor belong to the same person.
   for (const key of ['HOME', 'XDG_STATE_HOME']) if (wrapper.env[key] !== undefined) stage.env[key] = wrapper.env[key];
-  // Its client is on this machine, too.
+  // Its client is on this machine too.
   expect(await stage.type('opencode-mcp init --yes')).toMatchObject({ code: 0 });
   const well = await stage.doctor();
   announce({ describe: () => `opencode-connected (pid ${wrapper.pid}, port ${port})` });

@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => stage[Symbol.asyncDispose]());
 beforeEach((context) => needSshd(context));
 
-/** The registry directory on the relay: another than here. */
+/** The registry directory on the relay, a different one than here. */
 const there = (): string => join(stage.home, 'on-the-relay');
 
 test.each<[string, string[], RegExp, string]>([
@@ -39,7 +39,7 @@ test.each<[string, string[], RegExp, string]>([
   const after = await stage.doctor();
   expect(after.report.todo).toEqual([]);
   expect(lineOf(after.report, 'forwarding', /^allowed, and closed to other machines/)?.verdict).toBe('ok');
-  // A trial makes nothing there.
+  // The trial creates nothing there.
   expect(lineOf(after.report, 'registry there', /not created yet/)?.verdict).toBe('ok');
   expect(await readdir(stage.home)).not.toContain('on-the-relay');
 });

@@ -21,24 +21,24 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** One person's machine on which all is well: a home, an instance that answers, a tailscaled, the programs on the PATH. */
+/** A healthy machine: a home, an instance that answers, a tailscaled, the programs on the PATH. */
 export interface DoctorStage extends AsyncDisposable {
   readonly home: string;
   readonly registry: Registry;
   readonly desk: FakeOpencode;
   readonly tailscaled: FakeLocalApi;
   readonly nodePort: number;
-  /** Of every program; changed at will. */
+  /** The environment of every program; tests change it. */
   readonly env: Record<string, string>;
-  /** Before the PATH of the system. */
+  /** The first folder of the PATH. */
   readonly bin: string;
   doctor(
     args?: readonly string[],
     where?: { readonly env: Readonly<Record<string, string>>; readonly namespace: string },
   ): Promise<{ readonly code: number | null; readonly report: DoctorReport }>;
-  /** Runs what the doctor says, as a person types it. */
+  /** Runs a command of the doctor's. */
   type(command: string, input?: string): Promise<Ended>;
-  /** Writes a file in the home, and its folders. */
+  /** Writes a file in the home, and creates its folders. */
   put(name: string, text: string, mode?: number): Promise<string>;
 }
 
@@ -119,7 +119,7 @@ export async function openDoctorStage(): Promise<DoctorStage> {
   };
 }
 
-/** The line of the report about `subject` that says so, wherever it stands. */
+/** The line of the report with this subject and text, in any section. */
 export function lineOf({ sections }: DoctorReport, subject: string | RegExp, says: RegExp): Check | undefined {
   const isIt = (one: Check): boolean =>
     (subject instanceof RegExp ? subject.test(one.subject) : one.subject === subject) && says.test(one.text);
@@ -127,7 +127,7 @@ export function lineOf({ sections }: DoctorReport, subject: string | RegExp, say
   return [...all, ...all.flatMap(({ details = [] }) => details)].find(isIt);
 }
 
-/** The advice that reads so; of two lines that need the same thing it stands with one. */
+/** The advice with this text. Two lines with the same advice have it once. */
 export function todoThat(says: RegExp, { todo }: DoctorReport): Todo & { readonly said: string } {
   const all = todo.map((one) => {
     const { text, command } = one;
@@ -138,7 +138,7 @@ export function todoThat(says: RegExp, { todo }: DoctorReport): Todo & { readonl
   return found;
 }
 
-/** What a test makes and ends; the last first. */
+/** Ends what a test has started, last first. */
 export class Kept implements AsyncDisposable {
   readonly #ends: (() => unknown)[] = [];
 

@@ -14,7 +14,7 @@ import { HANDSHAKE, type RawAnswer, type RawServer, startRawServer } from './raw
 
 type Data = Readonly<Record<string, unknown>>;
 
-/** What the tool gets, or why it gets nothing. */
+/** The tool's input, or why it is refused. */
 function read(name: string, given: Data): Data | string {
   const tool = TOOLS.find((one) => one.name === name);
   if (tool === undefined) throw new Error(`no tool ${name}`);
@@ -72,9 +72,9 @@ const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
     { instance: 'a', answers: ['Blue', ['Red', 'Green'], 5] },
     { instance: 'a', answers: [['Blue'], ['Red', 'Green'], ['5']] },
   ],
-  // What belongs to the second question stays there.
+  // An answer to the second question stays the second.
   ['respond', { instance: 'a', answers: [null, 'Blue', ''] }, { instance: 'a', answers: [[], ['Blue'], []] }],
-  // Text is text, whatever it looks like.
+  // Strings stay strings, even if they look like JSON.
   ...['["a"]', '5', 'null', 'true', '{"a":1}', '"x"', ' x ', '[', '[]'].map(
     (message) =>
       [
@@ -113,7 +113,7 @@ describe('arguments as clients send them', () => {
     ['send', { ...SEND, sesion_id: 'x' }, /unknown argument "sesion_id".* It takes: instance, message/],
     ['send', { ...SEND, session: 'x', Message: 'y' }, /unknown argument "session", "Message"/],
     ['send', { ...SEND, toolcallid: 'x' }, /unknown argument "toolcallid"/],
-    // No chat of n8n's, which never sends it alone.
+    // Not n8n's chat, since n8n never sends it alone.
     ...['ses_00000001', ' ses_00000001', '"ses_00000001"', ['ses_00000001']].map(
       (sessionId) => ['send', { ...SEND, sessionId }, /unknown argument "sessionId"/] as const,
     ),

@@ -6,16 +6,16 @@ const SEND_TIMEOUT_MS = 300_000;
 
 describe('how long a call may block', () => {
   const cases: readonly [client: string | undefined, progress: boolean, sendTimeoutMs: number, expected: number][] = [
-    // Under 50 s, whatever an unknown client says of progress: most give up after 60 s.
+    // Unknown clients: under 50 s, since most give up after 60 s, even with progress.
     [undefined, false, SEND_TIMEOUT_MS, 48_000],
     [undefined, true, SEND_TIMEOUT_MS, 48_000],
     ['', true, SEND_TIMEOUT_MS, 48_000],
     ['some-client', true, SEND_TIMEOUT_MS, 48_000],
     ['claude-ai', true, SEND_TIMEOUT_MS, 48_000],
-    // A name that only looks like one that is known.
+    // Names that only resemble a known one.
     ['Claude-Code', true, SEND_TIMEOUT_MS, 48_000],
     ['claude-code-fork', true, SEND_TIMEOUT_MS, 48_000],
-    // Those that wait as long as progress comes.
+    // Clients that wait as long as progress comes.
     ['claude-code', true, SEND_TIMEOUT_MS, SEND_TIMEOUT_MS],
     ['claude-code', true, 86_400_000, 86_400_000],
     ['claude-code', false, SEND_TIMEOUT_MS, 48_000],

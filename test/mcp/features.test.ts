@@ -85,7 +85,7 @@ describe('resources', () => {
     const session = worker.addSession({ title: 'Talks' });
     worker.state.begin(session.id, 'hello there', {});
     worker.state.finish(session.id, '```\nnote: mine\n```');
-    // So long ago that its age is told the same by both.
+    // So old that both show the same age.
     worker.state.sessions.set(session.id, { ...session, time: { created: 1, updated: 1 } });
     const server = await start();
     const textOf = async (uri: string): Promise<string> => {
@@ -273,7 +273,7 @@ describe('the log for the client', () => {
     await until('a line of the log', () => server.heard.logs.length > 0);
     expect(server.heard.logs[0]).toMatchObject({ level: 'debug', data: { message: expect.any(String) as string } });
     expect(JSON.stringify(server.heard.logs)).not.toMatch(/words of mine|pa55word/);
-    // What goes to standard error is the person's choice, and stays it.
+    // The level of standard error stays as the person set it.
     expect(server.stderr.join('\n')).not.toMatch(/debug/);
   });
 });

@@ -8,11 +8,11 @@ import { openRegistry } from '../rig/registry.ts';
 import { until } from '../rig/wait.ts';
 import { HANDSHAKE, startRawServer, type RawServer } from './raw-server.ts';
 
-/** Of the whole process, whatever one opencode sends. */
+/** For the whole process, however much one opencode sends. */
 const MEMORY_MB = 300;
-/** Without bounds, a turn takes several times of it. */
+/** Without bounds, a turn would take several times as much memory. */
 const FLOOD_BYTES = 100_000_000;
-/** Where the other instance is not asked in the meantime. */
+/** Ends the flood if the other instance is not asked meanwhile. */
 const MAX_FLOOD_BYTES = 500_000_000;
 
 interface Turn {
@@ -33,7 +33,7 @@ const call = (id: number, name: string, args: object): object => ({
 const SEND = 1;
 const OTHER = 2;
 
-/** A server that follows a turn of the instance "one", which has begun a part; there is an instance "two" beside it. */
+/** A server that follows a turn of the instance "one" with an open part; there is also an instance "two". */
 async function followedTurn(): Promise<Turn> {
   const opencode = await startFakeOpencode();
   const other = await startFakeOpencode({ directory: '/home/user/other' });
@@ -62,7 +62,7 @@ async function followedTurn(): Promise<Turn> {
 const textPart = (messageID: string, id: string, text: string) =>
   ({ id, messageID, type: 'text', text, time: { start: 1, end: 2 } }) as const;
 
-/** Ends the turn with these parts, as the store has them from then on. */
+/** Ends the turn, with these parts in the store. */
 function finish({ opencode, sessionID }: Turn, parts: readonly ReturnType<typeof textPart>[]): void {
   const messages = opencode.state.messages.get(sessionID) ?? [];
   const { info } = messages.at(-1) ?? {};
@@ -88,7 +88,7 @@ function progressOf({ stdout }: RawServer): readonly string[] {
 
 const line = (type: string, properties: object): string => `data: ${JSON.stringify({ type, properties })}\n\n`;
 
-/** What is sent again and again, and what the part holds because of it. */
+/** Events that are sent repeatedly, and the text that they add to the part. */
 type Kind = (turn: Turn, count: number) => { readonly events: string; readonly text?: string };
 
 const delta = ({ sessionID, messageID, partID }: Turn, text: string): string =>
@@ -100,7 +100,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
     return { events: words.map((word) => delta(turn, word)).join(''), text: words.join('') };
   },
   'huge deltas': (turn, count) => {
-    // The store has an answer for no more than 8 MB; what comes later is of another part.
+    // The store's answer is limited to 8 MB; later text goes to another part.
     const text = `${count} ${'€'.repeat(500_000)}`;
     return count < 4 ? { events: delta(turn, text), text } : { events: delta({ ...turn, partID: 'prt_other' }, text) };
   },
@@ -148,7 +148,7 @@ describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flo
     expect(told.startsWith(text.slice(0, 1_000))).toBe(true);
     expect(told.endsWith(text.slice(-1_000))).toBe(true);
     expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
-    // In order, and nothing twice, whatever was dropped on the way. Of a notification the end may be cut off.
+    // In order and nothing twice, whatever was dropped. The end of a notification may be cut off.
     let from = 0;
     for (const message of progressOf(server)) {
       const said = message.replace(/…$/, '');
@@ -183,7 +183,7 @@ test.skipIf(process.platform !== 'linux')(
     const { result } = await server.answerTo(SEND);
     expect(result?.['structuredContent']).toMatchObject({ outcome: 'completed' });
     expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
-    // Some fill the pipe, and two wait.
+    // Some notifications fill the pipe, and two wait.
     expect(progressOf(server).join('').length).toBeLessThan(text.length / 10);
   },
 );

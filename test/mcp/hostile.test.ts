@@ -21,14 +21,14 @@ import { until } from '../rig/wait.ts';
 
 type Args = Readonly<Record<string, unknown>>;
 
-/** Sentences of ours in structures; the other fields hold remote words and nothing else. */
+/** Fields with our own sentences; all other fields hold only remote text. */
 const SENTENCES = new Set(['reason', 'next', 'note', 'notes', 'settled', 'waiting', 'outcome', 'via', 'also']);
 
 let temp: TempDir;
 let registry: Registry;
 let evil: FakeOpencode;
 let server: McpChild;
-/** That the person was shown. */
+/** Forms that the person was shown. */
 const forms: unknown[] = [];
 
 beforeAll(async () => {
@@ -68,18 +68,18 @@ afterAll(async () => {
 
 let checked = 0;
 
-/** Everything that the server has written since the last check: no character that steers, nothing that passes for words of ours. */
+/** Checks everything that the server has written since the last check: no control characters, and no remote text that passes for ours. */
 function checkAll(): void {
   const messages = server.stdout.slice(checked).map((line) => JSON.parse(line) as Args);
   checked = server.stdout.length;
   for (const message of messages) {
     for (const [key, text] of stringsIn(message)) expect(unsafeIn(text), key).toBe(undefined);
     const whole = (message['result'] ?? {}) as Record<string, object>;
-    // Of a task: what it came to, what it asks, and what is said of it meanwhile.
+    // Of a task: its result, its questions, and its status.
     const { statusMessage = '', inputRequests = {}, result = whole } = whole;
     const { content = [], contents = [], structuredContent = {} } = result as Record<string, object>;
     for (const [key, text] of stringsIn([statusMessage, inputRequests])) expect(unquotedIn(text), key).toEqual([]);
-    // What an instance streams is its own words alone, and so is what stands in a field of its own.
+    // Progress holds only the instance's text, and so do fields of its own.
     const sentences = stringsIn(structuredContent).filter(([key]) => SENTENCES.has(key));
     for (const [key, text] of [...stringsIn([content, contents, message['error'] ?? '']), ...sentences])
       if (key !== 'uri') expect(unquotedIn(text), key).toEqual([]);
@@ -100,7 +100,7 @@ async function call(name: string, args: Args = {}): Promise<string> {
 
 const AT = { instance: 'evil' };
 
-/** The result of a request of 2026-07-28, on the same connection. */
+/** The result of a request of 2026-07-28 on the same connection. */
 async function modern(method: string, params: Args, capabilities: Args = {}): Promise<Args> {
   modernId += 1;
   const id = `modern ${modernId}`;
@@ -212,7 +212,7 @@ describe('text of a hostile opencode', () => {
     evil.state.begin(id, 'run');
     const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
     const permission = evil.addPermission({ sessionID: id, ...asks });
-    // The model may not refuse by itself here: the person is to be asked.
+    // The person is to be asked, so the model may not refuse by itself.
     const args = name === 'respond' ? { ...AT, request_id: permission.id } : CALLS[name]?.(id, messageId);
     const first = await modern('tools/call', { name, arguments: args }, TASKS_AND_FORMS);
     if (first['resultType'] === 'task') {
@@ -332,7 +332,7 @@ describe('text of a hostile opencode', () => {
       evil.override(route, { kind: 'answer', status, ...answer });
       for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
         await call(name, CALLS[name]?.(id, ''));
-      // What leaves in doubt whether it was taken is looked for, for seconds.
+      // If it is in doubt whether a message arrived, it is searched for some seconds.
       const isSent = route === 'GET /event' || (route === 'POST /session/:id/prompt_async' && status >= 400);
       if (isSent) await call('send', { ...AT, session_id: id, message: 'x' });
       if (route === 'GET /config/providers') await call('send', { ...AT, message: 'x', model: 'a/b' });
@@ -428,7 +428,7 @@ describe('ids have a format', () => {
     expect(await call('list_sessions', AT)).toMatch(/unexpected answer/);
     await server.client.listResources();
     await registry.remove('other');
-    // Later tests list what there is.
+    // Later tests list all instances.
     await until('its end to be seen', async () => !(await call('refresh_instances')).includes('other'));
     evil.state.sessions.clear();
   });
@@ -457,7 +457,7 @@ describe('other outputs', () => {
       .split('\n')
       .map((line) => JSON.parse(line) as Args);
     expect(sent).toHaveLength(6);
-    // Of the client's own, which it finds its call by.
+    // The client's own id comes back unchanged.
     expect(sent[0]?.['id']).toBe(EVIL);
     expect(sent[3]).toMatchObject({ params: { progressToken: EVIL } });
     for (const [key, text] of stringsIn(sent))
@@ -489,7 +489,7 @@ describe('other outputs', () => {
 
   test('a form: frames, titles and labels', async () => {
     const { id } = fill(evil);
-    // Those of every send and wait that came to something are looked at too.
+    // Earlier sends and waits have shown forms too.
     const before = forms.length;
     evil.state.begin(id, 'run');
     const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };

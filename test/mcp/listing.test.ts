@@ -6,7 +6,7 @@ import { listTool } from '../../src/mcp/tools/listing.ts';
 import { listedTools } from '../../src/mcp/tools/listed-tools.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
-/** Every byte is in the context of every conversation of every client. */
+/** Every byte is in the context of each conversation. */
 const MAX_LIST_BYTES = 12 * 1024;
 
 /** In the order of tools/list: first the tools of the original. */
@@ -70,7 +70,7 @@ describe.each(listed)('$name as it is listed', ({ description, annotations, inpu
   test('says what it does, and whether it changes anything', () => {
     expect(description).toMatch(/^[A-Z].*\.$/);
     expect(annotations).toMatchObject({ readOnlyHint: expect.any(Boolean) as boolean, openWorldHint: true });
-    // Destructive is what a client assumes of a tool that writes: where it is not so, it is said.
+    // A client assumes that a tool that writes is destructive, so the hint must be explicit.
     if (annotations?.readOnlyHint === false) expect(annotations.destructiveHint).toBeTypeOf('boolean');
   });
 
@@ -127,7 +127,7 @@ interface Schema {
   readonly items?: unknown;
 }
 
-/** Where `trimmed` would refuse what `full` allows: other types, more that is required, properties that nobody sends. */
+/** How `trimmed` refuses what `full` allows: other types, more required properties, unknown properties. */
 function stricter(trimmed: unknown, full: unknown, at: string): string[] {
   const [ours, theirs] = [trimmed as Schema, full as Schema];
   const problems: string[] = [];

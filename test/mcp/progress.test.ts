@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { ProgressReporter } from '../../src/mcp/progress.ts';
+import { ProgressReporter, progressNotifier } from '../../src/mcp/progress.ts';
 
 type Sent = readonly [progress: number, message: string | undefined];
 
@@ -123,7 +123,7 @@ describe('progress of a turn', () => {
   });
 
   describe('to a client that does not read', () => {
-    /** Lets the client read the oldest notification that waits. */
+    /** Lets the client read the oldest pending notification. */
     let read: (() => void)[];
     const reads = async (): Promise<void> => {
       read.shift()?.();
@@ -170,4 +170,18 @@ describe('progress of a turn', () => {
       expect(vi.getTimerCount()).toBe(0);
     });
   });
+});
+
+test('progress goes out under the client’s token, and not for a request that is over', async () => {
+  const told: unknown[] = [];
+  let isOver = false;
+  const notify = progressNotifier(
+    'token',
+    async (...notification) => void told.push(notification),
+    () => isOver,
+  );
+  await notify?.(1, 'text');
+  isOver = true;
+  await notify?.(2, 'late text');
+  expect(told).toEqual([['notifications/progress', { progressToken: 'token', progress: 1, message: 'text' }]]);
 });

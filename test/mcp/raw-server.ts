@@ -16,46 +16,46 @@ export const NEWEST_NODE = fileURLToPath(
 );
 
 export interface RawServerOptions {
-  /** In the place of the built server. */
+  /** Runs instead of the built server. */
   readonly script?: string;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** An answer as it stands on a line of standard output. */
+/** An answer on a line of standard output. */
 export interface RawAnswer {
   readonly id: number;
   readonly result?: Readonly<Record<string, unknown>>;
   readonly error?: { readonly code: number; readonly message: string };
 }
 
-/** The built server as a child, its streams as they are: for what no client library would send, or how none would end. */
+/** The built server as a child with raw streams, for input and endings that no client library produces. */
 export interface RawServer extends AsyncDisposable {
   readonly home: string;
   readonly pid: number;
   /** Complete lines so far. */
   readonly stdout: readonly string[];
-  /** What stands on standard output after its last line feed. */
+  /** Standard output after the last line feed. */
   readonly rest: string;
   readonly stderr: string;
   readonly exited: Promise<Exit>;
-  /** Objects go as one line of JSON each, strings as they are; all in one piece. */
+  /** Writes objects as a line of JSON each, and strings unchanged, all in one piece. */
   write(...messages: readonly (object | string)[]): void;
   writeBytes(bytes: Buffer): void;
-  /** Resolves in the turn of the event loop in which the answer came. */
+  /** Resolves in the same turn of the event loop in which the answer arrives. */
   answerTo(id: number): Promise<RawAnswer>;
   endInput(): void;
-  /** Closes our end, as a client does that has crashed: the next write of the server fails. */
+  /** Closes our end like a crashed client: the server's next write fails. */
   closeOutput(): void;
-  /** Stops reading, as a client does that hangs; the pipe fills up. */
+  /** Stops reading like a client that hangs; the pipe fills up. */
   pauseOutput(): void;
   resumeOutput(): void;
   kill(signal: NodeJS.Signals): void;
-  /** Processes with the child's environment, itself included while it runs. */
+  /** Processes with the child's environment, including itself while it runs. */
   processes(): Promise<number[]>;
 }
 
-/** What every client begins with; the answer has the id 0. */
+/** Every legacy client's first messages; the answer has the id 0. */
 export const HANDSHAKE = [
   {
     jsonrpc: '2.0',
@@ -93,7 +93,7 @@ export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: 
     news.dispatchEvent(new Event('lines'));
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  // Its output first: what it said last is what a test looks at.
+  // Waits for the output too: tests check the last lines.
   const exited = once(child, 'close').then(() => ({ code: child.exitCode, signal: child.signalCode }));
 
   return {

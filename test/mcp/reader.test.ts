@@ -9,7 +9,7 @@ import { enveloped, ModernClient } from './modern/modern-client.ts';
 
 const LARGE = 10 * 1024 * 1024;
 
-/** What the reader hands on of these pieces. */
+/** The messages that the reader makes of these pieces. */
 function read(pieces: readonly Buffer[]): unknown[] {
   const input = new PassThrough();
   const reader = new CleanStdio(input, new PassThrough());
@@ -20,7 +20,7 @@ function read(pieces: readonly Buffer[]): unknown[] {
   return messages;
 }
 
-/** Cut at these places, however often. */
+/** Splits it at these offsets. */
 function cut(whole: Buffer, places: readonly number[]): Buffer[] {
   const ends = [...places.map((place) => place % (whole.length + 1)), whole.length].toSorted(
     (one, other) => one - other,
@@ -42,7 +42,7 @@ const lines = fc.array(
   { maxLength: 20 },
 );
 
-/** As it stands on its line, without what the reader reads otherwise. */
+/** The value of a line, without the reader's normalization. */
 function meaning(line: string): unknown {
   try {
     return JSON.parse(line) as unknown;
@@ -56,7 +56,7 @@ describe('the reader', () => {
     const property = fc.property(lines, fc.string(), fc.array(fc.nat(), { maxLength: 12 }), (all, half, places) => {
       const rest = half.replaceAll('\n', '');
       const whole = Buffer.from([...all, rest].join('\n'));
-      // Lone surrogates are no UTF-8: what comes is what the bytes say.
+      // Lone surrogates are not UTF-8, so the bytes decide.
       const expected = whole.toString('utf8').split('\n').slice(0, -1).map(meaning);
       expect(read(cut(whole, places))).toEqual(expected);
     });

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { until } from '../rig/wait.ts';
 import { startRawServer } from './raw-server.ts';
 
-/** What real clients wrote to the server when they were told of it, line for line. */
+/** The first lines that real clients wrote to the server. */
 const FOLDER = join(import.meta.dirname, 'recorded');
 
 interface Line {
@@ -36,7 +36,7 @@ describe('the recorded first messages of a real client', () => {
       expect(told().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
         asked.length - wanted.length,
       );
-      // A client of the other era gets no word of this one.
+      // A client of one era gets nothing of the other.
       const isModern = lines.some((line) => line.includes('clientCapabilities'));
       expect(server.stdout.some((line) => line.includes('resultType'))).toBe(isModern);
     },

@@ -19,7 +19,7 @@ let outdated: FakeOpencode;
 let server: McpChild;
 let impatient: McpChild;
 
-/** Answers at once with the words after `say`, at length to `long`; anything else runs until it is ended. */
+/** Echoes the text after `say`, answers `long` at length; any other turn runs until it is ended. */
 function reply(text: string): string | undefined {
   if (text === 'long') return LONG;
   return text.startsWith('say ') ? text.slice(4) : undefined;
@@ -40,7 +40,7 @@ beforeAll(async () => {
   const args = ['--registry-dir', registry.path, '--health-timeout-ms', '15000'];
   server = await startMcpChild({ args });
   impatient = await startMcpChild({ args, env: { SEND_TIMEOUT_MS: '1000' } });
-  // From here on the SDK's client holds each result against the listed schema, as clients do.
+  // From here on, the SDK's client validates each result against the listed schema.
   await Promise.all([server, impatient].map(({ client }) => client.listTools()));
 });
 afterAll(async () => {
@@ -49,7 +49,7 @@ afterAll(async () => {
   await temp.close();
 });
 
-/** As `call`, and holds the whole result to its size: text and structure both. */
+/** Like `call`, and checks the size of the whole result. */
 async function sized(name: string, args: Data): Promise<Data> {
   const result = await server.client.callTool({ name, arguments: args });
   expect(Buffer.byteLength(JSON.stringify(result)), name).toBeLessThan(8_192);
@@ -63,17 +63,14 @@ async function call(name: string, args: Data = {}, child = server): Promise<Data
   const text = item?.text ?? '';
   expect(result.isError, text).not.toBe(true);
   const data = result.structuredContent as Data;
-  // Keys that the full schema does not have are stripped by it.
+  // The schema strips unknown keys.
   expect(TOOLS.find((tool) => tool.name === name)?.output.parse(data)).toEqual(data);
   const missing = leaves(data).filter((value) => !has(text, value));
   expect(missing, `missing in the text of ${name}: ${text}`).toEqual([]);
   return data;
 }
 
-/**
- * Times are ages in the text, a cut is told with the call that goes on, and whether something was aborted in words;
- * everything else is to be found in it.
- */
+/** Fields that the text words differently: times as ages, cuts by the next call, aborts as a sentence. */
 const TOLD_OTHERWISE = new Set(['updated', 'created', 'last_seen', 'cut', 'more', 'total', 'aborted']);
 
 function leaves(value: unknown, key = ''): string[] {
@@ -85,7 +82,7 @@ function leaves(value: unknown, key = ''): string[] {
   return [typeof value === 'string' ? value : JSON.stringify(value)];
 }
 
-/** A line is in quotes where it could be taken for words of ours. */
+/** A line is quoted if it could be taken for our own text. */
 function has(text: string, value: string): boolean {
   return text.includes(value) || text.includes(JSON.stringify(value));
 }

@@ -20,7 +20,7 @@ import { HANDSHAKE, startRawServer, type RawServer, type RawServerOptions } from
 
 const run = promisify(execFile);
 
-/** A probe may hang for as long, so that one does when the end comes. */
+/** Lets a probe hang for as long, so that one hangs at the end. */
 const PATIENT = ['--health-timeout-ms', '60000'];
 
 const TWO_PROCESSES = ['/bin/sh', '-c', 'sleep 1000 & sleep 1000'];
@@ -61,7 +61,7 @@ describe('the server', () => {
       args: ['--registry-dir', registry.path, '--log-level', 'debug', '--health-timeout-ms', '15000'],
     });
     const { result } = await server.call('instances');
-    // The hostile ones were read: most are notes.
+    // The hostile registrations were read: most became notes.
     expect((result.structuredContent as { notes: string[] }).notes.length).toBeGreaterThan(5);
 
     const sessions = Array.from({ length: 20 }, (_, index) =>
@@ -107,7 +107,7 @@ describe('the server', () => {
         server.write(ping(99));
       },
     ],
-    // It is not answered, and what comes after it is not heard.
+    // It is not answered, and later messages are not read.
     [
       'a message is longer than the 10 MiB that the transport takes',
       (server) => server.write(call(99, 'read', { instance: 'x'.repeat(11 * 1024 * 1024) })),
@@ -127,7 +127,7 @@ describe('the server', () => {
       'the turn to run and be followed',
       () => working.state.prompts.length === 1 && working.openStreams === 1,
     );
-    // Later than the turn, whose first round would wait for them.
+    // After the turn, whose first round would wait for them.
     await registry.add({ name: 'silent', port: silent.port });
     await registry.add({ name: 'vault', port: vault.port });
     await until('a probe to hang', () => silent.load.current > 0);
@@ -142,7 +142,7 @@ describe('the server', () => {
     await until('its connections to end', () => working.openStreams === 0 && silent.load.current === 0);
     for (const line of server.stdout) JSONRPCMessageSchema.parse(JSON.parse(line));
     expect(server.rest).toBe('');
-    // It is no longer followed; that is no reason to stop it.
+    // The turn is no longer followed, but not stopped.
     expect(working.count('POST /session/:id/abort')).toBe(0);
   });
 
@@ -240,7 +240,7 @@ describe('the server', () => {
     for (const [index, { port, directory }] of fakes.all.entries())
       await registry.add({ name: `silent-${index}`, port, cwd: directory });
     const server = await start({ args: ['--registry-dir', registry.path] });
-    // In one piece, so that no pause of ours lets discovery begin.
+    // In one piece, so that discovery cannot start in between.
     server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
     const { result } = await server.answerTo(1);
     expect(asked()).toBe(0);
@@ -296,7 +296,7 @@ describe('the server', () => {
   });
 });
 
-/** Registrations that a careless or a malicious hand could leave. */
+/** Registrations as a careless or malicious person could write them. */
 async function makeHostile(registry: Registry, folder: string, port: number): Promise<void> {
   const names = [
     '\u001b]0;title\u0007\u001b[2J',

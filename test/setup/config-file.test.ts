@@ -29,7 +29,7 @@ test('a file is replaced, and copied beside it, with its mode', async () => {
     expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe(before);
     const now = await stat(path);
     expect([now.mode & 0o777, (await stat(backup ?? '')).mode & 0o777]).toEqual([mode, mode]);
-    // In one step: another file took the name.
+    // Replaced in one step: it is another file now.
     expect(now.ino).not.toBe(ino);
   }
 });

@@ -18,7 +18,7 @@ const add = (name: string, text: string, words = WORDS): { kind: string; text: s
 const remove = (name: string, text: string): { kind: string; text: string } =>
   editConfig(client(name), text, { kind: 'remove' });
 
-/** Files as people have them, and the same with the server in it. */
+/** Files as people have them, before and after. */
 const FIXTURES: readonly {
   readonly title: string;
   readonly name: string;
@@ -243,7 +243,7 @@ test('any JSON file, however indented, is the same again after the removal', () 
     fc.property(value, fc.constantFrom(undefined, 1, 2, 4, '\t'), (generated, indent) => {
       fc.pre(!('mcpServers' in generated) && !('__proto__' in generated));
       const before = JSON.stringify(generated, null, indent);
-      // Without what JSON has not: -0.
+      // Without -0, which JSON does not have.
       const object = JSON.parse(before) as Record<string, unknown>;
       const added = add('claude-code', before);
       expect(JSON.parse(added.text)).toEqual({

@@ -98,7 +98,7 @@ test('--yes writes every client, a second run nothing, and --remove removes all'
   expect(removal.code).toBe(0);
   const after = await contents(folder);
   const left = Object.keys(FILES).map((name) => [name, after[name]]);
-  // What was empty is an empty object now; a list of servers that was empty went with the last of them.
+  // An empty file is an empty object now, and an empty list of servers was removed with the last of them.
   const emptied = { '.config/Code/User/mcp.json': '{}\n', '.cursor/mcp.json': '{}' };
   expect(Object.fromEntries(left)).toEqual({ ...FILES, ...emptied });
   expect((await init(folder, ['--remove', '--yes'])).stdout).toMatch(/Nothing to change\.\n$/);

@@ -16,10 +16,10 @@ import { until } from '../rig/wait.ts';
 
 interface Relay {
   readonly sshd: Sshd;
-  /** Stands for the person's ssh with its configuration: the real one, with the rig's keys. */
+  /** The real ssh with the rig's keys, in the place of the person's configuration. */
   readonly ssh: string;
   readonly destination: string;
-  /** Of the sessions' home. */
+  /** Writes into the home of the sessions. */
   write(name: string, text: string): Promise<string>;
 }
 
@@ -33,7 +33,7 @@ async function relay(context: TestContext, config: readonly string[] = []): Prom
   });
   const ssh = join(temp.path, 'ssh');
   const own = sshd.command.slice(1, -1).map((word) => `'${word}'`);
-  // It may be the first ssh on the PATH of whoever starts it.
+  // It may be the first ssh on the caller's PATH.
   await writeFile(ssh, `#!/bin/sh\nPATH='${process.env['PATH']}'\nexec ssh ${own.join(' ')} "$@"\n`);
   await chmod(ssh, 0o755);
   const write = async (name: string, text: string): Promise<string> => {
@@ -46,14 +46,14 @@ async function relay(context: TestContext, config: readonly string[] = []): Prom
   return { sshd, ssh, destination: sshd.command.at(-1) ?? '', write };
 }
 
-/** The built server as it is installed: a program of its name, which needs `node` on PATH. */
+/** The built server as installed: a program of its name that needs `node` on PATH. */
 const PROGRAM = `#!/bin/sh\nexec node ${SERVER_SCRIPT} --mdns-interfaces none --transport local-relay --registry-dir "$HOME" "$@"\n`;
 
 interface Written {
   readonly mcpServers: { readonly opencode: { readonly command: string; readonly args: readonly string[] } };
 }
 
-/** What a client does with the command: starts it and lists the tools. */
+/** Does what a client does: runs the command and lists the tools. */
 async function tools([command, ...args]: readonly string[]): Promise<readonly string[]> {
   const client = new Client({ name: 'elsewhere', version: '1' });
   await client.connect(new StdioClientTransport({ command: command ?? '', args, stderr: 'ignore' }));
@@ -67,7 +67,7 @@ test('on the PATH of a shell without a terminal: the server answers through ssh'
   onTestFinished(() => bin.close());
   const path = `${bin.path}:/usr/local/bin:/usr/bin:/bin`;
   const { ssh, destination, write } = await relay(context);
-  // As on Debian: bash reads it for the commands of ssh too, up to where it asks for a terminal.
+  // As on Debian: for a command of ssh, bash reads it up to the test for a terminal.
   await write('.bashrc', `export PATH=${path}\ncase $- in *i*) ;; *) return;; esac\necho hello\n`);
   await writeFile(join(bin.path, 'opencode-mcp'), PROGRAM);
   await chmod(join(bin.path, 'opencode-mcp'), 0o755);
@@ -134,7 +134,7 @@ test('an ssh that hangs is ended, with what it started', async () => {
   const ssh = join(temp.path, 'ssh');
   await writeFile(ssh, `#!/bin/sh\nsleep 1000 &\necho $! > ${temp.path}/pid\nwait\n`);
   await chmod(ssh, 0o755);
-  // Time for a busy machine to start two processes; it hangs however long that is.
+  // Time for a busy machine to start two processes.
   await expect(remoteServerCommand(ssh, 'you@relay', 3_000)).rejects.toThrow(
     'ssh to you@relay did not answer within 3 s',
   );

@@ -22,8 +22,8 @@ export interface Bridge extends AsyncDisposable {
 }
 
 /**
- * The conformance suite speaks HTTP only: each POST goes as a line to the server, under an id of its own, and what comes back for it
- * is streamed. Statuses are those that the suite asks of the transport: 400 for an envelope that is refused, 404 for a method.
+ * The conformance suite speaks HTTP only. Each POST becomes a line to the server under a new id, and its messages are streamed back.
+ * The suite requires status 400 for a refused envelope and 404 for an unknown method.
  */
 export async function startBridge(options: RawServerOptions): Promise<Bridge> {
   const first = new Line(options);
@@ -75,7 +75,7 @@ class Line {
     this.#looking = setInterval(() => this.#look(), 5);
   }
 
-  /** Under an id of its own. */
+  /** Uses a new id. */
   ask(message: Message & { readonly id: string | number }, response: ServerResponse): void {
     const id = (this.#next += 1);
     const params = (message['params'] ?? {}) as { _meta?: { progressToken?: unknown } };

@@ -27,7 +27,7 @@ interface Check {
   readonly errorMessage?: string;
 }
 
-// Once: on the newest Node the server is the same.
+// Once only: the server is the same on the newest Node.
 describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEWEST_NODE)(
   'the official conformance suite',
   () => {
@@ -61,7 +61,7 @@ describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEW
       const failed = checks.filter(({ status }) => status === 'FAILURE');
       const unexpected = failed.filter(({ id }) => !(id in fails));
       expect(unexpected.map(({ id, errorMessage }) => `${id}: ${errorMessage}`)).toEqual([]);
-      // What is expected to fail and does not is stale.
+      // An expected failure that passes is stale.
       expect([...new Set(failed.map(({ id }) => id))].toSorted()).toEqual(Object.keys(fails).toSorted());
     });
   },

@@ -4,11 +4,11 @@ export type Subject = 'product' | 'fixtures';
 export interface Scenario {
   readonly name: string;
   readonly subject: Subject;
-  /** Of the protocol; 2026-07-28 where it is left out. */
+  /** Version of the protocol; default: 2026-07-28. */
   readonly version?: '2025-11-25';
-  /** Runs in CI, too; the others with `npm run conformance`. */
+  /** Also runs in CI; the others run with `npm run conformance` only. */
   readonly inCi?: true;
-  /** Checks that fail, and why. One that passes has no business here: then the suite fails. */
+  /** Checks that are expected to fail, and why. If one passes, the suite fails. */
   readonly fails?: Readonly<Record<string, string>>;
 }
 
@@ -17,7 +17,7 @@ const OWN_KEYS = 'wants the key "user_name" of its example; keys are opaque, and
 const NO_SUCH_TOOL =
   'needs a tool that asks what was not declared, or writes to the log by itself: there is none like it here';
 
-/** Of the older protocol, which the SDK speaks here: what needs neither a tool nor a resource of the suite's own. */
+/** Scenarios of the older protocol that need no tools or resources of the suite. */
 const OLDER: readonly Omit<Scenario, 'subject' | 'version'>[] = [
   { name: 'server-initialize', inCi: true },
   { name: 'ping' },
@@ -30,8 +30,8 @@ const OLDER: readonly Omit<Scenario, 'subject' | 'version'>[] = [
 ];
 
 /**
- * The scenarios of the official suite that a server of tools, resources and prompts over stdio can be held to. Left out are those
- * that call example tools without any part of the protocol that the others do not have, and those about HTTP alone.
+ * The scenarios of the official suite that apply to a server of tools, resources and prompts over stdio. Left out are scenarios that
+ * only call example tools, or that are only about HTTP.
  */
 export const SCENARIOS: readonly Scenario[] = [
   ...OLDER.map((scenario) => ({ ...scenario, subject: 'product', version: '2025-11-25' }) as const),

@@ -6,8 +6,8 @@ import type { Call } from '../../../src/operations/runtime.ts';
 import { READS, type Tool, tool } from '../../../src/mcp/tools/tool.ts';
 
 /**
- * The tools that the official conformance suite calls, in the place of ours: a build of the tests (`fixture-server.ts`) puts them
- * there. What they stand on, from the reader to the tasks, is the product's own.
+ * The tools that the official conformance suite calls. `fixture-server.ts` builds them into the product instead of its own tools; all
+ * else, from the reader to the tasks, is the product.
  */
 const output = z.object({ text: z.string() });
 const CHANGES = { ...READS, readOnlyHint: false } as const;
@@ -21,7 +21,7 @@ async function ask(call: Call, id: string, field: string, message: string): Prom
   const form = { id, about: message, message, fields: { [field]: { title: message } }, required: [field] };
   const said = await call.askPerson?.(form, { timeoutMs: 60_000, signal: call.signal });
   if (said?.kind === 'accepted') return said.fields[field] ?? '';
-  // The suite answers as no person does, at once: that it answered is what these scenarios are about.
+  // The suite answers at once, faster than a person; these scenarios only test that it answers.
   return said?.kind ?? 'nobody';
 }
 

@@ -16,7 +16,7 @@ const QUESTION = {
   required: ['decision'],
 };
 
-/** What comes of a form that the SDK's own client answers by `respond`, after `ms`. */
+/** The answer to a form to which the SDK's own client responds with `respond` after `ms`. */
 async function ask(
   ms: number,
   respond: (() => Promise<ElicitResult>) | undefined,
@@ -73,7 +73,7 @@ test.each([0, 10_000])('any error means that the client cannot ask: after %i ms'
   });
   const malformed = async (): Promise<ElicitResult> => ({ action: 'later' }) as never;
   expect(await ask(ms, malformed)).toMatchObject({ kind: 'unavailable' });
-  // It declares that it can, and knows nothing of it.
+  // The client declares the capability but does not implement it.
   expect(await ask(ms, undefined)).toEqual({
     kind: 'unavailable',
     reason: expect.stringContaining('-32601') as string,

@@ -32,7 +32,7 @@ afterAll(async () => {
   await temp.close();
 });
 
-/** A server of its own. */
+/** A separate server. */
 const fresh = (): ModernClient => new ModernClient({ args });
 
 const send = (sessionId: string, message: string): Data => ({
@@ -49,7 +49,7 @@ test('a probe by a client contacts no instance, creates no folder, and ends with
   await probe.ask('server/discover');
   await probe.ask('prompts/list');
   await probe.ask('resources/templates/list');
-  // Another server, which begins later and lists its tools, has looked at its instance by then.
+  // By then another server, which starts later and lists its tools, has probed its instance.
   await using seen = await startFakeOpencode({ directory: '/home/user/seen' });
   const second = await openRegistry(`${temp.path}/second`);
   await second.add({ name: 'seen', port: seen.port, cwd: seen.directory });
@@ -256,7 +256,7 @@ describe('listening', () => {
     await until('the change of the instance', () => told('updated'));
     for (const { params } of one.notifications) expect(params).toMatchObject({ _meta });
     one.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
-    // It is read before what is called after it; what was told until then may be on its way yet.
+    // It is read before the next call; earlier notifications may still be on their way.
     await one.call('instances', {});
     const before = one.notifications.length;
     worker.state.finish(session, 'over');

@@ -13,7 +13,7 @@ export interface Declared {
 const NAMESPACE = 'io.modelcontextprotocol/';
 export const TASKS = { extensions: { [`${NAMESPACE}tasks`]: {} } } as const;
 export const FORMS = { elicitation: { form: {} } } as const;
-/** As Claude Code declares in a terminal. */
+/** Declared by Claude Code in a terminal. */
 export const TASKS_AND_FORMS = { ...TASKS, ...FORMS } as const;
 
 export function enveloped(params: Data = {}, { version = '2026-07-28', capabilities = {}, meta }: Declared = {}): Data {
@@ -39,7 +39,7 @@ export interface TaskShown {
   readonly result?: Data;
 }
 
-/** The built server, spoken to as by a client of 2026-07-28. */
+/** A client of 2026-07-28 for the built server. */
 export class ModernClient implements AsyncDisposable {
   readonly server: RawServer;
   #id = 1_000;
@@ -48,7 +48,7 @@ export class ModernClient implements AsyncDisposable {
     this.server = startRawServer(options);
   }
 
-  /** Writes a request, and returns its id. */
+  /** Writes a request and returns its id. */
   write(method: string, params?: Data, declared?: Declared): number {
     const id = this.nextId();
     this.server.write({ jsonrpc: '2.0', id, method, params: enveloped(params, declared) });
@@ -64,7 +64,7 @@ export class ModernClient implements AsyncDisposable {
     return await this.server.answerTo(this.write(method, params, declared));
   }
 
-  /** Its result. @throws it is an error */
+  /** The result. @throws the answer is an error */
   async ask(method: string, params?: Data, declared?: Declared): Promise<Data> {
     const { result, error } = await this.answer(method, params, declared);
     if (result === undefined) throw new Error(`${method}: ${JSON.stringify(error)}`);

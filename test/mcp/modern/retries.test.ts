@@ -53,7 +53,7 @@ async function call(name: string, args: Data, more: Data = {}, one = client): Pr
   return await one.call(name, args, { capabilities: FORMS }, more);
 }
 
-/** The question that a call ends with; a person needs a moment to read it. */
+/** The question at the end of a call, after the moment that a person needs to read it. */
 function questionIn(result: Data): Question {
   expect(result).toMatchObject({ resultType: 'input_required' });
   const { inputRequests, requestState } = result as {
@@ -74,7 +74,7 @@ const answered = ({ key, requestState }: Question, decision = 'once'): Data => (
   inputResponses: { [key]: { action: 'accept', content: { decision } } },
 });
 
-/** One that waits, and the question that `respond` ends with. */
+/** A waiting request, and the question of `respond`. */
 async function waiting(args: Data = RESPOND): Promise<Question> {
   worker.state.begin(sessionId, 'run');
   worker.addPermission({ sessionID: sessionId });
@@ -112,7 +112,7 @@ describe('a question without a task', () => {
     const next = questionIn(await call('respond', RESPOND, answered(question)));
     expect(next.params).toEqual(question.params);
     expect(next.key).not.toBe(question.key);
-    // Nor under the key of that one, which its client may know by now.
+    // Nor under the next question's key, which its client may know.
     const mixed = { ...answered(next), requestState: question.requestState };
     expect(questionIn(await call('respond', RESPOND, mixed)).key).toBe(next.key);
     expect(replies()).toBe(before);

@@ -17,11 +17,11 @@ let worker: FakeOpencode;
 let way: FaultProxy;
 let client: ModernClient;
 
-/** A server over the same state folder, as the next one of a client is. */
+/** A server on the same state folder, like the next one of a client. */
 const start = (...more: readonly string[]): ModernClient =>
   new ModernClient({
     args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000', ...more],
-    // A call that waits gives up after a second; a task does not.
+    // A call is limited to a second; a task is not.
     env: { HOME: temp.path, SEND_TIMEOUT_MS: '1000' },
   });
 
@@ -42,7 +42,7 @@ afterEach(async () => {
 
 const said = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
 
-/** A task whose turn runs, followed. */
+/** A task that follows a running turn. */
 async function running(): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
   const task = await client.begin('send', { instance: 'worker', message: 'run' });
   await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
@@ -50,7 +50,7 @@ async function running(): Promise<{ readonly task: TaskShown; readonly sessionId
   return { task, sessionId };
 }
 
-/** The one question of a task that waits for the person; a person needs a moment to read it. */
+/** The only question of a task, after the moment that a person needs to read it. */
 async function asked(taskId: string, one = client): Promise<{ readonly key: string; readonly params: Data }> {
   const { inputRequests = {}, statusMessage } = await one.taskIs(taskId, 'input_required');
   const [[key, { params }] = ['', { params: {} }]] = Object.entries(inputRequests);
@@ -151,7 +151,7 @@ describe('a call that may be a task', () => {
       { capabilities: TASKS },
     );
     client.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
-    // A task, too: a mere call may take longer than the second that it has here.
+    // Also a task: a call may take longer than its limit of a second here.
     const { taskId } = await client.begin('send', { instance: 'worker', session_id, message: 'hello' });
     await client.taskIs(taskId, 'completed');
     expect(said()).toEqual(['hello']);
@@ -222,7 +222,7 @@ describe('the next process', () => {
         structuredContent: { instance: 'worker', outcome: 'completed', text: 'at last' },
       });
       expect(said()).toEqual(['run']);
-      // And the one after that.
+      // And the process after that.
       await client[Symbol.asyncDispose]();
       client = start();
       await worker.close();
@@ -291,7 +291,7 @@ describe('a question in a task', () => {
     });
     await until('it to be settled', () => worker.state.permissions.size === 0);
     expect((await client.taskIs(task.taskId, 'working')).inputRequests).toBe(undefined);
-    // Late, twice, of nothing: passed over.
+    // Late, repeated and unknown answers are ignored.
     await client.update(task.taskId, { [key]: { action: 'decline' }, other: 5 });
     worker.state.finish(sessionId, 'done');
     expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({

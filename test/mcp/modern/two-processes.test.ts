@@ -17,7 +17,7 @@ let registry: Registry;
 let worker: FakeOpencode;
 let clients: ModernClient[];
 
-/** One more server over the same state folder. */
+/** Another server on the same state folder. */
 function start(): ModernClient {
   const client = new ModernClient({
     args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'],
@@ -113,7 +113,7 @@ describe('the store', () => {
     await one.write(id, task);
     const kept = await Promise.all([one.write(id, ended('one')), other.write(id, ended('other'))]);
     expect(kept[0]).toEqual(kept[1]);
-    // What still runs elsewhere takes nothing of it back.
+    // A task that still runs elsewhere does not undo the end.
     await other.write(id, { ...task, updatedAtMs: 1 });
     expect(await one.read(id)).toEqual(kept[0]);
     expect((await readdir(temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);

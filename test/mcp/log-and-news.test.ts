@@ -7,7 +7,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { ClientLog } from '../../src/mcp/features/client-log.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 
-/** A client that reads what waits only when it is told to. */
+/** A client that reads pending messages only on demand. */
 class Unread {
   readonly sent: string[] = [];
   #reading: (() => void)[] = [];
@@ -24,6 +24,21 @@ class Unread {
     await nextTurn();
   }
 }
+
+test('a log line is sent once, if any session or request asked for its level', () => {
+  const sent: unknown[] = [];
+  const log = new ClientLog(async (_, { data }) => void sent.push((data as { message: string }).message));
+  const logger = log.beside(silentLogger);
+  const [session, request] = [{}, {}];
+  logger.log('error', 'nobody asked');
+  log.setLevel(session, 'error');
+  log.setLevel(request, 'info');
+  logger.log('info', 'one');
+  logger.log('error', 'two');
+  log.setLevel(request, undefined);
+  logger.log('info', 'too low');
+  expect(sent).toEqual(['one', 'two']);
+});
 
 describe('a client that does not read', () => {
   test('gets a bounded log, and more once it reads again', async () => {
