@@ -31,7 +31,7 @@ export interface ServerSurvey {
 
 /** The only holder of state about instances. Tools ask it and never talk to a source. */
 export interface Fleet {
-  /** Starts discovery and returns at once. */
+  /** Starts discovery and returns immediately. */
   start(): void;
   /** What is known now; sends no request. */
   snapshot(): Snapshot;

@@ -7,7 +7,7 @@ import { identityOf, isVouchedFor } from '../identity/naming.ts';
 import { EndpointRecord } from './endpoint-record.ts';
 
 export interface TableChange {
-  /** New or changed registrations, to be probed at once. */
+  /** New or changed registrations, to be probed immediately. */
   readonly added: readonly EndpointRecord[];
   /** Their watcher's report changed. */
   readonly reported: readonly EndpointRecord[];

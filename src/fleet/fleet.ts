@@ -232,7 +232,7 @@ export class LiveFleet implements Fleet {
     await this.#wait(this.#prover.idle(), PROOF_WAIT);
   }
 
-  /** Takes over a scan; new registrations are probed at once, ahead of the next round. */
+  /** Takes over a scan; new registrations are probed immediately, ahead of the next round. */
   #scanned({ name, candidates }: SourceView): void {
     const { added, removed, reported, changed } = this.#table.apply(name, candidates);
     for (const record of removed) {

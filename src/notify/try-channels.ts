@@ -1,7 +1,8 @@
 import type { ChannelSettings } from '../config/notify.ts';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
-import { type ChannelDeps, createChannel } from './channels/create-channel.ts';
+import type { ChannelDeps } from './channels/channel.ts';
+import { createChannel } from './channels/create-channel.ts';
 import { factId, type Notice } from './notice.ts';
 
 /** The result of a test notification. */

@@ -1,5 +1,15 @@
+import type { Clock } from '../../base/clock.ts';
 import { quoted } from '../../base/plain-text.ts';
+import type { SecretRef } from '../../config/file/secret-ref.ts';
 import type { Notice } from '../notice.ts';
+
+/** Rejects with a message that holds no part of the secret. */
+export type ReadSecret = (ref: SecretRef, signal: AbortSignal) => Promise<string | undefined>;
+
+export interface ChannelDeps {
+  readonly clock: Clock;
+  readonly readSecret: ReadSecret;
+}
 
 /** A way to notify a person. */
 export interface Channel {

@@ -1,15 +1,14 @@
 import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
-import type { Clock } from '../../base/clock.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { jsonOfNotice } from '../notice-words.ts';
-import { type Channel, DeliveryError } from './channel.ts';
+import { type Channel, type ChannelDeps, DeliveryError } from './channel.ts';
 import { runBounded } from './run-bounded.ts';
 
 /** Runs a configured program, which gets one line of JSON on its input. */
 export function commandChannel(
   { argv }: Extract<ChannelTarget, { type: 'command' }>,
   level: TextLevel,
-  { clock }: { readonly clock: Clock },
+  { clock }: Pick<ChannelDeps, 'clock'>,
 ): Channel {
   return {
     label: `command ${singleLine(argv[0], 100)}`,

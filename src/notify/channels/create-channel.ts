@@ -1,16 +1,9 @@
 import type { ChannelSettings } from '../../config/notify.ts';
-import type { Clock } from '../../base/clock.ts';
-import type { Channel } from './channel.ts';
+import type { Channel, ChannelDeps } from './channel.ts';
 import { commandChannel } from './command.ts';
 import { desktopChannel } from './desktop.ts';
 import { ntfyChannel } from './ntfy.ts';
-import type { ReadSecret } from './secret.ts';
 import { webhookChannel } from './webhook.ts';
-
-export interface ChannelDeps {
-  readonly clock: Clock;
-  readonly readSecret: ReadSecret;
-}
 
 export function createChannel(settings: ChannelSettings, deps: ChannelDeps): Channel {
   switch (settings.type) {

@@ -1,8 +1,7 @@
 import type { TextLevel } from '../../config/notify.ts';
-import type { Clock } from '../../base/clock.ts';
 import { isRequest, type Notice } from '../notice.ts';
 import { noticeWords } from '../notice-words.ts';
-import { type Channel, DeliveryError } from './channel.ts';
+import { type Channel, type ChannelDeps, DeliveryError } from './channel.ts';
 import { runBounded } from './run-bounded.ts';
 
 /** A settled request needs no attention for longer. */
@@ -11,7 +10,7 @@ const SETTLED_SHOWN_MS = 4_000;
 const MISSING = 'there is no notify-send on PATH; install libnotify (on Debian libnotify-bin), then start this again';
 
 /** The desktop of this session, by `notify-send` of libnotify 0.8 and later. */
-export function desktopChannel(level: TextLevel, { clock }: { readonly clock: Clock }): Channel {
+export function desktopChannel(level: TextLevel, { clock }: Pick<ChannelDeps, 'clock'>): Channel {
   return {
     label: 'desktop',
     async deliver(notice, replaces, signal) {

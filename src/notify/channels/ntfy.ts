@@ -1,11 +1,10 @@
 import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
-import type { Clock } from '../../base/clock.ts';
 import { jsonOf } from '../../base/errors.ts';
 import type { Notice, NoticeEvent } from '../notice.ts';
 import { noticeWords } from '../notice-words.ts';
-import type { Channel } from './channel.ts';
+import type { Channel, ChannelDeps } from './channel.ts';
 import { sendJson } from './send-json.ts';
-import { type ReadSecret, secretOf } from './secret.ts';
+import { secretOf } from './secret.ts';
 
 /** ntfy turns a message above 4096 bytes into an attachment: a phone shows no text, and a server without attachments refuses it. */
 const MAX_MESSAGE_BYTES = 3_900;
@@ -33,16 +32,11 @@ const TAGS: Readonly<Record<NoticeEvent, string>> = {
   test: 'wave',
 };
 
-interface NtfyDeps {
-  readonly clock: Clock;
-  readonly readSecret: ReadSecret;
-}
-
 /** A topic of an ntfy server, which replaces a message by its `sequence_id` (2.16 and later; an older one shows both). */
 export function ntfyChannel(
   { url, topic, token }: Extract<ChannelTarget, { type: 'ntfy' }>,
   level: TextLevel,
-  { clock, readSecret }: NtfyDeps,
+  { clock, readSecret }: ChannelDeps,
 ): Channel {
   return {
     label: `ntfy at ${new URL(url).origin}`,

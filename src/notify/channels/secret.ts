@@ -1,9 +1,6 @@
 import { messageOf } from '../../base/errors.ts';
 import type { SecretRef } from '../../config/file/secret-ref.ts';
-import { DeliveryError } from './channel.ts';
-
-/** Rejects with a message that holds no part of the secret. */
-export type ReadSecret = (ref: SecretRef, signal: AbortSignal) => Promise<string | undefined>;
+import { DeliveryError, type ReadSecret } from './channel.ts';
 
 /** @throws {DeliveryError} it cannot be read */
 export async function secretOf(ref: SecretRef, read: ReadSecret, signal: AbortSignal): Promise<string> {

@@ -1,21 +1,15 @@
 import { createHmac } from 'node:crypto';
 import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
-import type { Clock } from '../../base/clock.ts';
 import { jsonOfNotice } from '../notice-words.ts';
-import type { Channel } from './channel.ts';
+import type { Channel, ChannelDeps } from './channel.ts';
 import { sendJson } from './send-json.ts';
-import { type ReadSecret, secretOf } from './secret.ts';
-
-interface WebhookDeps {
-  readonly clock: Clock;
-  readonly readSecret: ReadSecret;
-}
+import { secretOf } from './secret.ts';
 
 /** JSON by POST, signed by the Standard Webhooks specification, whose libraries check the signature and the age. */
 export function webhookChannel(
   { url, secret }: Extract<ChannelTarget, { type: 'webhook' }>,
   level: TextLevel,
-  { clock, readSecret }: WebhookDeps,
+  { clock, readSecret }: ChannelDeps,
 ): Channel {
   return {
     label: `webhook at ${new URL(url).origin}`,
