@@ -4,7 +4,7 @@ import type { Fleet } from '../../src/fleet/fleet.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
-/** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */
+/** A runtime for operations on the real clock. `folder`: for request ids, created with the first. */
 export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', approve: Approver = 'ask'): Runtime {
   return createRuntime(fleet, systemClock, {
     approvals: { approve, approvalRules: [] },
