@@ -115,7 +115,7 @@ describe.skipIf(isMissing(CLAUDE) || process.getuid?.() !== 0)('Claude Code in a
     );
     await terminal.shows(/manual mode/);
     // It takes what is typed before it has the server's tools, too.
-    for (let tries = 0; tries < 10; tries += 1) {
+    for (let tries = 0; tries < 60; tries += 1) {
       const asked = model.turns.length;
       await say('ready?');
       const { tools } = await until('the model to be asked', () => model.turns[asked]);

@@ -8,10 +8,10 @@ import { skipFor, SYSTEM_PACKAGES } from './needed.ts';
 import { tempDir } from './temp.ts';
 
 const components = createRequire(join(import.meta.dirname, '..', 'components', 'package.json'));
-/** Where Debian and its kin put it. */
+/** Its paths on Debian and its derivatives. */
 const PROGRAMS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
-/** What the suites use of playwright-core, whose own types are there only once the components are installed. */
+/** The part of playwright-core that the suites use; its own types exist only once the components are installed. */
 export interface BrowserLocator {
   click(options?: { readonly force?: boolean }): Promise<void>;
   fill(text: string): Promise<void>;
@@ -41,20 +41,19 @@ interface RoleOptions {
 
 export interface BrowserPage {
   readonly keyboard: { press(key: string): Promise<void>; type(text: string): Promise<void> };
-  /** The page's own clock, once it is installed. */
+  /** The page's clock, once installed. */
   readonly clock: { install(): Promise<void>; fastForward(ms: number): Promise<void> };
   goto(url: string): Promise<unknown>;
   reload(): Promise<unknown>;
   url(): string;
   title(): Promise<string>;
-  setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
   emulateMedia(media: { readonly colorScheme?: 'light' | 'dark'; readonly reducedMotion?: 'reduce' }): Promise<void>;
   screenshot(): Promise<Buffer>;
   locator(selector: string): BrowserLocator;
   getByRole(role: string, options?: RoleOptions): BrowserLocator;
   getByText(text: string | RegExp): BrowserLocator;
   getByLabel(text: string | RegExp): BrowserLocator;
-  /** JavaScript that runs in the page: this project has no types of a browser. */
+  /** JavaScript for the page; this project has no DOM types. */
   evaluate<T>(script: string): Promise<T>;
   addInitScript(script: string): Promise<void>;
   on(event: 'pageerror', listener: (error: Error) => void): void;
@@ -77,9 +76,9 @@ interface PageOptions {
   readonly deviceScaleFactor?: number;
 }
 
-/** A real Chromium without a window. */
+/** A real headless Chromium. */
 export interface OpenBrowser extends AsyncDisposable {
-  /** A page with nothing of the others: own cookies, own storage. */
+  /** A page with its own cookies and storage. */
   page(options?: PageOptions): Promise<BrowserPage>;
   readonly version: string;
 }
@@ -93,11 +92,11 @@ export function needBrowser(context: TestContext): void {
 export interface BrowserOptions {
   /** A command that runs it elsewhere, as `ip netns exec …`. */
   readonly prefix?: readonly string[];
-  /** Addresses of the names that it knows beside those of loopback. */
+  /** Addresses of further host names. */
   readonly hosts?: Readonly<Record<string, string>>;
 }
 
-/** Starts Chromium; whatever it asks for but loopback and `hosts` is unknown to it. */
+/** Starts Chromium, which resolves only loopback and `hosts`. */
 export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = {}): Promise<OpenBrowser> {
   const { chromium } = components('playwright-core') as {
     readonly chromium: { launch(options: object): Promise<Browser> };
@@ -111,12 +110,12 @@ export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = 
   const names = Object.entries(hosts).map(([name, address]) => `MAP ${name} ${address}`);
   const loopback = ['localhost', '*.localhost', '127.*', ...Object.values(hosts)].map((name) => `EXCLUDE ${name}`);
   const args = [
-    // As root Chromium needs its sandbox off; the tests open nothing but their own pages.
+    // As root Chromium needs its sandbox off; tests open only their own pages.
     '--no-sandbox',
     '--disable-gpu',
     '--disable-dev-shm-usage',
     '--disable-background-networking',
-    // Of its own accord it would ask for its maker's hosts.
+    // By itself it would contact its vendor's hosts.
     `--host-resolver-rules=${[...names, 'MAP * ~NOTFOUND', ...loopback].join(', ')}`,
   ];
   const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
@@ -130,7 +129,7 @@ export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = 
   };
 }
 
-/** What axe-core finds wrong with the page as it is: rule, and where. */
+/** axe-core's findings on the current page: rule and element. */
 export async function accessibilityFaults(page: BrowserPage): Promise<string[]> {
   const { source } = components('axe-core') as { readonly source: string };
   await page.evaluate(`(() => { if (window.axe === undefined) { ${source} } })()`);

@@ -3,25 +3,25 @@ import { json } from 'node:stream/consumers';
 
 import { type HttpListener, listenHttp } from './http-listener.ts';
 
-/** What the model is asked: what came since it spoke last, and the tools that it may call. */
+/** A request to the model: everything new since its last reply, and its tools. */
 export interface ClaudeTurn {
-  /** Its texts and tool results, joined. */
+  /** The new texts and tool results, joined. */
   readonly newest: string;
-  /** It brings what a tool returned. */
+  /** The new content includes a tool result. */
   readonly isResult: boolean;
   /** Tool results in the whole conversation. */
   readonly results: number;
   readonly tools: readonly string[];
 }
 
-/** What it says, or the tool that it calls. */
+/** A text, or a tool call. */
 export type ClaudeReply = string | { readonly tool: string; readonly input: object };
 
 /** A model that Claude Code talks to (the streamed form of Anthropic's messages API), as scripted by `reply`. */
 export interface ClaudeModel extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
-  /** Of turns: questions for titles and the like have no tools, and are not among them. */
+  /** Without requests for titles and the like, which have no tools. */
   readonly turns: readonly ClaudeTurn[];
 }
 

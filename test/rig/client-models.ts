@@ -3,9 +3,9 @@ import { json } from 'node:stream/consumers';
 
 import { type HttpListener, listenHttp } from './http-listener.ts';
 
-/** The one tool call that a client's model makes; what the tool says, it says again as its answer. */
+/** The only tool call of a client's model, which repeats the tool's result as its answer. */
 export interface ScriptedTool {
-  /** Without what the client puts before it. */
+  /** Without the client's prefix. */
   readonly name: string;
   readonly input: object;
 }
@@ -20,7 +20,7 @@ interface ResponsesRequest {
   readonly tools?: readonly { readonly type: string; readonly name?: string }[];
 }
 
-/** A model that Codex talks to (the streamed Responses API). MCP tools come to it in one namespace a server. */
+/** A model for Codex (the streamed Responses API), which groups MCP tools in a namespace per server. */
 export function startCodexModel({ name, input }: ScriptedTool): Promise<ClientModel> {
   return startModel(/^\/v1\/responses$/, async (request, response) => {
     const asked = (await json(request)) as ResponsesRequest;
@@ -51,7 +51,7 @@ interface GenerateRequest {
   readonly tools?: readonly { readonly functionDeclarations?: readonly { readonly name: string }[] }[];
 }
 
-/** A model that Gemini CLI talks to (`streamGenerateContent` of the Gemini API). MCP tools have their server's name before theirs. */
+/** A model for Gemini CLI (`streamGenerateContent` of the Gemini API), which prefixes MCP tools with their server's name. */
 export function startGeminiModel({ name, input: args }: ScriptedTool): Promise<ClientModel> {
   return startModel(/GenerateContent\b/i, async (request, response) => {
     const { contents, tools } = (await json(request)) as GenerateRequest;

@@ -16,19 +16,19 @@ export const CONNECTED_SCRIPT = fileURLToPath(new URL('../../dist/opencode-conne
 const START_LIMIT_MS = 90_000;
 
 export interface ConnectedOptions extends SandboxOptions {
-  /** `--headless`, unless this says otherwise. */
+  /** Default: `--headless`. */
   readonly args?: readonly string[];
   /** Another opencode than the pinned one. */
   readonly opencode?: string;
   /** A command that runs the wrapper elsewhere, as its own process: `ip netns exec …`. */
   readonly prefix?: readonly [string, ...string[]];
-  /** Its output is a terminal, and what it prints there is in `output()`; the process is then a child of the one that is started. */
+  /** Runs it in a terminal, whose output is in `output()`; the wrapper is then a child of the spawned process. */
   readonly inTerminal?: boolean;
-  /** Of another wrapper, to share it; otherwise a folder of its own that does not exist yet. */
+  /** Another wrapper's, to share it. Default: a new folder that does not exist yet. */
   readonly registry?: string;
 }
 
-/** Gives a command a terminal of its own, and its exit code. No argument may hold a quotation mark. */
+/** Runs a command in its own terminal and passes its exit code on. Arguments may not hold quotation marks. */
 const IN_TERMINAL = ['/bin/sh', '-c', `exec script -qec "$(printf "'%s' " "$@")" /dev/null`, 'sh'] as const;
 
 export interface Registered {
@@ -45,18 +45,18 @@ export interface ConnectedChild extends AsyncDisposable {
   readonly pid: number;
   readonly registry: string;
   readonly directory: string;
-  /** The environment of the wrapper: what another program of the same person needs. */
+  /** The wrapper's environment, for other programs of the same person. */
   readonly env: Readonly<Record<string, string>>;
   readonly exited: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
   /** Standard output and error so far. */
   output(): string;
   /** Resolves with its registration, once it answers. */
   registered(): Promise<Registered>;
-  /** The password as kept beside the registrations. */
+  /** The password stored beside the registrations. */
   password(): Promise<string>;
-  /** To the wrapper alone. */
+  /** Signals only the wrapper. */
   kill(signal: NodeJS.Signals): void;
-  /** What is left of it: files in the registry and its state folder, and processes. */
+  /** Leftovers: files in the registry and its state folder, and processes. */
   left(): Promise<readonly string[]>;
   close(): Promise<void>;
 }
@@ -75,7 +75,7 @@ export async function startConnected(options: ConnectedOptions = {}): Promise<Co
   return new Running(child, sandbox, registry, env);
 }
 
-/** What the wrapper gets in a sandbox. */
+/** The wrapper's environment in a sandbox. */
 export function connectedEnvironment(
   sandbox: OpencodeSandbox,
   registry: string,
@@ -85,7 +85,7 @@ export function connectedEnvironment(
   return { OPENCODE_BIN: options.opencode ?? PINNED_OPENCODE, RELAY_REGISTRY_DIR: registry, ...env };
 }
 
-/** Files of every kind in the folder of registrations, those that begin with a dot too, and below. */
+/** All files below a folder, hidden ones included. */
 export async function filesIn(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
   return entries.filter((entry) => !entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name));
@@ -129,7 +129,7 @@ class Running implements ConnectedChild {
         const state = await this.#state();
         if (state === undefined) return undefined;
         const found = parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
-        // Until its own is written, that of one before it may stand there.
+        // Until its own is written, an earlier wrapper's may be there.
         return found?.id === state.id ? found : undefined;
       },
       START_LIMIT_MS,
@@ -180,7 +180,7 @@ class Running implements ConnectedChild {
   }
 }
 
-/** Undefined for half a file. */
+/** Undefined for an incomplete file. */
 function parse(text: string): unknown {
   try {
     return JSON.parse(text);

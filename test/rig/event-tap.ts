@@ -12,10 +12,10 @@ export interface TappedEvent<T extends EventType> {
   readonly properties: PropertiesOf[T];
 }
 
-/** Everything that one event stream has brought, kept, and a way to wait for what is to come. */
+/** Records an event stream and waits for events. */
 export interface EventTap extends AsyncDisposable {
   readonly events: readonly OpencodeEvent[];
-  /** `type` of each event so far, without heartbeats: what an order is asserted on. */
+  /** Types of the events so far without heartbeats, for asserting their order. */
   readonly types: readonly string[];
   /** Resolves with the first event of this type, past or to come, that `where` accepts. `from` skips that many events: take `events.length` before acting. */
   waitFor<T extends EventType>(
@@ -23,15 +23,12 @@ export interface EventTap extends AsyncDisposable {
     where?: (properties: PropertiesOf[T]) => boolean,
     options?: { readonly from?: number; readonly timeoutMs?: number },
   ): Promise<TappedEvent<T>>;
-  /** Resolves once the stream has ended, by either side, with the error where it broke. */
+  /** Resolves once the stream has ended; with the error if it broke. */
   readonly ended: Promise<Error | undefined>;
   close(): Promise<void>;
 }
 
-/**
- * Subscribes to `<server>/event` for the server's directory, or to another path. Resolves once the
- * response's head is there: from then on nothing is missed.
- */
+/** Subscribes to `<server>/event` for the server's directory, or to another path. Resolves with the response's head, after which no event is missed. */
 export async function tapEvents(
   server: { readonly url: string; readonly directory?: string; readonly headers?: Readonly<Record<string, string>> },
   path = '/event',

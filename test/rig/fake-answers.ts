@@ -14,7 +14,7 @@ type Answerer = (request: FakeRequest, state: FakeState) => Answer;
 
 const HOME = '/home/user';
 
-/** What each route answers, in the shapes of a real 1.18.33 (see `recorded/`). */
+/** Answers by route, shaped as those of a real 1.18.33 (see `recorded/`). */
 export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
   'GET /global/health': (_, { version }) => ok({ healthy: true, version }),
   'GET /path'({ url }, state) {
@@ -99,7 +99,7 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
   'GET /file/content': ({ url }, state) => fileAnswer(url.searchParams.get('path') ?? '', state),
   'GET /find': ({ url }, state) => findAnswer(url.searchParams.get('pattern') ?? '', state),
   'GET /find/file': ({ url }, state) => findFileAnswer(url.searchParams, state),
-  // The server opens a stream instead of asking here.
+  // Not used: the server opens a stream.
   'GET /event': () => WEB_PAGE,
   'GET /global/event': () => WEB_PAGE,
 };
@@ -138,7 +138,7 @@ function settle({ params, body }: FakeRequest, state: FakeState, event: string):
   return { status: 404, body: { _tag: `${kind}NotFoundError`, requestID, message } };
 }
 
-/** Lists of what is going on are of one directory: that of the session, or the server's own where there is no such session. */
+/** Status lists cover one directory: the session's, or the server's own if there is no such session. */
 function isIn(url: URL, sessionID: string, { directory, sessions }: FakeState): boolean {
   return (url.searchParams.get('directory') ?? directory) === (sessions.get(sessionID)?.directory ?? directory);
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** The routes of a fake opencode and what can be put in the place of one. */
+/** The routes of a fake opencode, and their overrides. */
 
 export const FAKE_ROUTES = [
   'GET /global/health',
@@ -37,13 +37,13 @@ export const FAKE_ROUTES = [
 ] as const;
 export type FakeRoute = (typeof FAKE_ROUTES)[number];
 
-/** What a route does instead of its own answer. */
+/** Replaces a route's own answer. */
 export type Override =
   /** Accept and never answer. */
   | { readonly kind: 'hang' }
   /** Answer as it would, later. */
   | { readonly kind: 'delay'; readonly ms: number }
-  /** An object body goes as JSON, a string as it is. */
+  /** An object body is sent as JSON, a string unchanged. */
   | {
       readonly kind: 'answer';
       readonly status?: number;
@@ -52,7 +52,7 @@ export type Override =
     }
   /** 200 and JSON that never ends. */
   | { readonly kind: 'endless' }
-  /** What opencode answers to a path it does not know: 200 and a web page. */
+  /** opencode's answer to an unknown path: 200 and a web page. */
   | { readonly kind: 'html' }
   | { readonly kind: 'redirect'; readonly to: string };
 
@@ -62,7 +62,7 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** What opencode answers to a path it does not know. */
+/** opencode's answer to an unknown path. */
 export const WEB_PAGE: Answer = {
   status: 200,
   headers: { 'content-type': 'text/html' },
@@ -87,7 +87,7 @@ export function findRoute(method: string, path: string): FoundRoute | undefined 
   return undefined;
 }
 
-/** Resolves with true where the route's own answer is to follow. */
+/** Resolves to true if the route's own answer follows. */
 export async function play(override: Override, incoming: IncomingMessage, response: ServerResponse): Promise<boolean> {
   if (override.kind === 'delay') {
     await delay(override.ms);
@@ -111,7 +111,7 @@ export function give(response: ServerResponse, { status, body, headers = {} }: A
   response.end(JSON.stringify(body));
 }
 
-/** A JSON body as fast as the client reads, until it leaves. */
+/** Writes JSON as fast as the client reads, until it disconnects. */
 function pour(response: ServerResponse): void {
   const chunk = 'x'.repeat(16_384);
   const more = (): void => {

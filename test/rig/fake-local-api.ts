@@ -6,24 +6,24 @@ import type { Duplex } from 'node:stream';
 import { deferred } from './wait.ts';
 import { tempDir } from './temp.ts';
 
-/** One peer as tailscaled writes it, with what a test is about; the rest is filled in. */
+/** Fields of a peer as tailscaled writes it; the others are filled in. */
 export type FakePeer = Readonly<Record<string, unknown>>;
 
 export interface FakeLocalApiOptions {
-  /** Of the status; merged over a running node without peers. */
+  /** Merged over the status of a running node without peers. */
   readonly status?: Readonly<Record<string, unknown>>;
   readonly peers?: readonly FakePeer[];
-  /** Where dials of any host and port end: a loopback port by the port that is asked for. */
+  /** The loopback port behind a dialled host and port. */
   readonly dial?: (host: string, port: number) => number | undefined;
 }
 
-/** Bytes or a handler in place of the built-in answer; `undefined` again for that. */
+/** Replaces the built-in answer. */
 export type FakeAnswer = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** A LocalAPI on a Unix socket that says what it is told to say. */
+/** A scripted LocalAPI on a Unix socket. */
 export interface FakeLocalApi extends AsyncDisposable {
   readonly socketPath: string;
-  /** Paths asked for, queries included. */
+  /** Requested paths with their queries. */
   readonly asked: string[];
   /** `host:port` of every dial. */
   readonly dialled: string[];
@@ -31,7 +31,7 @@ export interface FakeLocalApi extends AsyncDisposable {
   status: Readonly<Record<string, unknown>>;
   /** By route: `status`, `whois`, `watch-ipn-bus`, `dial`. */
   readonly answers: Map<string, FakeAnswer>;
-  /** One line on every open bus. */
+  /** Writes a line to every open bus. */
   notify(line?: string): void;
   /** Resolves when a bus is open. */
   readonly busOpened: Promise<void>;
@@ -142,7 +142,7 @@ export function json(response: ServerResponse, text: string): void {
   response.writeHead(200, { 'content-type': 'application/json' }).end(text);
 }
 
-/** As tailscaled writes it: ids that are too large for a number in JavaScript are given as bigint and written as numbers. */
+/** As tailscaled writes it: bigints are written as numbers, beyond JavaScript's precision. */
 export function statusText(fake: Pick<FakeLocalApi, 'peers' | 'status'>, withPeers = true): string {
   const peers = (withPeers ? fake.peers : []).map((peer, index) => [`nodekey:${index}`, fakePeer(index + 2, peer)]);
   return write({
@@ -158,7 +158,7 @@ export function statusText(fake: Pick<FakeLocalApi, 'peers' | 'status'>, withPee
   });
 }
 
-/** Two of Tailscale's user ids that one double stands for. */
+/** Two user ids of Tailscale that round to the same double. */
 export const ADA = 9_007_199_254_740_993n;
 export const EVE = 9_007_199_254_740_992n;
 

@@ -9,21 +9,19 @@ import type { WatchedSession } from '../../src/model/watched.ts';
 export interface FakeNodeServer {
   readonly id: string;
   readonly directory: string;
-  /** Where what lies below it goes. */
+  /** Target of the proxied requests. */
   readonly url?: string;
-  /** What its watcher says of each directory, the own one first; undefined: its event stream is down. */
+  /** The watcher's report per directory, the own one first; undefined: its event stream is down. */
   readonly overviews?: readonly ReportedOverview[];
 }
 
-/** A node service that says what it is told to say: today's list, the states, and what lies below an instance. */
+/** A scripted node service: the list, the states, and a proxy below each instance. */
 export class FakeNodeService {
-  /** As one from before there were states. */
+  /** False: an older service without states. */
   hasStates = true;
-  /** In the place of `states` as they are made. */
-  rawStates: unknown;
   /** `states`, `instances`, or `GET <id>/path`. */
   readonly requests: string[] = [];
-  /** Requests that wait for news, with their paths. */
+  /** Held requests, with their paths. */
   readonly held = new Map<ServerResponse, string>();
   #servers: readonly FakeNodeServer[];
 
@@ -31,25 +29,25 @@ export class FakeNodeService {
     this.#servers = servers;
   }
 
-  /** Requests that went to an opencode. */
+  /** Requests passed on to an opencode. */
   get passedOn(): readonly string[] {
     return this.requests.filter((one) => one !== 'states' && one !== 'instances');
   }
 
-  /** Says something else, to those who wait too. */
+  /** Changes the answer, and answers held requests with it. */
   say(servers: readonly FakeNodeServer[]): void {
     this.#servers = servers;
     for (const [response, path] of this.held) this.#give(response, path);
     this.held.clear();
   }
 
-  /** Breaks every request that is held. */
+  /** Breaks every held request. */
   cut(): void {
     for (const response of this.held.keys()) response.destroy();
     this.held.clear();
   }
 
-  /** Ends every wait with nothing new. */
+  /** Answers every held request with 304. */
   confirm(): void {
     for (const response of this.held.keys()) response.writeHead(304).end();
     this.held.clear();
@@ -96,7 +94,7 @@ export class FakeNodeService {
       node: { id: 'nNODE', name: 'node', host: 'node' },
       instances,
       services: [],
-      ...(path === STATES_PATH && { states: this.rawStates ?? states }),
+      ...(path === STATES_PATH && { states }),
     });
     return { body, etag: `"${createHash('sha256').update(body).digest('base64url')}"` };
   }
@@ -122,7 +120,7 @@ export class FakeNodeService {
   }
 }
 
-/** One directory where nothing runs. */
+/** The overview of an idle directory. */
 export function idleIn(directory: string, session?: Partial<WatchedSession>): ReportedOverview {
   const { id = 'ses_idle', title = 'A session' } = session ?? {};
   return {
@@ -135,7 +133,7 @@ export function idleIn(directory: string, session?: Partial<WatchedSession>): Re
   };
 }
 
-/** One where a session works, or waits for `command`. */
+/** The overview of a directory with a session that works, or waits for `command`. */
 export function busyIn(directory: string, fields: Partial<WatchedSession> = {}, command?: string): ReportedOverview {
   const id = fields.id ?? 'ses_busy';
   const waiting =

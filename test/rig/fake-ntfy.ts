@@ -6,18 +6,18 @@ import * as z from 'zod';
 import { type HttpListener, listenHttp } from './http-listener.ts';
 
 /**
- * Publishing to an ntfy server, as its published source and documentation of 2.26 have it: the same limits, codes and answers. It is stricter
- * where the real one drops what it does not know: an unknown field is an error here.
+ * The publishing side of an ntfy server, after the source and documentation of 2.26: the same limits, codes and answers. Stricter in
+ * one point: unknown fields, which the real one drops, are errors.
  */
 export interface FakeNtfy extends AsyncDisposable {
   readonly url: string;
-  /** Every message that was taken, in its order. */
+  /** Accepted messages, in order. */
   readonly messages: readonly NtfyMessage[];
-  /** What a phone shows: of each sequence the newest. */
+  /** What a phone shows: the newest of each sequence. */
   readonly shown: ReadonlyMap<string, NtfyMessage>;
   /** Error answers so far, by ntfy's own codes. */
   readonly refused: readonly number[];
-  /** The next requests are answered with "too many requests". */
+  /** Answers the next requests with "too many requests". */
   limit(requests: number): void;
   close(): Promise<void>;
 }
@@ -37,9 +37,9 @@ export interface NtfyMessage {
 }
 
 export interface FakeNtfyOptions {
-  /** Access is denied but with this token. */
+  /** Required for access. */
   readonly token?: string;
-  /** Before 2.16: it knows no sequences. */
+  /** Before 2.16, without sequences. */
   readonly isOld?: boolean;
   readonly port?: number;
 }
@@ -88,7 +88,7 @@ export async function startFakeNtfy({ token, isOld = false, port }: FakeNtfyOpti
     if (priority < 0 || priority > 5) return refusal(40_007, 'invalid priority parameter');
     if (sequence_id !== undefined && !/^[-_A-Za-z0-9]{1,64}$/.test(sequence_id))
       return refusal(40_049, 'invalid request: sequence ID invalid');
-    // A longer one would become an attachment.
+    // A longer message would become an attachment.
     if (Buffer.byteLength(message) > MESSAGE_LIMIT_BYTES)
       return refusal(40_014, 'invalid request: attachments not allowed');
     const time = Math.floor(Date.now() / 1_000);

@@ -7,7 +7,7 @@ import { newId, type FakePermission, type FakeQuestion, type FakeSession } from 
 import { FakeState } from './fake-state.ts';
 import { listenHttp } from './http-listener.ts';
 
-/** How many requests are in work: one gauge for a server, and one that a fleet shares. Event streams do not count. */
+/** Requests in flight, of one server or shared by several. Event streams do not count. */
 export interface LoadGauge {
   current: number;
   max: number;
@@ -18,11 +18,11 @@ export interface FakeOptions {
   readonly version?: string;
   readonly directory?: string;
   readonly sessions?: ReadonlyArray<Partial<FakeSession>>;
-  /** Demands Basic auth from every route, health too. */
+  /** Requires Basic auth on every route, health included. */
   readonly password?: string;
   /** Real ones send a heartbeat every 10 s. */
   readonly heartbeatMs?: number;
-  /** What a prompt is answered with, at once. Undefined: the turn begins and stays busy until `state.finish`. */
+  /** The immediate answer to a prompt. Undefined: the turn stays busy until `state.finish`. */
   readonly reply?: (text: string) => string | undefined;
   readonly load?: LoadGauge;
 }
@@ -31,30 +31,30 @@ export interface FakeOpencode extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
   readonly directory: string;
-  /** What it serves; a change is seen by the next request. */
+  /** Its data; changes apply to the next request. */
   readonly state: FakeState;
   /** Event streams open now. */
   readonly openStreams: number;
   readonly load: Readonly<LoadGauge>;
-  /** Requests so far, counted when their head is here. Unknown paths count as `other`. */
+  /** Requests so far, counted by their head. Unknown paths count as `other`. */
   count(route: FakeRoute | 'other'): number;
-  /** Replaces what a route does, for all requests or the next `times`; `undefined` restores it. */
+  /** Overrides a route for all requests or the next `times`; `undefined` restores it. */
   override(route: FakeRoute, override: Override | undefined, times?: number): void;
   addSession(fields?: Partial<FakeSession>): FakeSession;
   addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission;
   addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion;
-  /** Broadcasts to the streams of the session's directory, or the fake's own, and to the global ones, with an event id of its own. */
+  /** Broadcasts a new event to the streams of the session's directory, or the fake's own, and to the global ones. */
   emit(type: string, properties: Readonly<Record<string, unknown>>): void;
-  /** Writes what `next` gives to every stream of its directory, as fast as each takes it, until it gives nothing more or the stream ends. */
+  /** Writes what `next` returns to every stream of its directory, with backpressure, until it returns undefined or the stream ends. */
   flood(next: () => string | undefined): Promise<void>;
-  /** Ends every open event stream, or breaks it. */
+  /** Ends or breaks every open event stream. */
   endStreams(how?: 'end' | 'destroy'): void;
   close(): Promise<void>;
 }
 
-/** A stand-in for one opencode server: its shapes, not its work. Cheap enough for hundreds in a process. */
+/** A fake opencode server: real shapes, no work. Cheap enough for hundreds per process. */
 export async function startFakeOpencode(options: FakeOptions = {}): Promise<FakeOpencode> {
-  /** Each with the directory that it is of; undefined for a global one. */
+  /** Open streams by directory; undefined for a global one. */
   const streams = new Map<ServerResponse, string | undefined>();
   const counts = new Map<FakeRoute | 'other', number>();
   const overrides = new Map<FakeRoute, { readonly override: Override; left: number }>();
@@ -135,13 +135,13 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
 
   function emit(type: string, properties: Readonly<Record<string, unknown>>): void {
     const event = { id: newId('evt'), type, properties };
-    // What is about the server and not a directory comes without one, and to all.
+    // Events of the server itself go to all streams, without a directory.
     const ofServer = type.startsWith('server.');
     const where = state.sessions.get(String(properties['sessionID']))?.directory ?? directory;
     const wrapped = ofServer ? { payload: event } : { directory: where, payload: event };
     for (const [stream, scope] of streams) {
       if (scope === undefined) send(stream, wrapped);
-      // A stream of another directory carries nothing of this one's.
+      // Streams of other directories do not carry it.
       else if (scope === where || ofServer) send(stream, event);
     }
   }

@@ -27,7 +27,7 @@ interface SpokenPart {
   readonly time: { readonly start: number };
 }
 
-/** What a fake opencode holds, and the events that go with each change, in the real one's order. */
+/** The data of a fake opencode; each change emits events in the real one's order. */
 export class FakeState {
   readonly directory: string;
   readonly version: string;
@@ -39,7 +39,7 @@ export class FakeState {
   readonly questions = new Map<string, FakeQuestion>();
   /** Content by path from the directory. */
   readonly files = new Map<string, string>();
-  /** What was to be shown in the terminal, with the directory that it was for. */
+  /** Toasts for the terminal, with their directory. */
   readonly toasts: string[] = [];
   /** Accepted prompts, oldest first. */
   readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
@@ -61,7 +61,7 @@ export class FakeState {
     return session;
   }
 
-  /** With its sub-agents' sessions; what runs goes on, as with the real one. False where there is none. */
+  /** With its sub-agents' sessions; running turns go on, as in the real one. False if there is none. */
   removeSession(id: string): boolean {
     const session = this.sessions.get(id);
     if (!session) return false;
@@ -72,7 +72,7 @@ export class FakeState {
     return true;
   }
 
-  /** A copy of what comes before a message; of everything where the message is not there. */
+  /** Copies the messages before `messageID`, or all if it is unknown. */
   forkSession(source: FakeSession, messageID: string | undefined): FakeSession {
     const fork = this.addSession({ title: `${source.title} (fork #1)` });
     const all = this.messages.get(source.id) ?? [];
@@ -112,7 +112,7 @@ export class FakeState {
     return question;
   }
 
-  /** Takes a prompt: the user's message is stored, the assistant's begun, the session busy. */
+  /** Accepts a prompt: stores the user's message, begins the assistant's, marks the session busy. */
   begin(sessionID: string, text: string, body: FakePrompt = {}): void {
     const question = this.ask(sessionID, text, body);
     const answer = assistantMessage(sessionID, question.info.id, this.directory);
@@ -123,7 +123,7 @@ export class FakeState {
     this.#emit('message.updated', { sessionID, info: answer.info });
   }
 
-  /** More text of the running turn's part; stored when the part ends, as with the real one. */
+  /** Streams text of the running turn's part; stored at its end, as in the real one. */
   say(sessionID: string, text: string): void {
     const message = this.#running(sessionID);
     if (!message) throw new Error(`Expected a running turn in ${sessionID}, got none`);
@@ -133,7 +133,7 @@ export class FakeState {
     this.#emit('message.part.delta', { sessionID, messageID, partID: spoken.id, field: 'text', delta: text });
   }
 
-  /** Ends the running turn of a session with this text, after what it has said. */
+  /** Ends the running turn with this text, after what it streamed. */
   finish(sessionID: string, text: string): void {
     this.say(sessionID, text);
     const message = this.#running(sessionID);
@@ -154,7 +154,7 @@ export class FakeState {
     return part;
   }
 
-  /** As the real one: an idle event whatever the id, and twice where something ran. */
+  /** As the real one: an idle event for any id, two if something ran. */
   abort(sessionID: string): void {
     const message = this.#running(sessionID);
     if (!message) {
@@ -169,7 +169,7 @@ export class FakeState {
     this.#idle(sessionID);
   }
 
-  /** Takes a request off its list and tells; false where it is not on it. */
+  /** Removes a request and emits its event; false if there is none. */
   settle(requestID: string, event: string, answer: object): boolean {
     const requests = event.startsWith('permission') ? this.permissions : this.questions;
     const request = requests.get(requestID);

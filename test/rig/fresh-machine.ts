@@ -8,22 +8,22 @@ import { tempDir } from './temp.ts';
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '../..');
 
-/** A machine of somebody who has installed nothing yet. */
+/** A machine with nothing installed. */
 export interface FreshMachine extends AsyncDisposable {
-  /** A folder for whatever else belongs to it. */
+  /** A folder for its other files. */
   readonly path: string;
-  /** To give to child processes as their TMPDIR. */
+  /** TMPDIR for child processes. */
   readonly tmp: string;
-  /** A repository with what is in this checkout, as a person clones it. */
+  /** A repository of this checkout's files, to clone. */
   readonly checkout: string;
-  /** Holds nothing yet: npm installs into it. */
+  /** npm's empty prefix. */
   readonly prefix: string;
   /** Empty. */
   readonly home: string;
-  /** For npm: where this machine's npm gets packages from, and what it has of them, but no other setting of it. */
+  /** npm's registry and cache of this machine, without its other settings. */
   readonly env: Readonly<Record<string, string>>;
   npm(directory: string, ...args: readonly string[]): Promise<string>;
-  /** Runs one of the installed commands, with no node_modules around. */
+  /** Runs an installed command outside any node_modules. */
   run(command: string, ...args: readonly string[]): Promise<string>;
   /** Files and links below the prefix. */
   left(): Promise<readonly string[]>;
@@ -60,7 +60,7 @@ export async function openFreshMachine(): Promise<FreshMachine> {
   };
 }
 
-/** With what is not committed yet, and without the tests, which no build reads. */
+/** Including uncommitted changes, without the tests, which the build does not read. */
 async function fillCheckout(checkout: string): Promise<void> {
   const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
   const { stdout } = await run('git', list, { cwd: root });

@@ -1,9 +1,6 @@
 import { deferred, within, type Deferred } from './wait.ts';
 
-/**
- * Named gates that work stops at until a test opens them. A gate stays open once opened, so that
- * opening before or after the arrival is the same; a test takes a new name for a new stop.
- */
+/** Named gates at which work stops until a test opens them. An opened gate stays open, so the order of arrival and opening does not matter. */
 export class Gates {
   readonly #open = new Map<string, Deferred<void>>();
   readonly #arrivals = new Map<string, Deferred<void>>();
@@ -26,12 +23,12 @@ export class Gates {
     entry(this.#open, name).resolve();
   }
 
-  /** How many stand at the gate now. */
+  /** How many are at the gate now. */
   waiting(name: string): number {
     return this.#waiting.get(name) ?? 0;
   }
 
-  /** Resolves once something has arrived at the gate, be it gone again by now. */
+  /** Resolves once something has arrived at the gate, even if it left again. */
   async reached(name: string, timeoutMs?: number): Promise<void> {
     await within(entry(this.#arrivals, name).promise, `something to reach the gate ${JSON.stringify(name)}`, timeoutMs);
   }

@@ -1,7 +1,7 @@
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** A plain HTTP server on 127.0.0.1 that ends when told, open connections included. */
+/** A plain HTTP server on 127.0.0.1. */
 export interface HttpListener extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
@@ -12,7 +12,7 @@ export interface HttpListener extends AsyncDisposable {
 
 /** Listens on `port`, or on a free one. */
 export async function listenHttp(handler: RequestListener, port = 0): Promise<HttpListener> {
-  // No limits of Node's own: hanging requests and half-sent bodies are what the rig is for.
+  // Without Node's limits: tests need hanging requests and half-sent bodies.
   const server = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 }, handler);
   const sockets = new Set<Socket>();
   server.on('connection', (socket) => {

@@ -12,12 +12,12 @@ import { Namespaces } from './tailnet-namespaces.ts';
 import { tempDir } from './temp.ts';
 import { deferred, until, within } from './wait.ts';
 
-/** The port of every laptop's opencode, on the loopback that each has for itself. */
+/** The port of each laptop's opencode, on its own loopback. */
 export const LAPTOP_PORT = 4096;
 
 const START_LIMIT_MS = 90_000;
 
-/** In a laptop's namespace: passes what connects to the socket file on to its opencode. A socket file is of no network. */
+/** Runs in a laptop's namespace: forwards a socket file, which belongs to no network, to its opencode. */
 const DOOR = `
 const net = require('node:net');
 net.createServer({ allowHalfOpen: true }, (outside) => {
@@ -27,9 +27,9 @@ net.createServer({ allowHalfOpen: true }, (outside) => {
 }).listen(process.argv[1], () => console.log('open'));
 process.stdin.resume().on('end', () => process.exit());`;
 
-/** A real opencode on a machine of its own, as far as the network and its home tell. */
+/** A real opencode on what looks like its own machine by network and home. */
 export interface Laptop {
-  /** From the test into the machine; every laptop has the same address there. */
+  /** From the test into the machine, where every laptop has the same address. */
   readonly dial: Dial;
   /** Parsed answers of its opencode, asked past every fault. */
   json(path: string): Promise<unknown>;

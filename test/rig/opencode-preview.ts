@@ -15,58 +15,56 @@ const run = promisify(execFile);
 /** Median start is 0.6 s; with two cores shared by several it is many times that. */
 const START_LIMIT_MS = 90_000;
 
-/** For one look at whether it answers. */
+/** Timeout of one health check. */
 const HEALTH_TIMEOUT_MS = 500;
 
-/** SIGTERM ends it within 70 ms, but with an open event stream it waits 20 s for that to end. */
+/** SIGTERM ends it within 70 ms, even in a turn; with an open event stream it waits 20 s. */
 const EXIT_LIMIT_MS = 40_000;
 
-/** Kept of the child's output, in characters. */
+/** Characters of the child's output that are kept. */
 const LOG_LIMIT = 400_000;
 
 export interface PreviewOptions extends SandboxOptions {
   /** `serve` listens here; default a free port. A `service` chooses its own: 4096, or the next free one. */
   readonly port?: number;
   /**
-   * Whether clients of this home can find it: `true` is `serve --register`, `service` is `service start`, which leaves a
-   * process of its own behind and answers on a port of its own choice. Both write `server.json` into `stateDir`. Default: in no file.
+   * How clients of this home find it: `true` is `serve --register`; `service` is `service start`, which spawns a detached process on a
+   * port of its choice. Both write `server.json` into `stateDir`. Default: not at all.
    */
   readonly registered?: boolean | 'service';
-  /** Put before the command: another network namespace. `api` and `json` do not reach there, so that it must be registered to be seen to be up. */
+  /** Runs it in another network namespace. `api` and `json` do not reach it there, so it must be registered. */
   readonly prefix?: readonly string[];
 }
 
-/** A real server of the preview of OpenCode 2, answering. Its password is in `stateDir`, in the file `password`, in each form. */
+/** A real, answering server of the preview of OpenCode 2. Its password is in the file `password` of `stateDir`. */
 export interface Preview extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
   readonly password: string;
-  /** Of the running process, or of the last one. */
+  /** The running process's, or the last one's. */
   readonly pid: number;
   readonly version: string;
-  /** A git repository of its own. The server itself starts in it, and loads it only when a request names it. */
+  /** A git repository. The server starts in it and loads it only when a request names it. */
   readonly directory: string;
   readonly home: string;
   /** Where it keeps `password` and `server.json`. */
   readonly stateDir: string;
-  /** For other programs of the same user. */
+  /** The environment of another program of the same person. */
   readonly env: Readonly<Record<string, string>>;
   /** Request headers that the server demands. */
   readonly headers: Readonly<Record<string, string>>;
   readonly running: boolean;
-  /** A request with the password, and a JSON body if one is given. Bounded. */
+  /** A bounded request to this server with its password; a body is sent as JSON. */
   api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
-  /** As `api`, and rejects unless the answer is 2xx JSON. */
+  /** As `api`; rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** SIGTERM; resolves when it has exited, which takes 20 s with an open event stream. */
+  /** SIGTERM; resolves when it has exited, after 20 s with an open event stream. */
   stop(): Promise<void>;
-  /** SIGKILL; resolves when it has exited. A turn that ran stays open in the store; `server.json` stays. */
+  /** SIGKILL; resolves when it has exited. An open turn stays open in the store, and `server.json` stays. */
   kill9(): Promise<void>;
-  /** Stops it if it runs, and starts it with the same directories and password, on the same port except for `service`. */
+  /** Stops it if it runs, then starts it with the same directories and password, and the same port except for `service`. */
   restart(): Promise<void>;
-  /** Standard output and error so far, the newest 400,000 characters; of `service` none. */
-  logs(): string;
-  /** For a suite's log. */
+  /** Version, pid and URL, for a suite's log. */
   describe(): string;
   close(): Promise<void>;
 }
@@ -84,14 +82,14 @@ export async function startPreview(options: PreviewOptions = {}): Promise<Previe
   }
 }
 
-/** The preview reads no OPENCODE_CONFIG and no OPENCODE_PASSWORD: both lie in the home. Gives the folder of its state. */
+/** The preview ignores OPENCODE_CONFIG and OPENCODE_PASSWORD: writes both into the home. Returns its state folder. */
 async function furnish({ home, env }: OpencodeSandbox, options: PreviewOptions): Promise<string> {
   const configDir = join(home, '.config', 'opencode');
   const stateDir = join(home, '.local', 'state', 'opencode');
   await mkdir(configDir, { recursive: true });
   await mkdir(stateDir, { recursive: true });
   const config = join(configDir, 'opencode.json');
-  // Another server of the same person leaves the person's settings alone, unless it brings a model.
+  // Another server of the same person keeps the settings unless it brings a model.
   if (!existsSync(config) || options.model) await copyFile(env['OPENCODE_CONFIG'] ?? '', config);
   if (options.password !== undefined)
     await writeFile(join(stateDir, 'password'), options.password, { mode: 0o600, flag: 'w' });
@@ -195,7 +193,7 @@ class PreviewServer implements Preview {
         signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
       });
       if (!response.ok) return false;
-      // `serve --register` answers before it has written the file, and one that was killed has left its own.
+      // `serve --register` answers before it writes the file, and a killed one leaves its own behind.
       return this.#registered === false || (await this.#readFile()).pid === this.pid;
     } catch {
       return false;
@@ -243,10 +241,6 @@ class PreviewServer implements Preview {
     if (this.#closing) throw new Error('cannot restart a preview that was closed');
     await this.stop();
     await this.start();
-  }
-
-  logs(): string {
-    return this.#logs;
   }
 
   describe(): string {

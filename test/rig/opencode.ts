@@ -10,13 +10,13 @@ import { until, within } from './wait.ts';
 /** Median start is 2.3 s; with two cores shared by several it was 20 s. */
 const START_LIMIT_MS = 90_000;
 
-/** opencode can accept a request in its first 450 ms and never answer it: give up early and ask again. */
+/** In its first 450 ms opencode may accept a request and never answer it: give up early and retry. */
 const HEALTH_TIMEOUT_MS = 500;
 
 /** SIGTERM ends `serve` at once; after this it is stuck. */
 const EXIT_LIMIT_MS = 5_000;
 
-/** Kept of the child's output, in characters. */
+/** Characters of the child's output that are kept. */
 const LOG_LIMIT = 400_000;
 
 export interface OpencodeOptions extends SandboxOptions {
@@ -31,28 +31,26 @@ export interface OpencodeOptions extends SandboxOptions {
 export interface Opencode extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
-  /** Of the running process, or of the last one. */
+  /** The running process's, or the last one's. */
   readonly pid: number;
   readonly version: string;
   readonly directory: string;
   readonly home: string;
   readonly password: string | undefined;
-  /** What a child needs to be another opencode of the same person in the same project. */
+  /** The environment of another opencode of the same person in the same project. */
   readonly env: Readonly<Record<string, string>>;
   readonly running: boolean;
   /** Request headers that the server demands; empty without a password. */
   readonly headers: Readonly<Record<string, string>>;
-  /** A request to this server with its credential; `directory` is appended as opencode wants it. A JSON body where one is given. Bounded. */
+  /** A bounded request to this server with its credential and `directory`; a body is sent as JSON. */
   request(method: string, path: string, body?: unknown): Promise<Response>;
-  /** As `request`, and rejects unless the answer is 2xx JSON. */
+  /** As `request`; rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
   /** Sends the signal (default SIGTERM) to opencode alone and resolves when it has exited. SIGSTOP and SIGCONT resolve at once. */
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** Ends it if it runs, then starts it on the same port with the same directories, and resolves when it answers. */
   restart(): Promise<void>;
-  /** Standard output and error so far, the newest 400,000 characters. */
-  logs(): string;
-  /** For the line in which a suite says what it drove. */
+  /** Version, pid and URL, for a suite's log. */
   describe(): string;
   close(): Promise<void>;
 }
@@ -189,10 +187,6 @@ class Serve implements Opencode {
     await this.start();
   }
 
-  logs(): string {
-    return this.#logs;
-  }
-
   describe(): string {
     return `opencode ${this.version} pid ${this.pid} at ${this.url}`;
   }
@@ -202,7 +196,7 @@ class Serve implements Opencode {
   }
 
   async #end(): Promise<void> {
-    // A stopped process does not act on SIGTERM before it runs again.
+    // A stopped process handles SIGTERM only once it continues.
     if (this.running) this.#child?.kill('SIGCONT');
     await this.kill('SIGTERM').catch(() => this.kill('SIGKILL'));
     await this.#sandbox.close();

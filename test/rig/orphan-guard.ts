@@ -3,9 +3,8 @@ import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 
 /**
- * A small shell cleans up when this process ends, however it ends: it reads its orders from a pipe and
- * acts when the pipe does. No exit hook sees a SIGKILL, and vitest ends a stuck worker with one.
- * Three rounds of killing: what is being started during the first is there for the next.
+ * A small shell cleans up however this process ends: it reads orders from a pipe and acts when the pipe closes. Exit hooks do not see
+ * a SIGKILL, with which vitest ends a stuck worker. It kills in three rounds to catch processes started during the first.
  */
 const GUARD_SCRIPT = `
 trap '' INT TERM HUP
@@ -29,16 +28,13 @@ done
 
 let orders: Writable | undefined;
 
-/**
- * When this process ends, kills what runs with `TMPDIR=<path>/tmp` and removes `path`. Paths with white
- * space or a colon are refused: the guard splits on them.
- */
+/** When this process ends, kills what runs with `TMPDIR=<path>/tmp` and removes `path`, which may hold neither white space nor a colon. */
 export function guardDirectory(path: string): void {
   if (/[\s:]/.test(path)) throw new Error(`Expected a path without white space or colon, got ${JSON.stringify(path)}`);
   order('guard', path);
 }
 
-/** For a directory that its owner has removed. */
+/** The owner has removed the directory. */
 export function forgetDirectory(path: string): void {
   order('forget', path);
 }
@@ -49,13 +45,13 @@ function order(verb: 'guard' | 'forget', path: string): void {
 }
 
 function startGuard(): Writable {
-  // Its own group: Ctrl-C in the terminal must not end the guard before it has done its work.
+  // In its own process group, so that Ctrl-C in the terminal does not end the guard.
   const guard = spawn('/bin/sh', ['-c', GUARD_SCRIPT], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
   guard.unref();
-  // Without a guard only the clean-up after a crash is missing: no reason to fail a test.
+  // Without a guard only the clean-up after a crash is missing; no test fails for that.
   guard.on('error', () => {});
   guard.stdin.on('error', () => {});
-  // Or the pipe would keep this process alive, which would keep the pipe.
+  // Or the pipe would keep this process alive.
   if (guard.stdin instanceof Socket) guard.stdin.unref();
   return guard.stdin;
 }

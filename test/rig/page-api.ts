@@ -22,31 +22,29 @@ const POLICY =
 export type PageLine = Readonly<Record<string, unknown>>;
 type Answer = { readonly status?: number; readonly body: unknown };
 
-/** The page's half of the node service, scripted: it serves the real files, streams the lines that a test gives it and keeps what is posted. */
+/** A scripted API of the page: serves the real files, streams a test's lines and records posts. */
 export interface PageApi extends AsyncDisposable {
   readonly url: string;
   /** Path and body of each POST, in order. */
   readonly posts: readonly { readonly path: string; readonly body: PageLine }[];
   /** Path and query of each GET, in order. */
   readonly gets: readonly string[];
-  /** Bytes of all bodies that were sent. */
-  readonly sentBytes: number;
-  /** The whole state, to every open list and each later one. */
+  /** Sends the whole state to every open list and each later one. */
   setFleet(fleet: PageLine): void;
-  /** What a stream of that session begins with. */
+  /** Sets the first lines of that session's streams. */
   setSession(id: string, lines: readonly PageLine[]): void;
-  /** To every open stream of that session. */
+  /** Sends lines to every open stream of that session. */
   push(id: string, ...lines: readonly PageLine[]): void;
-  /** What `before=CURSOR` is answered with. */
+  /** Sets the answer to `before=CURSOR`. */
   setOlder(cursor: string, lines: readonly PageLine[]): void;
   setChanges(id: string, changes: PageLine): void;
-  /** The next POSTs of that path are answered so; a function may wait. */
+  /** Sets the answer to the next POSTs of that path; a function may wait. */
   answer(path: 'respond' | 'send' | 'abort', answer: (body: PageLine) => Answer | Promise<Answer>): void;
-  /** GETs of that name are refused. */
+  /** Refuses GETs of that name. */
   refuse(name: string, status: number, error: string): void;
-  /** How many streams of the list (`fleet`) or of a session are open. */
+  /** Open streams of the list (`fleet`) or of a session. */
   streams(name: string): number;
-  /** Ends every connection, and listens again at the same port. */
+  /** Ends every connection, then listens on the same port again. */
   restart(): Promise<void>;
   /** Stops answering, connections included, until `restart`. */
   stop(): Promise<void>;
@@ -62,7 +60,6 @@ export async function startPageApi(): Promise<PageApi> {
   const refusals = new Map<string, { readonly status: number; readonly error: string }>();
   const open = new Map<string, Set<ServerResponse>>();
   let fleet: PageLine = { at: 0, you: {}, machines: [], instances: [], sessions: [], notes: [] };
-  let sentBytes = 0;
   let listener: HttpListener = await listenHttp(handle);
   const { port, url } = listener;
 
@@ -125,7 +122,6 @@ export async function startPageApi(): Promise<PageApi> {
       response.flushHeaders();
     }
     const body = all.map((line) => `${JSON.stringify(line)}\n`).join('');
-    sentBytes += Buffer.byteLength(body);
     response.write(body);
     return response;
   }
@@ -139,9 +135,6 @@ export async function startPageApi(): Promise<PageApi> {
     url,
     posts,
     gets,
-    get sentBytes() {
-      return sentBytes;
-    },
     setFleet(next) {
       fleet = next;
       for (const response of open.get('fleet') ?? []) lines(response, [next]);

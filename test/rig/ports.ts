@@ -1,8 +1,8 @@
 import { createServer } from 'node:net';
 
 /**
- * Below the ephemeral range (32768 up on Linux), so that no outgoing connection takes a port between
- * the check and its use, and above 10080, the highest port that the WHATWG list forbids to fetch.
+ * Below the ephemeral range (from 32768 on Linux), so that no outgoing connection takes a port between check and use, and above
+ * 10080, the highest port that fetch blocks.
  */
 const LOWEST = 15_000;
 const HIGHEST = 31_999;
@@ -10,7 +10,7 @@ const ATTEMPTS = 200;
 
 const given = new Set<number>();
 
-/** A port on 127.0.0.1 that nothing listens on, and that this process was not given before. */
+/** A port of 127.0.0.1 without a listener, never returned twice in this process. */
 export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const port = LOWEST + Math.floor(Math.random() * (HIGHEST - LOWEST + 1));

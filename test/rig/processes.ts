@@ -3,8 +3,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { until } from './wait.ts';
 
 /**
- * Pids of the processes that were started with `TMPDIR=<folder>`, by whomever. opencode gives each shell of its
- * bash tool a session of its own, and a shell outlives it, on SIGTERM too: no process group holds them all. Linux only: it reads /proc.
+ * Pids of all processes started with `TMPDIR=<folder>`. No process group holds them all: opencode starts each shell of its bash tool in
+ * a new session, and shells outlive it. Linux only: reads /proc.
  */
 export async function processesIn(folder: string): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
@@ -12,7 +12,7 @@ export async function processesIn(folder: string): Promise<number[]> {
   return pids.filter((_, index) => environments[index]?.split('\0').includes(`TMPDIR=${folder}`));
 }
 
-/** Kills what `processesIn` finds and resolves when nothing is found any more. */
+/** Kills what `processesIn` finds until it finds nothing. */
 export async function endProcessesIn(folder: string): Promise<void> {
   await until(`all processes in ${folder} to end`, async () => {
     const pids = await processesIn(folder);
@@ -21,7 +21,7 @@ export async function endProcessesIn(folder: string): Promise<void> {
   });
 }
 
-/** Empty for a process that has ended in the meantime, is a zombie or is someone else's. */
+/** Empty for an ended process, a zombie or another user's process. */
 function environmentOf(pid: number): Promise<string> {
   return readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
 }

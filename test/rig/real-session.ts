@@ -1,7 +1,7 @@
 import type { Opencode } from './opencode.ts';
 import { until } from './wait.ts';
 
-/** As much of a stored message as tests look at. */
+/** The part of a stored message that tests read. */
 export interface StoredMessage {
   readonly info: {
     readonly id: string;
@@ -18,15 +18,15 @@ export interface StoredMessage {
   readonly parts: ReadonlyArray<{ readonly id: string; readonly type: string; readonly text?: string }>;
 }
 
-/** One session of a real opencode, driven by plain HTTP and without any code that is under test. */
+/** A session of a real opencode, driven by plain HTTP without any code under test. */
 export interface RealSession {
   readonly id: string;
-  /** Milliseconds since the epoch of the server's clock. */
+  /** Unix time in milliseconds by the server's clock. */
   readonly createdMs: number;
   /** Sends a prompt and resolves at the 204. `extra` joins the body: `messageID`, `agent`. */
   prompt(text: string, extra?: Readonly<Record<string, unknown>>): Promise<void>;
   messages(): Promise<readonly StoredMessage[]>;
-  /** Resolves when nothing runs and the newest message is a completed answer, with the text of that answer. The idle event is not enough: after an error or an abort it comes earlier. */
+  /** Resolves when the session is idle and its newest message is a completed answer. After an error or an abort the idle event comes earlier. */
   settled(): Promise<{
     readonly text: string;
     readonly last: StoredMessage;
@@ -36,7 +36,7 @@ export interface RealSession {
   abort(): Promise<void>;
 }
 
-/** A title spares the model the question for one. */
+/** With a title, the model is not asked for one. */
 export async function createRealSession(opencode: Opencode, title?: string): Promise<RealSession> {
   const { id, time } = await opencode.json<{ readonly id: string; readonly time: { readonly created: number } }>(
     'POST',
@@ -73,7 +73,7 @@ export async function createRealSession(opencode: Opencode, title?: string): Pro
   };
 }
 
-/** The text parts of a message, joined; reasoning left out. */
+/** The joined text parts of a message, without reasoning. */
 export function textOf({ parts }: StoredMessage): string {
   return parts
     .filter(({ type }) => type === 'text')

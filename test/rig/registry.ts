@@ -2,36 +2,36 @@ import { chmod, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-/** The fields of a registration file, as the original writes them; `id` came with our own wrapper. */
+/** The fields of a registration file; the original wrapper writes all but `id`. */
 export interface Registration {
   readonly name: string;
   readonly hostname: string;
-  /** Where the registry's machine reaches the instance: a tunnel's port on a relay. */
+  /** The instance's port on the registry's machine: on a relay, a tunnel's. */
   readonly port: number;
-  /** Where opencode listens on its own machine. */
+  /** opencode's port on its own machine. */
   readonly localPort: number;
   readonly cwd: string;
-  /** ISO 8601 in whole seconds, as the original has it: `2026-01-01T00:00:00Z`. */
+  /** ISO 8601 in whole seconds, as the original writes it: `2026-01-01T00:00:00Z`. */
   readonly connectedAt: string;
   readonly id?: string;
 }
 
 export interface Registry {
   readonly path: string;
-  /** Writes `<name>.json`, or `file` where given, to a temporary name and renames it. Missing fields are filled in. */
+  /** Writes `<name>.json`, or `file`, by renaming a temporary file. Missing fields are filled in. */
   add(
     entry: Partial<Registration> & Pick<Registration, 'name' | 'port'>,
     options?: { readonly file?: string; readonly password?: string },
   ): Promise<string>;
-  /** Removes the registration of that name, and its credential where `id` is given. A missing file is no error. */
+  /** Removes the registration of that name, and with `id` its credential. Missing files are no error. */
   remove(name: string, id?: string): Promise<void>;
   /** Writes `<path>/.credentials/<id>`: folder 0700, file 0600. */
   setPassword(id: string, password: string): Promise<string>;
-  /** Writes anything under a name in the directory, without the rename: half-written and hostile files. */
+  /** Writes any content without the rename, for incomplete and hostile files. */
   writeRaw(file: string, content: string): Promise<string>;
 }
 
-/** A registry directory at `path`, made (0700) if it is missing. */
+/** A registry directory at `path`, created with mode 0700 if missing. */
 export async function openRegistry(path: string): Promise<Registry> {
   await mkdir(path, { recursive: true, mode: 0o700 });
   let written = 0;
@@ -46,7 +46,7 @@ export async function openRegistry(path: string): Promise<Registry> {
   async function setPassword(id: string, password: string): Promise<string> {
     const folder = join(path, '.credentials');
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    // The umask may have taken bits from, and an existing folder may have more than, what mkdir was told.
+    // The umask or an existing folder may give another mode.
     await chmod(folder, 0o700);
     return publish(join(folder, id), `${password}\n`, 0o600);
   }

@@ -7,7 +7,7 @@ import { type Fleet, LiveFleet } from '../../src/fleet/fleet.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
-/** A runtime on the real clock. `folder`: for request ids, made when the first is kept. */
+/** A runtime for operations on the real clock. `folder`: for request ids, created with the first. */
 export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', approve: Approver = 'ask'): Runtime {
   return createRuntime(fleet, systemClock, {
     approvals: { approve, approvalRules: [] },

@@ -16,12 +16,12 @@ const run = promisify(execFile);
 
 const SYSTEMD = '/lib/systemd/systemd';
 
-/** A mounted control group hierarchy has this file at its top; which there are depends on the machine. */
+/** Mounted control group hierarchies, which depend on the machine. */
 const HIERARCHIES = ['/sys/fs/cgroup', '/sys/fs/cgroup/systemd', '/sys/fs/cgroup/unified'].filter((path) =>
   existsSync(join(path, 'cgroup.procs')),
 );
 
-/** systemd looks below /run whether it has started the machine; here that is a /run of its own. */
+/** systemd checks /run for whether it booted the machine; this gives it its own /run. */
 const BOOT = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
@@ -29,13 +29,13 @@ chmod 700 "$XDG_RUNTIME_DIR"
 for group; do mkdir "$group"; echo $$ > "$group/cgroup.procs"; done
 exec ${SYSTEMD} --user --log-target=console`;
 
-/** A real systemd that manages the services of one user, as on a machine where that user is logged in. */
+/** A real systemd as the service manager of one user. */
 export interface ServiceManager extends AsyncDisposable {
-  /** Of the user. */
+  /** The user's home. */
   readonly home: string;
-  /** Runs a command as that user would in a shell; rejects where it fails. */
+  /** Runs a command as that user; rejects if it fails. */
   run(command: string, ...args: readonly string[]): Promise<string>;
-  /** A property of a unit, as `systemctl --user show` tells it. */
+  /** A property of a unit, by `systemctl --user show`. */
   property(unit: string, name: string): Promise<string>;
 }
 
@@ -69,7 +69,7 @@ export async function startServiceManager(): Promise<ServiceManager> {
     TMPDIR: temp.tmp,
     XDG_RUNTIME_DIR: '/run/user/0',
   };
-  // One name: systemd makes what it finds in the newest hierarchy in the others, too.
+  // The same name in all hierarchies: systemd mirrors the newest one into the others.
   const name = `opencode-rig-${randomUUID()}`;
   const groups = HIERARCHIES.map((path) => join(path, name));
   const manager = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', BOOT, 'sh', ...groups], {
@@ -109,7 +109,7 @@ export async function startServiceManager(): Promise<ServiceManager> {
   };
 }
 
-/** With those below it; false while something runs in one. */
+/** With its children; false while something runs in one. */
 async function removeGroup(path: string): Promise<boolean> {
   if (!existsSync(path)) return true;
   for (const entry of await readdir(path, { withFileTypes: true }))

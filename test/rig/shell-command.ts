@@ -19,7 +19,7 @@ export interface ShellRun {
   shows(pattern: RegExp): Promise<void>;
 }
 
-/** All that such a run sees of the environment, beside PATH and HOME. */
+/** The whole environment of such a run. */
 export function shellEnv(home: string, registry: string): Readonly<Record<string, string>> {
   return {
     PATH: process.env['PATH'] ?? '',
@@ -33,7 +33,7 @@ export function shellEnv(home: string, registry: string): Readonly<Record<string
   };
 }
 
-/** Runs the built program. `input` is its standard input; nothing where left out. */
+/** Runs the built program with `input` as its standard input. */
 export function runShell(args: readonly string[], env: Readonly<Record<string, string>>, input = ''): ShellRun {
   const child = spawn(process.execPath, [SERVER_SCRIPT, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
   const output = { stdout: '', stderr: '' };

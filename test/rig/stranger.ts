@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline';
 
 import { within } from './wait.ts';
 
-/** A user that the tests do not run as: Debian's `nobody`. */
+/** Debian's `nobody`, whom the tests do not run as. */
 export const STRANGER_UID = 65_534;
 
-/** Answers as an opencode whose directory is the first argument, to anyone, or with 401 where the second is `locked`. */
+/** Answers as an opencode in the given directory, or with 401 if `locked`. */
 const PROGRAM = `
 const [port, directory, how] = process.argv.slice(1);
 const ANSWERS = { '/global/health': { healthy: true, version: '1.18.33' }, '/path': { directory, worktree: directory } };
@@ -29,7 +29,7 @@ export interface StrangersRequest {
 /** Another user's process that listens on a port of 127.0.0.1. */
 export interface Stranger extends AsyncDisposable {
   readonly port: number;
-  /** What reached it so far. */
+  /** Requests so far. */
   readonly seen: readonly StrangersRequest[];
 }
 

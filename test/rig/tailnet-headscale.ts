@@ -12,13 +12,13 @@ const run = promisify(execFile);
 export const HUB_ADDRESS = '10.213.0.1';
 export const LOGIN_SERVER = `http://${HUB_ADDRESS}:8080`;
 
-/** Kept of a log, in characters. */
+/** Characters of a log that are kept. */
 const LOG_LIMIT = 200_000;
 
 export interface HeadscaleOptions {
   readonly namespace: string;
   readonly folder: string;
-  /** What is started with it as TMPDIR ends with this process, however that ends. */
+  /** TMPDIR of the children, which end with this process. */
   readonly tmp: string;
   readonly magicDns: boolean;
   /** `v6`: nodes get no IPv4 address. */
@@ -26,7 +26,7 @@ export interface HeadscaleOptions {
   readonly policy: unknown;
 }
 
-/** A real control server with its own DERP relay, for one test. */
+/** A real control server with its own DERP relay. */
 export class Headscale {
   readonly #options: HeadscaleOptions;
   #child: ChildProcess | undefined;
@@ -37,7 +37,7 @@ export class Headscale {
   }
 
   async prepare(): Promise<void> {
-    await this.setPolicyFile(this.#options.policy);
+    await this.#writePolicy(this.#options.policy);
     await writeFile(this.#file('config.json'), JSON.stringify(this.#config()));
   }
 
@@ -61,7 +61,7 @@ export class Headscale {
     });
   }
 
-  /** Ends it; the tailnet goes on without. */
+  /** Kills it; the tailnet works on without it. */
   async stop(): Promise<void> {
     const child = this.#child;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -76,9 +76,9 @@ export class Headscale {
     return stdout.trim() === '' ? undefined : (JSON.parse(stdout) as unknown);
   }
 
-  /** A key with which any number of nodes may join: of `user`, or of nobody with `tags`. */
+  /** A reusable key for nodes of `user`, or with `tags`. */
   async authKey(user: string, tags: readonly string[]): Promise<string> {
-    // Null where there is none.
+    // Null if there is none.
     const users = ((await this.cli('users', 'list')) ?? []) as { id: number; name: string }[];
     const found =
       users.find(({ name }) => name === user) ?? ((await this.cli('users', 'create', user)) as { id: number });
@@ -87,18 +87,14 @@ export class Headscale {
     return ((await this.cli('preauthkeys', 'create', ...owner, ...tagged)) as { key: string }).key;
   }
 
-  /** Another policy, in force when this resolves. */
+  /** Puts another policy in force. */
   async setPolicy(policy: unknown): Promise<void> {
-    await this.setPolicyFile(policy);
-    // headscale reads the file again on SIGHUP; `ip netns exec` has become headscale.
+    await this.#writePolicy(policy);
+    // headscale rereads the file on SIGHUP; `ip netns exec` has become headscale.
     this.#child?.kill('SIGHUP');
   }
 
-  logs(): string {
-    return this.#logs;
-  }
-
-  setPolicyFile(policy: unknown): Promise<void> {
+  #writePolicy(policy: unknown): Promise<void> {
     return writeFile(this.#file('policy.json'), JSON.stringify(policy));
   }
 

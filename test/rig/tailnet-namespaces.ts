@@ -2,7 +2,7 @@ import { ipIn, NamespaceSet } from './namespaces.ts';
 
 export { processesOf, removeLeftovers } from './namespaces.ts';
 
-/** Network namespaces of one tailnet, joined by a bridge in the first, which has no way out of them. */
+/** Network namespaces joined by a bridge in the first, without a route out of them. */
 export class Namespaces {
   readonly #set: NamespaceSet;
 
@@ -10,7 +10,7 @@ export class Namespaces {
     this.#set = set;
   }
 
-  /** Makes the hub: a bridge with 10.213.0.1. */
+  /** Creates the hub: a bridge with 10.213.0.1. */
   static async open(serial: number): Promise<Namespaces> {
     const spaces = new Namespaces(await NamespaceSet.open(String(serial)));
     const hub = await spaces.#set.add('hub');

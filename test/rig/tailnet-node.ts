@@ -17,7 +17,7 @@ const run = promisify(execFile);
 
 const LOG_LIMIT = 200_000;
 
-/** Nothing leaves the machine: no logs, no port mapping, no captive portal, and a panic rather than the real control server. */
+/** Nothing leaves the machine: no logs, no port mapping, no captive portal, a panic instead of the real control server. */
 const ENVIRONMENT = {
   TS_NO_LOGS_NO_SUPPORT: 'true',
   TS_DISABLE_PORTMAPPER: '1',
@@ -42,7 +42,7 @@ export type Prefix = readonly [string, ...string[]];
 export class TailnetMachine {
   readonly name: string;
   readonly namespace: string;
-  /** Of its LocalAPI; a Unix socket, reachable from every namespace. */
+  /** Its LocalAPI's Unix socket, reachable from every namespace. */
   readonly socket: string;
   readonly localApi: LocalApi;
   ip4 = '';
@@ -55,7 +55,7 @@ export class TailnetMachine {
   #child: ChildProcess | undefined;
   #logs = '';
 
-  /** `tmp`: what is started with it as TMPDIR ends with this process, however that ends. */
+  /** `tmp`: TMPDIR of the children, which end with this process. */
   constructor(options: NodeOptions, namespace: string, { path, tmp }: Pick<TempDir, 'path' | 'tmp'>) {
     this.name = options.name;
     this.namespace = namespace;
@@ -66,20 +66,20 @@ export class TailnetMachine {
     this.localApi = createLocalApi({ socketPath: this.socket, clock: systemClock, logger: silentLogger });
   }
 
-  /** The command that runs another one here: in its network namespace, and with its host name, as on a machine of its own. */
+  /** Runs a command in its network namespace with its host name. */
   get prefix(): Prefix {
     const script = 'hostname "$0" && exec "$@"';
     return ['ip', 'netns', 'exec', this.namespace, 'unshare', '--uts', 'sh', '-c', script, this.name];
   }
 
-  /** The output of a command here, which must succeed. */
+  /** The output of a command on this machine; rejects if it fails. */
   async exec(argv: readonly string[]): Promise<string> {
     const [program, ...args] = this.prefix;
     const { stdout } = await run(program, [...args, ...argv]);
     return stdout;
   }
 
-  /** A process here, whose pid is the child's; ended with the tailnet at the latest. */
+  /** A process on this machine, with the child's pid; killed with the tailnet at the latest. */
   spawn(argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
     const [program, ...args] = this.prefix;
     return spawn(program, [...args, ...argv], options);
@@ -114,7 +114,7 @@ export class TailnetMachine {
     });
   }
 
-  /** Kills tailscaled: on the others the node stays listed and answers no more. */
+  /** Kills tailscaled; the other nodes still list this one, which does not answer. */
   async stop(): Promise<void> {
     const child = this.#child;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -129,12 +129,12 @@ export class TailnetMachine {
     await this.running();
   }
 
-  /** Leaves the tailnet for a while: `tailscale down`. */
+  /** `tailscale down`. */
   async down(): Promise<void> {
     await this.cli('down');
   }
 
-  /** Comes back: `tailscale up` as before. */
+  /** `tailscale up` with the options of `join`. */
   async up(): Promise<void> {
     await this.cli(
       'up',
@@ -159,10 +159,5 @@ export class TailnetMachine {
 
   get pid(): number {
     return this.#child?.pid ?? 0;
-  }
-
-  /** tailscaled's log so far. */
-  logs(): string {
-    return this.#logs;
   }
 }

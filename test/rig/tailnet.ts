@@ -19,16 +19,16 @@ export interface TailnetOptions {
 /** A real tailnet: headscale with its DERP relay and a real tailscaled for each node, each in a network namespace of its own. */
 export interface Tailnet extends AsyncDisposable {
   readonly headscale: Headscale;
-  /** By name; throws for one that is not there. */
+  /** Throws if there is no such node. */
   node(name: string): TailnetMachine;
   /** Puts another policy in force. */
   setPolicy(policy: Readonly<Record<string, unknown>>): Promise<void>;
-  /** For the line in which a suite says what it drove. */
+  /** Versions and pids, for a suite's log. */
   describe(): string;
   close(): Promise<void>;
 }
 
-/** Who may own each tag that the suites use. */
+/** Everyone reaches everyone; ada owns the tags of the suites. */
 export const OPEN_POLICY = {
   acls: [{ action: 'accept', src: ['*'], dst: ['*:*'] }],
   tagOwners: { 'tag:server': ['ada@'], 'tag:other': ['ada@'] },
@@ -36,7 +36,7 @@ export const OPEN_POLICY = {
 
 let serial = 0;
 
-/** Resolves when every node sees every other. Takes some 10 s. Removes first what a killed run left. */
+/** Resolves when every node sees every other, after some 8 s. First removes what a killed run left. */
 export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
   await removeLeftovers();
   const temp = tempDir('tailnet-rig');
@@ -81,7 +81,7 @@ export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
   };
 }
 
-/** Without the attribute each node asks the public network whether it is a captive portal. */
+/** Without the attribute each node probes public hosts for captive portals. */
 function policyOf(policy: Readonly<Record<string, unknown>> = OPEN_POLICY): unknown {
   return { ...policy, nodeAttrs: [{ target: ['*'], attr: ['disable-captive-portal-detection'] }] };
 }

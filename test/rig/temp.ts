@@ -5,13 +5,13 @@ import { join } from 'node:path';
 
 import { forgetDirectory, guardDirectory } from './orphan-guard.ts';
 
-/** A directory that lives as long as its owner, and never longer than this process. */
+/** A directory that never outlives this process. */
 export interface TempDir extends AsyncDisposable {
   /** Absolute, with symbolic links resolved: opencode reports its directory that way. */
   readonly path: string;
-  /** A folder in it to give to child processes as their TMPDIR: what runs with it ends when this process ends. */
+  /** TMPDIR for child processes, which end with this process. */
   readonly tmp: string;
-  /** Removes the directory. Processes are their owner's to end first. */
+  /** Removes the directory. The owner ends its processes first. */
   close(): Promise<void>;
 }
 
@@ -27,7 +27,7 @@ export function tempDir(label = 'opencode-mcp-test'): TempDir {
 }
 
 async function remove(path: string): Promise<void> {
-  // Children of a process killed a moment ago (git, a shell) may still be writing: ENOTEMPTY passes.
+  // Children of a killed process (git, a shell) may still be writing; ENOTEMPTY passes.
   await rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   forgetDirectory(path);
 }

@@ -1,12 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 
-/** An HTTP server in a thread of its own: it answers while this thread is busy. */
+/** An HTTP server in its own thread, which answers while this thread is busy. */
 export interface ThreadServer extends AsyncDisposable {
   readonly url: string;
-  /** Resolves in the turn of the event loop in which `path` is known to be asked for: its answer was not read yet. */
+  /** Resolves in the event loop turn in which the request for `path` is known, before its answer is read. */
   asked(path: string): Promise<void>;
-  /** Blocks this thread until the answer to `path` lies in its socket. */
+  /** Blocks this thread until the answer to `path` is in its socket. */
   blockUntilAnswered(path: string): void;
   close(): Promise<void>;
 }
@@ -15,7 +15,7 @@ const ASKED = 1;
 const ANSWERED = 2;
 const MAX_BLOCK_MS = 30_000;
 
-/** Serves each path's JSON, as what it is or as another type. */
+/** Serves JSON by path, under any content type. */
 export async function startThreadServer(
   bodies: Readonly<Record<string, unknown>>,
   contentType = 'application/json',

@@ -8,14 +8,14 @@ import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
-/** opencode draws seconds after it answers, and a cold start on a machine shared by several took a minute. */
+/** opencode draws seconds after it answers; a cold start on a shared machine took a minute. */
 const SHOW_LIMIT_MS = 100_000;
 
-/** A terminal of its own in tmux: what a person would see and type. */
+/** A terminal in tmux: what a person sees and types. */
 export interface TmuxTerminal extends AsyncDisposable {
   /** The screen as text. */
   screen(): Promise<string>;
-  /** Types text as it is, then the keys tmux names (`Enter`, `C-c`). */
+  /** Types text, then keys by their tmux names (`Enter`, `C-c`). */
   type(text: string, ...keys: readonly string[]): Promise<void>;
   resize(columns: number, rows: number): Promise<void>;
   /** Resolves with the screen once it matches. */
@@ -56,7 +56,7 @@ export async function openTmux(
   );
   const screen = async (): Promise<string> => (await tmux('capture-pane', '-p')).stdout;
   const close = async (): Promise<void> => void (await tmux('kill-server').catch(() => {}));
-  // What is typed before there is a prompt shows twice.
+  // Text typed before the prompt shows twice.
   await until('a prompt', async () => (await screen()).includes('$'), SHOW_LIMIT_MS);
   return {
     screen,

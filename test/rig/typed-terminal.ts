@@ -2,19 +2,19 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { stripVTControlCharacters } from 'node:util';
 
-/** What a person types when the terminal's last words match. */
+/** What a person types once the terminal's latest output matches. */
 export type Answers = readonly (readonly [prompt: RegExp, keys: string])[];
 
 export interface TypedTerminal {
-  /** What the terminal has shown so far, as text. */
+  /** The terminal's output so far, as text. */
   shown(): string;
   /** Resolves with the exit code. */
   readonly ended: Promise<number | null>;
-  /** As when a person closes the window: what runs in it is hung up. */
+  /** Closes the terminal, which hangs up what runs in it. */
   close(): void;
 }
 
-/** Runs a shell script in a terminal of 100 by 40, in front of which a person answers what is asked. */
+/** Runs a shell script in a terminal of 100 by 40 and answers its prompts. */
 export function openTypedTerminal(
   script: string,
   env: Readonly<Record<string, string>>,

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Some ten times what a cold opencode needs on a busy two-core machine, and short enough to tell the reason before vitest's own limit hides it. */
+/** Ten times what a cold opencode needs on a busy two-core machine, and below vitest's own limit, which would hide the reason. */
 export const DEFAULT_WAIT_MS = 45_000;
 
-/** Between two looks of `until`. A look is at most one loopback request. */
+/** Poll interval of `until`. A look is at most one loopback request. */
 const POLL_MS = 25;
 
 export interface Deferred<T> {
@@ -23,7 +23,7 @@ export function deferred<T>(): Deferred<T> {
   return { promise, resolve, reject };
 }
 
-/** Rejects with `timed out after … waiting for <what>` unless `promise` settles first. `what` may be a function, so that it can tell the latest state. */
+/** Rejects with `timed out after … waiting for <what>` unless `promise` settles first. As a function, `what` can describe the latest state. */
 export async function within<T>(
   promise: Promise<T>,
   what: string | (() => string),
@@ -43,8 +43,8 @@ export async function within<T>(
 }
 
 /**
- * Looks again and again until `look` gives something other than `undefined` or `false`, and returns that.
- * For state that announces nothing; where there is an event, wait for the event. An error thrown by `look` ends the wait.
+ * Polls until `look` returns something other than `undefined` or `false`, and returns that. For state without an event to wait for.
+ * An error of `look` ends the wait.
  */
 export async function until<T>(
   what: string | (() => string),

@@ -12,7 +12,7 @@ import type { Preview } from '../rig/opencode-preview.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
-import { type Answer, data, listed, request, rows } from './queries.ts';
+import { type Answer, data, listed, request, rows, streams } from './queries.ts';
 import { grantToBob, openTailnetStage, originOf, type TailnetStage } from './stage.ts';
 
 /** An OpenCode 2 as a person has it: its service runs, and the node service; nothing is configured anywhere. */
@@ -90,20 +90,8 @@ describe('the preview of OpenCode 2 on another machine', () => {
   });
 
   it('streams the answer of a send', async () => {
-    const message = 'gate-mid half: the first half, |and the second';
-    let seen = '';
-    const sending = server.call(
-      'send',
-      { instance: 'desk-project', message },
-      { onProgress: (progress) => (seen += progress.message ?? '') },
-    );
-    const early = await Promise.race([stage.model.waitForGate('half'), sending]);
-    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
-    await until('the first half', () => seen.includes('the first half'));
-    stage.model.release('half');
-    expect(data(await sending)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(stage.model.turns(message)).toBe(1);
-    // So that its silence before says something.
+    await streams({ server, model: stage.model, instance: 'desk-project' }, 'half');
+    // So that the canary's absence before means something.
     expect(existsSync(canary)).toBe(true);
   });
 

@@ -8,7 +8,7 @@ import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { needTmux, openTmux } from '../rig/tmux.ts';
 import { until } from '../rig/wait.ts';
-import { data, listed, request, rows } from './queries.ts';
+import { data, listed, request, rows, streams } from './queries.ts';
 import { openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 /** What a newcomer does: tailscale up, the node service, opencode-connected, and nothing else. */
@@ -43,26 +43,8 @@ describe('machines of one person, nothing configured', () => {
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
 
-  /** Sends from one machine's server to another machine's instance, and sees the first half while the model still waits. */
-  async function stream(from: string, to: string): Promise<void> {
-    const gate = `${from}-${to}`;
-    const message = `gate-mid ${gate}: the first half, from ${from} to ${to}, |and the second`;
-    let seen = '';
-    const sending = serverOn(from).call(
-      'send',
-      { instance: instanceOn(to).name, message },
-      { onProgress: (progress) => (seen += progress.message ?? '') },
-    );
-    const early = await Promise.race([stage.model.waitForGate(gate), sending]);
-    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
-    await until('the first half', () => seen.includes(`from ${from} to ${to},`));
-    stage.model.release(gate);
-    const { result, progress, text } = await sending;
-    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(text).toContain(expectedReply(message));
-    expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
-    expect(stage.model.turns(message)).toBe(1);
-  }
+  const stream = (from: string, to: string): Promise<void> =>
+    streams({ server: serverOn(from), model: stage.model, instance: instanceOn(to).name }, `${from}-${to}`);
 
   it('a new instance is listed on the other machines without a discovery round', async () => {
     for (const server of servers.values()) expect(await rows(server, 'instances')).toEqual([]);

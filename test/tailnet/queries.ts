@@ -1,8 +1,12 @@
+import { expect } from 'vitest';
+
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import type { ScriptedModel } from '../rig/scripted-model.ts';
 import type { TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
-/** Resolves when a port of one machine can be reached from another: finding the way takes seconds. */
+/** Resolves when a port of one machine can be reached from another, which takes seconds. */
 export function connects(from: TailnetMachine, to: TailnetMachine, port: number): Promise<boolean> {
   return until(`${from.name} to reach port ${port} of ${to.name}`, () =>
     from.localApi.dial(to.ip4 || to.ip6, port).then(
@@ -22,13 +26,13 @@ interface RequestInit {
 }
 
 export interface Answer {
-  /** 0: there was none. */
+  /** 0: no answer. */
   readonly status: number;
   /** The body, or the error's code. */
   readonly text: string;
 }
 
-/** Not with `fetch`, which sends a Host of its own. */
+/** Without `fetch`, which sets its own Host. */
 const REQUEST = `const [url, init] = process.argv.slice(1);
 const { body, ...options } = JSON.parse(init);
 const tell = (status, text) => console.log(JSON.stringify({ status, text }));
@@ -61,12 +65,49 @@ export interface Row {
   readonly last_seen?: string;
 }
 
-/** What a tool returned as structure. */
+/** Where messages go. */
+export interface Addressee {
+  readonly server: McpChild;
+  readonly model: ScriptedModel;
+  readonly instance: string;
+}
+
+/** Sends a message that is answered whole, by one turn. */
+export async function answers({ server, model, instance }: Addressee, message: string): Promise<void> {
+  const sent = await server.call('send', { instance, message });
+  expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+  expect(model.turns(message)).toBe(1);
+}
+
+/** Sends a message whose answer streams to here. `meanwhile` runs between the halves of the answer. */
+export async function streams(
+  { server, model, instance }: Addressee,
+  gate: string,
+  meanwhile: () => Promise<unknown> = () => Promise.resolve(),
+): Promise<void> {
+  const half = `the first half of ${gate},`;
+  const message = `gate-mid ${gate}: ${half} |and the second`;
+  let seen = '';
+  const onProgress = ({ message: part = '' }): void => void (seen += part);
+  const sending = server.call('send', { instance, message }, { onProgress });
+  const early = await Promise.race([model.waitForGate(gate), sending]);
+  expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
+  await until('the first half', () => seen.includes(half));
+  await meanwhile();
+  model.release(gate);
+  const { result, progress, text } = await sending;
+  expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+  expect(text).toContain(expectedReply(message));
+  expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
+  expect(model.turns(message)).toBe(1);
+}
+
+/** A tool's structured result. */
 export function data({ result }: ToolCall): Record<string, unknown> {
   return result.structuredContent ?? {};
 }
 
-/** The instances as they stand (`list_instances`: nothing is asked), or as they are now (`instances`). */
+/** The instances as last known (`list_instances`), or probed now (`instances`). */
 export async function rows(
   server: McpChild,
   tool: 'list_instances' | 'instances' = 'list_instances',
@@ -74,7 +115,7 @@ export async function rows(
   return data(await server.call(tool))['instances'] as readonly Row[];
 }
 
-/** Resolves with the instance of that name once a server lists it and `isIt`. */
+/** Resolves with the row of that name once a server lists it and `isIt` accepts it. */
 export async function listed(server: McpChild, name: string, isIt: (row: Row) => boolean = isUp): Promise<Row> {
   let last: readonly Row[] = [];
   return until(`${name} to be listed`, async () => {

@@ -6,7 +6,7 @@ import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
-import { type Answer, data, listed, request, rows } from './queries.ts';
+import { type Answer, answers, data, listed, request, rows } from './queries.ts';
 import {
   grantToBob,
   type NodeChild,
@@ -133,7 +133,7 @@ describe('a second user and a tagged machine', () => {
     await stage.node(machine('desk'), { ...FOR_SERVERS, ...SECOND_PORT });
     const server = await stage.server(ci, { ...FOR_ADA, ...SECOND_PORT });
     await listed(server, desk.name);
-    await answers(server, desk, 'echo: driven by a tagged machine');
+    await replies(server, desk, 'echo: driven by a tagged machine');
   });
 
   it('a tagged machine is listed on machines that name its tag, and serves the users named there', async () => {
@@ -146,15 +146,12 @@ describe('a second user and a tagged machine', () => {
     const blind = await stage.server(ada, SECOND_PORT);
     const server = await stage.server(ada, { ...FOR_SERVERS, ...SECOND_PORT });
     await listed(server, instance.name);
-    await answers(server, instance, 'echo: on a tagged machine');
+    await replies(server, instance, 'echo: on a tagged machine');
     expect((await rows(blind, 'instances')).map(({ name }) => name)).toEqual([desk.name]);
   });
 
-  async function answers(server: McpChild, { name }: TailnetInstance, message: string): Promise<void> {
-    const sent = await server.call('send', { instance: name, message });
-    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(stage.model.turns(message)).toBe(1);
-  }
+  const replies = (server: McpChild, { name }: TailnetInstance, message: string): Promise<void> =>
+    answers({ server, model: stage.model, instance: name }, message);
 
   /** A request to the opencode itself, on its own machine. */
   async function ofOwner(method: string, path: string, body?: object): Promise<Answer> {

@@ -22,7 +22,7 @@ export const NODE_PORT = 4095;
 /** Where a machine without a node service is asked for an opencode, when nothing else is set. */
 export const BARE_PORT = 4096;
 
-/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
+/** A client whose sends wait as long as a cold opencode on a busy machine needs. */
 const PATIENT = { name: 'claude-code', version: '2.1.329' };
 
 type Environment = Readonly<Record<string, string>>;
@@ -30,9 +30,9 @@ type Environment = Readonly<Record<string, string>>;
 /** `opencode-mcp node`, running. */
 export interface NodeChild {
   readonly pid: number;
-  /** Null for as long as it runs. */
+  /** Null while it runs. */
   readonly exitCode: () => number | null;
-  /** What it has logged so far. */
+  /** Its log so far. */
   readonly log: () => string;
 }
 
@@ -51,13 +51,13 @@ export interface TailnetStage extends AsyncDisposable {
   readonly tailnet: Tailnet;
   /** The model of every opencode, reachable on each machine's loopback. */
   readonly model: ScriptedModel;
-  /** Starts the node service with nothing set but where this machine's tailscaled and registry are: the machines share one disk. */
+  /** Starts the node service with only this machine's tailscaled and registry set, since the machines share a disk. */
   node(machine: TailnetMachine, env?: Environment): Promise<NodeChild>;
   /** Starts `opencode-connected --headless` and resolves when it is registered. */
   opencode(machine: TailnetMachine, options?: ConnectedOptions): Promise<TailnetInstance>;
   /** Starts the preview of OpenCode 2 as the person's service there. Its `home` is where that machine's node service must look. */
   preview(machine: TailnetMachine): Promise<Preview>;
-  /** Starts the built MCP server, with as little set as the node service, and an hour between two rounds: what it shows came by no polling. */
+  /** Starts the built MCP server with the same settings and an hour between discovery rounds, so that nothing it shows came by polling. */
   server(machine: TailnetMachine, env?: Environment): Promise<McpChild>;
   close(): Promise<void>;
 }
@@ -126,7 +126,7 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
   }
 
   async function startServer(machine: TailnetMachine, env: Environment): Promise<McpChild> {
-    // A way that is only being found may take longer than a server waits, and then it asks again in half a minute.
+    // A connection that is still being set up may outlast a server's timeout, and then it asks again only after half a minute.
     const others = services.filter(({ machine: other }) => other !== machine);
     await Promise.all(others.map(({ machine: other, port }) => connects(machine, other, port)));
     // With two cores shared by several, an opencode that has just started was silent for more than 6 s.
@@ -169,7 +169,7 @@ export async function startBare(machine: TailnetMachine): Promise<OpencodeSandbo
   return sandbox;
 }
 
-/** Which real component a suite drove. */
+/** Logs the real components that a suite drives. */
 function tell(what: string, { name }: TailnetMachine, { pid }: Pick<ChildProcess, 'pid'>): void {
   process.stdout.write(`${what} on ${name} (pid ${pid})\n`);
 }
@@ -186,7 +186,7 @@ export function originOf({ ip4, ip6 }: TailnetMachine): string {
   return `http://${ip4 === '' ? `[${ip6}]` : ip4}:${NODE_PORT}`;
 }
 
-/** A policy in which everyone reaches everyone, and bob's machines have a role on ada's. */
+/** Everyone reaches everyone, and bob's machines have a role on ada's. */
 export function grantToBob(role: string): Readonly<Record<string, unknown>> {
   return {
     tagOwners: OPEN_POLICY.tagOwners,

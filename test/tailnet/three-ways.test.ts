@@ -4,13 +4,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
 import { needSshd, type Sshd, startSshd } from '../rig/sshd.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
-import { data, type Row, rows } from './queries.ts';
+import { data, type Row, rows, streams } from './queries.ts';
 import { type NodeChild, openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 /** The desk's, on the bridge that is the machines' LAN. */
@@ -65,7 +64,7 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
     needSshd(context);
   });
 
-  /** The only row, once it is as told. */
+  /** The only row, once `isIt` accepts it. */
   async function only(what: string, isIt: (row: Row & { readonly also?: readonly string[] }) => boolean): Promise<Row> {
     let last: readonly Row[] = [];
     const look = async (): Promise<Row | false> => {
@@ -79,26 +78,6 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
     });
   }
 
-  /** A streamed answer, whose way is cut when half of it is here. */
-  async function sendThroughCut(gate: string, cut: () => Promise<unknown>): Promise<void> {
-    const message = `gate-mid ${gate}: the first half, |and the second`;
-    let seen = '';
-    const sending = server.call(
-      'send',
-      { instance: instance.name, message },
-      { onProgress: (progress) => (seen += progress.message ?? '') },
-    );
-    const early = await Promise.race([stage.model.waitForGate(gate), sending]);
-    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
-    await until('the first half', () => seen.includes('the first half,'));
-    await cut();
-    stage.model.release(gate);
-    const { result, text, progress } = await sending;
-    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
-    expect(stage.model.turns(message)).toBe(1);
-  }
-
   it('is one entry, by the best route, with the others named', async () => {
     const row = await only('three ways to be one entry', ({ also }) => also?.length === 2);
     expect(row).toMatchObject({
@@ -110,12 +89,13 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
   });
 
   it('an answer goes on by the next route when its own is cut', async () => {
-    await sendThroughCut('tailnet', async () => {
+    const to = { server, model: stage.model, instance: instance.name };
+    await streams(to, 'tailnet', async () => {
       process.kill(service.pid, 'SIGKILL');
       await until('the node service to end', () => service.exitCode() !== null || !isAlive(service.pid));
     });
     await only('the relay to be in use', ({ via }) => via.startsWith('relay '));
-    await sendThroughCut('relay', () => sshd.stop({ sessions: true }));
+    await streams(to, 'relay', () => sshd.stop({ sessions: true }));
     await only('the LAN to be in use', ({ via }) => via.startsWith('lan '));
   });
 

@@ -2,11 +2,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
-import { data, listed, request, type Row, rows } from './queries.ts';
+import { answers, listed, request, type Row, rows } from './queries.ts';
 import { type NodeChild, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 describe('a tailnet in trouble', () => {
@@ -36,18 +35,15 @@ describe('a tailnet in trouble', () => {
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
 
-  /** Asked anew until it is so. */
+  /** Probes until `isIt` accepts the row. */
   async function asked(name: string, isIt: (row: Row) => boolean): Promise<Row> {
-    return until(`${name} to be so`, async () =>
+    return until(`the awaited state of ${name}`, async () =>
       (await rows(server, 'instances')).find((row) => row.name === name && isIt(row)),
     );
   }
 
-  async function answers({ name }: TailnetInstance, message: string, from = server): Promise<void> {
-    const sent = await from.call('send', { instance: name, message });
-    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(stage.model.turns(message)).toBe(1);
-  }
+  const replies = ({ name }: TailnetInstance, message: string, from = server): Promise<void> =>
+    answers({ server: from, model: stage.model, instance: name }, message);
 
   it('a peer whose tailscaled was killed is offline with a reason; others are not affected', async () => {
     await machine('desk').stop();
@@ -58,13 +54,13 @@ describe('a tailnet in trouble', () => {
     expect(stage.model.turns('echo: never')).toBe(0);
     const row = await listed(server, desk.name, ({ state }) => state === 'offline');
     expect(row).toMatchObject({ reason: expect.stringContaining('gave no answer'), last_seen: expect.any(String) });
-    await answers(box, 'echo: meanwhile elsewhere');
+    await replies(box, 'echo: meanwhile elsewhere');
   });
 
   it('once its tailscaled runs again it is back, by the same node service', async () => {
     await machine('desk').start();
     await asked(desk.name, ({ state }) => state === 'idle');
-    await answers(desk, 'echo: after the restart');
+    await replies(desk, 'echo: after the restart');
     expect(service.exitCode()).toBeNull();
   });
 
@@ -72,7 +68,7 @@ describe('a tailnet in trouble', () => {
     await machine('desk').cli('set', '--hostname=tower');
     const row = await listed(server, desk.name, ({ host }) => host === 'tower');
     expect(row).toMatchObject({ state: 'idle' });
-    await answers(desk, 'echo: after the renaming');
+    await replies(desk, 'echo: after the renaming');
     // The guard against DNS rebinding knows the new name.
     await until('the service to answer to its new name', async () => {
       const { status } = await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH, {
@@ -87,11 +83,11 @@ describe('a tailnet in trouble', () => {
     await headscale.stop();
     try {
       await asked(desk.name, ({ state }) => state === 'idle');
-      await answers(desk, 'echo: without a control server');
-      await answers(box, 'echo: without one there too');
+      await replies(desk, 'echo: without a control server');
+      await replies(box, 'echo: without one there too');
       const late = await stage.server(machine('laptop'));
       for (const instance of [desk, box]) await listed(late, instance.name);
-      await answers(desk, 'echo: by one who came later', late);
+      await replies(desk, 'echo: by one who came later', late);
     } finally {
       await headscale.start();
     }
@@ -105,7 +101,7 @@ describe('a tailnet in trouble', () => {
     expect(result.isError).toBe(true);
     expect(text).toMatch(/desk-project .*is gone/);
     expect(service.log()).toContain('NeedsLogin; run tailscale up');
-    await answers(box, 'echo: while the other’s key has expired');
+    await replies(box, 'echo: while the other’s key has expired');
   });
 
   it('logged in again as another node with other addresses, it is served by the same service', async () => {
@@ -123,7 +119,7 @@ describe('a tailnet in trouble', () => {
     const late = await stage.server(machine('laptop'));
     const row = await listed(late, desk.name);
     expect(row.via).toContain(machine('desk').ip4);
-    await answers(desk, 'echo: at another address', late);
+    await replies(desk, 'echo: at another address', late);
     expect(service.exitCode()).toBeNull();
   });
 });
