@@ -267,7 +267,7 @@ class Opencode2 {
     const { payload, prompt } = await this.#requests.post(`${session}/prompt`, body, taken);
     const admitted = (payload ?? prompt)?.text;
     if (admitted !== undefined && admitted !== text)
-      throw new RequestError('status', `opencode has message ${messageId} with other words`, { status: 409 });
+      throw new RequestError('status', `opencode has message ${messageId} with another text`, { status: 409 });
   }
 
   async #readFile(directory: string, path: string): ReturnType<OpencodeApi['readFile']> {
