@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { MAX_BODY_BYTES } from '../../src/http/exchange.ts';
 import { opencode2Api } from '../../src/opencode/dialects/opencode-2/opencode-2.ts';
@@ -349,4 +349,11 @@ describe('events', () => {
       expect(new EventReader().read(value, 1)).toEqual([]);
     },
   );
+});
+
+test('renaming a session that is gone is a 404', async () => {
+  const { url, close } = await listenHttp((_, response) => response.writeHead(404).end());
+  onTestFinished(close);
+  const api = opencode2Api({ endpoint: { url, route: 'loopback' } }, 'opencode-2');
+  await expect(api.rename('ses_gone', 'A name')).rejects.toMatchObject({ kind: 'status', status: 404 });
 });
