@@ -6,7 +6,7 @@ import type { Connection } from '../../src/http/exchange.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { until } from '../rig/wait.ts';
-import { ManualClock, settle } from '../fleet/manual-clock.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 
 async function fakeOpencode(options?: FakeOptions): Promise<FakeOpencode> {
   const fake = await startFakeOpencode(options);

@@ -4,7 +4,7 @@ import type { Connection } from '../../src/http/exchange.ts';
 import type { KeyPair } from '../../src/identity/merge.ts';
 import { type Pair, Prover } from '../../src/identity/prover.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
-import { deferred, type Deferred, until } from '../rig/wait.ts';
+import { deferred, type Deferred } from '../rig/wait.ts';
 
 const via = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
 

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { MAX_BODY_BYTES } from '../../src/http/exchange.ts';
 import { opencode2Api } from '../../src/opencode/dialects/opencode-2/opencode-2.ts';
@@ -125,7 +125,7 @@ describe('types of a later version', () => {
       ],
     });
     expect(questionOf(form).questions).toMatchObject([{ question: 'Name' }, { question: 'Hue', options: [] }]);
-    const problem = expect.stringContaining('field 2, "Hue", takes an answer in that opencode alone') as string;
+    const problem = expect.stringContaining('field 2, "Hue", can be answered only in that opencode') as string;
     expect(formAnswer(form.fields, [['Ada'], []])).toEqual({ problem });
     expect(formAnswer(form.fields, [['Ada'], ['red']])).toEqual({ problem });
   });
@@ -172,13 +172,12 @@ describe('a form', () => {
     [{ type: 'integer', maximum: 3 }, ['4'], 'a whole number of 3 or less'],
     [{ type: 'number', minimum: 2 }, ['1'], 'a number of 2 or more'],
     [{ type: 'boolean' }, ['perhaps'], 'Yes or No'],
-    [{ type: 'string', minLength: 3 }, ['no'], '3 characters at least'],
-    [{ type: 'string', maxLength: 3 }, ['four'], '3 characters at most'],
-    [{ type: 'multiselect', options, minItems: 2 }, ['Europe'], '2 choices at least'],
-    [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], '1 choices at most'],
+    [{ type: 'string', minLength: 3 }, ['no'], 'at least 3 characters'],
+    [{ type: 'string', maxLength: 3 }, ['four'], 'at most 3 characters'],
+    [{ type: 'multiselect', options, minItems: 2 }, ['Europe'], 'at least 2 choices'],
+    [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], 'at most 1 choices'],
     [{ type: 'string', options, custom: false }, ['Asia'], '"Europe" or "America"'],
     [{ type: 'multiselect', options, custom: false }, ['Europe', 'Asia'], '"Europe" or "America"'],
-    [{ type: 'external', url: 'https://example.com' }, ['done'], 'an answer in that opencode alone'],
   ])('%j does not take %j', (more, given, expected) => {
     expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
   });
@@ -224,6 +223,7 @@ describe('a form', () => {
     const { questions } = questionOf({ id: 'frm_1', sessionID: 'ses_1', title: 'x', fields: [external] });
     expect(questions).toMatchObject([{ question: 'Log in: https://example.com', optional: true }]);
     expect(formAnswer([external], [[]])).toEqual({ answer: {} });
+    expect(formAnswer([external], [['done']])).toEqual({ problem: expect.stringContaining('only in that opencode') });
   });
 
   test('required fields need an answer, others do not', () => {
@@ -349,4 +349,11 @@ describe('events', () => {
       expect(new EventReader().read(value, 1)).toEqual([]);
     },
   );
+});
+
+test('renaming a session that is gone is a 404', async () => {
+  const { url, close } = await listenHttp((_, response) => response.writeHead(404).end());
+  onTestFinished(close);
+  const api = opencode2Api({ endpoint: { url, route: 'loopback' } }, 'opencode-2');
+  await expect(api.rename('ses_gone', 'A name')).rejects.toMatchObject({ kind: 'status', status: 404 });
 });

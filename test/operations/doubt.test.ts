@@ -249,7 +249,7 @@ test.each(['null', 'true', '{"ok":true}'])('a message to which a proxy says %s w
     { kind: 'respond', status: 200, headers: { 'content-type': 'application/json' }, body },
   );
   await expect(send(runtime, { ...WORKER, message: 'hello' }, call())).rejects.toThrow(
-    /it is unknown whether the message arrived.*HTTP 200 in the place of 204/,
+    /it is unknown whether the message arrived.*HTTP 200 instead of 204/,
   );
 });
 

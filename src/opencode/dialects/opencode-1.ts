@@ -336,7 +336,7 @@ function done(result: SdkResult, label: string): void {
 function taken(result: SdkResult, label: string): void {
   succeed(result, label);
   const status = result.response?.status;
-  if (status !== 204) throw new RequestError('malformed', `${label}: HTTP ${status} in the place of 204`);
+  if (status !== 204) throw new RequestError('malformed', `${label}: HTTP ${status} instead of 204`);
 }
 
 function json<T>(schema: z.ZodType<T>): (result: SdkResult, label: string) => T {

@@ -122,7 +122,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     expect((await preview.api(path, { method: 'POST', body: { reply: 'once' } })).status).toBe(404);
   });
 
-  it('refuses a known id with other words', async () => {
+  it('refuses a known id with another text', async () => {
     const session = await open();
     const body = { id: 'msg_000000000002AAAAAAAAAAAAAA', delivery: 'queue' };
     const post = async (text: string): Promise<number> =>

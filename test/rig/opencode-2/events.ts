@@ -6,18 +6,18 @@ import type { Fields, ServerEvent, Store, StoredSession } from './store.ts';
 /** Real ones are 15 s apart. */
 const HEARTBEAT_MS = 15_000;
 
-/** The streams of a fake OpenCode 2: one for all directories, and one for each session's log. */
+/** The event streams of a fake OpenCode 2, each for all directories. */
 export class Events {
   readonly #store: Store;
   readonly #violate: (violation: string) => void;
-  readonly #streams = new Set<{ readonly response: ServerResponse; readonly sessionID?: string }>();
+  readonly #streams = new Set<ServerResponse>();
   readonly #heart: NodeJS.Timeout;
 
   constructor(store: Store, violate: (violation: string) => void) {
     this.#store = store;
     this.#violate = violate;
     this.#heart = setInterval(() => {
-      for (const { response, sessionID } of this.#streams) if (sessionID === undefined) response.write(HEARTBEAT);
+      for (const response of this.#streams) response.write(HEARTBEAT);
     }, HEARTBEAT_MS);
     this.#heart.unref();
   }
@@ -36,8 +36,7 @@ export class Events {
       data: type === 'form.created' ? data : { sessionID: id, ...data },
     };
     if (durable) session.log.push(event);
-    for (const { response, sessionID } of this.#streams)
-      if (sessionID === undefined || (durable && sessionID === id)) this.#write(response, event);
+    for (const response of this.#streams) this.#write(response, event);
   }
 
   /** `/api/event`: nothing of the past. */
@@ -45,17 +44,17 @@ export class Events {
     begin(response);
     this.#write(response, { id: this.#store.id('evt'), type: 'server.connected', data: {} });
     response.write(HEARTBEAT);
-    this.#keep({ response });
+    this.#streams.add(response);
+    response.once('close', () => this.#streams.delete(response));
   }
 
-  /** A session's durable events after that `seq`, and with `follow` the further ones. */
-  openLog(response: ServerResponse, { info, log }: StoredSession, after: number, follow: boolean): void {
+  /** A session's durable events after that `seq`. */
+  sendLog(response: ServerResponse, { info, log }: StoredSession, after: number): void {
     begin(response);
     for (const event of log.slice(after + 1)) this.#write(response, event);
     const seq = log.length - 1;
     this.#write(response, { type: 'log.synced', aggregateID: info.id, ...(seq < 0 ? {} : { seq }) });
-    if (follow) this.#keep({ response, sessionID: info.id });
-    else response.end();
+    response.end();
   }
 
   /** How many streams are open. */
@@ -65,13 +64,8 @@ export class Events {
 
   close(): void {
     clearInterval(this.#heart);
-    for (const { response } of this.#streams) response.destroy();
+    for (const response of this.#streams) response.destroy();
     this.#streams.clear();
-  }
-
-  #keep(stream: { readonly response: ServerResponse; readonly sessionID?: string }): void {
-    this.#streams.add(stream);
-    stream.response.once('close', () => this.#streams.delete(stream));
   }
 
   #write(response: ServerResponse, event: ServerEvent | LogSynced): void {

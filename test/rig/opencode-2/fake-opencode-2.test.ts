@@ -482,12 +482,6 @@ describe('the server of the fake of OpenCode 2.1', () => {
     expect(await told(session)).toEqual(['echo: once', 'once', 'idle succeeded']);
     fake.setFault(() => ({ answer: { status: 503, body: 'busy' } }));
     expect((await post()).status).toBe(503);
-    fake.setFault(() => ({ gate: 'held' }));
-    const held = post();
-    await fake.model.waitForGate('held');
-    fake.setFault(undefined);
-    fake.model.release('held');
-    expect((await held).status).toBe(200);
   });
 
   it('writes its service file', async () => {

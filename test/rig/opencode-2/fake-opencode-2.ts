@@ -2,7 +2,6 @@ import { rename, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
-import { setTimeout as delay } from 'node:timers/promises';
 
 import { give, WEB_PAGE, type Answer } from '../fake-http.ts';
 import { Gates } from '../gates.ts';
@@ -34,12 +33,8 @@ export interface FakeRequest {
   readonly authorized: boolean;
 }
 
-/** Happens to a request before or instead of its answer. */
+/** Happens to a request instead of its answer. */
 export interface Fault {
-  /** The request waits first until `model.release` of this gate. */
-  readonly gate?: string;
-  /** The request waits first, as on a slow line. */
-  readonly delayMs?: number;
   /** Cuts the connection before anything is done, or after all is done and before the answer. */
   readonly drop?: 'before' | 'after';
   /** Answered without doing anything. Need not fit the contract. */
@@ -354,8 +349,6 @@ class Fake implements FakeOpencode2 {
     if (!url.pathname.startsWith('/api/')) return give(response, WEB_PAGE);
     if (!request.authorized) return give(response, UNAUTHORIZED);
     const fault = this.#fault?.(request);
-    if (fault?.gate !== undefined) await this.#gates.pass(fault.gate, AbortSignal.any([]));
-    if (fault?.delayMs !== undefined) await delay(fault.delayMs);
     if (fault?.drop === 'before') return void response.destroy();
     if (fault?.answer) return give(response, fault.answer);
     if (!found) {

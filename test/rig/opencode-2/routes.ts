@@ -65,7 +65,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     return 'stream';
   },
   'GET /api/experimental/session/{sessionID}/log': ({ events }, { response, session, query }) => {
-    events.openLog(response, session, Number(query['after'] ?? -1), query['follow'] === true);
+    events.sendLog(response, session, Number(query['after'] ?? -1));
     return 'stream';
   },
   'POST /api/experimental/session/{sessionID}/wait': async ({ turns }, { session }) => {

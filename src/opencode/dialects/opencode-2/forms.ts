@@ -8,6 +8,9 @@ type FieldValue = string | number | boolean | readonly string[];
 const YES = new Set(['yes', 'true']);
 const NO = new Set(['no', 'false']);
 
+/** Not external fields, which are answered on another page, nor types of a later version. */
+const ANSWERABLE = new Set(['string', 'number', 'integer', 'boolean', 'multiselect']);
+
 const MAX_SHOWN = 60;
 
 /**
@@ -26,11 +29,10 @@ export function formAnswer(
       if (given.length === 0) continue;
       return { problem: `${nameOf(field, index)} is not asked${conditionOf(field, fields)}; give [] for it` };
     }
-    if (given.length === 0) {
-      if (field.required === true)
-        return { problem: `${nameOf(field, index)} ${canAnswer(field) ? 'needs an answer' : `takes ${ELSEWHERE}`}` };
-      continue;
-    }
+    if (given.length === 0 && field.required !== true) continue;
+    if (!ANSWERABLE.has(field.type))
+      return { problem: `${nameOf(field, index)} can be answered only in that opencode` };
+    if (given.length === 0) return { problem: `${nameOf(field, index)} needs an answer` };
     const value = valueOf(field, given);
     if (typeof value === 'object' && 'expected' in value)
       return { problem: `${nameOf(field, index)} takes ${value.expected}, not ${quoted(given.join(', '), MAX_SHOWN)}` };
@@ -52,19 +54,10 @@ function nameOf({ title, key }: WireField, index: number): string {
   return `field ${index + 1}, ${quoted(title ?? key, MAX_SHOWN)},`;
 }
 
-/** For fields that are answered on another page, or have the type of a later version. */
-const ELSEWHERE = 'an answer in that opencode alone';
-
-function canAnswer({ type }: WireField): boolean {
-  return ['string', 'number', 'integer', 'boolean', 'multiselect'].includes(type);
-}
-
 function valueOf(field: WireField, given: readonly string[]): FieldValue | { readonly expected: string } {
   const [first = ''] = given;
   const text = first.trim();
   switch (field.type) {
-    case 'string':
-      return offerProblem(field, given) ?? lengthProblem(field, first) ?? chosen(field, first);
     case 'multiselect':
       return offerProblem(field, given) ?? countProblem(field, given) ?? given.map((one) => chosen(field, one));
     case 'boolean':
@@ -74,7 +67,7 @@ function valueOf(field: WireField, given: readonly string[]): FieldValue | { rea
     case 'integer':
       return numberOf(field, text);
     default:
-      return { expected: ELSEWHERE };
+      return offerProblem(field, given) ?? lengthProblem(field, first) ?? chosen(field, first);
   }
 }
 
@@ -94,16 +87,16 @@ function offerProblem(field: WireField, given: readonly string[]): { readonly ex
 }
 
 function lengthProblem({ minLength, maxLength }: WireField, text: string): { readonly expected: string } | undefined {
-  if (text.length < (minLength ?? 0)) return { expected: `${minLength} characters at least` };
-  return text.length > (maxLength ?? Infinity) ? { expected: `${maxLength} characters at most` } : undefined;
+  if (text.length < (minLength ?? 0)) return { expected: `at least ${minLength} characters` };
+  return text.length > (maxLength ?? Infinity) ? { expected: `at most ${maxLength} characters` } : undefined;
 }
 
 function countProblem(
   { minItems, maxItems }: WireField,
   given: readonly string[],
 ): { readonly expected: string } | undefined {
-  if (given.length < (minItems ?? 0)) return { expected: `${minItems} choices at least` };
-  return given.length > (maxItems ?? Infinity) ? { expected: `${maxItems} choices at most` } : undefined;
+  if (given.length < (minItems ?? 0)) return { expected: `at least ${minItems} choices` };
+  return given.length > (maxItems ?? Infinity) ? { expected: `at most ${maxItems} choices` } : undefined;
 }
 
 function numberOf({ type, minimum, maximum }: WireField, text: string): number | { readonly expected: string } {

@@ -119,8 +119,9 @@ class Opencode2 {
       },
       rename: async (id, title) => {
         if (this.#isPreview) return await this.#lacks('rename a session', WITH_RELEASE);
-        await this.#requests.did('PATCH', sessionPath(id), { title });
-        return (await this.#session(id)) ?? (await this.#lacks('find the session that was renamed', 'list_sessions'));
+        const renamed = (await this.#requests.did('PATCH', sessionPath(id), { title })) && (await this.#session(id));
+        if (renamed) return renamed;
+        throw new RequestError('status', `PATCH ${sessionPath(id)}: HTTP 404`, { status: 404 });
       },
       remove: async (id) =>
         this.#isPreview
@@ -267,7 +268,7 @@ class Opencode2 {
     const { payload, prompt } = await this.#requests.post(`${session}/prompt`, body, taken);
     const admitted = (payload ?? prompt)?.text;
     if (admitted !== undefined && admitted !== text)
-      throw new RequestError('status', `opencode has message ${messageId} with other words`, { status: 409 });
+      throw new RequestError('status', `opencode has message ${messageId} with another text`, { status: 409 });
   }
 
   async #readFile(directory: string, path: string): ReturnType<OpencodeApi['readFile']> {
@@ -300,9 +301,9 @@ class Opencode2 {
     return await this.#requests.data(path, z.array(wireDiffSchema), SEARCH_TIMEOUT_MS);
   }
 
-  #lacks(what: string, who: string): Promise<never> {
+  #lacks(what: string, alternative: string): Promise<never> {
     const version = this.#isPreview ? 'This preview of OpenCode 2' : 'OpenCode 2';
-    return Promise.reject(new NotPossibleError(`${version} cannot ${what}; ${who}.`));
+    return Promise.reject(new NotPossibleError(`${version} cannot ${what}; ${alternative}.`));
   }
 }
 
