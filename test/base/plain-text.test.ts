@@ -4,6 +4,7 @@ import {
   multiLine,
   quoted,
   quoteName,
+  quoteShort,
   safeToShow,
   sentence,
   singleLine,
@@ -123,6 +124,11 @@ describe('remote text in a sentence of ours', () => {
     ['', '""'],
   ])('a name that needs no quotes has none: %j', (name, expected) => {
     expect(quoteName(name)).toBe(expected);
+  });
+
+  it('names of a list are quoted whole, and a bound cuts before the quotes', () => {
+    expect(['a b', 'c'].map(quoteName)).toEqual(['"a b"', 'c']);
+    expect(quoteShort('a b c', 3)).toBe('"a …"');
   });
 
   it.each([
