@@ -10,7 +10,6 @@ export type Action =
 export interface Finding {
   readonly where: 'here' | 'relay';
   readonly what: 'registration' | 'claim' | 'password' | 'state file' | 'tunnel';
-  /** A path, or a process. */
   readonly subject: string;
   readonly reason: string;
   /** The instance that it belonged to, if known. */

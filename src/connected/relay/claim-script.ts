@@ -1,4 +1,4 @@
-/** The sh function that tells whether a process runs; `start/guard.ts` uses it too. */
+/** The sh function that checks whether a process runs; `start/guard.ts` uses it too. */
 export const RUNS = `
 # Succeeds if process $1 runs, and sets $since to its start time, or to - if the system does not show it. Pids are reused.
 runs() {

@@ -44,7 +44,6 @@ export class RelayConnection {
   name = '';
   /** The registry directory that the relay took, if it differs from the wanted one. */
   directory: string | undefined;
-  /** The number of answered heartbeats. */
   replies = 0;
   /** Whether the relay cannot see if the tunnel is open to other machines. */
   isUnseen = false;

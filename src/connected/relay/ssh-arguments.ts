@@ -33,9 +33,7 @@ const DEFAULTS = {
 };
 
 export interface SshArguments {
-  /** The person's ssh command in words. */
   readonly command: readonly string[];
-  /** Whether ssh may ask at the terminal. */
   readonly interactive: boolean;
   /** Where the tunnel leads on this machine. Without one, the person's own forwards are not opened either. */
   readonly localPort?: number;
@@ -43,7 +41,6 @@ export interface SshArguments {
   readonly remoteCommand: string;
 }
 
-/** Program and arguments of one ssh connection to the relay. */
 export function sshArguments({ command, interactive, localPort, remoteCommand }: SshArguments): readonly string[] {
   const settings = {
     ...DEFAULTS,

@@ -17,9 +17,7 @@ export interface SshProcessOptions {
   readonly localPort: number;
   /** Whether ssh may ask at the terminal. Otherwise it has no terminal, and fails instead of asking. */
   readonly interactive: boolean;
-  /** Called with each line that the program on the relay prints. */
   readonly onLine: (line: string) => void;
-  /** Called with the tunnel's port on the relay. */
   readonly onPort: (port: number) => void;
   /** Called with each line that ssh itself prints, safe to show. */
   readonly onMessage?: ((line: string) => void) | undefined;

@@ -34,9 +34,7 @@ export interface FoundSession extends SessionRow {
   readonly instances: readonly string[];
 }
 
-/** The most sessions of one instance. */
-const LISTED = 30;
-/** The most sessions in the text. */
+const LISTED_PER_INSTANCE = 30;
 const SHOWN = 40;
 /** A cold instance answers its first session request after some 1.2 s; a hung one must not delay the others for long. */
 const INSTANCE_LIMIT_MS = 8_000;
@@ -77,7 +75,7 @@ async function sessionsOf(
     return await within({ clock: systemClock, ms: limitMs, late, signal }, async (cut) => {
       const api = createApi(dialect, connection, cut);
       const [sessions, statuses] = await Promise.all([
-        api.sessions({ rootsOnly: true, limit: LISTED }),
+        api.sessions({ rootsOnly: true, limit: LISTED_PER_INSTANCE }),
         api.statuses(ownDirectory),
       ]);
       const nowMs = Date.now();

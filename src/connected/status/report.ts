@@ -6,7 +6,6 @@ import type { PortAnswer } from './registered.ts';
 /** The output of `status --json`. Fields may be added; these keep their names and meanings. Text is safe to show. */
 export interface StatusReport {
   readonly format: 1;
-  /** This machine's registry directory. */
   readonly here: {
     readonly directory: string;
     /** Why it could not be read. Then there are no instances. */
@@ -15,7 +14,6 @@ export interface StatusReport {
     /** Files that are not registrations, or not trusted. */
     readonly notes: readonly Note[];
   };
-  /** Absent without a relay. */
   readonly relay?: RelayReport | undefined;
   /** Every `opencode-connected` of this user on this machine that runs, or ended without tidying up. */
   readonly wrappers: readonly Wrapper[];
@@ -26,7 +24,6 @@ export interface StatusReport {
 export interface LocalInstance {
   readonly name: string;
   readonly id?: string | undefined;
-  /** The name of its machine. */
   readonly host?: string | undefined;
   /** On this machine; a tunnel's port if the instance runs elsewhere. */
   readonly port: number;

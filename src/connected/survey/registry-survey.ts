@@ -86,9 +86,7 @@ export const removalOrder = z.discriminatedUnion('kind', [
       name: text,
       /** The claim's line; empty if there is none. */
       claim: text,
-      /** The registration's version; absent if there is none. */
       version: text.optional(),
-      /** The registration's port; absent if there is none. */
       port: port.optional(),
     })
     .readonly(),

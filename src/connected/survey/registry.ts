@@ -10,7 +10,6 @@ export interface Registry {
   remove(orders: readonly RemovalOrder[], signal: AbortSignal): Promise<readonly Removal[]>;
 }
 
-/** The registry directory of this machine. */
 export function localRegistry(place: RegistryPlace): Registry {
   return {
     survey: async (signal) => takeSurvey(await chooseDirectory(place), signal),

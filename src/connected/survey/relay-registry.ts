@@ -18,7 +18,6 @@ import {
 import type { Registry } from './registry.ts';
 
 export interface RelayRegistryOptions {
-  /** The person's ssh command in words. */
   readonly sshCommand: readonly string[];
   readonly registryDir: Settings['registryDir'];
   /** For the connection and the answer; default 60 s, as for every batch connection to the relay. */

@@ -14,7 +14,7 @@ import { listenerOn } from '../start/port.ts';
 import { readClaim } from './claim.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from './registry-survey.ts';
 
-/** Connects and file reads at once. */
+/** The most connects and file reads at once. */
 const PARALLEL = 16;
 /** An instance that starts writes its password a moment before its registration, so a young one may be needed. */
 export const OLD_PASSWORD_MS = 3_600_000;
