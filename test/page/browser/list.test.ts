@@ -191,6 +191,6 @@ test('a reader, and a caller who sees one machine, is told so', async () => {
   api.setFleet({ ...threeMachines(), you: { name: 'bob@example.com', role: 'read', all: false } });
   await stage.open('', '.row');
   await page
-    .getByText('You can look, not act: your role here is read. You see the sessions of this machine.')
+    .getByText('Your role here is "read": you cannot act. You see only the sessions of this machine.')
     .waitFor();
 });
