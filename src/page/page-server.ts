@@ -76,19 +76,16 @@ export class PageServer {
     const { method = '' } = request;
     const { target } = visit;
     if ('file' in target) {
-      if (method !== 'GET' && method !== 'HEAD') throw new PageRefusal(405, 'The page is read with GET.');
+      if (method !== 'GET' && method !== 'HEAD') throw new PageRefusal(405, 'The page takes GET only.');
       await answerFile(response, target.file, method === 'HEAD');
       return;
     }
     if (request.headers[PAGE_HEADER] !== '1')
-      throw new PageRefusal(
-        403,
-        `Data of the page comes with the header ${PAGE_HEADER}: 1, so that no other page can ask for it.`,
-      );
+      throw new PageRefusal(403, `The header ${PAGE_HEADER}: 1 is missing, which pages of other sites cannot send.`);
     const visiting = { ...visit, target };
     const act = ACTIONS.get(target.data);
     const expected = act === undefined ? 'GET' : 'POST';
-    if (method !== expected) throw new PageRefusal(405, `${target.data} is asked with ${expected}.`);
+    if (method !== expected) throw new PageRefusal(405, `${target.data} takes ${expected} only.`);
     if (act !== undefined) await this.#act(request, response, visiting, act);
     else if (target.data === 'changes') await this.#changes(response, visiting);
     else await this.#stream(response, visiting);

@@ -5,7 +5,7 @@ import type { WatchedSession } from '../../src/model/watched.ts';
 import { Facts, type Memory } from '../../src/notify/facts.ts';
 import type { Notice } from '../../src/notify/notice.ts';
 import type { WatchedServer } from '../../src/watch/contract.ts';
-import { asking, DIRECTORY, serverWith, sessionIn, unseen } from './hand-watcher.ts';
+import { asking, DIRECTORY, serverWith, sessionIn, unseen } from '../watch/hand-watcher.ts';
 
 const SETTINGS = { minTurnSeconds: 30, repeatAfterMinutes: 10, stalledAfterMinutes: 5 };
 const START = Date.parse('2026-11-29T12:00:00Z');

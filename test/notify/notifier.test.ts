@@ -15,7 +15,7 @@ import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { DEAD, HandChannel } from './hand-channel.ts';
-import { asking, HandWatcher, sessionIn } from './hand-watcher.ts';
+import { asking, HandWatcher, sessionIn } from '../watch/hand-watcher.ts';
 
 const MINUTE = 60_000;
 const SETTINGS = { minTurnSeconds: 30, repeatAfterMinutes: 10, stalledAfterMinutes: 10 };

@@ -6,7 +6,7 @@ import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { REPORT_LIFETIME_MS } from '../../src/model/report.ts';
 import type { WatchedSession } from '../../src/model/watched.ts';
-import type { WatchedServer, Watcher } from '../../src/watch/contract.ts';
+import type { WatchedServer } from '../../src/watch/contract.ts';
 import { withReports } from '../../src/watch/with-reports.ts';
 import { conformance } from '../discovery/conformance.ts';
 import { registryFolder, registrySource } from '../discovery/registry-stage.ts';
@@ -15,36 +15,17 @@ import { DEADLINE_MS, INTERVAL_MS, World } from '../fleet/world.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import { openRegistry } from '../rig/registry.ts';
-
-/** A watcher whose state the test sets. */
-class ToldWatcher implements Watcher {
-  all: readonly WatchedServer[] = [];
-  readonly listeners = new Set<() => void>();
-
-  servers(): readonly WatchedServer[] {
-    return this.all;
-  }
-
-  onChange(listener: () => void): () => void {
-    this.listeners.add(listener);
-    return () => void this.listeners.delete(listener);
-  }
-
-  say(all: readonly WatchedServer[]): void {
-    this.all = all;
-    for (const listener of this.listeners) listener();
-  }
-}
+import { HandWatcher } from './hand-watcher.ts';
 
 async function stage() {
   const folder = registryFolder();
   const registry = await openRegistry(folder.directory);
   await registry.add({ name: 'api', port: 4096, id: 'id-api' });
-  const watcher = new ToldWatcher();
+  const watcher = new HandWatcher();
   return {
     source: withReports(registrySource(folder.directory), watcher, systemClock),
     keys: ['api.json'],
-    change: () => Promise.resolve(watcher.say([])),
+    change: () => Promise.resolve(watcher.set()),
     [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
   };
 }
@@ -72,7 +53,7 @@ describe('the fleet over sources with reports', () => {
     fake.state.statuses.set(session.id, { type: 'busy' });
     await world.start();
     await world.fleet.survey();
-    const watcher = new ToldWatcher();
+    const watcher = new HandWatcher();
     const { clock } = world;
     const watched = (fields: Partial<WatchedServer> = {}): WatchedServer => ({
       id: 'id-a',
@@ -82,7 +63,7 @@ describe('the fleet over sources with reports', () => {
       checkedMs: clock.monotonic(),
       ...fields,
     });
-    watcher.say([watched()]);
+    watcher.set(watched());
     const fleet = new LiveFleet({
       settings: { discoveryIntervalMs: INTERVAL_MS, healthCheckTimeoutMs: DEADLINE_MS, healthConcurrency: 4 },
       sources: [withReports(world.source, watcher, clock)],
@@ -114,7 +95,7 @@ describe('the fleet over sources with reports', () => {
     fake.state.statuses.clear();
     await world.fleet.survey();
     const before = asked();
-    watcher.say([watched()]);
+    watcher.set(watched());
     await settle();
     await clock.advance(HINT_WINDOW_MS);
     expect(fleet.snapshot().instances).toMatchObject([{ name: 'a' }, { name: 'a-b', state: 'idle' }]);
@@ -126,7 +107,7 @@ describe('the fleet over sources with reports', () => {
     ['of another registration', { instances: [] }],
   ])('asks itself %s', async (_, fields) => {
     const { fleet, clock, watcher, watched, asked } = await enter();
-    watcher.say([watched(fields)]);
+    watcher.set(watched(fields));
     await settle();
     await clock.advance(HINT_WINDOW_MS);
     await fleet.survey();

@@ -38,8 +38,8 @@ followLines('/fleet', {
 function showYou({ you }) {
   setText(document.getElementById('you'), you.name);
   const words = [
-    you.role !== 'drive' && 'You can look, not act: your role here is read.',
-    !you.all && 'You see the sessions of this machine.',
+    you.role !== 'drive' && 'Your role here is "read": you cannot act.',
+    !you.all && 'You see only the sessions of this machine.',
   ];
   showText(role, words.filter(Boolean).join(' '));
 }

@@ -2,10 +2,10 @@
 import { announce, element, setText, showText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
-const WORKS = 'It works now: you can send when that is done, or stop it first.';
+const WORKS = 'It is working: send when it is done, or stop it first.';
 /** Why nothing can be sent now, by state. */
-const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer what it asks first, or stop it.' };
-const READ_ONLY = 'You can look here, not act: your role is read.';
+const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer its request first, or stop it.' };
+const READ_ONLY = 'Your role here is "read": you cannot send.';
 
 /** `onSent` gets the node's answer to an accepted message. */
 export function makeComposer({ instance, session, onSent }) {

@@ -174,7 +174,7 @@ function updateRow(row, session, selected) {
 
 /** Shown while no instance is found. */
 const FIRST_STEPS =
-  'No OpenCode is found yet: start one with opencode-connected, or run opencode-mcp doctor to see what is missing.';
+  'No OpenCode found yet: start one with opencode-connected, or run opencode-mcp doctor to see what is missing.';
 
 /** Instances without a session, machines, and the node's notes. */
 function makeElsewhere() {

@@ -170,7 +170,7 @@ test('a reader sees the request without buttons', async () => {
     paySession().map((line) => (line['kind'] === 'session' ? { ...line, canDrive: false } : line)),
   );
   await stage.open(DEEP_LINK, '.ask');
-  await page.getByText('You can look here, not act: your role is read.').waitFor();
+  await page.getByText('Your role here is "read": you cannot send.').waitFor();
   expect(await page.locator('.command').innerText()).toBe(COMMAND);
   for (const name of ['Allow once', 'Reject', 'Send', 'Stop'])
     expect(await page.getByRole('button', { name }).count(), name).toBe(0);

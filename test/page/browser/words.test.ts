@@ -124,7 +124,7 @@ test('nothing is sent while a session works; the typed text can be sent after it
   api.setSession('ses_pay', paySession([]));
   await stage.open(LINK, '.composer');
   const send = page.getByRole('button', { name: 'Send' });
-  await page.getByText('It works now: you can send when that is done, or stop it first.').waitFor();
+  await page.getByText('It is working: send when it is done, or stop it first.').waitFor();
   await page.getByRole('textbox', { name: 'Message' }).fill('Also the docs');
   await page.keyboard.press('Control+Enter');
   expect(await send.isEnabled()).toBe(false);
