@@ -4,9 +4,11 @@ import type { OpencodeApi } from '../../src/opencode/api.ts';
 import { opencode1Api } from '../../src/opencode/dialects/opencode-1.ts';
 import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
+import { SHORTEST_LOOK_MS } from '../../src/node/tailnet-view.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
-import { CAPABILITY, type NodeStage, openNodeStage, SELF } from './stage.ts';
+import { CAPABILITY, type NodeStage, type NodeStageOptions, openNodeStage, SELF } from './stage.ts';
 
 const US = '127.0.0.1';
 const SESSION = 'ses_0000000000000000000000000';
@@ -16,14 +18,18 @@ function apiOf(stage: NodeStage, path = stage.path()): OpencodeApi {
   return opencode1Api({ endpoint: { url: `http://${SELF}:${stage.port}${path}`, route: 'tailnet' } });
 }
 
-/** Our client's machine, with that right by a grant. */
-function join({ api }: NodeStage, role?: 'read' | 'drive'): void {
+/** A stage in whose tailnet our client's machine is known, with that role by a grant. */
+async function open(role?: 'read' | 'drive', options: NodeStageOptions = {}): Promise<NodeStage> {
+  const clock = new ManualClock();
+  const stage = await openNodeStage({ clock, ...options });
   const node = tailnetNode({ id: 'us', addresses: [US], userId: 'user-zoe' });
-  api.join(node, whoisOf(node, 'zoe@example.com', role === undefined ? {} : { [CAPABILITY]: [{ role }] }));
+  stage.api.join(node, whoisOf(node, 'zoe@example.com', role === undefined ? {} : { [CAPABILITY]: [{ role }] }));
+  await clock.advance(SHORTEST_LOOK_MS);
+  return stage;
 }
 
-/** An instance that has no session, and says so in these headers. */
-const without = (headers: Readonly<Record<string, string>> = {}): Parameters<typeof openNodeStage>[0] => ({
+/** An instance without sessions, whose answers have these headers. */
+const without = (headers: Readonly<Record<string, string>> = {}): NodeStageOptions => ({
   handler({ url }, response) {
     const isList = url?.startsWith('/session?') === true;
     response
@@ -43,14 +49,12 @@ async function failure(call: Promise<unknown>): Promise<{ kind: string; status: 
 
 describe('a refusal of the node service differs from an answer of the instance', () => {
   test('the instance has no such session, whatever its Proxy-Status header', async () => {
-    await using stage = await openNodeStage(without({ 'proxy-status': 'liar; error=destination_not_found' }));
-    join(stage, 'drive');
+    await using stage = await open('drive', without({ 'proxy-status': 'liar; error=destination_not_found' }));
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
   });
 
   test('no such instance: nothing is known of its sessions', async () => {
-    await using stage = await openNodeStage(without());
-    join(stage, 'drive');
+    await using stage = await open('drive', without());
     const gone = apiOf(stage, `${INSTANCE_PREFIX}other`);
     for (const call of [
       () => gone.session(SESSION),
@@ -66,10 +70,9 @@ describe('a refusal of the node service differs from an answer of the instance',
   });
 
   test('what the first route did not pass on goes by another, even if it must happen once only', async () => {
-    await using stage = await openNodeStage({
+    await using stage = await open('drive', {
       handler: (_, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('true'),
     });
-    join(stage, 'drive');
     const gone = { key: 'gone', api: apiOf(stage, `${INSTANCE_PREFIX}other`) };
     const api = createClient(gone, () => Promise.resolve({ key: 'there', api: apiOf(stage) }));
     expect(await api.replyPermission('/p', 'per_1', 'once', undefined)).toBe(true);
@@ -77,14 +80,12 @@ describe('a refusal of the node service differs from an answer of the instance',
   });
 
   test('the caller has no right', async () => {
-    await using stage = await openNodeStage();
-    join(stage);
+    await using stage = await open();
     expect(await failure(apiOf(stage).session(SESSION))).toMatchObject({ kind: 'unreachable', status: 403 });
   });
 
   test('a session that a reader may not see looks missing', async () => {
-    await using stage = await openNodeStage(without());
-    join(stage, 'read');
+    await using stage = await open('read', without());
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
     const prompt = { sessionId: SESSION, messageId: 'msg_1', partId: 'prt_1', text: 'hi' };
     expect(await failure(apiOf(stage).prompt(prompt))).toMatchObject({
@@ -95,8 +96,7 @@ describe('a refusal of the node service differs from an answer of the instance',
   });
 
   test('nothing listens on the instance’s port', async () => {
-    await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });
-    join(stage, 'drive');
+    await using stage = await open('drive', { ports: { ours: (claims) => Promise.resolve(claims) } });
     await stage.endInstance();
     const { kind, status, message } = await failure(apiOf(stage).statuses('/p'));
     expect([kind, status]).toEqual(['unreachable', 502]);
@@ -104,8 +104,7 @@ describe('a refusal of the node service differs from an answer of the instance',
   });
 
   test('the connection to the instance broke: it may have acted', async () => {
-    await using stage = await openNodeStage({ handler: (request) => void request.socket.destroy() });
-    join(stage, 'drive');
+    await using stage = await open('drive', { handler: (request) => void request.socket.destroy() });
     expect(await failure(apiOf(stage).abort(SESSION))).toMatchObject({ kind: 'status', status: 502 });
   });
 

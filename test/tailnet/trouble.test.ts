@@ -100,7 +100,7 @@ describe('a tailnet in trouble', () => {
     const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
     expect(result.isError).toBe(true);
     expect(text).toMatch(/desk-project .*is gone/);
-    expect(service.log()).toContain('NeedsLogin; run tailscale up');
+    await until('the service to notice', () => service.log().includes('NeedsLogin; run tailscale up'));
     await replies(box, 'echo: while the other’s key has expired');
   });
 
