@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
-import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
 import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
