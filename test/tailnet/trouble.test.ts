@@ -59,6 +59,9 @@ describe('a tailnet in trouble', () => {
 
   it('once its tailscaled runs again it is back, by the same node service', async () => {
     await machine('desk').start();
+    // What the service reported before is believed for a minute, so its row does not show that it is back.
+    const list = originOf(machine('desk')) + LIST_PATH;
+    await until('the service to answer', async () => (await request(machine('laptop'), list)).status === 200);
     await asked(desk.name, ({ state }) => state === 'idle');
     await replies(desk, 'echo: after the restart');
     expect(service.exitCode()).toBeNull();
