@@ -51,7 +51,10 @@ export interface Option<T> extends Row {
   readonly fallback: T;
 }
 
-function option<T, Fallback extends T | undefined>(
+/** The types of the settings' values. */
+type Plain = string | number | boolean | readonly (string | number)[];
+
+function option<T extends Plain, Fallback extends T | undefined>(
   names: Names,
   summary: string,
   kind: Kind<T>,
@@ -62,10 +65,10 @@ function option<T, Fallback extends T | undefined>(
 }
 
 /** A default in the help text. */
-function shown(value: unknown): string {
+function shown(value: Plain | undefined): string {
   if (value === undefined) return 'none';
   if (typeof value === 'boolean') return value ? 'on' : 'off';
-  return Array.isArray(value) ? value.join(',') || 'none' : String(value);
+  return typeof value === 'object' ? value.join(',') || 'none' : String(value);
 }
 
 const MCP = { only: 'opencode-mcp' } as const;

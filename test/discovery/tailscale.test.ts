@@ -80,9 +80,10 @@ conformance({
   },
 });
 
-/** A clock moved by the test; requests use the real one. */
+/** A clock moved by the test. Requests take real time, and a scan waits for all that it asks. */
 function movedClock(): Clock & { nowMs: number } {
-  const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep: systemClock.sleep };
+  const sleep: Clock['sleep'] = (ms, signal) => systemClock.sleep(100 * ms, signal);
+  const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep };
   return clock;
 }
 
@@ -480,13 +481,11 @@ describe('the tailscale source', () => {
   });
 
   it('asks hundreds of peers in several scans; a thorough scan also asks those that are not due', async () => {
-    // A scan waits for all peers that it asks.
-    const clock = { ...movedClock(), sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(100 * ms, signal) };
     const { source, fake, serve } = await enter({
       peers: Array.from({ length: 300 }, () => ({})),
       options: { ports: [] },
       servers: { '100.64.0.2:4095': (_, response) => response.writeHead(403).end() },
-      clock,
+      clock: movedClock(),
     });
     // No peer is due again, because the clock stands still.
     for (const asked of [256, 300, 300]) {
