@@ -47,6 +47,8 @@ const LONGEST_REOPEN_MS = 10_000;
 const SUBSCRIBED_MS = 1000;
 /** opencode completes a message some milliseconds after it reports the session idle. */
 const SETTLING_MS = 250;
+/** The preview (1.18.18) sends no event when a turn is interrupted before its first content. */
+const SILENT_END_MS = 5000;
 const MAX_PLACED = 100;
 
 /** Follows one server. Events are only hints when to ask: they may be lost or wrong. The answers of a survey are the state. */
@@ -220,6 +222,7 @@ export class ServerFollower {
       if (signal.aborted || !work.isWhole) return false;
       this.#instances = instances;
       if (!isSettled) this.#pace.within(SETTLING_MS);
+      if (server.dialect === 'opencode-2-preview' && this.sessions.some(runs)) this.#pace.within(SILENT_END_MS);
       this.#place(elsewhere);
       if (process !== undefined && this.#process === process) this.#checkedMs = startMs;
       return true;

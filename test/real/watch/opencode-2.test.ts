@@ -89,6 +89,13 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     await preview.api(`/api/session/${stopped}/interrupt`, { method: 'POST' });
     expect((await world.becomes(stopped, 'interrupted')).reason).toBeDefined();
     model.release('two');
+    // Which the preview reports by no event.
+    const early = await prompt('gate early: Done.');
+    await model.waitForGate('early');
+    await world.becomes(early, 'busy');
+    await preview.api(`/api/session/${early}/interrupt`, { method: 'POST' });
+    await world.becomes(early, 'interrupted');
+    model.release('early');
   });
 
   test('sees that the process was killed, and how its turn ended once it is back', async () => {
