@@ -23,7 +23,7 @@ import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
 import { tailnetFigures } from './figures/tailnet.ts';
 import { watchFigures } from './figures/watch.ts';
-import { wayFigures } from './figures/ways.ts';
+import { endpointFigures } from './figures/endpoints.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
 
@@ -46,7 +46,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   tailnet: (stage) => tailnetFigures(stage, 7),
   reported: reportedFigures,
   'node-idle': nodeIdleFigures,
-  ways: wayFigures,
+  endpoints: endpointFigures,
   watch: watchFigures,
   against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),
 };

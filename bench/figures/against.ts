@@ -6,7 +6,7 @@ import { ratios } from '../statistics.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
 /** No discovery rounds of their own, and no deadline that cuts a call short on a busy machine. */
-const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
+const LONG_DEADLINE = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
 /**
  * This build against an older one, in turn: `instances` in a warm process, and in a fresh one right after tools/list. The third
@@ -26,7 +26,7 @@ export async function againstFigures(
 async function against(stage: Stage, oldServer: string, size: number, pairs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: size });
   const registry = await stage.registryOf(fleet.ports);
-  const options = { registry, env: PATIENT };
+  const options = { registry, env: LONG_DEADLINE };
   const call = async (server: Awaited<ReturnType<Stage['startServer']>>): Promise<number> =>
     (await server.call<Listing>('instances', { limit: MOST_ROWS })).ms;
   const first = async (script?: string): Promise<number> => {

@@ -15,7 +15,7 @@ export const REQUESTS_PER_SERVICE = 2;
 /** The server's default. */
 const CONCURRENCY = 16;
 /** A busy machine must not cut off a survey: both sides must make every request. */
-const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
+const LONG_DEADLINE = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
 export interface Survey {
   readonly oursMs: readonly number[];
@@ -36,7 +36,7 @@ export interface Survey {
 export async function survey(stage: Stage, instances: number, pairs: number, generation: 1 | 2 = 1): Promise<Survey> {
   await using fleet = await stage.startFleet({ live: instances, generation });
   const registry = await stage.registryOf(fleet.ports, generation === 2 ? FLEET_PASSWORD : undefined);
-  await using server = await stage.startServer({ registry, env: PATIENT });
+  await using server = await stage.startServer({ registry, env: LONG_DEADLINE });
   await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: CONCURRENCY, generation });
   const ours = new Rounds(fleet, instances);
   const theirs = new Rounds(fleet, instances);

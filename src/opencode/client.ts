@@ -123,7 +123,7 @@ class Failover {
 /** One error with all messages; kind and status are those of `last`. */
 function together(failures: readonly { readonly error: RequestError }[], last: RequestError): RequestError {
   if (failures.length < 2) return last;
-  const said = failures.map(({ error }) => error.message).join('; by another way: ');
+  const said = failures.map(({ error }) => error.message).join('; by another endpoint: ');
   return new RequestError(last.kind, said, {
     cause: last,
     ...(last.status === undefined ? {} : { status: last.status }),

@@ -56,7 +56,7 @@ const SETTLING_LIMIT_MS = 3_000;
 export const STALL_MS = 120_000;
 
 /** Errors to read from the store instead of the event: an aborted message has its own, and a too long one may yet be compacted. */
-export const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
+export const STORED_ERRORS: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
 
 const DELETED: TurnOutcome = { kind: 'failed', reason: 'the session was deleted' };
 
@@ -167,7 +167,7 @@ export class Follower {
         return await this.#check();
       case 'session.error': {
         const error = messageErrorSchema.safeParse(event.properties['error']);
-        if (error.success && !TOLD_BY_THE_STORE.has(error.data.name)) this.#error = saidError(error.data);
+        if (error.success && !STORED_ERRORS.has(error.data.name)) this.#error = saidError(error.data);
         return this.#error === undefined ? undefined : await this.#check();
       }
       case 'prompt.taken':

@@ -175,10 +175,10 @@ export class SessionLedger {
   /** When the turn began; now, if the server does not tell and the session was seen to begin. */
   async #beganMs(id: string, before: WatchedSession | undefined, api: OpencodeApi): Promise<number | undefined> {
     const nowMs = this.#clock.now();
-    const toldMs = await beginOfTurn(api, id).catch(() => undefined);
+    const storedMs = await beginOfTurn(api, id).catch(() => undefined);
     // OpenCode 2 does not store a queued prompt yet: an older message is of the turn before.
-    const isOlder = toldMs !== undefined && before !== undefined && toldMs < before.sinceMs;
-    return toldMs === undefined || isOlder ? (this.#isFirst ? undefined : nowMs) : Math.min(toldMs, nowMs);
+    const isOlder = storedMs !== undefined && before !== undefined && storedMs < before.sinceMs;
+    return storedMs === undefined || isOlder ? (this.#isFirst ? undefined : nowMs) : Math.min(storedMs, nowMs);
   }
 
   async #ends(id: string, api: OpencodeApi): Promise<boolean> {

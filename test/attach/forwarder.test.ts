@@ -9,13 +9,13 @@ import { needRoot } from '../discovery/as-root.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { startStranger } from '../rig/stranger.ts';
 import { until } from '../rig/wait.ts';
-import { ask, askUpgrade, basic, OWN, startInstance, wayBy } from './instances.ts';
+import { ask, askUpgrade, basic, OWN, startInstance, endpointBy } from './instances.ts';
 
 const RANDOM = 'a password of this run';
 const authorization = basic(RANDOM);
 
-async function open(way: CurrentEndpoint): Promise<ExchangeProxy> {
-  const forwarder = await openForwarder(() => way.now(), RANDOM);
+async function open(current: CurrentEndpoint): Promise<ExchangeProxy> {
+  const forwarder = await openForwarder(() => current.now(), RANDOM);
   onTestFinished(() => forwarder.close());
   return forwarder;
 }
@@ -23,7 +23,7 @@ async function open(way: CurrentEndpoint): Promise<ExchangeProxy> {
 describe('access', () => {
   test("the instance's password replaces the random one, and each stays on its side", async () => {
     const instance = await startInstance('it');
-    const { port } = await open(wayBy([instance]));
+    const { port } = await open(endpointBy([instance]));
     const answer = await ask({
       port,
       path: '/session?limit=2&auth_token=x',
@@ -47,7 +47,7 @@ describe('access', () => {
     ['an image in a web page', { authorization, 'sec-fetch-site': 'cross-site' }, 403],
   ])('with %s nothing reaches the instance', async (_, headers, status) => {
     const instance = await startInstance('it');
-    const { port } = await open(wayBy([instance]));
+    const { port } = await open(endpointBy([instance]));
     expect(await ask({ port, headers })).toMatchObject({ status });
     expect(await askUpgrade({ port, headers })).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
     expect(instance.seen).toEqual([]);
@@ -59,7 +59,7 @@ describe('access', () => {
     await using stranger = await startStranger();
     const endpoint = { url: `http://127.0.0.1:${stranger.port}`, route: 'loopback' } as const;
     const { port } = await open(
-      wayBy([{ connection: { endpoint, credential: { username: 'opencode', password: OWN } } }]),
+      endpointBy([{ connection: { endpoint, credential: { username: 'opencode', password: OWN } } }]),
     );
     expect(await ask({ port, headers: { authorization } })).toMatchObject({ status: 503 });
     expect(stranger.seen).toEqual([]);
@@ -67,7 +67,7 @@ describe('access', () => {
 
   test('closing ends all connections at once, and stops listening', async () => {
     const instance = await startInstance('it');
-    const forwarder = await open(wayBy([instance]));
+    const forwarder = await open(endpointBy([instance]));
     const { port } = forwarder;
     const asking = ask({ port, path: '/event', headers: { authorization } }).catch(() => 'cut');
     await until('the stream to be open', () => instance.streams.size === 1);
@@ -91,7 +91,7 @@ test("adds the endpoint's headers and path, and uses its dialer", async () => {
       });
     },
   });
-  const { port } = await open(wayBy([instance]));
+  const { port } = await open(endpointBy([instance]));
   const headers = { authorization, 'cf-access-client-id': 'of the caller' };
   expect(await ask({ port, path: '/session?a[b]=%5B', headers })).toMatchObject({ status: 200 });
   expect(instance.seen).toMatchObject([
@@ -104,7 +104,7 @@ describe('an endpoint that fails', () => {
   test('a request that was not sent goes to the next one, with its body', async () => {
     const [gone, next] = [await startInstance('gone'), await startInstance('next')];
     gone.close();
-    const { port } = await open(wayBy([gone, next]));
+    const { port } = await open(endpointBy([gone, next]));
     const answer = await ask({
       port,
       method: 'POST',
@@ -117,7 +117,7 @@ describe('an endpoint that fails', () => {
 
   test('reads are repeated; requests that may have changed something are not', async () => {
     const [first, second, third] = [await startInstance('1'), await startInstance('2'), await startInstance('3')];
-    const { port } = await open(wayBy([first, second, third]));
+    const { port } = await open(endpointBy([first, second, third]));
     const headers = { authorization };
     const body = { method: 'POST', body: 'once', headers: { ...headers, 'content-length': '4' } };
     expect(await ask({ port, path: '/broken', ...body })).toMatchObject({ status: 502 });
@@ -129,7 +129,7 @@ describe('an endpoint that fails', () => {
 
   test('if it refuses the password, it is checked again, and the password is not revealed', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
-    const { port } = await open(wayBy([first, second]));
+    const { port } = await open(endpointBy([first, second]));
     const answer = await ask({ port, path: '/locked', headers: { authorization } });
     expect([first.seen.length, second.seen.length]).toEqual([1, 1]);
     expect(answer).toMatchObject({ status: 503, text: expect.stringContaining('cannot be driven now') as string });
@@ -139,7 +139,7 @@ describe('an endpoint that fails', () => {
   test('a read that a node service did not forward goes to the next one; a change does not', async () => {
     const node = await startInstance('node', { route: 'tailnet' });
     const others = [await startInstance('2', { route: 'tailnet' }), await startInstance('3')];
-    const { port } = await open(wayBy([node, ...others]));
+    const { port } = await open(endpointBy([node, ...others]));
     const headers = { authorization };
     expect(await ask({ port, path: '/refused', method: 'POST', headers })).toMatchObject({ status: 502 });
     expect(await ask({ port, path: '/refused', headers })).toMatchObject({ status: 200, text: '3' });
@@ -150,8 +150,8 @@ describe('an endpoint that fails', () => {
     const gone = await startInstance('gone');
     gone.close();
     const back = await startInstance('back');
-    const way = wayBy([gone, gone, gone]);
-    const { port } = await open(way);
+    const current = endpointBy([gone, gone, gone]);
+    const { port } = await open(current);
     expect(await ask({ port, headers: { authorization } })).toMatchObject({ status: 502 });
     expect(await ask({ port, headers: { authorization } })).toMatchObject({
       status: 503,
@@ -162,7 +162,7 @@ describe('an endpoint that fails', () => {
 
   test('events arrive unchanged; a stream that ends also ends the others of that endpoint', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
-    const { port } = await open(wayBy([first, second]));
+    const { port } = await open(endpointBy([first, second]));
     const streams = [0, 1].map(() => ask({ port, path: '/event', headers: { authorization } }).catch(() => 'cut'));
     await until('both to be open', () => first.streams.size === 2);
     for (const stream of [...first.streams].slice(0, 1)) stream.end('data: last\n\n');
@@ -175,7 +175,7 @@ describe('an endpoint that fails', () => {
 
   test('a stream that the caller closes is not a failure', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
-    const { port } = await open(wayBy([first, second]));
+    const { port } = await open(endpointBy([first, second]));
     const sent = request({ host: '127.0.0.1', port, path: '/event', headers: { authorization }, agent: false });
     sent.on('error', () => {}).once('response', () => sent.destroy());
     sent.end();
@@ -186,7 +186,7 @@ describe('an endpoint that fails', () => {
   test('a silent stream is cut, an active one is not', async () => {
     const clock = new ManualClock();
     const [first, second] = [await startInstance('1'), await startInstance('2')];
-    const { port } = await open(wayBy([first, second], clock));
+    const { port } = await open(endpointBy([first, second], clock));
     let heard = '';
     const cut = new Promise((resolve) => {
       const sent = request({ host: '127.0.0.1', port, path: '/event', headers: { authorization }, agent: false });

@@ -81,7 +81,7 @@ export async function startInstance(
 }
 
 /** Endpoints of one server: each time the fleet is asked for another, it gives the next, and in the end none. */
-export function wayBy(
+export function endpointBy(
   [first, ...others]: readonly Pick<Instance, 'connection'>[],
   clock: Clock = systemClock,
 ): CurrentEndpoint {

@@ -3,7 +3,7 @@ import { expect, onTestFinished, test } from 'vitest';
 
 import type { OpenDoor } from '../../src/attach/door.ts';
 import { openWebForwarder } from '../../src/attach/web-forwarder.ts';
-import { ask, askUpgrade, type Asked, basic, type Instance, OWN, startInstance, wayBy } from './instances.ts';
+import { ask, askUpgrade, type Asked, basic, type Instance, OWN, startInstance, endpointBy } from './instances.ts';
 
 interface Opened extends OpenDoor {
   readonly instance: Instance;
@@ -15,9 +15,9 @@ interface Opened extends OpenDoor {
 
 async function open(isOwn = true): Promise<Opened> {
   const instance = await startInstance('it');
-  const way = wayBy([instance]);
+  const current = endpointBy([instance]);
   const forwarder = await openWebForwarder({
-    endpoint: () => way.now(),
+    endpoint: () => current.now(),
     start: '/abc/session/ses_1',
     isOwnPeer: () => Promise.resolve(isOwn),
   });
@@ -134,9 +134,9 @@ test('a page from a node service gets the forwarder’s origin', async () => {
     route: 'tailnet',
     answerHeaders: { 'content-security-policy': policies },
   });
-  const way = wayBy([instance]);
+  const current = endpointBy([instance]);
   const forwarder = await openWebForwarder({
-    endpoint: () => way.now(),
+    endpoint: () => current.now(),
     start: '/',
     isOwnPeer: () => Promise.resolve(true),
   });

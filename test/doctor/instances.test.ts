@@ -10,7 +10,7 @@ import { until } from '../rig/wait.ts';
 
 const PLACES = { registryDir: { path: '/reg', explicit: true }, stateDir: '/state', configFile: '/config.json' };
 
-function ways(world: World): readonly (readonly [string, string | undefined, string | undefined])[] {
+function endpoints(world: World): readonly (readonly [string, string | undefined, string | undefined])[] {
   const checks = instanceChecks(world.fleet.snapshot(), PLACES, world.clock.now());
   return checks.flatMap(({ subject, details = [] }) =>
     details.map(({ verdict, endpoint }) => [subject, endpoint?.identity, verdict] as const),
@@ -26,8 +26,8 @@ test('two endpoints of one process are proven, two similar processes are suspect
   world.register('twin', twin, { claims: { id: 'alike', name: 'twin' } });
   world.register('copy', copy, { claims: { id: 'alike', name: 'copy' } });
   await world.start();
-  await until('the two ways to be one', () => world.fleet.snapshot().instances.length === 3);
-  expect(ways(world)).toEqual([
+  await until('the two endpoints to be one', () => world.fleet.snapshot().instances.length === 3);
+  expect(endpoints(world)).toEqual([
     ['copy', 'suspected', 'warn'],
     ['desk', 'proven', 'ok'],
     ['desk', 'proven', 'ok'],

@@ -9,40 +9,40 @@ import { World } from './world.ts';
 /** One process with a better, flapping endpoint and a worse, steady one. */
 async function flapping(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
-  const [way, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
+  const [direct, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
   const claims = { id: 'x', localPort: fake.port };
-  world.register('a', way, { route: 'tailnet', claims });
+  world.register('a', direct, { route: 'tailnet', claims });
   world.register('r', relay, { route: 'relay', claims: { ...claims, name: 'a' } });
   world.fleet.start();
   await world.fleet.ready();
   const proofs = (): number => fake.count('POST /session/:id/abort');
   /** One round with the better endpoint up or down. */
   const round = async (up: boolean): Promise<void> => {
-    await (up ? way.up() : way.down());
+    await (up ? direct.up() : direct.down());
     const before = proofs();
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    if (up) await until('a new proof', () => proofs() > before && ways(world)[0]?.split(' ').length === 3);
+    if (up) await until('a new proof', () => proofs() > before && endpoints(world)[0]?.split(' ').length === 3);
     await world.clock.advance(1000);
   };
-  return { fake, way, relay, round };
+  return { fake, direct, relay, round };
 }
 
 const endpointsTo = ({ instances }: Snapshot): string[] =>
   instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
-const ways = (world: World): string[] => endpointsTo(world.fleet.snapshot());
+const endpoints = (world: World): string[] => endpointsTo(world.fleet.snapshot());
 
 describe('a flapping endpoint', () => {
   test('in every round: one entry, one name, and the steady endpoint in use', async () => {
     await using world = new World();
     const { round } = await flapping(world);
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(ways(world)).toEqual(['a a r']);
+    expect(endpoints(world)).toEqual(['a a r']);
     for (let flap = 0; flap < 6; flap += 1) {
       await round(false);
-      expect(ways(world)).toEqual(['a r a']);
+      expect(endpoints(world)).toEqual(['a r a']);
       await round(true);
-      expect(ways(world)).toEqual(['a r a']);
+      expect(endpoints(world)).toEqual(['a r a']);
     }
   });
 
@@ -52,10 +52,10 @@ describe('a flapping endpoint', () => {
     await round(false);
     await round(true);
     for (let steady = 1; steady <= STEADY_ROUNDS; steady += 1) {
-      expect(ways(world)).toEqual(['a r a']);
+      expect(endpoints(world)).toEqual(['a r a']);
       await world.round();
     }
-    expect(ways(world)).toEqual(['a a r']);
+    expect(endpoints(world)).toEqual(['a a r']);
   });
 
   test('is used while it is the only one that answers', async () => {
@@ -63,39 +63,39 @@ describe('a flapping endpoint', () => {
     const { relay, round } = await flapping(world);
     await round(false);
     await round(true);
-    expect(ways(world)).toEqual(['a r a']);
+    expect(endpoints(world)).toEqual(['a r a']);
     await relay.down();
     await world.fleet.survey();
-    expect(ways(world)).toEqual(['a a r']);
+    expect(endpoints(world)).toEqual(['a a r']);
   });
 
   test('is not listed on its own while a new proof is tried', async () => {
     await using world = new World();
-    const { fake, way, round } = await flapping(world);
+    const { fake, direct, round } = await flapping(world);
     await round(false);
     fake.override('GET /global/event', { kind: 'hang' });
-    await way.up();
+    await direct.up();
     await world.round();
-    expect(ways(world)).toEqual(['a r']);
+    expect(endpoints(world)).toEqual(['a r']);
     // It fails again before a new proof.
-    await way.down();
+    await direct.down();
     await world.fleet.refresh();
-    expect(ways(world)).toEqual(['a r a']);
+    expect(endpoints(world)).toEqual(['a r a']);
   });
 
   test('is listed on its own once nothing suggests the pair any more', async () => {
     await using world = new World();
-    const { way, relay, round, fake } = await flapping(world);
+    const { direct, relay, round, fake } = await flapping(world);
     await round(false);
-    world.register('a', way, {
+    world.register('a', direct, {
       route: 'tailnet',
       claims: { id: 'x', localPort: fake.port, name: 'a', hostname: 'other' },
     });
     world.register('r', relay, { route: 'relay', claims: { name: 'a', hostname: 'box' } });
     await world.announce();
-    await way.up();
+    await direct.up();
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(ways(world)).toHaveLength(2);
+    expect(endpoints(world)).toHaveLength(2);
   });
 });

@@ -492,10 +492,10 @@ describe('two endpoints of one instance', () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
-    for (const way of ['a', 'r'] as const) {
-      world.register(way, way === 'a' ? fake : tunnel, {
+    for (const key of ['a', 'r'] as const) {
+      world.register(key, key === 'a' ? fake : tunnel, {
         claims: { id: 'x' },
-        ...(way === 'r' ? { route: 'relay' } : {}),
+        ...(key === 'r' ? { route: 'relay' } : {}),
       });
     }
     fake.override('POST /session/:id/abort', { kind: 'answer', body: true });

@@ -17,7 +17,7 @@ async function errorOf(world: World, instance: Instance, signal?: AbortSignal): 
 }
 
 /** One process with a better endpoint through a proxy and a worse, direct one. */
-async function twoWays(world: World) {
+async function twoEndpoints(world: World) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const proxy = await world.tunnelTo(fake);
   world.register('a', proxy, { claims: { id: 'x' } });
@@ -49,13 +49,13 @@ describe('reaching', () => {
 
   test('uses the best endpoint', async () => {
     await using world = new World();
-    const { proxy, instance } = await twoWays(world);
+    const { proxy, instance } = await twoEndpoints(world);
     expect(await errorOf(world, instance)).toBe(`reached ${proxy.url}`);
   });
 
   test('uses the next endpoint within the same call if the best one refuses', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoWays(world);
+    const { proxy, fake, instance } = await twoEndpoints(world);
     await proxy.down();
     expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
     expect(
@@ -65,7 +65,7 @@ describe('reaching', () => {
 
   test('a hanging endpoint costs a short probe and is unhealthy then', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoWays(world);
+    const { proxy, fake, instance } = await twoEndpoints(world);
     proxy.rule({}, { kind: 'hang' });
     const before = proxy.count({ path: '/global/health' });
     const reaching = errorOf(world, instance);
@@ -118,7 +118,7 @@ describe('reaching', () => {
 describe('an instance that cannot be reached', () => {
   test('is an error with each endpoint, why it failed, and what to do', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoWays(world);
+    const { proxy, fake, instance } = await twoEndpoints(world);
     await Promise.all([proxy.down(), fake.close()]);
     expect(await errorOf(world, instance)).toBe(
       `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. See that opencode still runs there, then call refresh_instances.`,
@@ -171,7 +171,7 @@ describe('an instance that cannot be reached', () => {
 
   test('passes over an endpoint that leads elsewhere now', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoWays(world);
+    const { proxy, fake, instance } = await twoEndpoints(world);
     const other = await world.fake({ directory: '/home/user/b' });
     proxy.retarget(other.url);
     expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);

@@ -23,7 +23,7 @@ async function another(
 }
 
 /** One process with a direct endpoint and two through proxies; all three have `claims`. */
-async function threeWays(world: World, claims: Claims) {
+async function threeEndpoints(world: World, claims: Claims) {
   const fake = await world.fake({ directory: '/home/user/a' });
   const [tailnet, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
   const common = { localPort: fake.port, name: 'a', ...claims };
@@ -37,18 +37,18 @@ async function threeWays(world: World, claims: Claims) {
 }
 
 /** The endpoint is back, and nothing suggests that it leads to the same process. */
-async function lapse(world: World, fake: FakeOpencode, way: FaultProxy): Promise<void> {
-  await way.down();
+async function lapse(world: World, fake: FakeOpencode, proxy: FaultProxy): Promise<void> {
+  await proxy.down();
   await world.round();
   fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
-  await way.up();
+  await proxy.up();
   await world.round();
 }
 
 describe('another endpoint of the same process', () => {
   test('is the best proven one that has not failed', async () => {
     await using world = new World();
-    const { tailnet, relay, reached } = await threeWays(world, {});
+    const { tailnet, relay, reached } = await threeEndpoints(world, {});
     expect(await another(world, reached)).toBe(tailnet.url);
     expect(await another(world, reached, tailnet)).toBe(relay.url);
     expect(await another(world, reached, tailnet, relay)).toBe('none');
@@ -58,7 +58,7 @@ describe('another endpoint of the same process', () => {
 
   test('is none that was down since its proof: another process may have started there', async () => {
     await using world = new World();
-    const { fake, tailnet, relay, reached } = await threeWays(world, {});
+    const { fake, tailnet, relay, reached } = await threeEndpoints(world, {});
     await lapse(world, fake, tailnet);
     expect(await another(world, reached)).toBe(relay.url);
     expect(await another(world, reached, relay)).toBe('none');
@@ -66,7 +66,7 @@ describe('another endpoint of the same process', () => {
 
   test('is none that was down when the call began and is back without a proof', async () => {
     await using world = new World();
-    const { fake, tailnet, relay } = await threeWays(world, {});
+    const { fake, tailnet, relay } = await threeEndpoints(world, {});
     await tailnet.down();
     await world.round();
     const reached = await world.fleet.reach(world.instance('a'));
@@ -76,7 +76,7 @@ describe('another endpoint of the same process', () => {
 
   test('is one again after a new proof', async () => {
     await using world = new World();
-    const { fake, tailnet, relay, reached } = await threeWays(world, {});
+    const { fake, tailnet, relay, reached } = await threeEndpoints(world, {});
     await lapse(world, fake, tailnet);
     fake.override('POST /session/:id/abort', undefined);
     await tailnet.down();
@@ -92,7 +92,7 @@ describe('another endpoint of the same process', () => {
 
   test('is one that was proven after the call began', async () => {
     await using world = new World();
-    const { fake, reached } = await threeWays(world, {});
+    const { fake, reached } = await threeEndpoints(world, {});
     const late = await world.tunnelTo(fake);
     await world.add('l', late, { route: 'relay', claims: { name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -128,13 +128,13 @@ describe('another endpoint of the same process', () => {
       world.fake({ directory: '/home/user/a' }),
       world.fake({ directory: '/home/user/a' }),
     ]);
-    const way = await world.tunnelTo(one);
-    world.register('a', way, { claims });
+    const proxy = await world.tunnelTo(one);
+    world.register('a', proxy, { claims });
     world.register('b', other, { route: 'relay', claims });
     world.fleet.start();
     await world.quiet();
     const reached = await world.fleet.reach(world.instance('a'));
-    await way.down();
+    await proxy.down();
     expect(await another(world, reached)).toBe('none');
     await world.round();
     expect(await another(world, reached)).toBe('none');
@@ -143,7 +143,7 @@ describe('another endpoint of the same process', () => {
 
   test('is none in another directory', async () => {
     await using world = new World();
-    const { tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const { tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const elsewhere = await world.fake({ directory: '/home/user/b' });
     tailnet.retarget(elsewhere.url);
     expect(await another(world, reached)).toBe(relay.url);
@@ -151,7 +151,7 @@ describe('another endpoint of the same process', () => {
 
   test('ends with the caller', async () => {
     await using world = new World();
-    const { reached } = await threeWays(world, {});
+    const { reached } = await threeEndpoints(world, {});
     const gone = AbortSignal.abort();
     await expect(world.fleet.reachAnother(reached, [], gone)).rejects.toThrow(UnreachableError);
   });
@@ -160,7 +160,7 @@ describe('another endpoint of the same process', () => {
 describe('a LAN announcement', () => {
   test('is the last choice once it is proven, and none after it failed', async () => {
     await using world = new World();
-    const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const { fake, tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const lan = await world.tunnelTo(fake);
     await world.add('l', lan, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -179,7 +179,7 @@ describe('a LAN announcement', () => {
 
   test('is none for claiming the id, name, host and port of another, even a gone one', async () => {
     await using world = new World();
-    const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const { fake, tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const liar = await world.fake({ directory: '/home/user/a' });
     await world.add('l', liar, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -196,8 +196,8 @@ describe('a LAN announcement', () => {
     await using world = new World();
     const one = await world.fake({ directory: '/home/user/a' });
     const claims = { id: 'x', localPort: one.port };
-    const way = await world.tunnelTo(one);
-    world.register('l', way, { route: 'lan', claims });
+    const proxy = await world.tunnelTo(one);
+    world.register('l', proxy, { route: 'lan', claims });
     await world.start();
     const reached = await world.fleet.reach(world.fleet.snapshot().instances[0]!);
     const liar = await world.fake({ directory: '/home/user/a' });

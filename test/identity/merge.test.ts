@@ -180,8 +180,8 @@ describe('the order of endpoints', () => {
   });
 
   test('the routes by preference', () => {
-    const ways = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
-    expect(order(...ways.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
+    const addresses = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
+    expect(order(...addresses.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
   });
 
   test('claims come from the most authoritative endpoint, completed by the others', () => {
@@ -304,8 +304,8 @@ describe('for all inputs', () => {
           }
           return seen;
         };
-        for (const { endpoints: ways } of servers) {
-          const healthy = [...new Set(ways.filter(isHealthy).map(keyOf))];
+        for (const { endpoints: addresses } of servers) {
+          const healthy = [...new Set(addresses.filter(isHealthy).map(keyOf))];
           for (const key of healthy) expect(reach(healthy[0] ?? key)).toContain(key);
         }
       }),
@@ -319,11 +319,11 @@ describe('for all inputs', () => {
 
     function build(alive: readonly (readonly boolean[])[]) {
       const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: 4096, directory: '/home/user/a' };
-      return alive.map((ways, machine) =>
-        ways.map((up, way) =>
-          at(1000 * (machine + 1) + way, `m${machine}w${way}`, {
+      return alive.map((addresses, machine) =>
+        addresses.map((up, address) =>
+          at(1000 * (machine + 1) + address, `m${machine}w${address}`, {
             claims,
-            route: routes[way] ?? 'url',
+            route: routes[address] ?? 'url',
             ...(up ? {} : { result: DEAD }),
           }),
         ),
@@ -333,10 +333,12 @@ describe('for all inputs', () => {
     /** Any pairs of one machine's ways: proofs are had of nothing else. */
     function proofsAmong(fleet: readonly (readonly ProbedEndpoint[])[], dice: () => number): ProofSet {
       const some = (): KeyPair[] =>
-        fleet.flatMap((ways) =>
-          ways
+        fleet.flatMap((addresses) =>
+          addresses
             .slice(1)
-            .flatMap((way, index) => (dice() % 3 > 0 ? [proof(ways[dice() % (index + 1)] ?? way, way)] : [])),
+            .flatMap((address, index) =>
+              dice() % 3 > 0 ? [proof(addresses[dice() % (index + 1)] ?? address, address)] : [],
+            ),
         );
       return { proven: some(), former: some() };
     }
@@ -376,7 +378,9 @@ describe('for all inputs', () => {
       fc.assert(
         fc.property(machines, (alive) => {
           const fleet = build(alive.map(([, ...rest]) => [true, ...rest]));
-          const former = fleet.flatMap(([first, ...rest]) => (first ? rest.map((way) => proof(first, way)) : []));
+          const former = fleet.flatMap(([first, ...rest]) =>
+            first ? rest.map((address) => proof(first, address)) : [],
+          );
           const proven = former.filter(
             (_, index) => fleet.flatMap(([, ...rest]) => rest)[index]?.result.status === 'healthy',
           );

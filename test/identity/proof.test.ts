@@ -46,16 +46,16 @@ describe('a proof', () => {
 
   test('repeats the abort if the stream missed the event', async () => {
     const [fake, elsewhere] = await Promise.all([fakeOpencode(), fakeOpencode()]);
-    const way = await tunnelTo(elsewhere);
+    const proxy = await tunnelTo(elsewhere);
     const clock = new ManualClock();
-    const proving = isSameByAbort(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(via(fake), via(proxy), { clock, deadlineMs: 60_000 }, signal);
     for (const [index, pauseMs] of [100, 500, 2000].entries()) {
       await until('the abort', () => elsewhere.count('POST /session/:id/abort') === index + 1);
       await until('the pause', () => clock.due(pauseMs) === 1);
       await clock.advance(pauseMs);
     }
-    await until('the last abort', () => way.requests.length === 4);
-    const targets = new Set(way.requests.map(({ target }) => target));
+    await until('the last abort', () => proxy.requests.length === 4);
+    const targets = new Set(proxy.requests.map(({ target }) => target));
     expect(targets.size).toBe(1);
     fake.emit('session.idle', { sessionID: [...targets][0]?.split('/')[2] });
     expect(await proving).toBe(true);

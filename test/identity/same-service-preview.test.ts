@@ -72,7 +72,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
   });
 
   test('are listed as two, without listening, until something runs; then as one', async () => {
-    const ways = [
+    const addresses = [
       ['direct', preview.url],
       ['tunnel', tunnel.url],
       ['second', second.url],
@@ -84,7 +84,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
           name: 'test',
           scan: () =>
             Promise.resolve({
-              candidates: ways.map(([key, url]) =>
+              candidates: addresses.map(([key, url]) =>
                 candidate({ key, url, claims: { hostname: 'desk', service: { isPreview: true } } }),
               ),
               notes: [],
@@ -111,7 +111,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
 
     const id = await session();
     await prompt(id, 'slow 200 50: word');
-    await until('the two ways to be one', async () => (await services()) === 2);
+    await until('the two addresses to be one', async () => (await services()) === 2);
     const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
     expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
     await preview.json('POST', `/api/session/${id}/interrupt`).catch(() => {});

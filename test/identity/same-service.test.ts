@@ -63,7 +63,7 @@ test('no sessions: not the same, since process and version alone prove nothing',
 test('two endpoints are listed as one service, and two services as two', async () => {
   const [fake, other] = await Promise.all([service(), service({ pid: 4242 })]);
   await Promise.all([open(fake, 'ses_one'), open(other, 'ses_one')]);
-  const ways: readonly (readonly [string, string, FakeOpencode2])[] = [
+  const addresses: readonly (readonly [string, string, FakeOpencode2])[] = [
     ['direct', fake.url, fake],
     ['tunnel', (await tunnelTo(fake)).url, fake],
     ['other', other.url, other],
@@ -75,7 +75,7 @@ test('two endpoints are listed as one service, and two services as two', async (
         name: 'test',
         scan: () =>
           Promise.resolve({
-            candidates: ways.map(([key, url, { password }]) =>
+            candidates: addresses.map(([key, url, { password }]) =>
               candidate({
                 key,
                 url,
@@ -103,7 +103,7 @@ test('two endpoints are listed as one service, and two services as two', async (
     const all = fleet.snapshot().instances.flatMap(({ server }) => server.endpoints);
     return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size === 3;
   });
-  await until('the two ways to be one', () => services() === 2);
+  await until('the two addresses to be one', () => services() === 2);
   const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
   expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
 });

@@ -21,7 +21,7 @@ import { HANDSHAKE, startRawServer, type RawServer, type RawServerOptions } from
 const run = promisify(execFile);
 
 /** Lets a probe hang for as long, so that one hangs at the end. */
-const PATIENT = ['--health-timeout-ms', '60000'];
+const LONG_DEADLINE = ['--health-timeout-ms', '60000'];
 
 const TWO_PROCESSES = ['/bin/sh', '-c', 'sleep 1000 & sleep 1000'];
 
@@ -121,7 +121,7 @@ describe('the server', () => {
     const [working, silent, vault] = [await fake(), await fake(), await fake()];
     for (const route of FAKE_ROUTES) silent.override(route, { kind: 'hang' });
     await registry.add({ name: 'working', port: working.port });
-    const server = await start({ args: ['--registry-dir', registry.path, '--config', config, ...PATIENT] });
+    const server = await start({ args: ['--registry-dir', registry.path, '--config', config, ...LONG_DEADLINE] });
     server.write(...HANDSHAKE, call(1, 'send', { instance: 'working', message: 'runs until it is ended' }));
     await until(
       'the turn to run and be followed',

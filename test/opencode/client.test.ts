@@ -50,7 +50,7 @@ const ONCE = new Set([
 const REPEATABLE = Object.keys(CALLS).filter((name) => !ONCE.has(name));
 
 /** Ways by name, each failing as told; every request made is recorded as `way method`. */
-class Ways {
+class FakeEndpoints {
   readonly requests: string[] = [];
   /** Which failures ways were asked for, in order. */
   readonly asked: string[] = [];
@@ -101,13 +101,13 @@ describe('a call whose endpoint fails', () => {
   test.each(
     REPEATABLE.flatMap((name) => (['unreachable', 'broken', 'timeout'] as const).map((kind) => [name, kind] as const)),
   )('%s, %s: goes on by the next, which is in use from then on', async (name, kind) => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', kind);
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', kind);
+    const api = endpoints.routed();
     const call = CALLS[name as keyof typeof CALLS];
     expect(await call(api)).toBe('b');
     expect(await call(api)).toBe('b');
-    expect(ways.requests).toEqual([`a ${name}`, `b ${name}`, `b ${name}`]);
+    expect(endpoints.requests).toEqual([`a ${name}`, `b ${name}`, `b ${name}`]);
   });
 
   test.each(
@@ -115,69 +115,69 @@ describe('a call whose endpoint fails', () => {
       (['status', 'locked', 'malformed', 'cancelled'] as const).map((kind) => [name, kind] as const),
     ),
   )('%s, %s: the server has answered, or nobody waits, so nothing is repeated', async (name, kind) => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', kind);
-    expect(await kindOf(CALLS[name as keyof typeof CALLS](ways.routed()))).toBe(kind);
-    expect(ways.requests).toEqual([`a ${name}`]);
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', kind);
+    expect(await kindOf(CALLS[name as keyof typeof CALLS](endpoints.routed()))).toBe(kind);
+    expect(endpoints.requests).toEqual([`a ${name}`]);
   });
 
   test('createSession goes on only if nothing was sent', async () => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', 'unreachable');
-    expect(await CALLS.createSession(ways.routed())).toBe('b');
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', 'unreachable');
+    expect(await CALLS.createSession(endpoints.routed())).toBe('b');
     for (const kind of ['broken', 'timeout'] as const) {
-      ways.fails.set('a', kind);
-      expect(await kindOf(CALLS.createSession(ways.routed()))).toBe(kind);
+      endpoints.fails.set('a', kind);
+      expect(await kindOf(CALLS.createSession(endpoints.routed()))).toBe(kind);
     }
-    expect(ways.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
+    expect(endpoints.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
   });
 
   test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another endpoint', async (kind) => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', kind);
-    expect(await kindOf(CALLS.prompt(ways.routed()))).toBe(kind);
-    expect(ways.requests).toEqual(['a prompt']);
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', kind);
+    expect(await kindOf(CALLS.prompt(endpoints.routed()))).toBe(kind);
+    expect(endpoints.requests).toEqual(['a prompt']);
   });
 
   test('tries each endpoint once, and then reports all messages', async () => {
-    const ways = new Ways('a', 'b', 'c');
-    for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'broken');
-    await expect(ways.routed().statuses('/p')).rejects.toThrow(
-      'a: broken; by another way: b: broken; by another way: c: broken',
+    const endpoints = new FakeEndpoints('a', 'b', 'c');
+    for (const name of ['a', 'b', 'c']) endpoints.fails.set(name, 'broken');
+    await expect(endpoints.routed().statuses('/p')).rejects.toThrow(
+      'a: broken; by another endpoint: b: broken; by another endpoint: c: broken',
     );
-    expect(ways.requests).toEqual(['a statuses', 'b statuses', 'c statuses']);
+    expect(endpoints.requests).toEqual(['a statuses', 'b statuses', 'c statuses']);
   });
 
   test('tries no third endpoint after two timeouts: the server is slow', async () => {
-    const ways = new Ways('a', 'b', 'c');
-    for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'timeout');
-    expect(await kindOf(ways.routed().statuses('/p'))).toBe('timeout');
-    expect(ways.requests).toEqual(['a statuses', 'b statuses']);
+    const endpoints = new FakeEndpoints('a', 'b', 'c');
+    for (const name of ['a', 'b', 'c']) endpoints.fails.set(name, 'timeout');
+    expect(await kindOf(endpoints.routed().statuses('/p'))).toBe('timeout');
+    expect(endpoints.requests).toEqual(['a statuses', 'b statuses']);
   });
 
   test('calls that fail together share one search', async () => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', 'broken');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', 'broken');
+    const api = endpoints.routed();
     expect(await Promise.all([api.statuses('/p'), api.sessions({}), api.permissions('/p')])).toEqual(['b', 'b', 'b']);
-    expect(ways.asked).toEqual(['a']);
+    expect(endpoints.asked).toEqual(['a']);
   });
 
   test('a call that the shared endpoint does not help finds its own', async () => {
-    const ways = new Ways('a', 'b', 'c');
-    ways.fails.set('a', 'broken');
-    ways.fails.set('b', 'broken');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b', 'c');
+    endpoints.fails.set('a', 'broken');
+    endpoints.fails.set('b', 'broken');
+    const api = endpoints.routed();
     expect(await Promise.all([api.statuses('/p'), api.sessions({})])).toEqual(['c', 'c']);
   });
 
   test('an endpoint that failed one call may serve a later one', async () => {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', 'broken');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', 'broken');
+    const api = endpoints.routed();
     await api.statuses('/p');
-    ways.fails.delete('a');
-    ways.fails.set('b', 'broken');
+    endpoints.fails.delete('a');
+    endpoints.fails.set('b', 'broken');
     expect(await api.statuses('/p')).toBe('a');
   });
 });
@@ -188,10 +188,10 @@ describe('a call that ends before the next endpoint is tried', () => {
   };
 
   async function abortBy(kind: FailureKind): Promise<string> {
-    const ways = new Ways('a', 'b');
-    ways.fails.set('a', kind);
-    const late = { key: 'b', api: { ...ways.endpoint('b').api, abort: over } };
-    return await kindOf(createClient(ways.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
+    const endpoints = new FakeEndpoints('a', 'b');
+    endpoints.fails.set('a', kind);
+    const late = { key: 'b', api: { ...endpoints.endpoint('b').api, abort: over } };
+    return await kindOf(createClient(endpoints.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
   }
 
   test('reports the error of the endpoint that may have acted', async () => {
@@ -205,28 +205,28 @@ describe('a call that ends before the next endpoint is tried', () => {
 
 describe('an endpoint that is left', () => {
   test('loses its event streams; those of the new one stay', async () => {
-    const ways = new Ways('a', 'b');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b');
+    const api = endpoints.routed();
     await api.events('/p');
-    ways.fails.set('a', 'timeout');
+    endpoints.fails.set('a', 'timeout');
     await api.statuses('/p');
     await api.events('/p');
-    expect(ways.signals.map(({ aborted }) => aborted)).toEqual([true, false]);
+    expect(endpoints.signals.map(({ aborted }) => aborted)).toEqual([true, false]);
   });
 
   test('stays pinned', async () => {
-    const ways = new Ways('a', 'b');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a', 'b');
+    const api = endpoints.routed();
     const pinned = api.pinned();
     expect(await api.leave()).toBe(true);
     await CALLS.prompt(pinned);
     expect(await api.statuses('/p')).toBe('b');
-    expect(ways.requests).toEqual(['a prompt', 'b statuses']);
+    expect(endpoints.requests).toEqual(['a prompt', 'b statuses']);
   });
 
   test('stays current if there is no other', async () => {
-    const ways = new Ways('a');
-    const api = ways.routed();
+    const endpoints = new FakeEndpoints('a');
+    const api = endpoints.routed();
     expect(await api.leave()).toBe(false);
     expect(await api.statuses('/p')).toBe('a');
   });
@@ -234,11 +234,11 @@ describe('an endpoint that is left', () => {
   test.each(['unreachable', 'broken', 'timeout', 'status', 'malformed', 'locked'] as const)(
     'events, %s: subscribing changes nothing, so another way is tried',
     async (kind) => {
-      const ways = new Ways('a', 'b');
-      ways.fails.set('a', kind);
-      const api = ways.routed();
+      const endpoints = new FakeEndpoints('a', 'b');
+      endpoints.fails.set('a', kind);
+      const api = endpoints.routed();
       await api.events('/p');
-      expect(ways.requests).toEqual(['a events', 'b events']);
+      expect(endpoints.requests).toEqual(['a events', 'b events']);
     },
   );
 });

@@ -46,7 +46,7 @@ const PROMPT = /prompt_async$/;
 
 let temp: TempDir;
 let fake: FakeOpencode;
-let way: FaultProxy;
+let proxy: FaultProxy;
 let fleet: LiveFleet;
 /** Of the calls; the fleet has the real one. */
 let clock: ManualClock;
@@ -55,9 +55,9 @@ let runtime: Runtime;
 beforeEach(async () => {
   temp = tempDir('call-over');
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  way = await startFaultProxy(fake.url);
+  proxy = await startFaultProxy(fake.url);
   const source = new TestSource();
-  source.candidates.set('a', candidate({ key: 'a', url: way.url, claims: { name: 'a' } }));
+  source.candidates.set('a', candidate({ key: 'a', url: proxy.url, claims: { name: 'a' } }));
   fleet = testFleet(source);
   clock = new ManualClock();
   runtime = createRuntime(fleet, clock, {
@@ -69,7 +69,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await fleet.close();
-  await way.close();
+  await proxy.close();
   await fake.close();
   await temp.close();
 });
@@ -96,14 +96,14 @@ async function endWhileReading(
   begin: (call: Call) => Promise<unknown>,
 ): Promise<string> {
   const match = { method: 'GET', path };
-  const before = way.count(match);
+  const before = proxy.count(match);
   const caller = new AbortController();
-  way.rule(match, { kind: 'hold', gate: 'read' });
+  proxy.rule(match, { kind: 'hold', gate: 'read' });
   const failing = reason(begin(call({ signal: caller.signal })));
-  await way.waitForRequest(match, { nth: before + 1 });
+  await proxy.waitForRequest(match, { nth: before + 1 });
   if (how === 'cancelled') caller.abort();
   else await clock.advance(CALL_MS);
-  way.release('read');
+  proxy.release('read');
   return await failing;
 }
 
@@ -269,15 +269,15 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     );
     expect(interrupt).toContain(`nothing was sent by this call; what ran in session ${session_id} was aborted`);
     fake.state.removeSession(session_id);
-    const begun = way.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
+    const begun = proxy.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
     const caller = new AbortController();
     const failing = reason(send(runtime, { ...A, message: 'x' }, call({ signal: caller.signal })));
     await until('the session to be made', () => fake.state.sessions.size === 1);
-    await way.waitForRequest({ path: new RegExp(`${[...fake.state.sessions.keys()].join('')}/message`) });
+    await proxy.waitForRequest({ path: new RegExp(`${[...fake.state.sessions.keys()].join('')}/message`) });
     if (how === 'cancelled') caller.abort();
     else await clock.advance(CALL_MS);
     begun();
-    way.release('again');
+    proxy.release('again');
     expect(await failing).toMatch(/nothing was sent by this call; session ses_\w+ was created for it/);
     expect(said()).toEqual([]);
   });
@@ -286,13 +286,13 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
 describe('a session held by a send whose endpoint hangs', () => {
   /** A send whose message a proxy has accepted but not passed on. */
   async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
-    way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
+    proxy.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
     const first = send(
       runtime,
       { ...A, session_id, message: 'first' },
       call({ deadlineMs: clock.monotonic() + 600_000 }),
     );
-    await way.waitForRequest({ path: PROMPT });
+    await proxy.waitForRequest({ path: PROMPT });
     return { done: first.then(({ data }) => `${data.outcome}: ${data.text}`) };
   }
 
@@ -311,7 +311,7 @@ describe('a session held by a send whose endpoint hangs', () => {
     await until('all to wait', () => clock.due(16_000) === 15);
     await clock.advance(16_000);
     for (const message of await Promise.all(others)) expect(message).toMatch(/ran out, and nothing was sent/);
-    way.release('prompt');
+    proxy.release('prompt');
     expect(await first.done).toBe('completed: re: first');
     expect((await send(runtime, { ...A, session_id, message: 'last' }, call())).data.text).toBe('re: last');
     expect(said()).toEqual(['first', 'last']);
@@ -325,7 +325,7 @@ describe('a session held by a send whose endpoint hangs', () => {
     clock.step(-3_600_000);
     await clock.advance(CALL_MS);
     expect(await second).toMatch(/ran out, and nothing was sent/);
-    way.release('prompt');
+    proxy.release('prompt');
     await first.done;
   });
 
@@ -339,7 +339,7 @@ describe('a session held by a send whose endpoint hangs', () => {
     await until('the third to wait', () => clock.due(CALL_MS) === 2);
     caller.abort();
     expect(await second).toMatch(/cancelled, and nothing was sent/);
-    way.release('prompt');
+    proxy.release('prompt');
     expect(await first.done).toBe('completed: re: first');
     expect((await third).data.text).toBe('re: third');
     expect(said()).toEqual(['first', 'third']);
@@ -356,7 +356,7 @@ describe('a session held by a send whose endpoint hangs', () => {
     expect(await deleting).toBe(
       `OperationError: a: ${WHY[how]}, and nothing was deleted. Call again if it is still wanted.`,
     );
-    way.release('prompt');
+    proxy.release('prompt');
     await first.done;
     expect(fake.count('DELETE /session/:id')).toBe(0);
   });
@@ -366,11 +366,11 @@ describe('a call that is cancelled once something was sent', () => {
   test('send: the message is delivered, and the result is running', async () => {
     const { id: session_id } = fake.addSession();
     const caller = new AbortController();
-    way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' });
+    proxy.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' });
     const sending = send(runtime, { ...A, session_id, message: 'run' }, call({ signal: caller.signal }));
-    await way.waitForRequest({ path: PROMPT });
+    await proxy.waitForRequest({ path: PROMPT });
     caller.abort();
-    way.release('prompt');
+    proxy.release('prompt');
     expect((await sending).data).toMatchObject({ outcome: 'running', message_id: expect.any(String) as string });
     expect(said()).toEqual(['run']);
   });
@@ -381,11 +381,11 @@ describe('a call that is cancelled once something was sent', () => {
     ['delete_session', 'DELETE', () => onSession((session) => [deleteSession, session])],
   ] as const)('%s: what came of it is told', async (_, method, begin) => {
     const caller = new AbortController();
-    way.rule({ method }, { kind: 'hold', gate: 'change' });
+    proxy.rule({ method }, { kind: 'hold', gate: 'change' });
     const changing = begin()(call({ signal: caller.signal }));
-    await way.waitForRequest({ method });
+    await proxy.waitForRequest({ method });
     caller.abort();
-    way.release('change');
+    proxy.release('change');
     expect(await changing).toMatchObject({ data: { session: expect.any(Object) as object } });
   });
 });

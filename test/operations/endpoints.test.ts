@@ -30,7 +30,7 @@ let fleet: LiveFleet;
 let runtime: Runtime;
 let session: FakeSession;
 /** Requests over an endpoint since the test began. */
-let driven: (way: FaultProxy, match?: { readonly path: RegExp }) => number;
+let driven: (proxy: FaultProxy, match?: { readonly path: RegExp }) => number;
 
 /** One process with two endpoints, a tailnet's and a relay's; the first is preferred. */
 beforeEach(async () => {
@@ -47,10 +47,10 @@ beforeEach(async () => {
   fleet.start();
   await until('both ways to be one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
   await until('the looks to end', () => fleet.counters.inFlight === 0);
-  const before = [tailnet, relay].map((way) => way.count({}));
-  driven = (way, match) =>
-    way.requests
-      .slice(before[way === tailnet ? 0 : 1])
+  const before = [tailnet, relay].map((proxy) => proxy.count({}));
+  driven = (proxy, match) =>
+    proxy.requests
+      .slice(before[proxy === tailnet ? 0 : 1])
       .filter(({ path }) => match?.path.test(path) ?? DRIVING.path(path)).length;
 });
 afterEach(async () => {
@@ -91,7 +91,7 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
 
 describe('an operation whose endpoint fails', () => {
   test.each(FAULTS.flatMap((fault) => Object.keys(OPERATIONS).map((name) => [name, fault] as const)))(
-    '%s, %o: gives what it gives, by the next way, within the call',
+    '%s, %o: gives what it gives, by the next proxy, within the call',
     async (name, fault) => {
       const expected = (await OPERATIONS[name]?.())?.data;
       expect(driven(relay)).toBe(0);
@@ -105,9 +105,9 @@ describe('an operation whose endpoint fails', () => {
   const swapped = () => ({ via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url}`] });
 
   test('and all others fail: the error has the reason of each endpoint', async () => {
-    for (const way of [tailnet, relay]) way.rule(DRIVING, { kind: 'reset' });
+    for (const proxy of [tailnet, relay]) proxy.rule(DRIVING, { kind: 'reset' });
     await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(
-      new RegExp(`${tailnet.url}/session: ECONNRESET; by another way: .*${relay.url}/session: ECONNRESET`),
+      new RegExp(`${tailnet.url}/session: ECONNRESET; by another endpoint: .*${relay.url}/session: ECONNRESET`),
     );
   });
 

@@ -50,7 +50,7 @@ const diff = (more: object = {}): ReturnType<typeof getDiff> =>
   getDiff(runtime, { ...WORKER, offset: 0, ...more }, testCall());
 
 describe('paths', () => {
-  const WAYS_OUT = [
+  const ESCAPES = [
     '..',
     '../x',
     'a/../../x',
@@ -61,7 +61,7 @@ describe('paths', () => {
     'a\0b',
     '/home/user/project-2/x',
   ];
-  test.each(WAYS_OUT)('%j is refused without a request', async (path) => {
+  test.each(ESCAPES)('%j is refused without a request', async (path) => {
     await expect(read(path)).rejects.toThrow(/leads out of "\/home\/user\/project"; give one inside/);
     await expect(list(path)).rejects.toThrow(/leads out of/);
     expect(fake.count('GET /file') + fake.count('GET /file/content')).toBe(0);

@@ -27,14 +27,14 @@ beforeEach(() => {
 });
 afterEach(() => temp.close());
 
-type Way = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: string };
+type Place = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: string };
 
 /** An instance with these endpoints. */
 function known(
-  ways: readonly Way[],
+  places: readonly Place[],
   { name = 'one', sessionId, directory = '/p' }: { name?: string; sessionId?: string; directory?: string } = {},
 ): RequestKey {
-  const endpoints = ways.map(({ url = 'http://127.0.0.1:4096', ...claims }) => ({
+  const endpoints = places.map(({ url = 'http://127.0.0.1:4096', ...claims }) => ({
     candidate: { claims, endpoint: { url } },
   }));
   const instance = { name, server: { endpoints } } as unknown as Instance;
@@ -63,7 +63,7 @@ describe('request ids', () => {
     expect((await stat(folder)).mode & 0o777).toBe(0o700);
   });
 
-  test.each<[string, readonly Way[], readonly Way[]]>([
+  test.each<[string, readonly Place[], readonly Place[]]>([
     ['its id', [{ id: 'one', hostname: 'laptop' }], [{ id: 'one', hostname: 'other' }]],
     ['the id of a way that was proven since', [{ hostname: 'laptop' }], [{ id: 'one' }, { hostname: 'laptop' }]],
     [
@@ -83,7 +83,7 @@ describe('request ids', () => {
     expect(await messageOf(known(now, { name: 'one@host' }))).toBe('msg_1');
   });
 
-  test.each<[string, readonly Way[], readonly Way[]]>([
+  test.each<[string, readonly Place[], readonly Place[]]>([
     ['another machine', [{ hostname: 'laptop' }], [{ hostname: 'desktop' }]],
     ['another port of this one, which may be a tunnel', [{}], [{ url: 'http://127.0.0.1:4097' }]],
   ])('are none of %s', async (_, before, now) => {

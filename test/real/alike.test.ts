@@ -45,7 +45,7 @@ function open(source: TestSource, credentialRules: readonly CredentialRule[] = [
   return testRuntime(fleet);
 }
 
-const ways = ({ fleet }: Runtime): string[] =>
+const names = ({ fleet }: Runtime): string[] =>
   fleet.snapshot().instances.map(({ server }) => server.endpoints.map(({ candidate: { key } }) => key).join(' '));
 
 describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
@@ -80,7 +80,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
           source.candidates.set(made.key, { ...made, endpoint: { ...made.endpoint, dial: laptop.dial } });
         }
         runtime = open(source);
-        await until('both to answer', () => ways(runtime).length === 2);
+        await until('both to answer', () => names(runtime).length === 2);
       });
       afterAll(async () => {
         await runtime?.fleet.close();
@@ -107,7 +107,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         const startMs = oldest();
         await until('further rounds', () => oldest() > startMs + 2 * DEADLINE_MS);
         // Whichever answered first got the name.
-        expect(ways(runtime).toSorted()).toEqual(['m0', 'm1']);
+        expect(names(runtime).toSorted()).toEqual(['m0', 'm1']);
         expect(runtime.fleet.snapshot().instances.map(({ name }) => name)).toEqual([
           'work',
           expect.stringMatching(/^work@laptop/),
@@ -169,7 +169,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
       // Nothing that a pattern admits is meant for what anyone may announce.
       { name: '*', source: '*', credential: { password: { kind: 'value', value: PASSWORD } } },
     ]);
-    await until('all to be asked', () => ways(runtime).length === 3);
+    await until('all to be asked', () => names(runtime).length === 3);
   });
   afterAll(async () => {
     await runtime?.fleet.close();
@@ -185,7 +185,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
       () => atLiar.count({ path: '/global/event' }) + atLiar.count({ path: /abort$/ }) > 0,
     );
     await runtime.fleet.refresh();
-    expect(ways(runtime).toSorted()).toEqual(['liar', 'middle', 'real']);
+    expect(names(runtime).toSorted()).toEqual(['liar', 'middle', 'real']);
     expect([instance('real')?.name, instance('liar')?.state, instance('middle')?.state]).toEqual([
       'work',
       'idle',

@@ -9,7 +9,7 @@ import { openStage, type Stage } from './stage.ts';
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
 /** A client for which a send waits as long as a cold opencode on a busy machine may need. */
-const PATIENT = { name: 'claude-code', version: '2.1.329' };
+const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
 
 /** Seconds. opencode orders messages by ids that hold its time: 1.18.10 loops on one ahead of it and never answers one behind. */
 const OFFSETS = [60, -60];
@@ -27,7 +27,7 @@ describe.each(cases)('the $name with its clock $offset s off ours', ({ binary, o
       stage = await openStage();
       opencode = await stage.opencode({ binary, fakeClockOffset: offset });
       await stage.register('shifted', opencode);
-      server = await stage.server({ clientInfo: PATIENT });
+      server = await stage.server({ clientInfo: CLAUDE_CODE });
     });
     afterAll(() => stage.close());
 

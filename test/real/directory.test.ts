@@ -54,16 +54,16 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
     await Promise.all([tunnel?.close(), one?.close(), other?.close()]);
   });
 
-  const ways = (): string[] =>
+  const names = (): string[] =>
     fleet
       .snapshot()
       .instances.map(({ server }) => server.endpoints.map((endpoint) => endpoint.candidate.key).join(' '))
       .toSorted();
 
-  test('two ways to one process are proven one, and two processes that look alike stay two', async () => {
-    await until('the proof', () => ways().includes('one tunnel'));
+  test('two names to one process are proven one, and two processes that look alike stay two', async () => {
+    await until('the proof', () => names().includes('one tunnel'));
     await fleet.refresh();
-    expect(ways()).toEqual(['locked', 'one tunnel', 'other', 'swapped']);
+    expect(names()).toEqual(['locked', 'one tunnel', 'other', 'swapped']);
   });
 
   test('each tells its version, its own directory and what it is doing', async () => {

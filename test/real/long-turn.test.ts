@@ -20,7 +20,7 @@ const LIMIT_MS = 600_000;
 /** Side by side, so that the time passes once. */
 describe('a turn that is longer than clients wait', () => {
   let stage: Stage;
-  let patient: McpChild;
+  let claudeCode: McpChild;
   let unknown: McpChild;
   let streamed: Promise<ToolCall>;
   let silent: Promise<ToolCall>;
@@ -30,13 +30,13 @@ describe('a turn that is longer than clients wait', () => {
   beforeAll(async () => {
     stage = await openStage();
     await stage.register('worker', await stage.opencode());
-    patient = await stage.server({ clientInfo: { name: 'claude-code', version: '2.1.329' } });
+    claudeCode = await stage.server({ clientInfo: { name: 'claude-code', version: '2.1.329' } });
     unknown = await stage.server({ clientInfo: { name: 'some-client', version: '1.0.0' }, env: SHORTER });
     session_id = await newSession('cut short');
     const sessions = { streamed: await newSession('streamed'), silent: await newSession('silent') };
     // It gives up after 25 s without progress: two and a half signs of life.
     const send = (session: string, text: string): Promise<ToolCall> =>
-      patient.call('send', { instance: 'worker', session_id: session, message: text }, { timeoutMs: 25_000 });
+      claudeCode.call('send', { instance: 'worker', session_id: session, message: text }, { timeoutMs: 25_000 });
     streamed = send(sessions.streamed, message);
     silent = send(sessions.silent, 'hang silent');
     // It gives up after 60 s whatever comes, as the clients of the SDK do.
@@ -51,7 +51,8 @@ describe('a turn that is longer than clients wait', () => {
   afterAll(() => stage.close());
 
   async function newSession(title: string): Promise<string> {
-    return (data(await patient.call('create_session', { instance: 'worker', title }))['session'] as { id: string }).id;
+    return (data(await claudeCode.call('create_session', { instance: 'worker', title }))['session'] as { id: string })
+      .id;
   }
 
   test('an unknown client gets what there is before it gives up, that it still runs, and how to go on', async () => {

@@ -8,7 +8,7 @@ import { openStage, type Stage } from './stage.ts';
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
 /** A client for which a send waits as long as a cold opencode on a busy machine may need. */
-const PATIENT = { name: 'claude-code', version: '2.1.329' };
+const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
 
 /** Two opencodes of one person in one project: they share sessions, but neither knows what the other one runs. */
 describe('two real opencodes with one home and one directory', () => {
@@ -23,7 +23,7 @@ describe('two real opencodes with one home and one directory', () => {
     beta = await stage.opencode({ home: alpha.home, directory: alpha.directory });
     await stage.register('alpha', alpha);
     await stage.register('beta', beta);
-    server = await stage.server({ clientInfo: PATIENT });
+    server = await stage.server({ clientInfo: CLAUDE_CODE });
   });
   afterAll(() => stage.close());
 

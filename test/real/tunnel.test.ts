@@ -22,7 +22,7 @@ const run = promisify(execFile);
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
 /** A client for which a send waits as long as a cold opencode on a busy machine may need. */
-const PATIENT = { name: 'claude-code', version: '2.1.329' };
+const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
 
 const ID = 'b0a1c2d3e4f5.access';
 const SECRET = '5ecret-0f-the-service-t0ken';
@@ -68,7 +68,7 @@ describe.skipIf(isSkipped(openssl === undefined ? 'needs openssl' : undefined))(
       const office = { name: 'office', url: tunnel.url, password: { file: 'password' }, headers };
       await writeFile(config, JSON.stringify({ instances: [office] }), { mode: 0o600 });
       const server = await stage.server({
-        clientInfo: PATIENT,
+        clientInfo: CLAUDE_CODE,
         args: ['--config', config],
         env: { NODE_EXTRA_CA_CERTS: tunnel.authority, ...env },
       });

@@ -67,8 +67,8 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
 
     test('an overloaded model: retrying, in send at its deadline and in get_status', async () => {
       const session_id = await newSession();
-      const patient = await stage.server({ env: { SEND_TIMEOUT_MS: '6000' } });
-      const sent = await patient.call('send', { instance: 'worker', session_id, message: 'fail 500' });
+      const brief = await stage.server({ env: { SEND_TIMEOUT_MS: '6000' } });
+      const sent = await brief.call('send', { instance: 'worker', session_id, message: 'fail 500' });
       expect(data(sent)).toMatchObject({ outcome: 'retrying', reason: expect.stringContaining('attempt') as string });
       expect(sent.text).toContain(`session_id ${session_id}`);
       const { sessions } = data(await server.call('get_status', { instance: 'worker' })) as { sessions: unknown[] };

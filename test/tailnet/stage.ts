@@ -23,7 +23,7 @@ export const NODE_PORT = 4095;
 export const BARE_PORT = 4096;
 
 /** A client whose sends wait as long as a cold opencode on a busy machine needs. */
-const PATIENT = { name: 'claude-code', version: '2.1.329' };
+const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -133,7 +133,7 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     const silence = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '15000' };
     const server = await startMcpChild({
       prefix: machine.prefix,
-      clientInfo: PATIENT,
+      clientInfo: CLAUDE_CODE,
       env: { ...settingsOf(machine), ...silence, ...env },
     });
     children.push(server);

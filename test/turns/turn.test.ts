@@ -759,7 +759,7 @@ describe('a turn whose endpoint fails for good', () => {
   };
 
   /** The same process over another endpoint. */
-  function otherWayTo(api: FakeApi): FakeApi {
+  function otherEndpointTo(api: FakeApi): FakeApi {
     const other = new FakeApi();
     Object.defineProperty(other, 'store', { value: api.store });
     return other;
@@ -775,7 +775,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('goes on over another as soon as there is one, with the whole text and without sending again', async () => {
     const api = new FakeApi();
-    const other = otherWayTo(api);
+    const other = otherEndpointTo(api);
     let id = '';
     api.onPrompt = (prompt) => {
       api.accept(prompt);
@@ -806,7 +806,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('in doubt whether the prompt arrived: looks for it over the other', async () => {
     const api = new FakeApi();
-    const other = otherWayTo(api);
+    const other = otherEndpointTo(api);
     api.onPrompt = (prompt) => {
       api.accept(prompt);
       cut(api);
@@ -820,7 +820,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('a prompt that did not arrive is never sent over the other', async () => {
     const api = new FakeApi();
-    const other = otherWayTo(api);
+    const other = otherEndpointTo(api);
     api.onPrompt = () => {
       cut(api);
       lost();
@@ -832,7 +832,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test("a prompt that the other endpoint does not show is sent again over the stream's, if that is open", async () => {
     const api = new FakeApi();
-    const other = otherWayTo(api);
+    const other = otherEndpointTo(api);
     api.onPrompt = (prompt) => {
       if (api.prompts.length === 1) lost();
       api.accept(prompt);
@@ -847,7 +847,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('before anything was sent: begins again over the other, after its newest message', async () => {
     const api = new FakeApi();
-    const other = otherWayTo(api);
+    const other = otherEndpointTo(api);
     api.onPrompt = () => {
       cut(api);
       gone();
@@ -863,12 +863,12 @@ describe('a turn whose endpoint fails for good', () => {
   test('before anything was sent, over all of them: refused', async () => {
     const [api, other] = [new FakeApi(), new FakeApi()];
     for (const one of [api, other]) one.onPrompt = gone;
-    const ways = [
+    const endpoints = [
       { key: 'first', api },
       { key: 'other', api: other },
     ];
     const { result } = await run(api, {}, leapingClock(), (failed) =>
-      Promise.resolve(ways.find(({ key }) => !failed.includes(key))),
+      Promise.resolve(endpoints.find(({ key }) => !failed.includes(key))),
     );
     expect(result.outcome.kind).toBe('refused');
   });

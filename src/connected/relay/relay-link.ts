@@ -31,7 +31,7 @@ export interface RelayLinkOptions {
 }
 
 /** A login takes up to 2 s across an ocean; a person does not wait longer for a relay that asks nothing. */
-export const PATIENCE_MS = 3_000;
+export const ANSWER_LIMIT_MS = 3_000;
 /** While waiting, so that the link is up a moment after a laptop wakes up. */
 const WAITING_LOOK_MS = 1_000;
 const MIN_DELAY_MS = 1_000;
@@ -98,7 +98,7 @@ export class RelayLink {
     // The relay may wait for a person to read this.
     return {
       ...this.#state,
-      reason: `no answer within ${PATIENCE_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
+      reason: `no answer within ${ANSWER_LIMIT_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
     };
   }
 
@@ -108,7 +108,7 @@ export class RelayLink {
     const over = new AbortController();
     let onLogin = (): void => {};
     const asked = interactive ? new Promise<void>((resolve) => (onLogin = resolve)) : Promise.resolve();
-    const late = asked.then(() => clock.sleep(PATIENCE_MS, over.signal));
+    const late = asked.then(() => clock.sleep(ANSWER_LIMIT_MS, over.signal));
     await Promise.race([this.#attempt(interactive, signal, onLogin), late]);
     over.abort();
   }

@@ -30,7 +30,7 @@ export function readGeneration(output: string): OpencodeGeneration {
   const [, name, text = ''] = /^(?:(\S+) )?v?(\S+)$/.exec(output.trim().split('\n').at(-1) ?? '') ?? [];
   const version = /^\d{1,6}\.\d{1,6}\.\d{1,6}(?:[-+][\w.+-]{0,64})?$/.test(text) ? text : undefined;
   if (name === 'lildax') return { number: 2, isPreview: true };
-  const told = version !== undefined && { version };
+  const known = version !== undefined && { version };
   const isSecond = Number(version?.split('.', 1)[0] ?? 0) >= 2 || (name === 'opencode' && version !== undefined);
-  return { number: isSecond ? 2 : 1, ...told };
+  return { number: isSecond ? 2 : 1, ...known };
 }

@@ -8,7 +8,7 @@ import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { VERSION } from '../../base/version.ts';
 import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, processIdentity, type ProcessIdentity } from '../process-table.ts';
-import { PATIENCE_MS, RelayLink } from '../relay/relay-link.ts';
+import { ANSWER_LIMIT_MS, RelayLink } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-failures.ts';
 import type { RelayState } from '../run-state.ts';
 import { logPath } from './log-file.ts';
@@ -235,5 +235,5 @@ export class OwnRegistrations {
 }
 
 function reasonOf(state: RelayState | undefined): string {
-  return state?.reason ?? `no answer within ${PATIENCE_MS / 1000} s`;
+  return state?.reason ?? `no answer within ${ANSWER_LIMIT_MS / 1000} s`;
 }

@@ -40,7 +40,7 @@ interface Entry extends Sighting {
   announcement: Announcement;
   origin: Origin;
   revisedMs: number | undefined;
-  heardMs: number;
+  lastSeenMs: number;
   saidGoodbye: boolean;
 }
 
@@ -52,7 +52,7 @@ interface Entry extends Sighting {
 export class Sightings {
   readonly #entries = new Map<string, Entry>();
   /** Time of the last packet of each sender that has entries. */
-  readonly #senders = new Map<string, { heardMs: number; count: number }>();
+  readonly #senders = new Map<string, { lastSeenMs: number; count: number }>();
   /** Senders with services over a limit. */
   readonly #refused = new Set<string>();
 
@@ -64,13 +64,13 @@ export class Sightings {
     if (known === undefined) return !announcement.isGoodbye && this.#insert(key, announcement, origin, nowMs);
     // Another machine on another interface may have the same link-local address: the first keeps it while it is heard.
     const isElsewhere = known.origin.interfaceName !== origin.interfaceName;
-    if (isLinkLocal(address) && isElsewhere && nowMs - known.heardMs < SILENCE_MS) return false;
+    if (isLinkLocal(address) && isElsewhere && nowMs - known.lastSeenMs < SILENCE_MS) return false;
     if (announcement.isGoodbye) return this.#goodbye(known, announcement, nowMs);
-    const isBack = known.saidGoodbye || nowMs - known.heardMs > SILENCE_MS;
+    const isBack = known.saidGoodbye || nowMs - known.lastSeenMs > SILENCE_MS;
     const isOther = isElsewhere || !isSame(known.announcement, announcement);
-    Object.assign(known, { announcement, origin, heardMs: nowMs, saidGoodbye: false });
+    Object.assign(known, { announcement, origin, lastSeenMs: nowMs, saidGoodbye: false });
     if (isBack) known.revisedMs = nowMs;
-    this.#senderOf(address).heardMs = nowMs;
+    this.#senderOf(address).lastSeenMs = nowMs;
     return isBack || isOther;
   }
 
@@ -101,8 +101,8 @@ export class Sightings {
       return isNews;
     }
     sender.count += 1;
-    sender.heardMs = nowMs;
-    const fresh = { announcement, origin, address, heardMs: nowMs, revisedMs: undefined, saidGoodbye: false };
+    sender.lastSeenMs = nowMs;
+    const fresh = { announcement, origin, address, lastSeenMs: nowMs, revisedMs: undefined, saidGoodbye: false };
     this.#entries.set(key, fresh);
     return true;
   }
@@ -116,19 +116,19 @@ export class Sightings {
     return true;
   }
 
-  #senderOf(address: string): { heardMs: number; count: number } {
+  #senderOf(address: string): { lastSeenMs: number; count: number } {
     const known = this.#senders.get(address);
     if (known !== undefined) return known;
-    const sender = { heardMs: 0, count: 0 };
+    const sender = { lastSeenMs: 0, count: 0 };
     this.#senders.set(address, sender);
     return sender;
   }
 
   #forget(nowMs: number, isNeighbour: (origin: Origin) => boolean): void {
-    for (const [key, { address, origin, heardMs }] of this.#entries) {
+    for (const [key, { address, origin, lastSeenMs }] of this.#entries) {
       const sender = this.#senderOf(address);
-      const isAnswered = sender.heardMs - heardMs <= UNANSWERED * QUERY_EVERY_MS;
-      if (isAnswered && nowMs - heardMs <= KEPT_MS && isNeighbour(origin)) continue;
+      const isAnswered = sender.lastSeenMs - lastSeenMs <= UNANSWERED * QUERY_EVERY_MS;
+      if (isAnswered && nowMs - lastSeenMs <= KEPT_MS && isNeighbour(origin)) continue;
       this.#entries.delete(key);
       sender.count -= 1;
       if (sender.count === 0) this.#senders.delete(address);

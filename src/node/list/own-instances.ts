@@ -181,7 +181,7 @@ export class OwnInstances implements OwnServers {
 
 /** The source's trusted loopback candidates. */
 function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySource {
-  let told = '';
+  let logged = '';
   return {
     name: source.name,
     changes: (signal) => source.changes(signal),
@@ -193,8 +193,8 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
       );
       const distrust = candidates.map(({ trust }) => trust).find(({ level }) => level === 'untrusted');
       const reason = distrust?.level === 'untrusted' ? distrust.reason : '';
-      if (reason !== told) {
-        told = reason;
+      if (reason !== logged) {
+        logged = reason;
         if (reason !== '')
           logger.log('warn', `some candidates of the source ${source.name} are not served`, { reason });
       }

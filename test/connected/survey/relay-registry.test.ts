@@ -126,9 +126,9 @@ it('asks nothing through an askpass program', async () => {
   );
   await expect(registry({ sshCommand: words }).survey(never)).rejects.toThrow(/Host key verification failed/);
   // The ssh to a machine on the way gets none of our options.
-  const way = `ProxyCommand=${words.join(' ')} -W %h:%p`;
+  const proxyCommand = `ProxyCommand=${words.join(' ')} -W %h:%p`;
   const [ssh = '', ...rest] = sshd.command;
-  await expect(registry({ sshCommand: [ssh, '-o', way, ...rest] }).survey(never)).rejects.toThrow(
+  await expect(registry({ sshCommand: [ssh, '-o', proxyCommand, ...rest] }).survey(never)).rejects.toThrow(
     /verification failed/,
   );
   vi.unstubAllEnvs();

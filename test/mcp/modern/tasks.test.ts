@@ -14,7 +14,7 @@ import { type Data, FORMS, ModernClient, TASKS, TASKS_AND_FORMS, type TaskShown 
 let temp: TempDir;
 let registry: Registry;
 let worker: FakeOpencode;
-let way: FaultProxy;
+let proxy: FaultProxy;
 let client: ModernClient;
 
 /** A server on the same state folder, like the next one of a client. */
@@ -29,13 +29,13 @@ beforeEach(async () => {
   temp = tempDir('modern-tasks');
   registry = await openRegistry(`${temp.path}/registry`);
   worker = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  way = await startFaultProxy(worker.url);
-  await registry.add({ name: 'worker', port: way.port, cwd: worker.directory });
+  proxy = await startFaultProxy(worker.url);
+  await registry.add({ name: 'worker', port: proxy.port, cwd: worker.directory });
   client = start();
 });
 afterEach(async () => {
   await client[Symbol.asyncDispose]();
-  await way.close();
+  await proxy.close();
   await worker.close();
   await temp.close();
 });
@@ -191,15 +191,15 @@ describe('cancelling', () => {
   test('a queued message is not sent, and the task says so', async () => {
     const { id: session_id } = worker.addSession();
     const prompt = { path: /prompt_async$/ };
-    way.rule(prompt, { kind: 'hold', gate: 'prompt' }, 1);
+    proxy.rule(prompt, { kind: 'hold', gate: 'prompt' }, 1);
     const first = await client.begin('send', { instance: 'worker', session_id, message: 'first' });
-    await way.waitForRequest(prompt);
-    const looked = way.count({ path: '/session' });
+    await proxy.waitForRequest(prompt);
+    const looked = proxy.count({ path: '/session' });
     const second = await client.begin('send', { instance: 'worker', session_id, message: 'second' });
-    await way.waitForRequest({ path: '/session' }, { nth: looked + 1 });
+    await proxy.waitForRequest({ path: '/session' }, { nth: looked + 1 });
     await client.ask('tasks/cancel', { taskId: second.taskId }, { capabilities: TASKS });
     expect(await client.task(second.taskId)).toMatchObject({ statusMessage: 'Cancelled before anything was sent.' });
-    way.release('prompt');
+    proxy.release('prompt');
     await client.taskIs(first.taskId, 'completed');
     expect(said()).toEqual(['first']);
   });
@@ -241,19 +241,19 @@ describe('the next process', () => {
     await until('it to be missed', async () =>
       (await client.task(task.taskId)).statusMessage.startsWith('worker: cannot be reached now'),
     );
-    await registry.add({ name: 'renamed', port: way.port, cwd: worker.directory });
+    await registry.add({ name: 'renamed', port: proxy.port, cwd: worker.directory });
     const { result } = await client.taskIs(task.taskId, 'completed');
     expect(result).toMatchObject({ structuredContent: { instance: 'renamed', text: 'meanwhile' } });
     expect(said()).toEqual(['run']);
   });
 
   test('sends nothing that the process before did not send', async () => {
-    way.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
+    proxy.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
     const task = await client.begin('send', { instance: 'worker', message: 'run' });
-    await way.waitForRequest({ path: '/event' });
+    await proxy.waitForRequest({ path: '/event' });
     client.server.kill('SIGKILL');
     await client[Symbol.asyncDispose]();
-    way.release('event');
+    proxy.release('event');
     client = start();
     const { result } = await client.taskIs(task.taskId, 'completed');
     expect(result).toMatchObject({

@@ -76,16 +76,16 @@ describe('two servers that follow one task', () => {
 
 test('a send to several whose server was killed names the instances it did not reach', async () => {
   await using second = await startFakeOpencode({ directory: '/home/user/second', reply: () => undefined });
-  await using way: FaultProxy = await startFaultProxy(second.url);
-  await registry.add({ name: 'second', port: way.port, cwd: second.directory });
-  way.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
+  await using proxy: FaultProxy = await startFaultProxy(second.url);
+  await registry.add({ name: 'second', port: proxy.port, cwd: second.directory });
+  proxy.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
   const one = start();
   const { taskId } = await one.begin('send', { instance: ['worker', 'second'], message: 'run' });
-  await way.waitForRequest({ path: '/event' });
+  await proxy.waitForRequest({ path: '/event' });
   await until('the turn of the first', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
   one.server.kill('SIGKILL');
   await one.server.exited;
-  way.release('event');
+  proxy.release('event');
   const other = start();
   await other.task(taskId);
   await until('it to follow', () => worker.openStreams === 1);

@@ -19,7 +19,7 @@ import { createProject } from '../../rig/opencode-sandbox.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
-import { PATIENT } from './relay-stage.ts';
+import { CLAUDE_CODE } from './relay-stage.ts';
 
 const closers: Array<() => Promise<unknown>> = [];
 
@@ -87,7 +87,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
     ]);
 
     await using server = await startMcpChild({
-      clientInfo: PATIENT,
+      clientInfo: CLAUDE_CODE,
       args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
       env: { HOME: child.env['HOME'] ?? '' },
     });
@@ -113,7 +113,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
     const registered = await child.registered();
     expect(registered.cwd).toBe(directory);
     await using server = await startMcpChild({
-      clientInfo: PATIENT,
+      clientInfo: CLAUDE_CODE,
       args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
       env: { HOME: child.env['HOME'] ?? '' },
     });

@@ -53,12 +53,12 @@ export async function connected(relay: Relay, options: ConnectedOptions = {}): P
 }
 
 /** A client without a short request timeout, since a cold opencode on a busy machine is slow. */
-export const PATIENT = { name: 'claude-code', version: '2.1.329' };
+export const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
 
 /** An MCP server on the relay. */
 export async function serverOn(relay: Relay): Promise<McpChild> {
   const server = await startMcpChild({
-    clientInfo: PATIENT,
+    clientInfo: CLAUDE_CODE,
     args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
     env: { HOME: relay.sshd.home },
   });

@@ -26,7 +26,7 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
 
   beforeAll(async () => {
     if (!canRunTailnet()) return;
-    temp = tempDir('three-ways');
+    temp = tempDir('three-routes');
     stage = await openTailnetStage({
       nodes: [
         { name: 'desk', mode: 'tun' },

@@ -10,16 +10,16 @@ import type { Listing } from './listing.ts';
 
 const CANDIDATES = 10_000;
 /** Proven endpoints per instance. */
-const WAYS = 2;
+const PER_SERVER = 2;
 const NS_PER_MS = 1e6;
 /** Between two words of the answer. */
 const WORD_MS = 20;
 const GIVE_UP_MS = 30_000;
 
 /** The cost of many endpoints: merging 10,000, and switching from one to another in the middle of a turn. */
-export async function wayFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
+export async function endpointFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
   return [
-    figure(`merge of ${CANDIDATES} candidates, ${WAYS} ways each`, 'ms', mergeTimes(samples)),
+    figure(`merge of ${CANDIDATES} candidates, ${PER_SERVER} ways each`, 'ms', mergeTimes(samples)),
     await failoverFigure(stage, samples),
   ];
 }
@@ -28,22 +28,22 @@ function mergeTimes(samples: number): number[] {
   const endpoints = Array.from({ length: CANDIDATES }, (_, index) => endpointOf(index));
   const proven = endpoints.flatMap((endpoint, index): KeyPair[] => {
     const other = endpoints[index + 1];
-    return index % WAYS === 0 && other !== undefined ? [[urlOf(endpoint), urlOf(other)]] : [];
+    return index % PER_SERVER === 0 && other !== undefined ? [[urlOf(endpoint), urlOf(other)]] : [];
   });
   return Array.from({ length: samples }, () => {
     const startMs = performance.now();
     const { servers } = merge(endpoints, { proven, former: [] });
-    if (servers.length !== CANDIDATES / WAYS) throw new Error(`Expected pairs, got ${servers.length} servers`);
+    if (servers.length !== CANDIDATES / PER_SERVER) throw new Error(`Expected pairs, got ${servers.length} servers`);
     return performance.now() - startMs;
   });
 }
 
 function endpointOf(index: number): ProbedEndpoint {
-  const process = Math.floor(index / WAYS);
+  const process = Math.floor(index / PER_SERVER);
   return probed({
     key: `k${index}`,
     url: `http://10.${index >> 16}.${(index >> 8) & 255}.${index & 255}:4096`,
-    route: index % WAYS === 0 ? 'tailnet' : 'relay',
+    route: index % PER_SERVER === 0 ? 'tailnet' : 'relay',
     claims: { id: `i${process}`, name: `project-${process}`, hostname: `host-${process % 100}`, localPort: 4096 },
   });
 }

@@ -24,19 +24,19 @@ const PROMPT = { path: /prompt_async$/ };
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a relay and a LAN at once', () => {
   let stage: Stage;
-  let ways: readonly [FaultProxy, FaultProxy, FaultProxy];
+  let proxies: readonly [FaultProxy, FaultProxy, FaultProxy];
   let runtime: Runtime;
 
   beforeAll(async () => {
     stage = await openStage();
     const opencode = await stage.opencode();
     const [tailnet, relay, lan] = await Promise.all(ROUTES.map(() => startFaultProxy(opencode.url)));
-    if (!tailnet || !relay || !lan) throw new Error('Expected three ways');
-    ways = [tailnet, relay, lan];
+    if (!tailnet || !relay || !lan) throw new Error('Expected three proxies');
+    proxies = [tailnet, relay, lan];
     const source = new TestSource();
     const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: opencode.port };
     for (const [index, route] of ROUTES.entries())
-      source.candidates.set(route, candidate({ key: route, url: ways[index]?.url ?? '', route, claims }));
+      source.candidates.set(route, candidate({ key: route, url: proxies[index]?.url ?? '', route, claims }));
     const fleet = new LiveFleet({
       // No round comes between: what is found is found within the calls.
       settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
@@ -47,11 +47,11 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     });
     runtime = testRuntime(fleet);
     fleet.start();
-    await until('the ways to be proven one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 3);
+    await until('the proxies to be proven one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 3);
   });
   afterAll(async () => {
     await runtime?.fleet.close();
-    await Promise.all(ways?.map((way) => way.close()) ?? []);
+    await Promise.all(proxies?.map((proxy) => proxy.close()) ?? []);
     await stage?.close();
   });
 
@@ -60,27 +60,27 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     deadlineMs: systemClock.monotonic() + 200_000,
     onProgress,
   });
-  const followedBy = (way: FaultProxy | undefined): Promise<unknown> =>
-    until('the turn to be followed by another way', () => (way?.openStreams ?? 0) > 0);
+  const followedBy = (proxy: FaultProxy | undefined): Promise<unknown> =>
+    until('the turn to be followed by another way', () => (proxy?.openStreams ?? 0) > 0);
 
-  test('is one entry, by the best way, and the others are told', async () => {
+  test('is one entry, by the best proxy, and the others are told', async () => {
     const { data } = await instances(runtime, { offset: 0, limit: 10 }, call());
     expect(data.instances).toMatchObject([
-      { name: 'work', via: `tailnet ${ways[0].url}`, also: [`relay ${ways[1].url}`, `lan ${ways[2].url}`] },
+      { name: 'work', via: `tailnet ${proxies[0].url}`, also: [`relay ${proxies[1].url}`, `lan ${proxies[2].url}`] },
     ]);
   });
 
-  test('each way is cut in turn in the middle of a streamed turn: the answer is whole, and asked for once', async () => {
-    const message = 'gate-mid ways: the first half, |and the second half';
+  test('each proxy is cut in turn in the middle of a streamed turn: the answer is whole, and asked for once', async () => {
+    const message = 'gate-mid proxies: the first half, |and the second half';
     let shown = '';
     const sending = send(
       runtime,
       { instance: 'work', message },
       call((text) => (shown += text)),
     );
-    await stage.model.waitForGate('ways', COLD_MS);
+    await stage.model.waitForGate('proxies', COLD_MS);
     await until('the first half to be shown', () => shown !== '', COLD_MS);
-    const [tailnet, relay, lan] = ways;
+    const [tailnet, relay, lan] = proxies;
     await tailnet.down();
     await followedBy(relay);
     await relay.down();
@@ -88,24 +88,24 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     await tailnet.up();
     await lan.down();
     await followedBy(tailnet);
-    stage.model.release('ways');
+    stage.model.release('proxies');
     const { data } = await sending;
     expect([data.outcome, data.text, shown]).toEqual(['completed', expectedReply(message), expectedReply(message)]);
     expect(stage.model.turns(message)).toBe(1);
-    expect(ways.map((way) => way.count(PROMPT))).toEqual([1, 0, 0]);
-    await Promise.all(ways.map((way) => way.up()));
+    expect(proxies.map((proxy) => proxy.count(PROMPT))).toEqual([1, 0, 0]);
+    await Promise.all(proxies.map((proxy) => proxy.up()));
   });
 
-  test('the way is cut again and again as the text streams: nothing is lost or doubled', async () => {
+  test('the proxy is cut again and again as the text streams: nothing is lost or doubled', async () => {
     await runtime.fleet.refresh();
     await until(
-      'all ways to be proven again',
+      'all proxies to be proven again',
       () => runtime.fleet.snapshot().instances[0]?.server.endpoints.length === ROUTES.length,
     );
     const message = 'slow 30 120: word';
     let shown = '';
     let over = false;
-    const streams = (): number => ways.reduce((sum, { openStreams }) => sum + openStreams, 0);
+    const streams = (): number => proxies.reduce((sum, { openStreams }) => sum + openStreams, 0);
     const sending = send(
       runtime,
       { instance: 'work', message },
@@ -115,7 +115,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     for (;;) {
       await until('the turn to be followed or over', () => over || streams() > 0);
       if (over) break;
-      cuts += ways.reduce((sum, way) => sum + way.cutStreams(), 0);
+      cuts += proxies.reduce((sum, proxy) => sum + proxy.cutStreams(), 0);
     }
     const { data } = await sending;
     expect(cuts).toBeGreaterThan(2);
@@ -123,15 +123,15 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     expect(stage.model.turns(message)).toBe(1);
   });
 
-  test('all cut: offline, with what each way said; one restored: back by it', async () => {
-    await Promise.all(ways.map((way) => way.down()));
+  test('all cut: offline, with what each proxy said; one restored: back by it', async () => {
+    await Promise.all(proxies.map((proxy) => proxy.down()));
     const status = await getStatus(runtime, { instance: 'work' }, call());
     expect(status.data.state).toBe('offline');
-    for (const { url } of ways) expect(status.data.reason).toContain(`${url}/global/health: ECONNREFUSED`);
-    await ways[2].up();
+    for (const { url } of proxies) expect(status.data.reason).toContain(`${url}/global/health: ECONNREFUSED`);
+    await proxies[2].up();
     expect((await getStatus(runtime, { instance: 'work' }, call())).data).toMatchObject({
       state: 'idle',
-      via: `lan ${ways[2].url}`,
+      via: `lan ${proxies[2].url}`,
     });
     const { data } = await read(runtime, { instance: 'work', message_limit: 1 }, call());
     expect(data.messages).toHaveLength(1);
