@@ -82,6 +82,6 @@ test.each(UNSUPPORTED)('doctor %s says why, and what to do', async (name, reason
 test.each(['README.md', 'docs/opencode-2.md'])('%s claims no more than was tested', async (page) => {
   const text = await readFile(new URL(`../../../${page}`, import.meta.url), 'utf8');
   expect(text.replaceAll(/\s+/g, ' ')).toContain(
-    'OpenCode 2.x: built to the contract of 2.1, tested on the 1.18.18 preview and on a fake; not run against a 2.x binary',
+    'OpenCode 2.x: written to the API of 2.1, tested on the 1.18.18 preview and on a fake server, not on a 2.x binary',
   );
 });
