@@ -54,9 +54,9 @@ export class EndpointTable {
   }
 
   /**
-   * Which directories belong to which server, as registered now. Not counted: servers that are long dead, those that nobody vouches
-   * for (their claim could hide work), and those with an interrupted session, which may run in any process of that home. A project's
-   * worktrees belong to its servers if it has any; otherwise each server of a home would load them all.
+   * Which directories belong to which server, as registered now. Not counted: servers that are long dead, LAN announcements and untrusted
+   * registrations (their claims could hide work), and servers with an interrupted session, which may run in any process of that home. A
+   * project's worktrees belong to its servers if it has any; otherwise each server of a home would load them all.
    */
   takenDirectories(): IsTaken {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
