@@ -11,7 +11,7 @@ import { createApi } from '../opencode/dialects/dialects.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { messageErrorSchema } from '../opencode/schema.ts';
-import { TOLD_BY_THE_STORE } from '../turns/follower.ts';
+import { READ_FROM_STORE } from '../turns/follower.ts';
 import { saidError } from '../turns/last-turn.ts';
 import { hintIn, isEpoch, isRetry, sessionIn } from './hints.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
@@ -169,7 +169,7 @@ export class ServerFollower {
 
   #noteError(id: string, value: unknown): void {
     const { data: error } = messageErrorSchema.safeParse(value);
-    if (error !== undefined && !TOLD_BY_THE_STORE.has(error.name)) this.#ledger.noteError(id, saidError(error));
+    if (error !== undefined && !READ_FROM_STORE.has(error.name)) this.#ledger.noteError(id, saidError(error));
   }
 
   async #keepAsking(): Promise<void> {
