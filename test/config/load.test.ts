@@ -304,7 +304,7 @@ describe('an invalid value', () => {
     {
       name: 'an array of numbers',
       config: { transport: [1] },
-      expected: `${CONFIG_PATH}: transport: ${sources}, got an array of other things`,
+      expected: `${CONFIG_PATH}: transport: ${sources}, got an array with values that are not strings`,
     },
     {
       name: 'an unknown toolset',
