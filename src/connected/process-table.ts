@@ -8,7 +8,7 @@ import { holdersOf, readListeners } from '../base/socket-table.ts';
 /** `ps` answers in tens of milliseconds; a hung file system must not delay a start. */
 const COMMAND_LIMIT_MS = 3_000;
 const POLL_MS = 50;
-/** One short line for each process of a busy machine. */
+/** Limit for one short line per process of a busy machine. */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 
 /** A process: its pid, and its start time, since pids are reused. */

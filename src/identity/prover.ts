@@ -20,7 +20,7 @@ export interface ProverDeps {
   readonly onSettled: () => void;
 }
 
-/** Each holds an event stream open. */
+/** Each proof holds an event stream open. */
 const PROOFS_AT_ONCE = 4;
 
 /** The pause for the preview, whose pairs are suspected only while something runs there. */

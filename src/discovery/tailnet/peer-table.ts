@@ -13,7 +13,7 @@ const MAX_STRANGERS = 256;
 
 /** Each holds a connection. Nobody has as many machines with a node service; the rest are asked by each scan. */
 export const MAX_FOLLOWED = 128;
-/** Of them, machines that do not admit this one: they must leave room for those that do. */
+/** How many of them may be machines that do not admit this one: they must leave room for those that do. */
 const MAX_FORBIDDEN = 32;
 
 /** How long a service may hold its answer. */
