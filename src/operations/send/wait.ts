@@ -211,7 +211,9 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
   const views = seen.map((one) => view(runtime, one, maxChars));
   const open = watched.filter((one) => !isSettled(one)).flatMap(([first]) => first?.instance ?? []);
   const sentences = [
-    ...(open.length === 0 ? [] : [`Still under way: ${open.map((name) => quoteName(name)).join(', ')}; wait for them again.`]),
+    ...(open.length === 0
+      ? []
+      : [`Still under way: ${open.map((name) => quoteName(name)).join(', ')}; wait for them again.`]),
     ...(left === 0 ? [] : [`${left} more work and were not waited for; name them to wait for them.`]),
   ];
   const next = sentences.length === 0 ? undefined : sentences.join(' ');
