@@ -80,7 +80,7 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Sends a signal to a process, or to a group if `pid` is negative, that may have ended already. */
+/** Sends a signal to a process, or to a group if `pid` is negative. It may have ended already. */
 export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
@@ -89,7 +89,7 @@ export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether the process ends within `limitMs`. Its timer keeps this process alive, which nothing else may do at that time. */
+/** Whether the process ends within `limitMs`. The timer keeps this process alive meanwhile: nothing else may do so. */
 export async function endsWithin(identity: ProcessIdentity, limitMs: number): Promise<boolean> {
   for (let waitedMs = 0; await isAlive(identity); waitedMs += POLL_MS) {
     if (waitedMs >= limitMs) return false;
