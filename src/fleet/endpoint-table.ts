@@ -9,7 +9,7 @@ import { EndpointRecord } from './endpoint-record.ts';
 export interface TableChange {
   /** New or changed registrations, to be probed immediately. */
   readonly added: readonly EndpointRecord[];
-  /** Their watcher's report changed. */
+  /** Endpoints whose watcher's report changed. */
   readonly reported: readonly EndpointRecord[];
   readonly removed: readonly EndpointRecord[];
   /** Whether a snapshot shows a difference. */
@@ -76,7 +76,7 @@ export class EndpointTable {
     return (record, directory) => taken.has(placeOf(record, directory)) || isWorktreeOfOthers(record, directory);
   }
 
-  /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */
+  /** Makes `candidates` the only entries of that source. Of equal keys the first counts. */
   apply(source: string, candidates: readonly Candidate[]): TableChange {
     const before = this.#bySource.get(source) ?? new Set<string>();
     const now = new Set<string>();
