@@ -8,7 +8,7 @@ import type { Scan } from '../source.ts';
 /** Concurrent requests, besides the probes of the process, which have their own limit. */
 const CONCURRENCY = 16;
 
-/** Peers without a find that are asked in one round; in a tailnet of thousands the others wait for the next. */
+/** Peers without a known service or opencode that are asked in one round; in a tailnet of thousands the rest wait for the next. */
 const MAX_STRANGERS = 256;
 
 /** Each holds a connection. Nobody has as many machines with a node service; the rest are asked by each scan. */
@@ -155,7 +155,7 @@ export class PeerTable {
 
   /** Resolves to whether anything changed. Never rejects. */
   async #request(peer: PeerRecord, waitMs: number, signal: AbortSignal): Promise<boolean> {
-    // It may have been removed or replaced while it waited for a slot.
+    // The peer may have been removed or replaced while this waited for a slot.
     if (signal.aborted || !this.#has(peer)) return false;
     try {
       const finding = await findOn(peer.site, this.#deps, signal, peer.question(waitMs));
