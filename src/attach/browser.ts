@@ -3,7 +3,7 @@ import { release } from 'node:os';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Programs that open a URL in the person's browser, best first; none without a screen. */
+/** Programs that open a URL in the user's browser, best first; empty without a display. */
 export function openers({ platform, env, kernel = release() }: Surroundings): readonly string[] {
   if (platform === 'darwin') return ['open'];
   if (/microsoft/i.test(kernel)) return ['wslview', 'xdg-open'];
@@ -17,13 +17,13 @@ export interface Surroundings {
   readonly kernel?: string;
 }
 
-/** Whether one of them opened it. The browser is not this program's child, and outlives it. */
+/** Whether a browser opened the URL. It is detached, and outlives this program. */
 export async function openBrowser(url: string, surroundings: Surroundings): Promise<boolean> {
   for (const opener of openers(surroundings)) if (await runs(opener, url, surroundings.env)) return true;
   return false;
 }
 
-/** An opener that still runs after this has become the browser. */
+/** An opener returns at once; one that still runs after this has become the browser. */
 const LONG_MS = 3_000;
 
 function runs(opener: string, url: string, env: Environment): Promise<boolean> {

@@ -19,14 +19,14 @@ export interface CurrentEndpointDeps {
 export const SILENCE_MS = 40_000;
 
 /**
- * The endpoint of one server that is in use. After a failure it is replaced by one that has proven to lead to the same process; until
- * then nothing is sent.
+ * The endpoint in use for one server. After a failure, another endpoint that provably leads to the same process replaces it; until then
+ * nothing is sent.
  */
 export class CurrentEndpoint {
   readonly #deps: CurrentEndpointDeps;
   #reached: Reached;
   #failed = false;
-  /** Aborts when the endpoint is given up, to end its streams, which would only fall silent. */
+  /** Aborts when the endpoint is given up, to end its streams: they would otherwise stay open and silent. */
   #left = createLeft();
   #searching: Promise<Refusal | undefined> | undefined;
 
@@ -70,7 +70,7 @@ export class CurrentEndpoint {
     }
   }
 
-  /** An event stream ends only if the server or the connection does. */
+  /** Gives the endpoint up when an event stream on it ends or falls silent: a healthy one does neither. */
   #watch(answer: IncomingMessage, cut: AbortSignal, failed: () => void): void {
     if (answer.headers['content-type']?.startsWith('text/event-stream') !== true) return;
     const over = new LinkedAbort(cut);

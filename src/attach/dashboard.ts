@@ -25,7 +25,7 @@ export async function openDashboard(options: DashboardOptions): Promise<OpenDoor
     upstream: () => Promise.resolve({ status: 404, text: 'Not found.' }),
     refuse: (request, response, refusal) => {
       const target = targetOf(request);
-      // The page's scripts read JSON.
+      // The page's scripts expect errors as JSON.
       if (target === undefined || 'file' in target) refuse(response, refusal);
       else answerJson(response, refusal.status, { error: refusal.text });
     },
@@ -36,7 +36,7 @@ export async function openDashboard(options: DashboardOptions): Promise<OpenDoor
         target,
         caller,
         signal,
-        // The door has checked the host.
+        // `openDoor` has checked the host.
         origin: `http://${request.headers.host}`,
         open: () => Promise.resolve({ runtime, all: true, release: () => {} }),
       });

@@ -7,10 +7,11 @@ import { refuse } from '../node/proxy/proxy.ts';
 import { hostProblem, LOOPBACK } from './forwarder.ts';
 
 export interface DoorOptions {
-  /** Path of the address that admits a browser, up to the token. */
+  /** Path that admits a browser; the token follows it. */
   readonly entrance: string;
+  /** Where an admitted browser is redirected to. */
   readonly start: string;
-  /** The command that prints such an address. */
+  /** The command that prints the address; named in refusals. */
   readonly command: string;
   /** Whether the other end of a connection belongs to this user. */
   readonly isOwnPeer: (socket: IncomingMessage['socket']) => Promise<boolean>;
@@ -24,7 +25,7 @@ export interface DoorOptions {
 export interface OpenDoor {
   /** Admits one browser, once. */
   readonly url: string;
-  /** `http://…`, which the browser uses from then on. */
+  /** `http://…`, used by the admitted browser. */
   readonly origin: string;
   close(): void;
 }
@@ -32,9 +33,9 @@ export interface OpenDoor {
 const COOKIE = 'opencode-mcp';
 const SECRET_BYTES = 32;
 const NAME_BYTES = 10;
-/** IPv6 too: a browser may try it first, and otherwise another user could listen there. */
+/** A browser may try IPv6 first, and another user could listen there if this program did not. */
 const LOOPBACK_6 = '::1';
-/** Another program may have the same port on IPv6; that it has several in a row is unlikely. */
+/** Another program may hold the same port on IPv6, but hardly five times in a row. */
 const MAX_PORTS = 5;
 
 const FOREIGN: Refusal = { status: 403, text: 'Requests from web pages of other origins are refused.' };
@@ -116,10 +117,10 @@ class Door {
       status: 403,
       text: `This address was already used, or belongs to an earlier run. Run ${command} again.`,
     };
-    // After a link from another site the browser sends no cookie, and the address would be used up.
+    // SameSite=Strict: after a link from another site the browser would not send the new cookie, and the token would be wasted.
     if (isForeign(headers['sec-fetch-site'])) return LINK;
     if (method !== 'GET' || !isSame(url.slice(entrance.length), this.token)) return used;
-    // Other users can see the address in the command line that starts the browser.
+    // Other users can read the address from the command line that starts the browser.
     if (!(await isOwnPeer(socket)))
       return {
         status: 403,

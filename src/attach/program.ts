@@ -39,7 +39,7 @@ export interface TerminalTarget {
   readonly url: string;
   /** Undefined if the URL needs none. */
   readonly password: string | undefined;
-  /** Undefined for the server's own, which need not be named. */
+  /** Undefined for the server's own directory. */
   readonly directory: string | undefined;
   readonly session: string | undefined;
 }
@@ -64,8 +64,8 @@ export function launchFor({ dialect, url, password, directory, session }: Termin
 }
 
 /**
- * If this machine has a directory with that path, OpenCode 1 changes into it and sends the server the resolved path. The server runs
- * the code of any directory that is named, so the path must stay the same.
+ * `opencode attach` of OpenCode 1 changes into the directory if this machine has one with that path, and then sends the server the
+ * resolved path. The server runs the code of any directory that a request names, so the path must not change.
  * @throws {OperationError} it is a symbolic link here
  */
 export async function checkDirectory(directory: string): Promise<void> {

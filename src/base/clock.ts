@@ -24,7 +24,7 @@ export function untilWall(clock: Clock, wallMs: number): number {
   return leftMs === Number.POSITIVE_INFINITY ? leftMs : Math.min(leftMs, WALL_CHECK_MS);
 }
 
-/** setTimeout has 31 bits; a longer time becomes 1 ms. */
+/** setTimeout takes 31 bits; it turns a longer time into 1 ms. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {

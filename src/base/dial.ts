@@ -6,7 +6,7 @@ import { messageOf } from './errors.ts';
 /** Makes a connection other than by a plain TCP connect. `host` is an address. */
 export type Dial = (host: string, port: number) => Promise<Duplex>;
 
-/** The dial failed, so nothing of the request was sent. Has the message of its cause. */
+/** The dial failed, so no part of the request was sent. Has the message of its cause. */
 export class NotDialledError extends Error {
   override readonly name = 'NotDialledError';
 }
@@ -28,7 +28,7 @@ async function connectBy(dial: Dial, host: string, port: number, done: Done): Pr
   else done(null, stream);
 }
 
-/** A plain TCP connection; `signal` cancels the attempt. */
+/** A plain TCP connection. `signal` cancels the attempt; the promise then stays pending. */
 export function openSocket(options: TcpNetConnectOpts, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(options);

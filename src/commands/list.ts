@@ -44,7 +44,7 @@ function lines({ data, text }: Listed, { paint, width }: Shell): readonly string
   return table(data.instances, columns(Date.now()), width, paint);
 }
 
-/** Until Ctrl-C: redraws the table in place on a terminal, elsewhere prints it anew at each change. */
+/** Until Ctrl-C: redraws the table in place on a terminal; elsewhere prints it again at each change. */
 async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
   const { stdout } = shell.process;
   const isJson = shell.flags.has('json');

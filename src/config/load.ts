@@ -34,7 +34,7 @@ export interface LoadedSettings {
   readonly positionals: readonly string[];
 }
 
-/** What a person wrote, before the config file is checked. */
+/** The settings as written, before the config file is checked. */
 export interface WrittenSettings {
   readonly input: LoadInput;
   readonly given: GivenArguments;

@@ -49,8 +49,8 @@ export interface NotifySettings {
   readonly channels: readonly ChannelSettings[];
   /** The end of a shorter turn causes no notification. */
   readonly minTurnSeconds: number;
-  /** Notify again of a request that is still waiting after this time; 0: never. */
+  /** A request that still waits after this time is notified once more; 0: never. */
   readonly repeatAfterMinutes: number;
-  /** A turn that retries for this long is stalled; 0: never. */
+  /** A turn that retries or sends no event for this long is stalled; 0: never. */
   readonly stalledAfterMinutes: number;
 }

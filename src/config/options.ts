@@ -32,14 +32,14 @@ export interface Names {
   readonly env?: string;
   /** Key in the config file. */
   readonly key?: string;
-  /** The only program with this flag, and with this row in its help; both programs read the same config file. */
+  /** The only program that has this flag and shows this row in its help. Both programs read the same config file. */
   readonly only?: Program;
 }
 
 /** One row of the help text. */
 export interface Row extends Names {
   readonly summary: string;
-  /** Stands for the value: `MS` in `--flag MS`. */
+  /** Stands for the value in the help text: `MS` in `--flag MS`. */
   readonly placeholder?: string;
   /** Written as `--flag` or `--no-flag`, without a value. */
   readonly isSwitch?: boolean;
@@ -196,7 +196,7 @@ export const OPTIONS = {
   tailnetTags: option(
     { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags', ...MCP },
     'tags whose machines are discovered and admitted like your own: tag:server,tag:ci',
-    words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
+    words('a comma list of tags such as tag:ci-2 (letters, digits, dashes)', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
     [],
   ),
   tailnetUsers: option(
@@ -243,7 +243,7 @@ export const APPROVALS = {
   ...MCP,
   key: 'approvals',
   summary:
-    'exceptions from approve: [{instance?, permission?, pattern?, approve}]; * is a wildcard; see docs/permissions.md',
+    'exceptions to approve: [{instance?, permission?, pattern?, approve}]; * is a wildcard; see docs/permissions.md',
 } as const satisfies Row;
 
 export const NOTIFY = {

@@ -11,7 +11,7 @@ export type CommandLine =
   | { readonly kind: Exclude<Subcommand, 'start'>; readonly own: readonly string[] }
   | { readonly kind: 'help' }
   | { readonly kind: 'version' }
-  /** opencode does something else than open its terminal. */
+  /** opencode does something other than open its terminal. */
   | { readonly kind: 'plain'; readonly forOpencode: readonly string[] }
   | {
       readonly kind: 'start';
@@ -31,7 +31,7 @@ export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean
 
 /** The flags of a start that are ours, and whether they take a value. */
 const OWN_FLAGS = knownFlags('opencode-connected', { flags: FLAGS.start, positionals: false });
-/** A shorter word resembles options of opencode as much. */
+/** A shorter word resembles opencode's own options just as much. */
 const MIN_TYPO_CHARS = '--config'.length;
 
 /**
@@ -81,7 +81,7 @@ interface Split {
   readonly own: string[];
   readonly forOpencode: string[];
   project: string | undefined;
-  /** The word that makes it no start; all that follows is opencode's. `--help` for `-h` too. */
+  /** The word because of which this is not a start; everything after it is opencode's. `-h` is given as `--help`. */
   plain: string | undefined;
   /** Whether that word comes before `--`. */
   isPlainOurs: boolean;
@@ -120,7 +120,7 @@ function split(words: readonly string[]): Split {
   return read;
 }
 
-/** Accepts the options of opencode that are known here. */
+/** Refuses a misspelled option of ours. The known options of opencode are accepted. */
 function refuseOwnTypo(name: string): void {
   if (name.length < MIN_TYPO_CHARS || VALUE_OPTIONS.has(name) || PLAIN_OPTIONS.has(name)) return;
   const known = [...OWN_FLAGS.keys()].map((flag) => `--${flag}`);

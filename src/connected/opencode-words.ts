@@ -36,7 +36,7 @@ export const COMMANDS: ReadonlySet<string> = new Set([
   'web',
 ]);
 
-/** With these, opencode prints something, opens its terminal on another server, or opens one that has no server (`--mini`). */
+/** Options with which opencode prints something, opens its terminal on another server, or opens a terminal without a server (`--mini`). */
 export const PLAIN_OPTIONS: ReadonlySet<string> = new Set([
   '--completions',
   '--get-yargs-completions',

@@ -8,7 +8,7 @@ import { holdersOf, readListeners } from '../base/socket-table.ts';
 /** `ps` answers in tens of milliseconds; a hung file system must not delay a start. */
 const COMMAND_LIMIT_MS = 3_000;
 const POLL_MS = 50;
-/** One short line for each process of a busy machine. */
+/** Limit for one short line per process of a busy machine. */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 
 /** A process: its pid, and its start time, since pids are reused. */
@@ -80,7 +80,7 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Sends a signal to a process, or to a group if `pid` is negative, that may have ended already. */
+/** Sends a signal to a process, or to a group if `pid` is negative. It may have ended already. */
 export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
@@ -89,7 +89,7 @@ export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether the process ends within `limitMs`. Its timer keeps this process alive, which nothing else may do at that time. */
+/** Whether the process ends within `limitMs`. The timer keeps this process alive meanwhile: nothing else may do so. */
 export async function endsWithin(identity: ProcessIdentity, limitMs: number): Promise<boolean> {
   for (let waitedMs = 0; await isAlive(identity); waitedMs += POLL_MS) {
     if (waitedMs >= limitMs) return false;

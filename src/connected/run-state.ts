@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { errorCode, jsonOf } from '../base/errors.ts';
 import { isAlive } from './process-table.ts';
 
-/** The folder is ours, but a damaged file must not fill the memory. */
+/** Only this user can write there, but a damaged file must not fill the memory. */
 const MAX_STATE_BYTES = 64 * 1024;
 
 const relayStateSchema = z.object({
@@ -28,7 +28,7 @@ const runStateSchema = z.object({
   name: z.string(),
   pid: z.int(),
   started: z.string().optional(),
-  /** The opencode that ends with the wrapper. With OpenCode 2 its terminal, or the wrapper itself if it has none. */
+  /** The opencode that ends with the wrapper. With OpenCode 2 the terminal, or the wrapper itself without a terminal. */
   opencodePid: z.int(),
   opencodeStarted: z.string().optional(),
   /** Where the tunnel leads, or where the opencode listens if there is no tunnel. */

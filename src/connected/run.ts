@@ -53,7 +53,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
     return;
   }
   const headless = isOn('headless');
-  // Some terminals read their input elsewhere, but none draws into a file or a pipe.
+  // opencode may read its input elsewhere, but cannot draw into a file or a pipe.
   if (!headless && !isatty(STDOUT)) throw new SettingsError(NO_TERMINAL);
   const { project, forOpencode } = command;
   const { start } = await import('./start/start.ts');

@@ -221,7 +221,7 @@ class SourceRunner {
       scannedAtMs: clock.now(),
     };
     if (status === 'unavailable') {
-      // Nobody misses a system that was missing from the start.
+      // A system that was missing from the start is probably not in use here.
       const level = before.status === 'pending' ? 'debug' : 'info';
       if (before.status !== 'unavailable') logger.log(level, `source ${name} is not available`, { reason });
     } else if (before.status !== 'failed' || before.reason !== reason) {

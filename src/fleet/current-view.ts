@@ -2,7 +2,7 @@ import type { EndpointRecord } from './endpoint-record.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import { buildView, EMPTY_VIEW, type View, type ViewInput } from './view.ts';
 
-/** Removed registrations kept for the next view, which tells when they were last seen. */
+/** Removed registrations kept for the next view, which shows when they were last seen. */
 const MAX_REMOVED = 1000;
 
 /** The view of a table, rebuilt on demand if it is out of date. */
@@ -24,7 +24,7 @@ export class CurrentView {
 
   /** Keeps a removed record for one more view. */
   remember(removed: EndpointRecord): void {
-    // Nobody may read for long; churn must not pile up.
+    // If nobody reads a view for long, removed records must not pile up.
     if (this.#removed.size >= MAX_REMOVED) this.get();
     this.#removed.set(removed.id, removed);
     this.outdate();

@@ -22,7 +22,7 @@ export interface EndpointFinderDeps {
   readonly settle: (record: EndpointRecord, outcome: ProbeOutcome) => void;
 }
 
-/** A session with its summary can be long, and so can a list of them. */
+/** A session with its summary can be long, and so can a list of sessions. */
 const MAX_SESSION_BYTES = 2 * 1024 * 1024;
 /** More than the longest path; a summary's diffs are cut. */
 const MAX_STRING_BYTES = 16 * 1024;
@@ -31,7 +31,8 @@ const LATEST_SESSIONS = '/experimental/session?limit=500';
 const WITNESS_LIMIT_MS = 15_000;
 
 /**
- * Another process with the same own directory may answer. Before a request names the directory to it, it must show a session there.
+ * Checks that the server has a session in `directory`. Another process with the same own directory may answer, and a request that names a
+ * directory runs its code.
  * @throws {UnreachableError}
  */
 async function checkWitness(
@@ -141,7 +142,7 @@ export class EndpointFinder {
     }
   }
 
-  /** The endpoints that lead to `instance` now: those it was shown with whose registration is unchanged, and those proven since. */
+  /** The endpoints that lead to `instance` now: those shown with it whose registration is unchanged, and those proven since. */
   #endpointsOf(instance: Instance): readonly EndpointRecord[] {
     const { table, instances } = this.#deps;
     const shown = instance.server.endpoints.flatMap(({ id, candidate }) => {

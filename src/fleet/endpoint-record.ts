@@ -30,7 +30,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   /** Steadied, see `LATENCY_CHANGE`. */
   latencyMs?: number;
   misses = 0;
-  /** How often it stopped being healthy; each time invalidates what was proven of it. */
+  /** How often it stopped being healthy. Each time invalidates the proofs of where it leads. */
   lapses = 0;
   lastHealthy?: Healthy;
   known?: KnownOverview | undefined;
@@ -118,7 +118,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     return this.known === undefined ? OVERVIEW_PARTS : [];
   }
 
-  /** Dead for so long that it is only counted. */
+  /** Unhealthy for so long that a snapshot only counts it. */
   get unlisted(): boolean {
     return this.result.status === 'unhealthy' && this.misses >= MAX_MISSED_ROUNDS && this.candidate.pinned !== true;
   }

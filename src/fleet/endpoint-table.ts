@@ -9,7 +9,7 @@ import { EndpointRecord } from './endpoint-record.ts';
 export interface TableChange {
   /** New or changed registrations, to be probed immediately. */
   readonly added: readonly EndpointRecord[];
-  /** Their watcher's report changed. */
+  /** Endpoints whose watcher's report changed. */
   readonly reported: readonly EndpointRecord[];
   readonly removed: readonly EndpointRecord[];
   /** Whether a snapshot shows a difference. */
@@ -54,9 +54,9 @@ export class EndpointTable {
   }
 
   /**
-   * Which directories belong to which server, as registered now. Not counted: servers that are long dead, those that nobody vouches
-   * for (their claim could hide work), and those with an interrupted session, which may run in any process of that home. A project's
-   * worktrees belong to its servers if it has any; otherwise each server of a home would load them all.
+   * Which directories belong to which server, as registered now. Not counted: servers that are long dead, LAN announcements and untrusted
+   * registrations (their claims could hide work), and servers with an interrupted session, which may run in any process of that home. A
+   * project's worktrees belong to its servers if it has any; otherwise each server of a home would load them all.
    */
   takenDirectories(): IsTaken {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
@@ -76,7 +76,7 @@ export class EndpointTable {
     return (record, directory) => taken.has(placeOf(record, directory)) || isWorktreeOfOthers(record, directory);
   }
 
-  /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */
+  /** Makes `candidates` the only entries of that source. Of equal keys the first counts. */
   apply(source: string, candidates: readonly Candidate[]): TableChange {
     const before = this.#bySource.get(source) ?? new Set<string>();
     const now = new Set<string>();

@@ -32,7 +32,7 @@ export interface FleetDeps {
   readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;
   readonly sources: readonly DiscoverySource[];
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
-  /** Fills in the headers of an endpoint that are secrets. */
+  /** Resolves the secret headers of an endpoint. */
   readonly withHeaders?: (endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -72,7 +72,7 @@ export class LiveFleet implements Fleet {
   #reviewing = false;
   /** Callers of `changed`. */
   readonly #waiting = new Set<LinkedAbort>();
-  /** `onChange` was not called yet for the last changes. */
+  /** `onChange` is still to be called for the last changes. */
   #changed = false;
   /** Look for pairs to prove at the next review: endpoints changed, or silent pairs may be due again. */
   #suspectsDue = false;
@@ -171,7 +171,7 @@ export class LiveFleet implements Fleet {
 
   async survey(signal?: AbortSignal): Promise<Snapshot> {
     const { sequence } = this.#prober;
-    // What the first round asks from now on is not asked twice.
+    // `sequence` is read first: the survey skips what the first round asks from now on.
     await waitFor(this.ready(), this.#deps.clock, Infinity, signal);
     if (signal?.aborted !== true) await this.#surveyed(this.#surveys.listed(sequence), signal);
     return this.snapshot();
@@ -247,7 +247,7 @@ export class LiveFleet implements Fleet {
     this.#membershipChanged();
   }
 
-  /** Not through `Rounds`: a probe that is under way there may have begun before the report. */
+  /** Bypasses `Rounds`: a probe that is under way there may have begun before the report. */
   #takeReports(records: readonly EndpointRecord[]): void {
     for (const record of records)
       if (usableReport(record.candidate) !== undefined) void this.#batch.look(record, { parts: [] });

@@ -11,7 +11,7 @@ interface Previous {
 /** The record of an endpoint that is registered, or was at the last view. */
 export type RecordOf = (id: string) => { readonly record: EndpointRecord; readonly registered: boolean } | undefined;
 
-/** Directories that their server no longer works in. They keep their names, so that they can be called. */
+/** Directories in which their server no longer works. They keep their names, so that calls can still name them. */
 export function restingInstances(
   names: readonly NameRecord[],
   previous: Previous,
@@ -26,7 +26,7 @@ export function restingInstances(
   });
 }
 
-/** The names that lead nowhere now, each with why. A reason that was given once is kept. */
+/** The names that lead to no instance now, each with the reason. The first reason is kept. */
 export function goneInstances(
   names: readonly NameRecord[],
   previous: Previous,
@@ -39,14 +39,14 @@ export function goneInstances(
   );
 }
 
-/** By each of its names. */
+/** The instances shown last, by each of their names. */
 function shownBefore({ snapshot: { instances, resting } }: Previous): ReadonlyMap<string, Instance> {
   return new Map(
     [...instances, ...resting].flatMap((one) => [one.name, ...(one.aliases ?? [])].map((name) => [name, one])),
   );
 }
 
-/** By endpoint, and by lineage if only one server has it: a restarted server has a new registration. */
+/** Servers by endpoint id, and by lineage, since a restarted server has a new registration; `several` if more than one has a lineage. */
 function serversByMember(servers: readonly Server[]): ReadonlyMap<string, Server | 'several'> {
   const found = new Map<string, Server | 'several'>();
   for (const server of servers) {
@@ -65,6 +65,7 @@ function restingAs(
 ): readonly Instance[] {
   const { directory } = placeOf(anchor);
   if (directory === undefined) return [];
+  // Without the directory that `nameableIn` appends.
   const lineage = anchor.lineage.slice(0, -directory.length - 1);
   for (const place of [...[anchor, ...members].map((known) => placeOf(known).endpointId), lineage]) {
     const server = serverOf.get(place);

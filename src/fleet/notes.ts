@@ -7,7 +7,7 @@ const MAX_NAMED = 10;
 
 const MAX_MERGE_NOTES = 50;
 
-/** What a snapshot says of endpoints that it does not list. */
+/** The notes of a snapshot about what it does not list. */
 export function snapshotNotes(
   merged: readonly Note[],
   unlisted: readonly EndpointRecord[],
@@ -30,13 +30,13 @@ function unlistedNotes(unlisted: readonly EndpointRecord[]): readonly Note[] {
   if (unlisted.length === 0) return [];
   const names = unlisted.slice(0, MAX_NAMED).map(({ candidate, id }) => quoteName(candidate.claims.name ?? id));
   const more = unlisted.length > MAX_NAMED ? ` and ${unlisted.length - MAX_NAMED} more` : '';
-  const reason = `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; a refresh asks all again: ${names.join(', ')}${more}`;
+  const reason = `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; a refresh checks them all again: ${names.join(', ')}${more}`;
   return [{ subject: registrations(unlisted.length), reason }];
 }
 
 function unprobedNotes(count: number): readonly Note[] {
   if (count === 0) return [];
-  return [{ subject: registrations(count, 'new '), reason: 'not listed yet: being asked for the first time' }];
+  return [{ subject: registrations(count, 'new '), reason: 'not listed yet: the first check is still running' }];
 }
 
 function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly Note[] {
@@ -44,8 +44,8 @@ function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly No
     subject: quoteName(name),
     reason:
       lastHealthy?.dialect === 'opencode-1'
-        ? `${count} more directories were used in the last minutes; what runs there is not asked. The list of its sessions has the latest`
-        : `${count} more directories were not used today, or are too many to list; the list of its sessions has theirs`,
+        ? `${count} more directories were used in the last minutes, and are not checked; list its sessions to see the latest`
+        : `${count} more directories are not listed: not used today, or too many; list its sessions to see them`,
   }));
 }
 

@@ -8,7 +8,7 @@ import {
 } from '../probing/overview.ts';
 import type { ProbeOutcome } from '../probing/prober.ts';
 
-/** Bounds what a caller that visits many directories leaves behind. */
+/** Limits the memory that a caller which visits many directories can use. */
 const MAX_VISITED = 32;
 
 type Looks = NonNullable<ProbeOutcome['elsewhere']>;
@@ -18,7 +18,7 @@ export class OtherDirectories {
   #known: ReadonlyMap<string, KnownOverview> = new Map();
   /** Directories that calls worked in and no survey has asked about since, each with a session of it. */
   #visited: Map<string, string> = new Map();
-  /** Those whose status the last survey learnt. */
+  /** The directories whose status the last survey learnt. */
   asked: readonly string[] = [];
 
   /** The server may work in the directory of this session; the next survey asks. */
@@ -26,7 +26,7 @@ export class OtherDirectories {
     if (this.#visited.size < MAX_VISITED) this.#visited.set(directory, id);
   }
 
-  /** Adds what another endpoint of the server, or a replaced registration, knows better. */
+  /** Adds newer overviews from another endpoint of the server, or from a replaced registration. */
   merge(from: OtherDirectories): void {
     const known = new Map(this.#known);
     for (const [directory, one] of from.#known)
@@ -43,8 +43,8 @@ export class OtherDirectories {
   }
 
   /**
-   * The directories to ask about: where work was seen, where calls went, and where sessions were used lately. Directories that belong
-   * to other servers (`isTaken`) only if work was seen there: processes of one home share their sessions.
+   * The directories to ask about: where work was seen, where calls went, and where sessions were used lately. The last leave out directories
+   * that belong to other servers (`isTaken`): processes of one home share their sessions.
    */
   toAsk(
     own: string,
@@ -67,7 +67,7 @@ export class OtherDirectories {
     });
   }
 
-  /** How many were not used lately. */
+  /** How many known directories were not used lately. */
   get old(): number {
     return [...this.#known.values()].filter(({ overview }) => overview.isOld === true).length;
   }

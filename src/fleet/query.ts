@@ -36,7 +36,7 @@ function bySubstring(
 ): Instance {
   const part = wanted.toLowerCase();
   const fits = (name: string): boolean => name.toLowerCase().includes(part);
-  // A part of a name never means the whole OpenCode 2, which shares it with each of its directories.
+  // A part of a name never means an OpenCode 2 service as a whole: each of its directories shares that part.
   const live = instances.filter((instance) => !isService(instance) && namesOf(instance).some(fits));
   const lost = gone.filter(({ name }) => fits(name));
   const shown = JSON.stringify(singleLine(wanted, MAX_QUERY_CHARS));
@@ -90,7 +90,7 @@ function similar(lost: GoneInstance, instances: readonly Instance[], words: Read
 
 function listing(instances: readonly Instance[], words: ReaderWords): string {
   return instances.length === 0
-    ? `No instance is known now; ${words.refresh} to ask again.`
+    ? `No instance is known now; ${words.refresh} to search again.`
     : `Known instances: ${bounded(instances, nameAndPlace)}; ${words.look} for details.`;
 }
 

@@ -5,7 +5,7 @@ import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
 import type { Batch, ProbeOutcome } from '../probing/prober.ts';
 
-/** What to reach: the name for errors, the endpoints best first, and the server directory that must answer, if known. */
+/** What to reach: the name for errors, the endpoints, best first, and the directory that the server must report, if known. */
 export interface ReachGoal {
   readonly name: string;
   readonly records: readonly EndpointRecord[];
@@ -26,7 +26,7 @@ interface Failure {
   readonly status: Settled['status'] | 'withheld' | 'untrusted' | 'elsewhere';
 }
 
-/** Nobody has more endpoints for one instance; each costs up to one health deadline. */
+/** More than any instance has; each costs up to one health deadline. */
 const MAX_ENDPOINTS = 8;
 export const MAX_PATH_CHARS = 200;
 
@@ -106,13 +106,13 @@ function adviceOn({ record, status }: Failure, name: string, words: ReaderWords)
     case 'locked':
       return words.doctor(shellWord(name));
     case 'withheld':
-      return `No message was sent. Once that is put right, ${words.refresh}.`;
+      return `No message was sent. Once that is fixed, ${words.refresh}.`;
     case 'unsupported':
       return 'Update opencode on that machine and start it again.';
     case 'unhealthy':
-      return `See that opencode still runs there, then ${words.refresh}.`;
+      return `Check that opencode still runs there, then ${words.refresh}.`;
     case 'untrusted':
-      return 'It can be listed but not driven: nobody vouches for its registration.';
+      return 'It can be listed but not driven: another user could have written its registration.';
     case 'elsewhere':
       return `${capitalized(words.refresh)} and choose again.`;
     case 'healthy':

@@ -14,7 +14,7 @@ export interface RoundsDeps {
   readonly onEnd: () => void;
 }
 
-/** Unlisted endpoints probed per round, oldest probe first: thousands of leftovers would keep a core busy for nothing. */
+/** Unlisted endpoints probed per round, oldest probe first: probing thousands of leftovers would keep a core busy for nothing. */
 const MAX_DEAD_PER_ROUND = 500;
 
 /**
@@ -58,12 +58,13 @@ export class Rounds {
     await Promise.all(this.#inFlight.values());
   }
 
-  /** Resolves when the first probes of new endpoints have ended. */
+  /** Resolves when the first probes of the endpoints that are new now have ended. */
   async newcomers(): Promise<void> {
     const looks = [...this.#inFlight].filter(([{ probedAtMs }]) => probedAtMs === undefined);
     await Promise.all(looks.map(([, looking]) => looking));
   }
 
+  /** Runs rounds until `signal` aborts. */
   async keep(signal: AbortSignal): Promise<void> {
     const { clock, intervalMs, onEnd } = this.#deps;
     for (;;) {

@@ -12,7 +12,7 @@ import type { EndpointTable } from './endpoint-table.ts';
 export interface SameProcess {
   /** The endpoint that was reached first. */
   readonly origin: EndpointRecord;
-  /** Endpoints proven to lead to that process, each with its lapses by then: after one more it may be another process. */
+  /** Endpoints proven to lead to that process, each with its number of lapses at that time: after another lapse it may lead elsewhere. */
   readonly proven: ReadonlyMap<EndpointRecord, number>;
 }
 
@@ -23,14 +23,15 @@ export function sameProcessAs(origin: EndpointRecord, instances: Shown, table: E
   return { origin, proven: extend(new Map([[origin, origin.lapses]]), instances, table) };
 }
 
-/** The same as known now: without endpoints that lapsed since, with those proven since. */
+/** The same process by what is known now: without endpoints that lapsed since, with those proven since. */
 export function stillSameProcess(sameProcess: SameProcess, instances: Shown, table: EndpointTable): SameProcess {
   return { origin: sameProcess.origin, proven: extend(sameProcess.proven, instances, table) };
 }
 
 /**
- * The registered endpoints of that process, best first: the proven ones, its own registration, and those under its name with its id,
- * since a tunnel that is back has a new port that nothing was proven of. A LAN announcement counts only if proven: anyone can send one.
+ * The registered endpoints of that process, best first: the proven ones, the origin, and those under its name that are registered with
+ * the same process id. The last matter for a reconnected tunnel: its port is new, so nothing is proven about it yet. A LAN
+ * announcement counts only if proven, because anyone can send one.
  */
 export function endpointsTo(
   { origin, proven }: SameProcess,
@@ -44,7 +45,7 @@ export function endpointsTo(
   return [...found].toSorted(byPreference);
 }
 
-/** Adds the healthy endpoints of each instance that a proven endpoint leads to: only proof joins healthy endpoints. */
+/** Drops endpoints that lapsed. Adds the healthy endpoints of each instance that a proven one leads to: they are joined only by proof. */
 function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
   const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
   for (const { endpoints } of new Set(instances.map(({ server }) => server))) {

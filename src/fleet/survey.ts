@@ -19,13 +19,13 @@ export interface SurveysDeps extends SurveyDeps {
   readonly prober: Prober<EndpointRecord>;
   readonly chain: Chain;
   readonly rounds: Rounds;
-  /** Those that a snapshot lists now. */
+  /** The instances that a snapshot lists now. */
   readonly instances: () => readonly Instance[];
   /** Aborts when the fleet closes. */
   readonly signal: AbortSignal;
 }
 
-/** What tools ask for beyond the rounds, each bounded by one health deadline. Calls share a survey that is under way. */
+/** Surveys that tools start beside the rounds, each bounded by one health deadline. Calls share a survey that is under way. */
 export class Surveys {
   readonly #deps: SurveysDeps;
   #listed: Promise<void> | undefined;
@@ -56,7 +56,7 @@ export class Surveys {
     return this.#everything;
   }
 
-  /** Asks one server in its own directory and the others, through the endpoint `reachedBy` first. Returns its records. */
+  /** Asks one server about its own directory and its others, through the endpoint `reachedBy` first. Returns its records. */
   async one(
     instance: Instance,
     reachedBy: string | undefined,
@@ -119,7 +119,7 @@ export interface OverviewRequest {
   readonly batch: Batch<EndpointRecord>;
   /** Skip the version check: the last round's result is good enough. */
   readonly trustsVersion: boolean;
-  /** Take the other directories of a watched server from its watcher's report. They then go into no request. */
+  /** Take the other directories of a watched server from its watcher's report, and request nothing about them. */
   readonly trustsReports: boolean;
 }
 
@@ -127,8 +127,8 @@ export interface OverviewRequest {
 const NEXT_ENDPOINT = 0.3;
 
 /**
- * Asks each server what it is doing in its own directory, the one asked longest ago first, then in its other directories. Two passes:
- * work that looks interrupted in one server may run in another, whose directories are known only after the first pass.
+ * Asks each server what it is doing in its own directory, then in its others; the server asked longest ago comes first. The others in two
+ * passes: once a session looks interrupted in its own server, the second pass asks the other servers whether it runs there.
  */
 export async function askOverviews(request: OverviewRequest, deps: SurveyDeps): Promise<void> {
   const { servers, due, batch, trustsReports } = request;
@@ -163,7 +163,8 @@ function shareReport(records: Endpoints): boolean {
 }
 
 /**
- * Asks through the endpoint that answered last. Endpoints share what they learn: any of them may be the only one left later.
+ * Asks about the other directories, through the endpoint that answered last. The endpoints of a server share what they learn, because any
+ * of them may be the only one left later.
  *
  * @param before directories that this survey has asked about already
  * @returns those asked about now

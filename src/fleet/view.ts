@@ -37,7 +37,7 @@ export interface ViewInput {
   readonly records: Iterable<EndpointRecord>;
   readonly recordOf: RecordOf;
   readonly proofs: ProofSet;
-  /** Addresses that answer again, hidden until it is known whether they lead to the same instance. */
+  /** Addresses that answer again. Hidden until it is known whether they still lead to the same instance. */
   readonly returning: ReadonlySet<string>;
   readonly sources: readonly SourceView[];
 }
@@ -106,7 +106,7 @@ function sort({ records, returning }: ViewInput): Sorted {
   return { listed, unlisted, crowded, unprobed };
 }
 
-/** What a server does in one directory, and the names that fit. */
+/** What a server does in one directory, and what its name is made of. */
 interface Work {
   readonly server: Server;
   readonly directory: string | undefined;
@@ -139,7 +139,7 @@ function worksOf(servers: readonly Server[]): readonly Work[] {
   });
 }
 
-/** By directory, from the endpoint that was asked last. */
+/** The overviews of a server's other directories, each from the endpoint that was asked last. */
 function elsewhereOf({ endpoints }: Server): ReadonlyMap<string, Overview> {
   const found = new Map<string, Overview>();
   for (const [directory, overview] of endpoints.flatMap(({ elsewhere }) => [...(elsewhere ?? [])]))
@@ -201,7 +201,7 @@ export function doing(
   return { state: activity.kind };
 }
 
-/** Nothing for a server that does not answer: its end may have interrupted what ran. */
+/** The sessions that run in a server. None if it does not answer: they may have been interrupted when it ended. */
 function runningIn({ server, overview }: Work): readonly string[] {
   return server.endpoints[0].result.status === 'healthy' ? (overview?.running ?? []) : [];
 }

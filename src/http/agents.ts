@@ -9,7 +9,7 @@ const IDLE_SOCKET_MS = 4000;
 
 export const KEEPING: AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' };
 
-/** For all agents together: two connections to each of 200 instances. */
+/** Idle sockets of all agents together: two connections to each of 200 instances. */
 const MAX_IDLE = 400;
 /** More than concurrent probes leave idle between two requests, and far below a limit of 256 files. */
 const MIN_IDLE = 64;

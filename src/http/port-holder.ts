@@ -26,7 +26,7 @@ interface Sockets {
   readonly heldBy: Map<number, Promise<boolean>>;
 }
 
-/** For a socket that no process holds any more, where the kernel reports uid 0. */
+/** Answer for a socket that no process holds any more; the kernel reports uid 0 for it. */
 const NOBODY = -1;
 
 /** Determined once for each connection, because later requests on it reach the same process. */
@@ -162,7 +162,7 @@ const IPV4_WILDCARD = kernelAddress('0.0.0.0');
 const IPV6_WILDCARD = kernelAddress('::');
 const MAPPED_PREFIX = kernelAddress('::ffff:0.0.0.0').slice(0, -IPV4_WILDCARD.length);
 
-/** In the form of a dual-stack socket. */
+/** The address in the form of a dual-stack socket. */
 function mapped(address: string): string {
   return address.length === IPV4_WILDCARD.length ? MAPPED_PREFIX + address : address;
 }

@@ -8,7 +8,7 @@ export function defaultName(hostname: string, directory: string): string {
   return joined([hostLabel(hostname), ending(directory, 1)]) || 'opencode';
 }
 
-/** Of an OpenCode 2 service as a whole, which has no directory of its own. */
+/** The name of an OpenCode 2 service as a whole, which has no directory of its own. */
 export function serviceName(hostname: string): string {
   return `${hostLabel(hostname)}:service`;
 }

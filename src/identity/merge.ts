@@ -9,9 +9,9 @@ export type KeyPair = readonly [string, string];
 
 /** Endpoints with different addresses that lead to one process. */
 export interface ProofSet {
-  /** Both ends have been healthy since. */
+  /** Both endpoints have been healthy since. */
   readonly proven: readonly KeyPair[];
-  /** An end went unhealthy since; newest first. They keep the dead end with its instance, and never join two healthy endpoints. */
+  /** One endpoint went unhealthy since; newest first. They keep it with its instance, and never join two healthy endpoints. */
   readonly former: readonly KeyPair[];
 }
 
@@ -93,7 +93,7 @@ function byCredibility(one: ProbedEndpoint, other: ProbedEndpoint): number {
   );
 }
 
-/** Unites the groups of different addresses along proofs. */
+/** Joins the groups of different addresses that a proof connects. */
 function join(
   groups: ReadonlyMap<string, NonEmpty<ProbedEndpoint>>,
   proofs: ProofSet,
@@ -115,7 +115,7 @@ function join(
     if (live.has(to)) live.add(from);
   };
   for (const pair of proofs.proven) if (pair.every((key) => live.has(key))) unite(pair);
-  // A dead end must not join two healthy endpoints: one of them has changed since the proof.
+  // An unhealthy endpoint must not join two healthy ones: one of them may lead elsewhere since the proof.
   for (const pair of proofs.former) {
     if (pair.every((key) => groups.has(key)) && !pair.every((key) => live.has(root(key)))) unite(pair);
   }

@@ -22,7 +22,7 @@ export interface Nameable {
 
 export interface Member {
   readonly id: string;
-  /** Equal for an endpoint that comes back. */
+  /** Stays the same when an endpoint comes back with another id; see `lineageOf`. */
   readonly lineage: string;
   /** As `Nameable.processId`, if the endpoint is trusted. */
   readonly processId?: string;
@@ -31,7 +31,7 @@ export interface Member {
 /** A name that was shown, and the instance it is bound to. */
 export interface NameRecord {
   readonly name: string;
-  /** In the order in which names are given. */
+  /** Counts names in the order in which they were given. */
   readonly sequence: number;
   /** The endpoint that carries the name. */
   readonly anchor: Member;
@@ -67,8 +67,8 @@ const MAX_HOST_CHARS = 30;
 const MAX_GONE_NAMES = 20_000;
 
 /**
- * Gives every instance a unique name. A name stays with its endpoint. A new instance takes the name of a gone one only if exactly one
- * of its lineage is gone and exactly one is new. Pure; the order of `instances` does not matter.
+ * Gives every instance a unique name. A name stays with its endpoint. A new instance takes over the name of a gone one only if, in their
+ * lineage, exactly one instance is gone and exactly one is new. Pure; the order of `instances` does not matter.
  */
 export function assignNames(state: NameState, instances: readonly Nameable[]): Assignment {
   const ordered = instances.toSorted(byRank);
@@ -111,7 +111,7 @@ export function isSame(one: Omit<Member, 'id'>, other: Omit<Member, 'id'>): bool
   return one.lineage === other.lineage || (one.processId !== undefined && one.processId === other.processId);
 }
 
-/** Gives gone names to new processes of the same lineage; returns the other ones. */
+/** Gives gone names to new processes of the same lineage; returns the names that stay gone. */
 function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], held: Held): readonly NameRecord[] {
   if (gone.length === 0 || newcomers.length === 0) return gone;
   const goneOf = groupBy(gone, ({ anchor }) => anchor.lineage);
@@ -137,7 +137,7 @@ function identityOf({ members }: NameRecord): string {
 
 class Naming {
   readonly #held: Held;
-  /** Bases of instances that have a name, without those that anyone can advertise. */
+  /** Bases of the instances that have a name, except LAN advertisements and untrusted registrations. */
   readonly #bases = new Set<string>();
   readonly #taken: Set<string>;
   /** The next number for each name, so that 10,000 equal names are not counted 10,000 times. */
@@ -151,7 +151,7 @@ class Naming {
     for (const { key, base, plain } of instances) if (plain && held.has(key)) this.#bases.add(baseOf(base));
   }
 
-  /** Tries the bare name, then with the host, then with the port; gives it where it is unique. The rest get a number. */
+  /** Tries the bare name, then adds the host, then the port, until the name is unique. If none is, adds a number. */
   nameNewcomers(newcomers: readonly Nameable[]): void {
     const steps = [bareName, hostName, portName];
     let waiting = newcomers;
@@ -227,7 +227,7 @@ function hostOf(host: string): string {
   return singleLine(host, MAX_HOST_CHARS).trim() || 'unknown';
 }
 
-/** The number of processes; equal ids are one. */
+/** The number of processes. Instances with the same process id count once. */
 function processesOf(instances: readonly Nameable[]): number {
   return new Set(instances.map(({ processId, key }) => (processId === undefined ? `key\0${key}` : `id\0${processId}`)))
     .size;

@@ -33,7 +33,7 @@ export function nameable(server: Server): Nameable {
 }
 
 /**
- * A server in another directory, for naming. Its keys carry the directory.
+ * A server in another directory, for naming. Its key and ids end in the directory.
  *
  * @param endings of all directories of that server
  */
@@ -97,8 +97,8 @@ function distinctEnding(directory: string, endings: Endings): string {
 }
 
 /**
- * Every name that a server in `directory` has, had or could get by any of its endpoints, for rules that name it. For other shown
- * names also the part before the port and before the host.
+ * Every name that a server in `directory` has, had or could get by any of its endpoints, for rules that name it. A shown name that is not
+ * among them also counts without its port, and without its host.
  *
  * @param shownAs the instances of that server that are or were its own directory or `directory`
  */
@@ -125,7 +125,7 @@ export function namesOf(
   return [...names];
 }
 
-/** With every number of parts. */
+/** The server in another directory, with every possible number of path parts in its name. */
 function elsewhere(server: Server, directory: string | undefined): readonly Nameable[] {
   if (directory === undefined || directory === server.directory) return [];
   return Array.from({ length: MAX_PARTS }, (_, index) =>
@@ -137,14 +137,14 @@ export function hostOf({ claims, endpoints }: Server): string {
   return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
 }
 
-/** For `isSame`. */
+/** What `isSame` compares. */
 export function identityOf(candidate: Candidate): Omit<Member, 'id'> {
   const { id } = candidate.claims;
   return { lineage: lineageOf(candidate), ...(id !== undefined && isVouchedFor(candidate) && { processId: id }) };
 }
 
 /**
- * A configured name and its URL, or else the claimed name, host and directory. LAN advertisements and untrusted registrations have
+ * What a restarted server keeps: a configured name and its URL, or else the claimed name, host and directory. LAN advertisements and untrusted registrations have
  * lineages of their own, so that they never take another's name.
  */
 function lineageOf(candidate: Candidate): string {

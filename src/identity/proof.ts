@@ -4,7 +4,7 @@ import { openEvents } from '../opencode/events.ts';
 import { randomSessionId } from '../opencode/ids.ts';
 import { type Connection, exchange } from '../http/exchange.ts';
 
-/** The answer is `true`. */
+/** The answer is only `true`. */
 const MAX_ANSWER_BYTES = 64 * 1024;
 
 /** `/global/event` subscribes some milliseconds after its headers and `server.connected`, and misses earlier events (1.18.33; `/event` does not). */

@@ -12,7 +12,7 @@ export interface Pair {
 
 export interface ProverDeps {
   readonly clock: Clock;
-  /** False is no disproof. OpenCode 1: listens to events on `one`, and causes one by `other`. */
+  /** False proves nothing. OpenCode 1: listens to events on `one`, and causes an event through `other`. */
   readonly isSame: (dialect: Dialect, one: Connection, other: Connection, signal: AbortSignal) => Promise<boolean>;
   /** Probes the endpoints with these keys; resolves when all have answered or failed. Never rejects. */
   readonly probe: (keys: KeyPair) => Promise<unknown>;
@@ -20,13 +20,13 @@ export interface ProverDeps {
   readonly onSettled: () => void;
 }
 
-/** Each holds an event stream open. */
+/** Each proof holds an event stream open. */
 const PROOFS_AT_ONCE = 4;
 
-/** For the preview, whose pairs are suspected only while something runs there. */
+/** The pause for the preview, whose pairs are suspected only while something runs there. */
 const SILENT_GAP_MS = 2000;
 
-/** A busy process or a buffering proxy may delay an event; two machines that look alike never prove the same. */
+/** Pauses grow from the first to the last: a busy process or a buffering proxy may delay an event, but two machines that look alike never succeed. */
 const FIRST_GAP_MS = 2000;
 const LAST_GAP_MS = 15 * 60_000;
 
@@ -36,14 +36,14 @@ interface Attempt {
   nextMs: number;
 }
 
-/** Proves suspected pairs, a few at a time, and keeps the proofs while both ends are healthy. */
+/** Proves suspected pairs, a few at a time, and keeps each proof while both endpoints are healthy. */
 export class Prover {
   readonly #deps: ProverDeps;
   readonly #root = new AbortController();
   readonly #proven = new Map<string, KeyPair>();
-  /** Proofs that an unhealthy end ended, oldest first. */
+  /** Proofs that ended because an endpoint became unhealthy, oldest first. */
   readonly #former = new Map<string, KeyPair>();
-  /** Former pairs whose end `key` answers again, until a new proof succeeds or fails. */
+  /** Former pairs whose endpoint `key` answers again, until a new proof succeeds or fails. */
   readonly #returning = new Map<string, { readonly keys: KeyPair; readonly key: string }>();
   readonly #attempts = new Map<string, Attempt>();
   readonly #waiting = new Map<string, Pair>();

@@ -46,7 +46,7 @@ function newestIn(page: unknown): string | undefined {
   return typeof id === 'string' ? id : undefined;
 }
 
-/** Of each stream; a streaming turn emits a hundred a second. */
+/** Events read of each stream; a streaming turn emits a hundred per second. */
 const MAX_EVENTS = 10_000;
 
 /**

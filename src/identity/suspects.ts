@@ -9,10 +9,10 @@ export interface Suspicion {
   readonly endpoints: readonly [ProbedEndpoint, ProbedEndpoint];
 }
 
-/** Up to this many, every pair is suspected; of more, each with the first. Nobody has six endpoints of one instance. */
+/** In a group of up to this many, every pair is suspected; in a larger one, only pairs with the first. Nobody has six endpoints of one instance. */
 const MAX_FOR_ALL_PAIRS = 6;
 
-/** How long a turn that was seen running counts as still emitting events. */
+/** How long after an overview its running turns count as still emitting events. */
 const RUNS_MS = 5_000;
 
 /** Each proof costs two requests; more pairs are a flood of advertisements. */

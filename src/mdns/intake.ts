@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 export type Wanted = 'responses' | 'queries';
 
 export interface PacketSender {
-  /** With the zone of a link-local one. */
+  /** Includes the zone if it is link-local. */
   readonly address: string;
   readonly port: number;
 }

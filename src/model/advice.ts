@@ -30,13 +30,13 @@ export interface ReaderWords {
   readonly session: string;
   /** The request to settle, as an argument. */
   readonly request: string;
-  /** The id that a message is sent under only once, as an argument. */
+  /** The argument with an id under which a message is sent only once. */
   readonly messageKey: string;
   readonly reply: (reply: string) => string;
   readonly answers: string;
 }
 
-/** How a model acts: the default, since a message without a known reader goes to one or into a log. */
+/** Words for a model. The default, because a message without a known reader goes to a model or into a log. */
 export const TOOL_WORDS: ReaderWords = {
   again: 'call again',
   look: 'call instances',
@@ -73,7 +73,7 @@ export function inWords(advice: AdvisedText, words: ReaderWords): string {
   return typeof advice === 'string' ? advice : advice(words);
 }
 
-/** What an error says to a reader of these words. */
+/** An error's message, in the reader's words. */
 export function messageIn(words: ReaderWords, error: unknown): string {
   if (error instanceof AdvisedError) return inWords(error.advice, words);
   return error instanceof Error ? error.message : String(error);

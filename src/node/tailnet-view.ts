@@ -37,7 +37,7 @@ export class TailnetView {
   #lastReadMs = Number.NEGATIVE_INFINITY;
   #hinted = false;
   #wake: () => void = () => {};
-  #logged: string | undefined;
+  #lastLogged: string | undefined;
   #loops: readonly Promise<void>[] = [];
 
   constructor(deps: TailnetViewDeps) {
@@ -134,7 +134,7 @@ export class TailnetView {
     this.#peers = new Map(peers.map((peer) => [peer.id, peer]));
     const before = this.#current;
     this.#current = { self, tun };
-    this.#logged = undefined;
+    this.#lastLogged = undefined;
     if (before === undefined) {
       this.#deps.logger.log('info', 'in the tailnet', {
         name: self.dnsName === '' ? self.hostName : self.dnsName,
@@ -160,8 +160,8 @@ export class TailnetView {
 
   /** Logs a reason once until it changes. */
   #tell(what: string, reason: string): void {
-    if (this.#logged === what + reason) return;
-    this.#logged = what + reason;
+    if (this.#lastLogged === what + reason) return;
+    this.#lastLogged = what + reason;
     this.#deps.logger.log('warn', what, { reason: singleLine(reason, 300) });
   }
 }

@@ -10,7 +10,7 @@ import { factId, type Notice } from './notice.ts';
 export interface ServerMemory {
   /** When its sessions were last checked. */
   lookedMs: number;
-  /** Since when the watcher of this process does not list it. */
+  /** Since when this process's watcher has not listed the server. */
   missingMs?: number;
   /** Root sessions that ran at the last check, by id. */
   readonly runs: Map<string, Run>;
@@ -27,7 +27,7 @@ interface Run {
 
 interface Wait {
   readonly notice: Notice;
-  /** The `unanswered` notice was made, or is not wanted. */
+  /** The `unanswered` notice was sent, or is switched off. */
   isRepeated: boolean;
 }
 
@@ -44,7 +44,7 @@ export interface FactLook {
 
 /** Longer than a rewritten registration or a starting node service takes. */
 const GONE_MS = 60_000;
-/** A call may see a request one survey earlier than the watcher. */
+/** A call may see a request this much earlier than the watcher. */
 const SEEN_WITHIN_MS = 5_000;
 const MAX_TITLE_CHARS = 120;
 const MAX_TEXT_CHARS = 1_500;
@@ -52,7 +52,7 @@ const MAX_PLACE_CHARS = 300;
 /** A push service takes a few kilobytes for a whole notification. */
 const MAX_LINK_CHARS = 1_000;
 
-/** Makes notices of what the watcher sees: each fact once, under an id that a restart keeps. */
+/** Makes notices from what the watcher sees: one per fact (a request, or a turn), under an id that survives a restart. */
 export class Facts {
   readonly #settings: Omit<NotifySettings, 'channels'>;
   readonly #host: string;
@@ -72,7 +72,7 @@ export class Facts {
       const memory = this.#memory.get(server.id);
       if (memory !== undefined) delete memory.missingMs;
       if (server.checkedMs !== undefined) notices.push(...this.#lookAt(server, look));
-      // While its event stream is down nothing is news but that the server ended.
+      // While its event stream is down, the only news is that the server ended.
       else if (memory !== undefined) notices.push(...this.#ended({ server, look, memory, lookedMs: undefined }));
     }
     const present = new Set(servers.map(({ id }) => id));

@@ -73,7 +73,7 @@ export class NoticeStore {
     }
     const kept = keptSchema.safeParse(jsonOf(text));
     if (!kept.success) {
-      this.#warn('cannot read pending notifications; starting without them', 'not as this version writes it');
+      this.#warn('cannot read pending notifications; starting without them', 'this version does not know its format');
       return { memory: new Map(), outboxes: new Map() };
     }
     return {

@@ -2,14 +2,14 @@ import { createHash } from 'node:crypto';
 import type { NotifyEvent } from '../config/notify.ts';
 
 /**
- * The events that rules name, and three more: `settled` replaces the notice of a request, `summary` adds up events beyond the limit,
+ * The events that rules name, and three more: `settled` replaces the notice of a request, `summary` counts events beyond the limit,
  * `test` tries a channel.
  */
 export type NoticeEvent = NotifyEvent | 'settled' | 'summary' | 'test';
 
 /** One notification. All text is clean and bounded. */
 export interface Notice {
-  /** The same for all notices of one fact, also after a restart; a channel replaces an earlier notice by it. */
+  /** The same for all notices of one request or turn, also after a restart. A channel uses it to replace an earlier notice. */
   readonly id: string;
   readonly event: NoticeEvent;
   /** When it was noticed, ms since the epoch. */
@@ -35,7 +35,7 @@ export function factId(...parts: readonly (string | number)[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, ID_CHARS);
 }
 
-/** Whether a person must act. Such a notice is neither dropped nor added up. */
+/** Whether a person must act. Such a notice is never dropped for its age, nor counted in a summary. */
 export function isRequest({ event }: Pick<Notice, 'event'>): boolean {
   return event === 'permission' || event === 'question' || event === 'unanswered';
 }

@@ -58,7 +58,7 @@ export class Notifier {
     this.#work ??= this.#run();
   }
 
-  /** Cuts deliveries; what has not arrived is kept for the next process. */
+  /** Cuts deliveries. Notices that have not arrived are kept for the next process. */
   async close(): Promise<void> {
     this.#ending.abort();
     await this.#work;
@@ -78,7 +78,8 @@ export class Notifier {
         logger.log('warn', 'cannot check whether another process notifies too', { reason: messageOf(error) });
         return undefined;
       }
-      if (isFirst) logger.log('info', 'another process of this user notifies; this one does when that ends');
+      if (isFirst)
+        logger.log('info', 'another process of this user sends the notifications; this one takes over when that ends');
       await clock.sleep(HOLD_PAUSE_MS, signal);
     }
     return undefined;
@@ -119,11 +120,11 @@ export class Notifier {
       linkBase: linkBase(),
     });
     for (const notice of notices) for (const outbox of this.#outboxes.values()) outbox.offer(notice);
-    // Running turns are kept too, so that the next process notices one that ended meanwhile.
+    // Running turns are stored too, so that the next process notices a turn that ended in between.
     this.#write();
   }
 
-  /** One write at a time, of the state when it begins. */
+  /** One write at a time; each takes the state at its beginning. */
   #write(): void {
     this.#isUnwritten = true;
     this.#writing ??= this.#writeAll().finally(() => {

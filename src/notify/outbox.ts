@@ -9,7 +9,7 @@ import { accepts, nextHours } from './rules.ts';
 /** A notice that waits for its delivery. */
 export interface Pending {
   readonly notice: Notice;
-  /** Earliest delivery, ms since the epoch: the channel's hours, or a summary that still adds up. */
+  /** Earliest delivery, ms since the epoch: when the channel's hours begin, or when a summary stops counting. */
   readonly fromMs: number;
   /** Deliveries begun; after the first the notice may have arrived. */
   attempts: number;
@@ -40,10 +40,10 @@ const REFUSED_PAUSE_MS = 10_000;
 /** A day later, the end of a turn is no news. */
 const KEPT_MS = 86_400_000;
 
-/** Events that need no action are delivered one by one up to `BURST`, one more per `REFILL_MS`; a summary adds up the rest. */
+/** Events that need no action are delivered one by one up to `BURST`, one more per `REFILL_MS`; a summary counts the rest. */
 const BURST = 20;
 const REFILL_MS = 30_000;
-/** How long a summary adds up before it is sent. */
+/** How long a summary counts events before it is sent. */
 const SUMMARY_MS = 30_000;
 
 /** One channel's queue. Each notice is delivered at least once; a failed one is tried again. Of one fact only the newest is kept. */
@@ -67,7 +67,7 @@ export class Outbox {
 
   /** Takes over what an earlier process left. Call it before `start`. */
   restore({ pending, shown }: KeptOutbox): void {
-    // The process may have ended after a delivery, before it wrote that down.
+    // The earlier process may have ended after a delivery, before it stored that, so each counts as attempted.
     for (const one of pending) this.#pending.set(one.notice.id, { ...one, attempts: Math.max(1, one.attempts) });
     for (const [id, replaces] of shown) this.#shown.set(id, replaces);
   }
@@ -111,7 +111,7 @@ export class Outbox {
     this.#changed();
   }
 
-  /** A request that was never delivered is dropped; otherwise the channel is told that it is settled. */
+  /** Drops a request that was never delivered; otherwise queues the notice that it is settled. */
   #settle(notice: Notice): void {
     const pending = this.#pending.get(notice.id);
     if (this.#shown.has(notice.id) || (pending?.attempts ?? 0) > 0) this.#put(notice, this.#deps.clock.now());
@@ -213,7 +213,7 @@ export class Outbox {
       this.#log('error', 'a notification was dropped: its channel refuses it', { event: pending.notice.event, reason });
       this.#forget(pending);
     } else {
-      if (this.#failing !== reason) this.#log('warn', 'a notification did not arrive; it is tried again', { reason });
+      if (this.#failing !== reason) this.#log('warn', 'cannot deliver a notification; trying again', { reason });
       this.#failing = reason;
       this.#putBack(pending, kind === 'refused' ? REFUSED_PAUSE_MS : 0);
     }

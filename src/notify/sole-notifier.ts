@@ -5,14 +5,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { errorCode } from '../base/errors.ts';
 
-/** On macOS; Linux allows four more. Node silently cuts a longer path, which would name another socket. */
+/** macOS's limit; Linux allows four more. Node silently cuts a longer path, which would then name another socket. */
 const MAX_SOCKET_BYTES = 103;
 /** Far longer than another process needs between its failed connect and its rm, on a busy machine too. */
 const REMOVED_BY_ALL_MS = 1_000;
 
 /**
  * Makes this process the only one that notifies from this folder, until the returned function is called; undefined if another process
- * is. The node service and `watch` may both run. A socket serves as the lock, since it ends with its process.
+ * already does. The node service and `watch` may both run. A socket serves as the lock, since it ends with its process.
  * @throws the system's error if the socket cannot be created
  */
 export async function holdNotifying(folder: string): Promise<(() => Promise<void>) | undefined> {

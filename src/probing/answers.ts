@@ -6,8 +6,8 @@ import { singleLine } from '../base/plain-text.ts';
 import type { Activity, SessionSummary, Waiting } from '../model/instance.ts';
 
 /**
- * Reads the answers to probes, which may come from anything. Each function returns undefined for what is not opencode's. Checked by
- * hand, since zod takes eight times as long: 1.2 ms more in a survey of 200 instances, 4 ms in the first (zod 4.6, Node 20.20).
+ * Reads the answers to probes, which may come from any server. Each function returns undefined for an answer that is not opencode's.
+ * Checked by hand, since zod takes eight times as long: 1.2 ms more in a survey of 200 instances, 4 ms in the first (zod 4.6, Node 20.20).
  */
 
 /** PATH_MAX of Linux. */
@@ -16,7 +16,7 @@ const MAX_VERSION_CHARS = 64;
 const MAX_TITLE_CHARS = 200;
 const MAX_MESSAGE_CHARS = 300;
 
-/** Requests that are left by aborts stay listed for ever. */
+/** Requests of aborted turns stay listed forever. */
 const MAX_WAITING = 100;
 
 const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
@@ -44,7 +44,7 @@ export interface ServerStatus {
   readonly running: readonly string[];
 }
 
-/** Of `/session/status`, which lists only sessions that are not idle. A retry takes precedence: it may need a person. */
+/** The answer of `/session/status`, which lists only sessions that are not idle. A retry takes precedence: it may need a person. */
 export function serverStatusOf(value: unknown): ServerStatus | undefined {
   if (!isRecord(value)) return undefined;
   const running: string[] = [];
@@ -58,7 +58,7 @@ export function serverStatusOf(value: unknown): ServerStatus | undefined {
         message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
       };
     } else if (typeof type !== 'string') return undefined;
-    // Left out, a running session would look idle.
+    // Skipping it would make a running session look idle.
     if (!isSessionId(id)) return undefined;
     if (type !== 'idle') running.push(id);
   }
@@ -117,7 +117,7 @@ export function sessionsOf(value: unknown): readonly ListedSession[] | undefined
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
 }
 
-/** Of OpenCode 2's page, latest first. A malformed entry is left out, so that it does not hide the other directories. */
+/** The sessions of OpenCode 2's page, latest first. A malformed entry is left out, so that it does not hide the other directories. */
 export function serviceSessionsOf(page: unknown): readonly ListedSession[] | undefined {
   const { data } = fieldsOf(page);
   if (!Array.isArray(data)) return undefined;

@@ -14,7 +14,7 @@ import type { OtherDirectory, OverviewParts } from './overview.ts';
 import type { ProbeRequests } from './probe-requests.ts';
 import { type DirectoryLook, isOfDirectory, type Look, type ProbeTask } from './probe-task.ts';
 
-/** With long strings cut, such as the diff of a permission request. */
+/** After long strings are cut, such as the diff of a permission request. */
 const MAX_BYTES = { status: 256 * 1024, permissions: 1024 * 1024, questions: 256 * 1024, session: 1024 * 1024 };
 
 /** One message with its parts; a longer one is not read. */
@@ -26,7 +26,7 @@ const MAX_CHECKED = 8;
 /** Sessions of waiting requests that are looked up; further requests are shown without their session. */
 const MAX_FAMILIES = 3;
 
-/** The sessions of other directories come with the list for the own one. */
+/** The session list of the own directory already has the sessions of other directories. */
 const PARTS_ELSEWHERE = OVERVIEW_PARTS.filter((part) => part !== 'session');
 
 const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
@@ -50,7 +50,10 @@ export async function askOverview(
   return { ...own, timedOut: requests.timedOut, ...(found.size > 0 && { elsewhere: found }) };
 }
 
-/** By now another process with the same own directory may hold the port: it must have a session of the other directory. */
+/**
+ * Asks about another directory. By now another process with the same own directory may hold the port, so it must first show a session
+ * there.
+ */
 async function askElsewhere(requests: ProbeRequests, other: OtherDirectory): Promise<DirectoryLook> {
   const { directory, witness, isListed, session, known } = other;
   const hasSession = (id: string): Promise<boolean> =>
@@ -84,7 +87,7 @@ async function askDirectory(
   let learnt: OverviewParts = { ...work, ...sessions };
   learnt = await withoutLeftovers(requests, learnt);
   learnt = await withFamilies(requests, learnt, known);
-  // A session that runs in another process of the same home would look interrupted in a directory where nothing ran here.
+  // Elsewhere only if something was seen running: another process of the same home may run the session, which would look interrupted.
   const isOurs = directory === undefined || known !== undefined;
   if (isOurs) learnt = await withRest(requests, directory, learnt, known);
   return { learnt, missing: parts.filter((part) => learnt[part] === undefined) };
@@ -179,8 +182,8 @@ function withWaiting(learnt: OverviewParts, map: (all: readonly Waiting[]) => re
 }
 
 /**
- * Finds out how the last turn of a session that does not run has ended. Asked once a turn, not once a look: the result stands until
- * the session's time changes, which each message does (opencode 1.18.33).
+ * Finds out how the last turn of a session that does not run has ended. Asked once per turn, not per survey: the result stands until
+ * the session's update time changes, as it does with each message (opencode 1.18.33).
  */
 async function withRest(
   requests: ProbeRequests,

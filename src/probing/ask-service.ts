@@ -32,15 +32,15 @@ const MAX_REQUESTS_BYTES = 1024 * 1024;
 /** Running sessions that are asked for waiting requests: two requests each. */
 const MAX_ASKED = 32;
 
-/** A directory that was used within a day is listed: one may send in the evening to where one worked in the morning. Listing loads nothing. */
+/** A directory used within a day is listed: a person may continue in the evening what the morning began. Listing loads nothing. */
 export const LATELY_MS = 24 * 3_600_000;
 const MAX_LISTED = 16;
 
 /**
  * Asks an OpenCode 2 what it does in each directory of its sessions: one request for the latest sessions, one for what runs, and two
  * for each running session, which may wait. The first probe and a refresh also read older sessions. None of these loads a directory;
- * on the preview the last two would, but the session runs, so its directory is loaded. Rejects if nothing was answered and the identity
- * was not asked for: then the server is unreachable.
+ * on the preview the last two would, but the session runs, so its directory is already loaded. Rejects if no request was answered, unless
+ * this probe has already identified the server.
  */
 export async function askService(
   requests: ProbeRequests,
@@ -95,9 +95,9 @@ async function askWork(
 
 interface OlderSessions {
   readonly sessions: readonly ListedSession[];
-  /** If not, the directories of the others stay as an earlier probe found them. */
+  /** All sessions were read. If not, the directories of the rest stay as an earlier probe found them. */
   readonly isAll: boolean;
-  /** With more time there might have been more. */
+  /** The time ran out before all were read. */
   readonly isLate: boolean;
 }
 
@@ -121,7 +121,7 @@ async function askOlder(requests: ProbeRequests, latest: unknown): Promise<Older
 const WORK: readonly OverviewPart[] = OVERVIEW_PARTS.filter((part) => part !== 'session');
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
 
-/** What all sessions do. */
+/** What all sessions of the service do. */
 interface Work {
   /** Undefined if unknown. */
   readonly running?: readonly string[];

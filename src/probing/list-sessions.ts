@@ -9,7 +9,7 @@ const MAX_BYTES = 1024 * 1024;
 /** Some 500 bytes each. The latest session of the server's own directory is nearly always among them. */
 const LISTED_SESSIONS = 50;
 
-/** Listed if all of those are recent, so that a busy agent's sub-agents do not hide other directories. A quarter of `MAX_BYTES`. */
+/** Listed instead if all of those are recent: a busy agent's sub-agents must not hide other directories. A quarter of `MAX_BYTES`. */
 const MANY_SESSIONS = 500;
 
 /** Of the own directory alone; some may be archived. */
@@ -73,12 +73,12 @@ function recentOf(sessions: readonly ListedSession[], own: string, nowMs: number
   };
 }
 
-/** Neither a sub-agent's nor archived. */
+/** Whether a session is neither a sub-agent's nor archived. */
 export function isPersons({ isChild, isArchived }: ListedSession): boolean {
   return !isChild && !isArchived;
 }
 
-/** Without what only a listing needs; null for none. */
+/** A session without the fields that only a listing needs; null without a session. */
 export function summaryOf(session: SessionSummary | undefined): SessionSummary | null {
   if (session === undefined) return null;
   const { id, title, directory, updatedMs } = session;
@@ -89,7 +89,7 @@ export function summaryOf(session: SessionSummary | undefined): SessionSummary |
 export const LISTED_SERVICE_SESSIONS = 100;
 /** Well below 1 MB a page. */
 const OLDER_SESSIONS = 500;
-/** 5,000 sessions; the most that was reported of one person is 269. */
+/** 5,000 sessions; the most that a user has reported is 269. */
 const MAX_OLDER_PAGES = 10;
 
 export const LATEST_SERVICE_SESSIONS = `/api/session?limit=${LISTED_SERVICE_SESSIONS}`;
@@ -100,7 +100,7 @@ interface SessionPage {
   readonly isLast: boolean;
 }
 
-/** The pages of an OpenCode 2's sessions behind `page`, newest first. Rejects as `ask` does. */
+/** The pages after `page` of an OpenCode 2's sessions, newest first. Rejects as `ask` does. */
 export async function* olderSessions(
   page: unknown,
   ask: (path: string) => Promise<unknown>,

@@ -12,7 +12,7 @@ const NEWEST_MINOR = 3;
 /** The preview does not report a version. */
 const PREVIEW = '2 (preview)';
 
-/** The service file names another process than the one that answers. */
+/** The service file does not name the process that answers. */
 export class WrongServiceError extends Error {}
 
 /**
@@ -39,7 +39,7 @@ export async function identifyOpencode2(
       return ifKnown(version, Number(pid));
     }
     if (service !== undefined) return unsupported(service.version ?? '2', TOO_OLD);
-    // The route until about 2.0.6.
+    // Until about 2.0.6, the version was at this route.
     const early = info === undefined ? versionIn(await answerOf(requests, '/api/status')).version : undefined;
     if (early?.startsWith('2.0.') === true) return unsupported(early, TOO_OLD);
   }
@@ -84,7 +84,10 @@ export function isOpencode2(answer: string | undefined): boolean {
   return /"_tag"\s*:/.test(answer ?? '');
 }
 
-/** Resolves to undefined for an answer that is not JSON. Rejects if there is no answer, or if an OpenCode 2 refuses the password. */
+/**
+ * Undefined if the answer is an error or not JSON. Rejects if there is no answer, if the password was withheld, or if an OpenCode 2
+ * refuses it.
+ */
 async function answerOf(requests: ProbeRequests, path: string): Promise<unknown> {
   try {
     return await requests.identity(path);

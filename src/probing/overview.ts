@@ -7,7 +7,7 @@ export interface OverviewParts {
   readonly status?: ServerStatus;
   readonly permissions?: readonly Waiting[];
   readonly questions?: readonly Waiting[];
-  /** Null if there is none. */
+  /** The latest session; null if there is none. */
   readonly session?: SessionSummary | null;
   /** Only in the server's own directory: the others in which its sessions were used lately. */
   readonly recent?: RecentDirectories;
@@ -43,7 +43,10 @@ export interface KnownOverview {
   readonly overview: Overview;
 }
 
-/** Merges new parts into known ones. A part without an answer keeps its value and is named in `stale`. If nothing was learnt, `known` stays, with its age. */
+/**
+ * Merges new parts into known ones. A part without an answer keeps its value and is named in `stale`. If nothing was learnt, returns
+ * `known`, age included.
+ */
 export function updateOverview(
   known: KnownOverview | undefined,
   learnt: OverviewParts,
@@ -87,7 +90,7 @@ export function overviewOfReport(of: ReportedOverview, nowMs: number): KnownOver
 /** Requests in one overview; more are not counted. */
 const MAX_SHOWN = 10;
 
-/** Without requests that an abort left behind: opencode 1.18.33 still lists them, but their session does not run. */
+/** The waiting requests, without those that an abort left behind: opencode 1.18.33 still lists them, but their session does not run. */
 function waitingOf({ status, permissions = [], questions = [] }: OverviewParts): readonly Waiting[] {
   const running = new Set(status?.running);
   return [...permissions, ...questions]

@@ -22,19 +22,19 @@ export interface PasswordAnswer {
   readonly credential?: Credential;
   /** Why the configured password could not be read. */
   readonly problem?: string;
-  /** With its headers, if some had to be read. */
+  /** The endpoint with its headers, if some had to be read. */
   readonly endpoint?: Endpoint;
-  /** Why it must not be asked: without its headers another instance might answer. */
+  /** Why the endpoint must not be probed: a header could not be read, and without it another instance might answer. */
   readonly lock?: string;
 }
 
 /** Password files read at once, well below any limit of open files. */
 const AT_ONCE = 64;
 
-/** Longer than reading any file: a slow password command then leaves its place to the next. */
+/** Longer than any file takes. After this a slow password command leaves its place to the next read. */
 const PLACE_MS = 100;
 
-/** Without a reason of our own each abort creates an exception with a stack, which is slow for 10,000 probes. */
+/** Reason for `abort`. Without one, each abort creates an exception with a stack, which is slow for 10,000 probes. */
 const LATE = 'late';
 
 /** Reads passwords before the probe takes its slot, so that a slow vault delays no other probe. */
@@ -82,7 +82,7 @@ export class PasswordReader {
     }
   }
 
-  /** Shares a read under way: on a hung file system each would hold a thread. */
+  /** Shares a read that is under way: on a hung file system each read would hold a thread. */
   #inFlight(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
     const known = this.#open.get(candidate);
     if (known !== undefined) return known;

@@ -8,9 +8,9 @@ const MAX_STRING_BYTES = 4096;
 
 /** The requests of one look. They reject with `RequestError`. */
 export class ProbeRequests {
-  /** More time might have given more answers. */
+  /** A request ran out of time. */
   timedOut = false;
-  /** What `attempt` counted. */
+  /** Counted by `attempt`. */
   answered = 0;
   readonly failures: unknown[] = [];
   readonly #task: ProbeTask;

@@ -16,7 +16,7 @@ export interface ProbeTask {
   readonly parts: readonly OverviewPart[];
   /** Directories to ask about beside the server's own. */
   readonly elsewhere?: readonly OtherDirectory[] | undefined;
-  /** What an earlier probe learnt of the server's own directory. How the latest turn ended, and whose a request is, is not asked twice. */
+  /** What an earlier probe learnt about the server's own directory: how the latest turn ended, and whose requests wait, is not asked twice. */
   readonly known?: OverviewParts | undefined;
   /** From an earlier probe. */
   readonly before?: Healthy | undefined;
@@ -25,11 +25,11 @@ export interface ProbeTask {
   /** Found a moment ago; saves asking for it. */
   readonly identity?: Healthy;
   readonly limitMs: number;
-  /** Spent by the first look of the same probe. */
+  /** Time that the first look of the same probe took. */
   readonly waitedMs?: number;
   /** Aborts after `limitMs`, or when no caller waits any more. */
   readonly signal: AbortSignal;
-  /** Why no password is sent although one is configured. Added to the reason if the server refuses. */
+  /** Why no password is sent although one is configured. Part of the reason if the server refuses. */
   readonly credentialProblem?: string | undefined;
   /** Why nothing may be sent: a required header could not be read. */
   readonly lock?: string | undefined;
@@ -47,7 +47,7 @@ export interface DirectoryLook {
 /** The result of a look at one endpoint. */
 export interface Look extends DirectoryLook {
   readonly result: Settled;
-  /** By directory, beside the server's own. */
+  /** Looks at other directories than the server's own, by directory. */
   readonly elsewhere?: ReadonlyMap<string, DirectoryLook>;
   /** OpenCode 2 only: `elsewhere` has every directory. */
   readonly isWhole?: boolean;
@@ -55,9 +55,9 @@ export interface Look extends DirectoryLook {
   readonly misfits?: readonly string[];
   /** More time might have given more answers. */
   readonly timedOut: boolean;
-  /** Refused for a reason that may pass in a moment. */
+  /** The failure may be temporary. */
   readonly notNow?: true;
-  /** Until the first answer. */
+  /** Time until the first answer. */
   readonly latencyMs?: number;
 }
 

@@ -39,13 +39,13 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   }
 }
 
-/** Calls `answered` on the first answer. */
 interface Identifying {
   readonly requests: ProbeRequests;
   readonly task: ProbeTask;
   readonly deps: ProbeDeps;
 }
 
+/** Calls `answered` at the first answer. */
 async function identify(identifying: Identifying, answered: () => void): Promise<Identified> {
   const { before, version, candidate } = identifying.task;
   const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
@@ -152,7 +152,10 @@ function saidIn(error: unknown): string {
   }
 }
 
-/** A node service that cannot identify the caller or has not found the instance yet, or a server that is overloaded or starting. */
+/**
+ * Whether the failure may be temporary: a node service cannot identify the caller or has not found the instance yet, or a server is
+ * overloaded or starting.
+ */
 function isNotNow(error: unknown): boolean {
   if (!(error instanceof RequestError) || error.status === undefined) return false;
   return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;

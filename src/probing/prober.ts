@@ -20,7 +20,7 @@ export interface ProbeTarget {
   readonly candidate: Candidate;
   /** By the result of its last probe. */
   readonly standing: 'known' | 'fresh' | 'suspect';
-  /** What earlier probes learnt of its own directory. */
+  /** What earlier probes learnt about its own directory. */
   readonly learnt?: OverviewParts | undefined;
   /** Absent unless it is healthy. */
   readonly identity?: Healthy | undefined;
@@ -42,15 +42,15 @@ export interface LookOptions {
   readonly trustsVersion?: boolean;
   /** Ask only about these directories, of a server that was identified just now. */
   readonly elsewhere?: readonly OtherDirectory[];
-  /** A tool waits for it: goes first, and takes one look only. `recheck` is the second. */
+  /** A tool waits for the answer: goes first, and is not repeated. `recheck`: the tool's own second look. */
   readonly urgent?: 'look' | 'recheck';
 }
 
 /** Looks that are given up together. */
 export interface Batch<T extends ProbeTarget> {
   /**
-   * Resolves to undefined if the batch ends first; never rejects. Uses the server's watcher report instead of requests, unless a tool
-   * is about to drive the server (`urgent`) or other directories are asked about, since a request needs the server's own word for those.
+   * Resolves to undefined if the batch ends first; never rejects. Uses the report of the server's watcher instead of requests, except if
+   * a tool is about to drive the server (`urgent`), or for other directories: requests may name those only if the server itself did.
    */
   look(target: T, options: LookOptions): Promise<ProbeOutcome | undefined>;
   /** Drops waiting looks, unless another batch wants them. Running ones go on to their deadline. */
@@ -84,10 +84,10 @@ export interface ProberDeps<T extends ProbeTarget> {
 const FIRST_LOOK = 1 / 4;
 const SECOND_LOOK = 5 / 8;
 
-/** A vault may be slow. Waiting for it holds no slot, and a server behind a password is of no use without. */
+/** Share of the deadline. A vault may be slow, but waiting for it holds no slot, and without the password the probe would be useless. */
 const CREDENTIAL_WAIT = 1 / 2;
 
-/** Without a reason of our own each abort creates an exception with a stack, which is slow for 10,000 probes. */
+/** Reasons for `abort`. Without one, each abort creates an exception with a stack, which is slow for 10,000 probes. */
 const DONE = 'done';
 const LATE = 'late';
 const CLOSED = 'closed';
@@ -119,7 +119,7 @@ export class Prober<T extends ProbeTarget> {
   readonly #joinable = new Map<T, Job<T>>();
   readonly #jobs = new Set<Job<T>>();
   readonly #running = new Set<AbortController>();
-  /** Their first look ran out of time, and no later one has answered. */
+  /** Targets whose first look ran out of time, and that have not answered since. */
   readonly #slow = new WeakSet<T>();
   #sequence = 0;
   #closed = false;
@@ -133,7 +133,7 @@ export class Prober<T extends ProbeTarget> {
     this.#queue = new ProbeQueue(deps.slots);
   }
 
-  /** Of the latest probe. */
+  /** The number of the latest probe. */
   get sequence(): number {
     return this.#sequence;
   }
@@ -209,7 +209,7 @@ export class Prober<T extends ProbeTarget> {
     return outcome;
   }
 
-  /** An open job that asks for these parts, or can be extended to. */
+  /** An open job that asks for these parts, or can be extended to ask for them. */
   #join(target: T, { parts, trustsVersion = false, urgent, elsewhere }: LookOptions): Job<T> | undefined {
     if (urgent !== undefined || elsewhere !== undefined) return undefined;
     const job = this.#joinable.get(target);

@@ -28,7 +28,7 @@ export interface Post {
   readonly wasInterrupted: () => boolean;
   /** See `OpencodeApi`: the same prompt may always be sent again. */
   readonly isIdempotent: boolean;
-  /** Switches to another endpoint if this one cannot be connected to; false without one. */
+  /** Called if this endpoint cannot be connected to: switches to another one; false if there is none. */
   readonly leave?: () => Promise<boolean>;
 }
 
@@ -53,7 +53,7 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
     if (presence === 'present') return { kind: 'accepted' };
     if (!post.isIdempotent) {
       if (presence === 'unreadable') continue;
-      // It may still arrive, after a second copy.
+      // The first copy may still arrive after a second one, and would run again.
       if (isHandedOn(doubt)) continue;
       if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
     } else if (post.wasInterrupted())
@@ -96,12 +96,12 @@ async function attempt(
   }
 }
 
-/** A proxy refused it for good: this caller may not send there. */
+/** Whether a proxy refused it for good: this caller may not send there. */
 function isForbidden({ kind, status }: RequestError): boolean {
   return kind === 'unreachable' && status === 403;
 }
 
-/** Answered by a 5xx: after a gateway's, the server behind it may have the request, or still get it. */
+/** Whether a 5xx answered. It may be a gateway's, whose server may have the request, or get it later. */
 function isHandedOn(error: RequestError): boolean {
   return error.kind === 'status';
 }

@@ -27,7 +27,7 @@ export interface FeedLimits {
 const LIMITS: FeedLimits = { events: 8_000, chars: 2 * 1024 * 1024 };
 
 /**
- * One event stream, reopened when it breaks. It is read however slow the follower is: unread events fill opencode's memory
+ * One event stream, reopened when it breaks. It is read even while the follower is busy: unread events fill opencode's memory
  * (version 1) or end the stream (version 2). Past the limits a gap replaces all waiting events; the follower then reads the store.
  */
 export class EventFeed {
@@ -41,7 +41,7 @@ export class EventFeed {
   readonly #clock: Clock;
   readonly #limits: FeedLimits;
   #items: FeedItem[] = [];
-  /** Of the waiting events. */
+  /** Characters of the waiting events. */
   #chars = 0;
   readonly #closed = new AbortController();
   #stream: EventStream | undefined;
@@ -156,7 +156,7 @@ function charsOf(item: FeedItem): number {
   return item.kind === 'event' ? (item.event.chars ?? 0) : 0;
 }
 
-/** Proxies may refuse streams with any status, or hold them back, and pass on everything else. Unreachable and locked hold for every call. */
+/** Proxies may refuse a stream with any status, or hold it back, and still pass on everything else. Unreachable and locked concern every call. */
 function unlessWithheld(error: unknown): undefined {
   if (!(error instanceof RequestError) || ['unreachable', 'locked', 'cancelled'].includes(error.kind)) throw error;
 }

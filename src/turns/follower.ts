@@ -55,8 +55,8 @@ const SETTLING_LIMIT_MS = 3_000;
 /** A turn silent for this long is reported as stalled; models think and commands run for a minute or so. */
 export const STALL_MS = 120_000;
 
-/** Errors to read from the store instead of the event: an aborted message has its own, and a too long one may yet be compacted. */
-export const STORED_ERRORS: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
+/** Errors to read from the store, not from the event: an aborted message has its own, and a context that is too long may yet be compacted. */
+export const READ_FROM_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
 
 const DELETED: TurnOutcome = { kind: 'failed', reason: 'the session was deleted' };
 
@@ -77,7 +77,7 @@ export class Follower {
   #wasRetrying = false;
   /** opencode's last error in this session. */
   #error: string | undefined;
-  /** Since when the session has been idle without a completed message. */
+  /** Since when the session has been idle while the turn's last message is incomplete. */
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
   /** Time of the last idle event. */
@@ -101,7 +101,7 @@ export class Follower {
     this.#transcript.reconcile(messages);
     this.#transcript.mark();
     this.#stage = stageOf(messages);
-    // Nothing has changed since: the same silence goes on.
+    // Nothing has changed since the earlier call, so its silence continues.
     if (lastSign?.stage === this.#stage) this.#lastSignAtMs = lastSign.atMs;
   }
 
@@ -167,7 +167,7 @@ export class Follower {
         return await this.#check();
       case 'session.error': {
         const error = messageErrorSchema.safeParse(event.properties['error']);
-        if (error.success && !STORED_ERRORS.has(error.data.name)) this.#error = saidError(error.data);
+        if (error.success && !READ_FROM_STORE.has(error.data.name)) this.#error = saidError(error.data);
         return this.#error === undefined ? undefined : await this.#check();
       }
       case 'prompt.taken':
@@ -190,7 +190,7 @@ export class Follower {
     this.#nextCheckMs = clock.monotonic() + QUIET_MS;
     let busy = true;
     try {
-      // The status first: once it is idle, the store has the turn's text.
+      // Read the status first: if it is idle, the store read after it has the turn's whole text.
       const statuses = await api.statuses(session.directory);
       const status = statuses.get(session.id) ?? { type: 'idle' };
       this.#noteStatus(status);
@@ -204,11 +204,11 @@ export class Follower {
       if (error.status === 404 && this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
       if (error.status === 404)
         return { kind: 'unknown', reason: 'the process that now answers there does not have this session' };
-      // An end shown by events counts even if the store cannot be read or is too large.
+      // If the events show the end, it counts even if the store cannot be read.
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
-    // While busy it may be compacted and go on, unless the session is already busy with a later turn.
+    // While the session is busy, the turn may be compacted and go on, unless it is a later turn that keeps it busy.
     if (busy && !this.#transcript.isPassed) {
       // OpenCode 2's status lags a moment behind its event.
       const now = clock.monotonic();
@@ -229,12 +229,12 @@ export class Follower {
     return await this.#idleUnconcluded();
   }
 
-  /** Idle, but the turn's last message is incomplete: it may be about to complete, not have started, or never complete. */
+  /** The session is idle, but the turn is not concluded: it may conclude in a moment, may not have begun, or may never conclude. */
   async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
     const now = this.#deps.clock.monotonic();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
-    // The store does not say why it stopped or never began, as with an unknown model or a plugin that threw.
+    // The store does not show why a turn stopped or never began, such as an unknown model or a plugin that threw.
     if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
     const sameProcess = this.#isSameProcess;
     if (this.#transcript.assistants.length > 0) {
@@ -293,7 +293,7 @@ export class Follower {
     this.#status = status;
     if (status.type === 'idle') return;
     this.#wasRetrying = status.type === 'retry';
-    // An idle time before it began does not count.
+    // Time that the session was idle before the turn began does not count.
     this.#idleSinceMs = undefined;
   }
 

@@ -49,7 +49,7 @@ export interface TurnResult {
   readonly outcome: TurnOutcome;
   /** Undefined if nothing was sent. */
   readonly messageId?: string;
-  /** The assistant's stored text in this turn; for a joined turn, only the text since then. */
+  /** The assistant's stored text in this turn; if an earlier call's turn was joined, only the text since then. */
   readonly text: string;
   /** For a joined turn: the text from its beginning. */
   readonly wholeText?: string;

@@ -5,7 +5,7 @@ import { type Outline, outlineOf, type Turn, turnFrom } from './turn-messages.ts
 interface PartText {
   readonly id: string;
   readonly messageId: string;
-  /** Undefined until a `message.part.updated` or the store has shown it; deltas do not. */
+  /** Undefined until a `message.part.updated` event or the store has it; deltas do not have it. */
   type: string | undefined;
   text: string;
   /** Characters of `text` already returned. */
@@ -21,9 +21,9 @@ interface PartText {
 
 /** Limit of text known only from events: half a million tokens. The rest is read from the store once its part has ended. */
 const MAX_UNSTORED_CHARS = 2 * 1024 * 1024;
-/** Counted for each part beside its text. */
+/** Counted for each part in addition to its text. */
 const PART_CHARS = 200;
-/** As many as are read from the store. */
+/** The most that is read from the store: see `MAX_PAGES`. */
 const MAX_MESSAGES = 1_000;
 
 /**
@@ -34,7 +34,7 @@ const MAX_MESSAGES = 1_000;
 export class Transcript {
   readonly sessionId: string;
   readonly messageId: string;
-  /** Of our message and those after it, unordered. */
+  /** Outlines of our message and of those after it, unordered. */
   readonly #outlines = new Map<string, Outline>();
   readonly #stored = new Set<string>();
   #turn: Turn = { answers: [], isConcluded: false, together: [], end: 0 };
@@ -42,7 +42,7 @@ export class Transcript {
   /** Answers of the turn without summaries. */
   readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
-  /** An answer to an unknown message came: only the store shows whether that is part of the turn. */
+  /** An answer to an unknown message arrived: only the store shows whether it is part of the turn. */
   isUnplaced = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
@@ -160,14 +160,14 @@ export class Transcript {
     const known = this.#outlines.get(info.id);
     if (known === undefined && this.#outlines.size >= MAX_MESSAGES) return '';
     this.#outlines.set(info.id, { kind: 'answer', info, isEmpty: known?.kind !== 'answer' || known.isEmpty });
-    // Once for each answer: a message that the store does not show then never appears.
+    // Only once for each answer: a message that the store does not show then will never appear.
     this.isUnplaced ||= known === undefined && info.parentID !== this.messageId && !this.#outlines.has(info.parentID);
     return this.#arrange();
   }
 
   /** Determines the messages of the turn; returns the text of new ones. */
   #arrange(): string {
-    // A message that was stored twice, once late, has a later time than its answer.
+    // A message that was sent twice is stored again later, and then has a later time than its answer.
     const createdMs = new Map([...this.#outlines].map(([id, { info }]) => [id, info.time.created]));
     for (const { kind, info } of this.#outlines.values()) {
       const parentMs = kind === 'answer' ? createdMs.get(info.parentID) : undefined;

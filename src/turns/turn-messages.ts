@@ -2,7 +2,7 @@ import type { OpencodeApi } from '../opencode/api.ts';
 import type { AssistantMessage, Message, Session } from '../opencode/schema.ts';
 
 const PAGE = 50;
-/** 20 pages of 50: of a longer turn the oldest messages stay unread. */
+/** 20 pages of 50: the oldest messages of a longer turn stay unread. */
 const MAX_PAGES = 20;
 
 /** Steps of a turn follow within milliseconds; the next step answers messages written meanwhile. */
@@ -88,7 +88,7 @@ function concludes({ info: { error, time, finish }, isEmpty }: Extract<Outline, 
   return finish !== undefined || !isEmpty;
 }
 
-/** Whether a person's message came before the turn's next step. After a step that never completed there is none. */
+/** Whether a person's message came before the turn's next step. A step that never completed has no next one. */
 function isInTime({ time }: Message['info'], last: AssistantMessage | undefined): boolean {
   if (last === undefined) return true;
   return last.time.completed !== undefined && time.created <= last.time.completed + NEXT_STEP_MS;

@@ -31,7 +31,7 @@ export interface TurnDeps {
   readonly clock: Clock;
 }
 
-/** How long somebody else's unanswered message counts as starting: busy is reported up to a second late. */
+/** How long another sender's unanswered message counts as a turn that starts: opencode reports busy up to a second late. */
 const STARTING_MS = 2_000;
 const STARTING_POLL_MS = 200;
 /** Polling interval while a message waits for a busy session. */
@@ -41,9 +41,9 @@ const QUEUE_POLL_MS = 1_000;
 const MAX_BEGINNINGS = 3;
 
 /**
- * Sends one message and follows its turn. The event stream is open before the message is sent, so that a fast turn is not missed; the
- * result is what is stored. If nothing at all was sent, it begins again over another endpoint; a message that may have been sent
- * never goes over another one.
+ * Sends one message and follows its turn. The event stream is opened before the message is sent, so that a fast turn is not missed; the
+ * result is what opencode stores. If nothing at all was sent, begins again over another endpoint. A message that may have been sent never
+ * goes over another endpoint.
  * @throws {RequestError | CallOver} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
@@ -163,7 +163,7 @@ async function sendAndFollow(
   const { api, clock } = deps;
   const { messageId } = prompt;
   const post: Post = {
-    // Over the stream's endpoint: one found since may lead to a process started since. OpenCode 2 takes a repeated prompt once.
+    // Over the stream's endpoint, because another one may lead to a process that was started since. OpenCode 2 runs a repeated prompt once.
     prompt: (one) => (api.isIdempotent ? api : pinned).prompt(one),
     message: (sessionId, id) => api.message(sessionId, id),
     sameProcess: () => feed.hasStream && feed.breaks === 0,
@@ -176,7 +176,7 @@ async function sendAndFollow(
   if (delivery.kind === 'unsent') return notTaken(messageId, delivery.reason);
   if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
   const resend = async (): Promise<TurnOutcome | undefined> => {
-    // Sending it again would wake the session that somebody interrupted.
+    // Sending again would wake a session that somebody has interrupted.
     if (post.wasInterrupted()) return { kind: 'aborted' };
     const again = await deliver(prompt, post, clock, request).catch(ignoreIfOver);
     if (again === undefined || again.kind === 'accepted') return undefined;
@@ -185,7 +185,7 @@ async function sendAndFollow(
   return await new Follower(request, { ...deps, feed, messageId, resend }).follow();
 }
 
-/** If the call is over, the accepted message is only followed. */
+/** Once the call is over, an accepted message is followed but not sent again. */
 function ignoreIfOver(error: unknown): undefined {
   if (!(error instanceof CallOver)) throw error;
 }
@@ -216,7 +216,7 @@ type Idle =
   | { readonly free: true; readonly newestId: string | undefined }
   | { readonly free: false; readonly outcome: TurnOutcome };
 
-/** As `newestWhenIdle`; with `queue` only once it is free, the deadline has come, or it waits for somebody. */
+/** As `newestWhenIdle`; with `queue`, waits until the session is free or waits for a reply, or the call is over. */
 async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
   const { session, signal, deadlineMs, whenBusy } = request;
   for (;;) {
@@ -231,7 +231,7 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
   }
 }
 
-/** The id of the newest message if nothing runs in the session: opencode answers prompts to a busy session together. */
+/** The id of the newest message if nothing runs in the session. opencode would answer a prompt to a busy session together with the running one. */
 async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
   const { session, signal, findOtherProcess } = request;
   const until = clock.monotonic() + STARTING_MS;

@@ -2,14 +2,14 @@ import { runs, type WatchedSession } from '../model/watched.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import type { Urgency } from './survey-pace.ts';
 
-/** Requests to a person and their answers, of both generations; OpenCode 2's answers come as `session.touched`. */
+/** An agent's requests and the answers to them, of both generations. OpenCode 2's answers come as `session.touched`. */
 const REQUEST = /^(?:permission|question)\.(?:asked|replied|rejected)$/;
 
 /**
- * How soon an event calls for a survey of its server; undefined if it says nothing new, as most of the hundreds a second of a
- * streaming turn.
+ * How soon an event calls for a survey of its server. Undefined if it shows nothing new, as with most of the hundreds of events per second
+ * of a streaming turn.
  *
- * @param known its session
+ * @param known the event's session, if it is known
  * @param isAsking a survey is under way, whose answers may be older than the event
  */
 export function hintIn(

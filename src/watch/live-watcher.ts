@@ -17,11 +17,11 @@ export interface LiveWatcherDeps {
   readonly openEvents?: OpenServerEvents;
 }
 
-/** Fallback for missed changes, such as a server that took the place of another under the same id. */
+/** Lists the servers at least this often, for changes that `own` does not report: a server that replaced another under the same id. */
 const LOOK_MS = 15_000;
-/** Servers that ended while something ran in them. */
+/** Ended servers whose interrupted sessions are kept. */
 const MAX_GONE = 16;
-/** Sessions kept of one of them. */
+/** Interrupted sessions kept of one ended server. */
 const MAX_LEFT = 64;
 
 /** Keeps one `ServerFollower` for each server that `own` lists. */
@@ -30,7 +30,7 @@ export class LiveWatcher implements Watcher {
   readonly #root = new AbortController();
   readonly #followers = new Map<string, ServerFollower>();
   readonly #listeners = new Set<() => void>();
-  /** What ran in servers that ended, by server id. */
+  /** Ended servers with the sessions that ran in them, by server id. */
   readonly #gone = new Map<string, WatchedServer>();
   readonly #pause: WakeableSleep;
   #looking: Promise<void> | undefined;
@@ -62,7 +62,7 @@ export class LiveWatcher implements Watcher {
     const known = new Set(all.map(({ id }) => id));
     const running = new Set(all.filter(runs).map(({ id }) => id));
     const since = this.#deps.clock.now() - ENDED_FOR_MS;
-    // A restarted server knows from its store how these sessions ended.
+    // Without sessions that a followed server lists: a restarted server knows from its store how they ended.
     const left = [...this.#gone].map(([id, server]) => {
       const sessions = server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id));
       return [id, { ...server, sessions }] as const;
@@ -71,7 +71,7 @@ export class LiveWatcher implements Watcher {
     const standing = followed.map((server) => ({
       ...server,
       sessions: [
-        // Servers of one home share their sessions; one that runs in another server looks interrupted here.
+        // Servers of one home list the same sessions. A session that runs in one of them looks interrupted in the others.
         ...server.sessions.filter((one) => runs(one) || !running.has(one.id)),
         ...(leftOf.get(server.id)?.sessions ?? []),
       ],

@@ -6,7 +6,7 @@ export interface RunningSession {
   /** Where it runs; empty if an OpenCode 2 did not say. */
   readonly directory: string;
   readonly waiting: readonly Waiting[];
-  /** Why it retries, if it is known that this session does. */
+  /** Why it retries; absent if it does not, or if the survey does not show which session does. */
   readonly retry?: string | undefined;
 }
 

@@ -11,7 +11,7 @@ import { createApi } from '../opencode/dialects/dialects.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { messageErrorSchema } from '../opencode/schema.ts';
-import { STORED_ERRORS } from '../turns/follower.ts';
+import { READ_FROM_STORE } from '../turns/follower.ts';
 import { saidError } from '../turns/last-turn.ts';
 import { hintIn, isEpoch, isRetry, sessionIn } from './hints.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
@@ -43,7 +43,7 @@ interface Following {
 
 const REOPEN_MS = 100;
 const LONGEST_REOPEN_MS = 10_000;
-/** OpenCode 1 subscribes some milliseconds after it has answered; a survey after this time finds events missed between. */
+/** OpenCode 1 subscribes some milliseconds after it has answered. A survey after this time finds what the events in between showed. */
 const SUBSCRIBED_MS = 1000;
 /** opencode completes a message some milliseconds after it reports the session idle. */
 const SETTLING_MS = 250;
@@ -51,7 +51,7 @@ const SETTLING_MS = 250;
 const SILENT_END_MS = 5000;
 const MAX_PLACED = 100;
 
-/** Follows one server. Events are only hints when to ask: they may be lost or wrong. The answers of a survey are the state. */
+/** Follows one server. Its events may be lost or wrong, so they only say when to survey it. The answers of the survey are the state. */
 export class ServerFollower {
   readonly #options: FollowerOptions;
   readonly #root = new AbortController();
@@ -60,10 +60,10 @@ export class ServerFollower {
   #work: readonly Promise<void>[] = [];
   /** Undefined while the event stream is down. */
   #process: Following | undefined;
-  /** The last survey left nothing open; see `Taken`. */
+  /** The last survey left no question open; see `Taken`. */
   #isSettled = false;
   #isAsking = false;
-  /** When the last survey began that was answered as a whole while the stream was open. */
+  /** When the last survey began that was fully answered while the stream was open. */
   #checkedMs: number | undefined;
   #shown = '';
   #instances: readonly Instance[] = [];
@@ -152,7 +152,7 @@ export class ServerFollower {
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, false);
     if (this.#root.signal.aborted) return;
-    // The survey tells the fleet if the server is gone, and asks a server whose stream cannot be opened.
+    // The survey shows the fleet whether the server is gone, and covers a server whose stream cannot be opened.
     if (wasOpen || this.#instances.length === 0) this.#pace.hint('now');
     if (wasOpen) this.#options.onChange();
   }
@@ -171,7 +171,7 @@ export class ServerFollower {
 
   #noteError(id: string, value: unknown): void {
     const { data: error } = messageErrorSchema.safeParse(value);
-    if (error !== undefined && !STORED_ERRORS.has(error.name)) this.#ledger.noteError(id, saidError(error));
+    if (error !== undefined && !READ_FROM_STORE.has(error.name)) this.#ledger.noteError(id, saidError(error));
   }
 
   async #keepAsking(): Promise<void> {
@@ -232,7 +232,7 @@ export class ServerFollower {
     }
   }
 
-  /** Has the next survey ask about directories, which may be another server's own, in which sessions of this server run. */
+  /** Makes the next survey ask about directories in which sessions of this server may run, even if they are another server's own. */
   #place(elsewhere: readonly { readonly id: string; readonly directory: string }[]): void {
     const { own, server } = this.#options;
     for (const session of elsewhere) {
@@ -244,7 +244,7 @@ export class ServerFollower {
     }
   }
 
-  /** Calls `onChange` if anything but an age has changed. */
+  /** Calls `onChange` if anything but the age of an overview has changed. */
   #show(): void {
     const overviews = this.instances.map(({ key, name, state, reason, overview }) => [
       [key, name, state, reason],

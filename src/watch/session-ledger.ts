@@ -9,7 +9,7 @@ import { beginOfTurn, endOfTurn, type TurnEnd } from './turn-end.ts';
 
 /** How long an ended session is kept. */
 export const ENDED_FOR_MS = 3_600_000;
-/** Per server: nobody looks through more. */
+/** Sessions per server: nobody looks through more. */
 const MAX_RUNNING = 64;
 const MAX_ENDED = 50;
 /** Sessions listed per directory when a server is found. */
@@ -92,7 +92,7 @@ export class SessionLedger {
     if (this.#errors.size < MAX_NOTED) this.#errors.set(id, reason);
   }
 
-  /** Takes over a survey, and asks for what it does not tell: titles, when turns began and how they ended. */
+  /** Takes over a survey, and requests what it does not have: titles, when turns began and how they ended. */
   async take(work: SeenWork, api: OpencodeApi, signal: AbortSignal): Promise<Taken> {
     this.#elsewhere = [];
     const retries = await this.#retries(work, api);
@@ -128,7 +128,7 @@ export class SessionLedger {
       else this.#sessions.delete(id);
   }
 
-  /** Which sessions retry, and why, for directories whose survey does not tell. */
+  /** Which sessions retry, and why, in directories whose survey does not show retries. */
   async #retries({ running, retryingIn }: SeenWork, api: OpencodeApi): Promise<ReadonlyMap<string, string>> {
     const found = new Map<string, string>();
     const directories = [...this.#retrying].flatMap((id) => running.get(id)?.directory ?? []);
@@ -139,7 +139,7 @@ export class SessionLedger {
       }),
     );
     for (const id of running.keys()) this.#retrying.delete(id);
-    // Asked again at the next survey: no event tells when a retry ends.
+    // Asked again at the next survey: no event says that a retry has ended.
     for (const id of found.keys()) this.#retrying.add(id);
     return found;
   }
@@ -172,11 +172,11 @@ export class SessionLedger {
     return !this.#renamed.has(id);
   }
 
-  /** When the turn began; now, if the server does not tell and the session was seen to begin. */
+  /** When the turn began, by the server's store. If that does not show it: now, or unknown for the sessions that ran when the server was found. */
   async #beganMs(id: string, before: WatchedSession | undefined, api: OpencodeApi): Promise<number | undefined> {
     const nowMs = this.#clock.now();
     const storedMs = await beginOfTurn(api, id).catch(() => undefined);
-    // OpenCode 2 does not store a queued prompt yet: an older message is of the turn before.
+    // OpenCode 2 does not store a prompt while it is queued, so an older message belongs to the turn before.
     const isOlder = storedMs !== undefined && before !== undefined && storedMs < before.sinceMs;
     return storedMs === undefined || isOlder ? (this.#isFirst ? undefined : nowMs) : Math.min(storedMs, nowMs);
   }
@@ -236,7 +236,7 @@ export class SessionLedger {
       : end;
   }
 
-  /** A waiting session is listed even if its title cannot be read; the title is asked for again. */
+  /** A waiting session is listed even if its title cannot be read; the next survey requests the title again. */
   async #factsNow(id: string, { directory, waiting }: RunningSession, api: OpencodeApi): Promise<Facts | undefined> {
     const before = this.#sessions.get(id);
     if (before !== undefined && !this.#renamed.delete(id)) return before;

@@ -6,7 +6,7 @@ export type Urgency = 'now' | 'soon';
 
 /** A turn that asks for permission, gets it and ends makes four changes; each is surveyed immediately. */
 const BURST = 5;
-/** Beyond the burst: changes still show within 150 ms. */
+/** Time between surveys beyond the burst: changes still show within 150 ms. */
 const REFILL_MS = 100;
 /** The least time between surveys for changes that are not urgent. */
 const INTERVAL_MS = 1000;
@@ -14,7 +14,7 @@ const INTERVAL_MS = 1000;
 const RECONCILE_MS = 52_000;
 /** Spreads the surveys of servers found together: each server's interval is shorter by up to this. */
 const SPREAD_MS = 10_000;
-/** After an incomplete survey; doubles each time. */
+/** Pause after an incomplete survey; doubles each time. */
 const RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 15_000;
 

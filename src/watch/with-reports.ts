@@ -7,7 +7,7 @@ import { REPORT_LIFETIME_MS, Reports } from '../model/report.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
 import { reportedServer } from './reported-server.ts';
 
-/** Adds this process's own watcher's reports to the candidates of `source`, so that probing them takes no request. */
+/** Adds the reports of this process's own watcher to the candidates of `source`, so that probing them takes no request. */
 export function withReports(
   source: DiscoverySource,
   watcher: Watcher,
@@ -65,7 +65,7 @@ function sightingsBy({ id, instances }: WatchedServer): readonly (readonly [stri
   return endpoints.map(({ candidate }) => [sightingOf(candidate), id]);
 }
 
-/** Equal for the same address registered by the same process. */
+/** Identifies a registration: the same address, registered by the same process. */
 function sightingOf({ source, key, endpoint, claims }: Candidate): string {
   return JSON.stringify([source, key, endpointKey(endpoint), claims.id, claims.connectedAt]);
 }

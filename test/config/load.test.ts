@@ -244,7 +244,7 @@ describe('an invalid value', () => {
       name: 'a tag without its prefix',
       env: { OPENCODE_TAILNET_TAGS: 'tag:a,server' },
       expected:
-        'OPENCODE_TAILNET_TAGS: expected a comma list of tags, each tag: and letters, digits or dashes, got "tag:a,server"',
+        'OPENCODE_TAILNET_TAGS: expected a comma list of tags such as tag:ci-2 (letters, digits, dashes), got "tag:a,server"',
     },
     {
       name: 'a port too high',
@@ -304,7 +304,7 @@ describe('an invalid value', () => {
     {
       name: 'an array of numbers',
       config: { transport: [1] },
-      expected: `${CONFIG_PATH}: transport: ${sources}, got an array of other things`,
+      expected: `${CONFIG_PATH}: transport: ${sources}, got an array with values that are not strings`,
     },
     {
       name: 'an unknown toolset',

@@ -76,7 +76,7 @@ describe('never guesses', () => {
       'No instance fits "nope". Known instances: web (box, idle); call instances for details.',
     );
     expect(errorOf('nope', [])).toBe(
-      'No instance fits "nope". No instance is known now; call refresh_instances to ask again.',
+      'No instance fits "nope". No instance is known now; call refresh_instances to search again.',
     );
   });
 

@@ -121,7 +121,7 @@ describe('an instance that cannot be reached', () => {
     const { proxy, fake, instance } = await twoEndpoints(world);
     await Promise.all([proxy.down(), fake.close()]);
     expect(await errorOf(world, instance)).toBe(
-      `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. See that opencode still runs there, then call refresh_instances.`,
+      `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. Check that opencode still runs there, then call refresh_instances.`,
     );
   });
 

@@ -228,7 +228,9 @@ it('one process of a state directory notifies, and another takes over when it en
   const first = start();
   await until('it listens', () => watcher.listeners === 1);
   start([named('phone', other)]);
-  await until('it sees the first', () => logged.some((line) => line.includes('another process of this user notifies')));
+  await until('it sees the first', () =>
+    logged.some((line) => line.includes('another process of this user sends the notifications')),
+  );
   watcher.show(asking(clock.now()));
   await arrives(phone, 1);
   expect(watcher.listeners).toBe(1);
@@ -248,7 +250,9 @@ it('a process that ends before its turn delivers nothing', async () => {
   watcher.show(asking(clock.now()));
   await until('something is left to say', () => phone.tries === 1 && written().includes('per_1'));
   const second = start([named('phone', other)]);
-  await until('it sees the first', () => logged.some((line) => line.includes('another process of this user notifies')));
+  await until('it sees the first', () =>
+    logged.some((line) => line.includes('another process of this user sends the notifications')),
+  );
   await second.close();
   expect(other.tries).toBe(0);
   expect(logged.filter((line) => line.startsWith('info notifying'))).toHaveLength(1);

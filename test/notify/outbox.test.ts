@@ -71,7 +71,7 @@ describe('delivery', () => {
     // At most once a minute.
     expect(channel.tries).toBeLessThan(70);
     expect(logged).toEqual([
-      'warn a notification did not arrive; it is tried again {"channel":"phone","to":"by hand","reason":"ECONNREFUSED"}',
+      'warn cannot deliver a notification; trying again {"channel":"phone","to":"by hand","reason":"ECONNREFUSED"}',
     ]);
     channel.error = undefined;
     await clock.advance(MINUTE);

@@ -163,6 +163,6 @@ test('where the client cannot ask, the page is named that says who settles', asy
 
 test('one who was too slow is asked again when they want it: a client that shows no form is late each time', async () => {
   expect(messageOf(await answer(shell('ls'), { kind: 'late' }))).toMatch(
-    /did not decide on .* in time\. It still waits in that opencode.* only when they say/,
+    /did not decide on .* in time\. It still waits in that opencode.* only after they say/,
   );
 });

@@ -91,7 +91,7 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
 
 describe('an operation whose endpoint fails', () => {
   test.each(FAULTS.flatMap((fault) => Object.keys(OPERATIONS).map((name) => [name, fault] as const)))(
-    '%s, %o: gives what it gives, by the next proxy, within the call',
+    '%s, %o: gives what it gives, by the next endpoint, within the call',
     async (name, fault) => {
       const expected = (await OPERATIONS[name]?.())?.data;
       expect(driven(relay)).toBe(0);

@@ -63,7 +63,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
   const followedBy = (proxy: FaultProxy | undefined): Promise<unknown> =>
     until('the turn to be followed by another way', () => (proxy?.openStreams ?? 0) > 0);
 
-  test('is one entry, by the best proxy, and the others are told', async () => {
+  test('is one entry, by the best endpoint, and the others are told', async () => {
     const { data } = await instances(runtime, { offset: 0, limit: 10 }, call());
     expect(data.instances).toMatchObject([
       { name: 'work', via: `tailnet ${proxies[0].url}`, also: [`relay ${proxies[1].url}`, `lan ${proxies[2].url}`] },

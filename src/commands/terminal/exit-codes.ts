@@ -6,9 +6,9 @@ export const EXIT = {
   done: 0,
   /** Or aborted, or not found. */
   failed: 1,
-  /** It waits for a permission or an answer. */
+  /** The agent waits for a permission or an answer. */
   waiting: 3,
-  /** It is busy or cannot be reached: the same message may be sent again. */
+  /** The instance is busy or cannot be reached: the same message may be sent again. */
   notSent: 4,
   /** It still runs: the time was up, or somebody stopped following. The code of coreutils' `timeout`. */
   running: 124,

@@ -23,7 +23,7 @@ import { SHELL_WORDS } from './shell-words.ts';
 /** A command that works on instances. */
 export interface ShellCommand {
   readonly arguments: CommandArguments;
-  /** It changes something on an instance. */
+  /** The command changes something on an instance. */
   readonly changes?: true;
   /** @throws {SettingsError} the arguments do not fit */
   run(shell: Shell): Promise<number>;
@@ -36,7 +36,7 @@ export interface Shell extends Output {
   readonly logger: Logger;
   readonly process: NodeJS.Process;
   readonly paint: Paint;
-  /** Of the terminal, in columns; undefined if there is none. */
+  /** Width of the terminal in columns; undefined without a terminal. */
   readonly width: number | undefined;
   /** Undefined without a terminal to ask in. */
   readonly askLine: AskLine | undefined;
@@ -165,7 +165,7 @@ function openShell({ output, ...given }: Opening): Opened {
   };
 }
 
-/** In columns; undefined if stdout is not a terminal, or its size is not set. */
+/** The terminal's width in columns; undefined if stdout is not a terminal, or its size is not set. */
 export function widthOfTerminal({ isTTY, columns }: NodeJS.WriteStream): number | undefined {
   return isTTY && columns > 0 ? columns : undefined;
 }

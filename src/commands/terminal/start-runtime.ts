@@ -30,7 +30,7 @@ export interface RuntimeOptions {
   readonly onChange?: (() => void) | undefined;
   /** Watches this machine's own instances, which are then not polled. */
   readonly watcher?: Watcher;
-  /** Of whoever reads the answers; default: a model. */
+  /** The words for the reader of the answers; default: a model's. */
   readonly words?: ReaderWords;
 }
 

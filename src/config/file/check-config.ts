@@ -80,5 +80,7 @@ function shown(value: unknown): string {
   if (typeof value === 'string') return quote(value);
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value);
   if (!Array.isArray(value)) return 'an object';
-  return value.every((item) => typeof item === 'string') ? quote(value.join(',')) : 'an array of other things';
+  return value.every((item) => typeof item === 'string')
+    ? quote(value.join(','))
+    : 'an array with values that are not strings';
 }

@@ -1,4 +1,4 @@
-// Fewer for short words, where two edits make another word.
+// Fewer for short words, which two edits turn into another word.
 const MAX_EDITS = 2;
 
 /** The known word that `word` probably misspells, or undefined. Ignores case, `-` and `_`. */

@@ -4,9 +4,9 @@ import { hasUnsafeCharacters, quote } from '../quote.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /**
- * Checks one part of the config file. Problems of shape have the schema's `error` text after "expected" and name the kind of the
- * value, never the value, which may be a secret; those of a `refine` or `transform` are its message. Unknown keys are reported and
- * left out, so that they do not hide further problems.
+ * Checks one part of the config file. A value of the wrong type gives `expected <the schema's error text>, got <its kind>`: never the
+ * value, which may be a secret. A `refine` or `transform` gives its own message. Unknown keys are reported and left out, so that they do
+ * not hide further problems.
  */
 export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: string, problems: string[]): T | undefined {
   let known = value;
@@ -43,7 +43,7 @@ export function text(problemOf: (value: string) => string | undefined): z.ZodStr
 // The longest DNS name has 253.
 const MAX_PATTERN_CHARACTERS = 256;
 
-/** A pattern of names, hosts or pieces of a request. */
+/** A pattern for names, hosts or pieces of a request. */
 export const pattern = text((value) =>
   value === '' || value.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(value)
     ? `expected 1 to ${MAX_PATTERN_CHARACTERS} characters, none of them control or invisible, got ${quote(value)}`
@@ -52,7 +52,7 @@ export const pattern = text((value) =>
 
 const MAX_NAME_CHARACTERS = 64;
 
-/** A name that is not in `names` yet, and is added. */
+/** A name that is not in `names` yet; checking it adds it. */
 export function uniqueName(names: Set<string>): z.ZodString {
   return text((name) => {
     if (name === '' || name.length > MAX_NAME_CHARACTERS || hasUnsafeCharacters(name) || name.trim() !== name)

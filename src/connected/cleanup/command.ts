@@ -33,7 +33,7 @@ function listing(findings: readonly Finding[]): string {
   const lines = [
     dead.length === 0 ? 'Nothing is provably dead.' : 'Dead:',
     ...dead.map(line),
-    ...(left.length === 0 ? [] : ['Left, since it is not provably dead or not of this user:', ...left.map(line)]),
+    ...(left.length === 0 ? [] : ['Left alone, because not provably dead or not yours:', ...left.map(line)]),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -48,13 +48,16 @@ function title({ where, what, subject }: Finding): string {
 
 type Removing = CleanupOptions & Registries;
 
-/** Removes first on the relay, in one connection, then here; state files last, since they prove that the rest is dead. Resolves with how many were left. */
+/**
+ * Removes first on the relay, in one connection, then here; state files last, since they prove that the rest is dead. Resolves to the
+ * number of findings that could not be removed.
+ */
 async function removeAll(dead: readonly Finding[], removing: Removing): Promise<number> {
   const { out, signal } = removing;
   const sorted = [...dead].toSorted((one, other) => rank(one) - rank(other));
   const onRelay = sorted.filter(({ where }) => where === 'relay');
   let failures = await removeOnRelay(onRelay, removing);
-  /** Instances with remains that could not be removed. */
+  /** Ids of instances of which something could not be removed here. */
   const unfinished = new Set<string | undefined>();
   for (const finding of sorted.filter(({ where }) => where === 'here')) {
     if (signal.aborted) {
@@ -63,7 +66,7 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
     }
     const proves = finding.what === 'state file' && finding.id !== undefined && unfinished.has(finding.id);
     const problem = proves
-      ? 'it is the proof that the rest, which could not be removed, is dead'
+      ? 'kept as proof that the rest, which could not be removed, is dead'
       : await removeHere(finding, removing).catch((error: unknown) => messageOf(error));
     out(outcome(finding, problem));
     if (problem === undefined) continue;

@@ -14,6 +14,6 @@ export interface Finding {
   readonly reason: string;
   /** The instance that it belonged to, if known. */
   readonly id?: string;
-  /** Absent if it is left, because it is not provably dead or not ours. */
+  /** Absent if the thing is left alone, because it is not provably dead or not this user's. */
   readonly action?: Action;
 }

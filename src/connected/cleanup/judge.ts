@@ -14,7 +14,7 @@ export interface Evidence {
 const NOT_ALONE = 'others can write in the registry directory, or it is not of this user';
 
 /**
- * Finds what is dead in a registry directory, and what may be. A registration of this user is dead if nothing listens on its port and
+ * Finds what is dead in a registry directory, and what may be dead. A registration of this user is dead if nothing listens on its port and
  * its instance is gone: the process that claimed it has ended or, on this machine, its wrapper has.
  */
 export function judgeRegistry(evidence: Evidence): readonly Finding[] {
@@ -74,7 +74,7 @@ function judgeRegistration(
   });
 }
 
-/** Undefined if nothing proves it. Another instance's claim proves nothing about this one. */
+/** Why the instance is certainly gone; undefined without proof. Another instance's claim proves nothing about this one. */
 function whyGone(
   id: string | undefined,
   claim: SurveyedClaim | undefined,

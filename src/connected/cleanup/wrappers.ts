@@ -59,7 +59,7 @@ async function judgeTunnel(file: RunStateFile, pid: number): Promise<readonly Fi
   return [{ where: 'here', what: 'tunnel', subject, reason, id: file.state.id, action: { kind: 'tunnel', file, pid } }];
 }
 
-/** Removes the state file unless it is another wrapper's now. Resolves with the reason if it is left. */
+/** Removes the state file unless another wrapper has written it since. Resolves with the reason if the file stays. */
 export async function removeState(file: RunStateFile, stateDir: string): Promise<string | undefined> {
   const now = await findAgain(file, stateDir);
   if (now === 'gone') return undefined;
@@ -75,7 +75,7 @@ export async function removeState(file: RunStateFile, stateDir: string): Promise
   }
 }
 
-/** Ends the tunnel if it is still the same process. Resolves with the reason if it is left. */
+/** Ends the tunnel if it is still the same process. Resolves with the reason if it goes on. */
 export async function endTunnel(file: RunStateFile, pid: number, stateDir: string): Promise<string | undefined> {
   const identity = await identifyProcess(pid);
   if (identity === undefined) return undefined;
@@ -90,7 +90,7 @@ export async function endTunnel(file: RunStateFile, pid: number, stateDir: strin
   return 'it does not end';
 }
 
-/** Undefined if the file is another wrapper's now, or its wrapper runs. */
+/** The file as it is now; undefined if another wrapper has written it since, or its wrapper runs. */
 async function findAgain(file: RunStateFile, stateDir: string): Promise<RunStateFile | 'gone' | undefined> {
   const now = (await readRunStates(stateDir)).find(({ path }) => path === file.path);
   if (now === undefined) return (await exists(file.path)) ? undefined : 'gone';

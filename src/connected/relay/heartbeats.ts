@@ -3,7 +3,7 @@ import type { RelayConnection } from './relay-connection.ts';
 
 /** The relay removes a registration after 90 s without a line, so three heartbeats may be lost. */
 const HEARTBEAT_MS = 20_000;
-/** Two missing answers; ssh's own keepalive takes as long. */
+/** Two heartbeats without an answer; ssh's own keepalive takes as long. */
 const REPLY_LIMIT_MS = 45_000;
 /** After a wake-up most connections are dead; a live one answers within a round trip. */
 const REPLY_LIMIT_AFTER_JUMP_MS = 10_000;
@@ -11,7 +11,7 @@ const REPLY_LIMIT_AFTER_JUMP_MS = 10_000;
 const LOOK_MS = 5_000;
 /** A running machine's timers are never this late. */
 export const JUMP_MS = 10_000;
-/** After this long a lost connection does not count as one more failure of a series. */
+/** The loss of a connection that lasted this long does not count as one more failure in a row. */
 const STABLE_MS = 60_000;
 
 export interface Heartbeats {
@@ -60,5 +60,6 @@ export async function sendHeartbeats(
     connection.heartbeat();
   }
   const reason = await lost;
+  // While the short limit is set, no answer has come since the machine slept.
   return { reason, wasStable: upMs >= STABLE_MS || hasSlept || limitMs !== REPLY_LIMIT_MS };
 }

@@ -14,12 +14,12 @@ export interface RelayConnectionOptions {
   readonly registration: (port: number, name: string) => string | undefined;
   readonly clock: Clock;
   readonly onMessage?: ((line: string) => void) | undefined;
-  /** Called when the login is over: from then on ssh asks nothing. */
+  /** Called after the login: from then on ssh asks nothing. */
   readonly onLogin?: (() => void) | undefined;
   readonly onPrinted?: (line: string) => void;
 }
 
-/** A batch connection that takes longer hangs somewhere; the next attempt may not. */
+/** A connection that asks nothing and takes longer hangs somewhere; the next attempt may not. */
 const BATCH_LIMIT_MS = 60_000;
 /** sshd drops a client that has not logged in after 120 s, so a person may take that long to answer. */
 const INTERACTIVE_LIMIT_MS = 150_000;
@@ -31,7 +31,7 @@ const MAX_ERROR_CHARS = 500;
 const GREETING = 'opencode-connected 1';
 const CANCELLED = 'the attempt was cancelled';
 
-/** The relay's configuration permits no connection, so another attempt would only open the tunnel again. */
+/** The relay's sshd opened the tunnel to other machines. Another attempt would only open it again. */
 export class RelayRefusedError extends Error {
   override readonly name = 'RelayRefusedError';
 }
@@ -60,7 +60,7 @@ export class RelayConnection {
   #began = false;
   #isRefused = false;
   #onEstablished: () => void = () => {};
-  /** The reason of the end, if it is known better than from how ssh ended. */
+  /** A better reason for the end than how ssh ended, if there is one. */
   #reason: string | undefined;
 
   /**
@@ -220,7 +220,7 @@ export class RelayConnection {
     for (const line of [...(sshCommand === undefined ? [] : [`tunnel ${this.port}`]), ...header]) this.#ssh.send(line);
   }
 
-  /** ssh goes on if a forward fails, since the person's own may fail; so a missing tunnel is noticed here. */
+  /** ssh continues if a port forward fails, because the user's own forwards may fail. So a missing tunnel must be noticed here. */
   async #missPort(): Promise<void> {
     await this.#options.clock.sleep(PORT_LATE_MS, this.#over.signal);
     if (this.port !== 0 || this.#over.signal.aborted) return;

@@ -30,17 +30,17 @@ export interface RelayLinkOptions {
   readonly limitSeconds?: number;
 }
 
-/** A login takes up to 2 s across an ocean; a person does not wait longer for a relay that asks nothing. */
-export const ANSWER_LIMIT_MS = 3_000;
-/** While waiting, so that the link is up a moment after a laptop wakes up. */
+/** How long the start waits for a relay that asks nothing: a login takes up to 2 s across an ocean. */
+export const FIRST_WAIT_MS = 3_000;
+/** How often the clock is read while waiting, so that the link is up a moment after a laptop wakes up. */
 const WAITING_LOOK_MS = 1_000;
 const MIN_DELAY_MS = 1_000;
 const MAX_DELAY_MS = 60_000;
 const MAX_PRINTED_CHARS = 200;
 
 /**
- * Keeps one instance registered and reachable on a relay, over one SSH connection at a time. Or keeps it registered on this machine:
- * a shell runs the same program, which tidies up even if this process is killed.
+ * Keeps one instance registered and reachable on a relay, over one SSH connection at a time. Without an ssh command, keeps it registered
+ * on this machine: a shell runs the same program, which tidies up even if this process is killed.
  */
 export class RelayLink {
   /** The registry directory that was taken, if it differs from the given one. */
@@ -53,12 +53,12 @@ export class RelayLink {
   #current: Promise<void> | undefined;
   #keeping: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  /** The name of the previous connection, which people have seen. */
+  /** The name of the previous connection; kept, because it was shown. */
   #name: string | undefined;
   #failures = 0;
   #lastLogged: string | undefined;
   #hasWarned = false;
-  /** Whether the terminal is still ours. */
+  /** Whether opencode has not taken the terminal yet. */
   #mayPrint = false;
   /** The last line that the relay printed before our program, in this attempt. */
   #printed = '';
@@ -82,33 +82,33 @@ export class RelayLink {
   }
 
   /**
-   * Makes the first attempt; if it fails because ssh had to ask, makes another that may ask at the terminal. Resolves with
-   * `connected`; `waiting` or `closed` with the reason; or `connecting` if the attempt takes over 3 s without a question and
-   * goes on in the background. Never rejects. `signal` ends the attempt.
+   * Makes the first attempt. If it fails because ssh had to ask something, makes another that may ask at the terminal. Resolves with
+   * `connected`, with `waiting` or `closed` and the reason, or with `connecting` if an attempt that asks nothing takes more than 3 s; it
+   * then goes on in the background. Never rejects. `signal` ends the attempt.
    */
   async connectFirst(signal: AbortSignal): Promise<RelayState> {
     if (this.#connection !== undefined) return this.#state;
     const cancelled = AbortSignal.any([signal, this.#stop.signal]);
     this.#mayPrint = true;
-    await this.#attemptPatiently(false, cancelled);
+    await this.#attemptBriefly(false, cancelled);
     const { kind, reason = '' } = this.#state;
-    if (kind === 'waiting' && wantsPerson(reason) && !cancelled.aborted) await this.#attemptPatiently(true, cancelled);
+    if (kind === 'waiting' && wantsPerson(reason) && !cancelled.aborted) await this.#attemptBriefly(true, cancelled);
     this.#mayPrint = false;
     if (this.#state.kind !== 'connecting' || this.#printed.trim() === '') return this.#state;
     // The relay may wait for a person to read this.
     return {
       ...this.#state,
-      reason: `no answer within ${ANSWER_LIMIT_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
+      reason: `no answer within ${FIRST_WAIT_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
     };
   }
 
-  /** Resolves when the attempt has ended, or 3 s after ssh could ask its last question. */
-  async #attemptPatiently(interactive: boolean, signal: AbortSignal): Promise<void> {
+  /** Resolves when the attempt has ended, or 3 s after the moment from which ssh asks nothing. */
+  async #attemptBriefly(interactive: boolean, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     const over = new AbortController();
     let onLogin = (): void => {};
     const asked = interactive ? new Promise<void>((resolve) => (onLogin = resolve)) : Promise.resolve();
-    const late = asked.then(() => clock.sleep(ANSWER_LIMIT_MS, over.signal));
+    const late = asked.then(() => clock.sleep(FIRST_WAIT_MS, over.signal));
     await Promise.race([this.#attempt(interactive, signal, onLogin), late]);
     over.abort();
   }
@@ -171,7 +171,7 @@ export class RelayLink {
             return fields && JSON.stringify({ ...fields, id, name, port });
           },
           clock,
-          // Without what the next attempt asks the person about.
+          // Hides lines about a question that the interactive attempt will ask.
           onMessage: (line) => this.#mayPrint && (interactive || !wantsPerson(line)) && onMessage?.(line),
           onPrinted: (line) => (this.#printed = line),
           onLogin,
@@ -195,7 +195,7 @@ export class RelayLink {
     if (isUnseen && !this.#hasWarned)
       this.#log(
         'warn',
-        'the relay cannot see whether the tunnel is open to other machines: see that GatewayPorts is no in its sshd_config',
+        'the relay cannot see whether the tunnel is open to other machines: check that GatewayPorts is no in its sshd_config',
       );
     this.#hasWarned ||= isUnseen;
     this.#connection = connection;
@@ -236,7 +236,7 @@ export class RelayLink {
   #failed(reason: string): void {
     if (this.#stop.signal.aborted) return;
     this.#failures += 1;
-    // Once for a series with the same reason, which may go on all night.
+    // Warns once per series of failures with the same reason: it may last all night.
     this.#log(reason === this.#lastLogged ? 'debug' : 'warn', `no connection to ${this.#place}`, { reason });
     this.#lastLogged = reason;
     this.#enter({ kind: 'waiting', reason });

@@ -3,7 +3,7 @@ import { CLAIMS } from './claim-script.ts';
 /** The sh function that chooses the registry directory; `survey/registry-place.ts` chooses by the same rule. */
 const DIRECTORY = `
 # Sets $dir to the absolute form of the directory $1. With $2, $1 is the default one, which all users share: if it belongs to another user,
-# takes this user's own instead, and keeps to that, so that one user's registrations are in one place.
+# takes this user's own instead, and from then on always that one, so that all registrations of a user are in one place.
 choose_directory() {
   dir=$1
   case $dir in
@@ -25,7 +25,7 @@ enter_directory() {
   why=$(cd "$dir" 2>&1) && cd "$dir" || fail "cannot enter the registry directory $dir: $why"
   set -- $(ls -ldn . 2>/dev/null)
   [ "\${3-}" = "$(id -u)" ] ||
-    fail "the registry directory $dir belongs to uid \${3-unknown}, not to uid $(id -u), who logs in; name another directory"
+    fail "the registry directory $dir belongs to uid \${3-unknown}, not to uid $(id -u), which runs this; name another directory"
   case $1 in
     ?????????[tT]*) advice="name a folder of its own, or, if it holds registrations only, run there" ;;
     *) advice="run there" ;;
@@ -74,7 +74,7 @@ check_tunnel() {
 }
 `;
 
-/** A timer that ends a process, and what is done at its end. */
+/** A timer that ends a process, and the steps at its end. */
 const ENDING = `
 fail() {
   say "error $(printf '%s' "$1" | tr '\\n' ' ')"
@@ -179,8 +179,8 @@ guard() {
 `;
 
 /**
- * The program at the relay's end of the SSH connection, in POSIX sh: dash, busybox and bash run it. It holds nothing of the
- * person's; it reads everything as lines on its standard input:
+ * The program at the relay's end of the SSH connection, in POSIX sh: dash, busybox and bash run it. It has no
+ * settings of its own; it reads everything as lines on its standard input:
  *
  *     tunnel <the tunnel's port on the relay, if there is a tunnel>
  *     probe <yes: only test the tunnel; the program makes nothing and answers `registered`>

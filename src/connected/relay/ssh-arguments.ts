@@ -4,15 +4,15 @@ import { singleLine } from '../../base/plain-text.ts';
 import { SettingsError } from '../../config/settings.ts';
 
 /**
- * The connection does not work without these, whatever the person's configuration or command says about their own sessions. The
- * person's forwards may fail, as they do if another session has them already.
+ * The connection does not work without these, whatever the user's ssh configuration or command says. The user's own forwards may fail, as
+ * they do if another session has them already.
  */
 const NEEDED = {
   SessionType: 'default',
   RemoteCommand: 'none',
   StdinNull: 'no',
   ForkAfterAuthentication: 'no',
-  // A local command may read its input, which is ours.
+  // A local command may read standard input, which carries our protocol.
   PermitLocalCommand: 'no',
   // In a shared connection the tunnel would outlive this process. Without a path none is shared, whatever ControlMaster says.
   ControlPath: 'none',
@@ -24,7 +24,7 @@ const NEEDED = {
 
 /** Options in the person's command win, since ssh takes the first of two. A lost connection is noticed after 45 s. */
 const DEFAULTS = {
-  // SessionType and others came with OpenSSH 8.7. All unknown ones, since this replaces the person's own list.
+  // SessionType and others came with OpenSSH 8.7. `*`, because this replaces the user's own list.
   IgnoreUnknown: '*',
   ServerAliveInterval: '15',
   ServerAliveCountMax: '3',
@@ -57,7 +57,7 @@ export function sshArguments({ command, interactive, localPort, remoteCommand }:
   ];
 }
 
-/** Environment of an ssh that may not ask. Without a terminal it would ask in a window, and gcloud on standard input, which is ours. */
+/** Environment of an ssh that may not ask. Without a terminal, ssh would ask in a window, and gcloud on standard input, which carries our protocol. */
 export const ASKS_NOTHING = { SSH_ASKPASS_REQUIRE: 'never', CLOUDSDK_CORE_DISABLE_PROMPTS: '1' };
 
 /** A word of ssh flags, the last of which may take a value: ssh(1). */

@@ -4,7 +4,7 @@ import { MAX_SHOWN_CHARS } from '../shown.ts';
 /** ssh gives the cause in its last line, seldom in the last three. */
 const KEPT_LINES = 3;
 
-/** Whether an ssh that may not ask failed because it had to: about its own questions, gcloud's, or a ProxyCommand's. */
+/** Whether a non-interactive ssh failed because ssh itself, gcloud or a ProxyCommand needed an answer from the user. */
 export function wantsPerson(reason: string): boolean {
   return /Permission denied|Host key verification failed|cannot prompt|\/dev\/tty/.test(reason);
 }

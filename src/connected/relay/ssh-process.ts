@@ -11,7 +11,7 @@ import { ASKS_NOTHING, sshArguments } from './ssh-arguments.ts';
 import { cannotRun, keepLast, wantsPerson } from './ssh-failures.ts';
 
 export interface SshProcessOptions {
-  /** The person's ssh command; our options and the remote command follow it. Undefined: run the program in a shell on this machine. */
+  /** The user's ssh command; our options and the remote command follow it. Undefined: run the program in a shell on this machine. */
   readonly command: readonly string[] | undefined;
   /** Where the tunnel leads on this machine. */
   readonly localPort: number;
@@ -27,7 +27,7 @@ export interface SshProcessOptions {
 const TERM_MS = 150;
 /** A killed process is gone within milliseconds, even on a busy machine, unless it hangs in the kernel. */
 const KILL_MS = 100;
-/** ssh's last line arrives a moment after its exit, but a child that it left behind may hold the pipe open for ever. */
+/** ssh's last line arrives a moment after its exit, but a child that it left behind may hold the pipe open forever. */
 const LAST_WORDS_MS = 100;
 /** `ps` answers in some 20 ms; without it ssh alone is killed. */
 const FAMILY_MS = 150;
@@ -58,8 +58,8 @@ export class SshProcess {
     try {
       const child = spawn(program, words, {
         stdio: ['pipe', 'pipe', 'pipe'],
-        // A new session has no terminal to write to, and is a group to kill. An ssh that may ask stays in our session, since only
-        // the foreground group can read the terminal.
+        // In a new session ssh has no terminal to write to, and leads a group that can be killed. An ssh that may ask stays in our
+        // session, since only the foreground group can read the terminal.
         detached: !this.#mayAsk,
         // ssh needs the whole environment: SSH_AUTH_SOCK, HOME.
         ...(!interactive && { env: { ...process.env, ...ASKS_NOTHING } }),
@@ -104,7 +104,7 @@ export class SshProcess {
     const child = this.#child;
     if (child === undefined) return;
     child.stdin.end();
-    // A released ssh does not end while something uses the tunnel.
+    // After its last line, ssh does not end while something uses the tunnel.
     if (graceMs > 0) await soon(Promise.race([this.ended, this.#released]), graceMs);
     const family = await this.#family();
     for (const pid of family) signalIfThere(pid, 'SIGTERM');
@@ -125,7 +125,7 @@ export class SshProcess {
   }
 
   #watch(child: ChildProcessByStdio<Writable, Readable, Readable>, program: string): Promise<string> {
-    // Writing to an ssh that has just died fails; the reason is in how it ended.
+    // Writing to an ssh that has just died fails; its exit gives the reason.
     child.stdin.on('error', () => {});
     onLines(child.stdout, this.#options.onLine);
     onLines(child.stderr, (line) => this.#takeMessage(line));

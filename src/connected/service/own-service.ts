@@ -42,7 +42,7 @@ const MAX_LOOKS = 120;
 
 type Standing =
   | { readonly kind: 'runs'; readonly found: FoundService }
-  /** Nothing runs that `service start` would replace. */
+  /** No service runs, so `service start` would replace nothing. */
   | { readonly kind: 'none' }
   /** `silent`: it may be about to answer. */
   | { readonly kind: 'silent' | 'wrong'; readonly reason: string };
@@ -60,7 +60,7 @@ export class OwnService {
     );
   }
 
-  /** Resolves once the service answers; has the program start it if none runs. @throws {ReportedError} it does not run as it should */
+  /** Resolves once the service answers; starts it first if none runs. @throws {ReportedError} it does not start or answer */
   async ensure(signal: AbortSignal, onStart: () => void): Promise<FoundService> {
     const { program, env, clock } = this.#options;
     let standing = await this.#look(signal);
@@ -112,7 +112,7 @@ export class OwnService {
     return this.#source.close();
   }
 
-  /** Only those of the program's own channel. A stable version's file is `service.json`. */
+  /** The services of the program's own release channel. A stable version's file is `service.json`. */
   async #candidates(signal: AbortSignal): Promise<readonly Candidate[]> {
     const { isPreview, version = '' } = this.#options.generation;
     const isOwn = (key: string): boolean => {

@@ -16,7 +16,7 @@ const rememberedSchema = z.object({
 });
 
 /**
- * As `askGeneration`, which takes a second, but asks the same file once: keeps the answer for the last program in
+ * As `askGeneration`, which takes a second, but runs the same file only once: the answer for the last program is kept in
  * `<state directory>/generation.json`.
  */
 export async function rememberedGeneration(
@@ -29,7 +29,7 @@ export async function rememberedGeneration(
   if (known !== undefined && known.stamp === stamp) return known.generation as OpencodeGeneration;
   const generation = await askGeneration(program, env);
   const isCertain = generation.version !== undefined || generation.number === 2;
-  // If it cannot be kept, the next start takes longer.
+  // If the answer cannot be stored, only the next start is slower.
   if (stamp !== undefined && isCertain) await write(path, stateDir, { stamp, generation }).catch(() => {});
   return generation;
 }

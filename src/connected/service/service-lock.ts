@@ -11,7 +11,7 @@ export function lockFolder(stateDir: string): string {
   return join(stateDir, 'service');
 }
 
-/** Each failed try found a holder that had just ended. */
+/** Each try fails only if its holder had just ended, so more means that something else is wrong. */
 const MAX_TRIES = 10;
 
 /**
@@ -42,7 +42,7 @@ export class ServiceLock {
         if (holder !== undefined && (await isAlive(holder))) return holder;
         await this.#discard(holder);
       }
-      throw new Error(`cannot take ${this.#path}: it comes back again and again`);
+      throw new Error(`cannot take ${this.#path}: another process creates it again each time`);
     } finally {
       await rm(own, { force: true });
     }

@@ -5,7 +5,7 @@ import { processIdentity, type ProcessIdentity } from '../process-table.ts';
 import type { Ending } from '../start/opencode-process.ts';
 import type { Terminal } from '../start/terminal.ts';
 
-/** It ends within a second. */
+/** A terminal ends within a second, unless it hangs. */
 const TERM_MS = 5_000;
 
 /** The person's terminal on the service, started as the person would start it. Does not end what it leaves running. */
@@ -54,7 +54,7 @@ export class ServiceTerminal {
   }
 }
 
-/** Replaces the terminal: goes on until a signal comes. */
+/** Stands in for the terminal with --headless: runs until a signal arrives. */
 export class HeldOpen implements Pick<ServiceTerminal, keyof ServiceTerminal> {
   readonly ended: Promise<Ending>;
   #end: (ending: Ending) => void = () => {};

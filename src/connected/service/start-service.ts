@@ -50,7 +50,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
     const found = await service
       .ensure(signals.giveUp, () => tell('starting the service of OpenCode 2'))
       .catch((error: unknown) => {
-        // A person who interrupts the start needs no reason.
+        // After an interrupt, an error message would be noise.
         if (!signals.giveUp.aborted) throw error;
         return undefined;
       });
@@ -87,15 +87,15 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
   }
 }
 
-/** A newer terminal replaces the running service, and would interrupt what runs there. */
+/** A terminal of another version replaces the running service, which interrupts what runs there. */
 function refuseReplacement({ generation, program }: ServiceStart, { version, pid }: FoundService): void {
   if (generation.version === undefined || generation.version === version) return;
   throw new ReportedError(
-    `the service that runs is OpenCode ${version} (pid ${pid}), and ${program} is ${generation.version}: its terminal would replace that service and interrupt what runs there; when nothing does, run opencode service restart, or use --headless`,
+    `the running service is OpenCode ${version} (pid ${pid}), and ${program} is ${generation.version}: its terminal would replace that service and interrupt what runs there; when nothing does, run opencode service restart, or use --headless`,
   );
 }
 
-/** The registration of the service, its tunnel, and the proxies before it on the relay and on the LAN. */
+/** The registration of the service, its tunnel, and the proxies in front of it for the relay and the LAN. */
 class HeldService {
   readonly #start: ServiceStart;
   readonly #service: OwnService;
@@ -139,7 +139,7 @@ class HeldService {
     return holder;
   }
 
-  /** Puts a proxy with a password of this start before the tunnel, if there is one. */
+  /** With a relay, puts a proxy with a random password in front of the service; the tunnel leads to it. */
   async openRelayProxy(): Promise<void> {
     if (this.#start.registration.sshCommand === undefined) return;
     this.#relayProxy = await this.#proxy('127.0.0.1', 0, this.#relayPassword);

@@ -16,14 +16,14 @@ import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
 
 export interface SessionsOptions extends CommandOptions {
   readonly json: boolean;
-  /** For each healthy instance; default 8 s. */
+  /** Time limit for each healthy instance; default 8 s. */
   readonly limitMs?: number;
 }
 
 /** The output of `sessions --json`. Fields may be added; these keep their names and meanings. Text is safe to show. */
 export interface SessionsReport {
   readonly format: 1;
-  /** The newest of each instance, most recently updated first. */
+  /** The newest sessions of each instance, most recently updated first. */
   readonly sessions: readonly FoundSession[];
   /** Instances whose sessions are not in the list, and why. */
   readonly missing: readonly { readonly instance: string; readonly reason: string }[];
@@ -104,7 +104,7 @@ async function sessionsOf(
   }
 }
 
-/** The states that a session has in processes that do not run it. */
+/** The states that a session can show in a process that does not run it. */
 const AT_REST: ReadonlySet<string> = new Set<SessionState['state']>(['idle', 'starting', 'interrupted']);
 
 /** One row for each session. If several processes know it, its state is from the one that runs it. */

@@ -5,9 +5,9 @@ import type { ProcessIdentity } from '../process-table.ts';
 import { RUNS } from '../relay/claim-script.ts';
 
 /**
- * Reads its input, which ends when the wrapper does. If `done` did not come before, the wrapper was killed: ends opencode, which
- * nobody could reach any more, and ssh, if it has not noticed; then removes the state file. The input is lines, of which the last
- * of each kind counts:
+ * Reads its input, which ends when the wrapper does. Without a `done` before that, the wrapper was killed. Then the guard ends opencode,
+ * which nobody could reach any more, and an ssh that still runs, and removes the state file. The input is lines; the last of each kind
+ * counts:
  *
  *     opencode <pid> <start time, or ->
  *     server <the same for the process that listens, which a script may have started>
@@ -61,20 +61,20 @@ export class Guard {
   readonly #child: ChildProcessByStdio<Writable, null, null>;
 
   constructor() {
-    // In a session of its own it survives what ends the processes of the terminal.
+    // In a session of its own it survives the signals that end the terminal's processes.
     this.#child = spawn('/bin/sh', ['-c', PROGRAM], { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' });
     this.#child.on('error', () => {});
     this.#child.stdin.on('error', () => {});
     this.#child.unref();
   }
 
-  /** Ends this process too: the opencode, the server that it has started, or the current ssh, if there is one. */
+  /** If this process is killed, the guard ends that one: opencode, the server that it has started, or the current ssh. */
   watch(what: 'opencode' | 'server' | 'ssh', identity: ProcessIdentity | undefined): void {
     const words = identity === undefined ? [what] : [what, identity.pid, identity.started ?? '-'];
     if (this.#child.stdin.writable) this.#child.stdin.write(`${words.join(' ')}\n`);
   }
 
-  /** Removes the state file too. A path with a line break cannot be sent; `cleanup` removes that file. */
+  /** If this process is killed, the guard removes that file. A path with a line break cannot be sent; `cleanup` removes such a file. */
   remove(stateFile: string): void {
     if (!stateFile.includes('\n')) this.#child.stdin.write(`state ${stateFile}\n`);
   }

@@ -29,15 +29,15 @@ export function checkLan(settings: Pick<Settings, 'mdnsInterfaces' | 'connected'
     throw new SettingsError('--lan with OPENCODE_MDNS_INTERFACES=none: there is no interface to advertise on');
 }
 
-/** The address that stands for all of this machine: of both families if it has IPv6. */
+/** The wildcard address: of both families if this machine has IPv6. */
 export function everyAddress(): string {
   const addresses = Object.values(networkInterfaces()).flatMap((found) => found ?? []);
   return addresses.some(({ family }) => family === 'IPv6') ? '::' : '0.0.0.0';
 }
 
 /**
- * The password for an instance on the LAN: the configured one, or one that is made once and kept, since other machines store it.
- * @throws {SettingsError} it cannot be read or kept
+ * The password for an instance on the LAN: the configured one, or one that is made once and kept, because other machines store it.
+ * @throws {SettingsError} it cannot be read or written
  */
 export async function lanPassword(
   { defaultCredential, stateDir }: Pick<Settings, 'defaultCredential' | 'stateDir'>,

@@ -104,7 +104,7 @@ export class OpencodeProcess {
 
   /** Ends it; sends SIGKILL after 5 s. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
-    // Before it listens, any process that a script has started may be opencode.
+    // Until it listens, any process that a script has started may be opencode.
     if (this.server === undefined && !this.#over.signal.aborted) {
       for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalIfThere(pid, signal);
     }
@@ -117,7 +117,7 @@ export class OpencodeProcess {
     return ending;
   }
 
-  /** A script that a signal ended leaves the opencode for which it waited. */
+  /** A script that a signal ended leaves its opencode running. */
   async #endServer(): Promise<void> {
     const server = this.server;
     if (server === undefined || !(await isAlive(server))) return;
@@ -141,7 +141,7 @@ export class OpencodeProcess {
   async #ask(): Promise<Answering | undefined> {
     const { password } = this.#options;
     const connection = {
-      // `configured` permits the password even if the system does not show who listens. The port was free, and only this start has the password.
+      // `configured` sends the password even if the system does not show who listens. The port was free, and the password is new.
       endpoint: { url: `http://127.0.0.1:${this.port}`, route: 'loopback' as const, configured: true as const },
       ...(password !== undefined && { credential: { username: 'opencode', password } }),
     };

@@ -11,7 +11,7 @@ const CONNECT_LIMIT_MS = 1_000;
 
 /**
  * A port on which nothing listens, neither on loopback nor at `host`. Starts at a random one, so that two starts at once seldom collide.
- * @param not ports that proved to be taken
+ * @param not ports that turned out to be taken
  */
 export async function choosePort(host: string, not: ReadonlySet<number> = new Set()): Promise<number> {
   const count = HIGHEST_PORT - LOWEST_PORT + 1;

@@ -8,7 +8,7 @@ import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { VERSION } from '../../base/version.ts';
 import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, processIdentity, type ProcessIdentity } from '../process-table.ts';
-import { ANSWER_LIMIT_MS, RelayLink } from '../relay/relay-link.ts';
+import { FIRST_WAIT_MS, RelayLink } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-failures.ts';
 import type { RelayState } from '../run-state.ts';
 import { logPath } from './log-file.ts';
@@ -26,7 +26,7 @@ export interface RegistrationsOptions {
   /** The person's ssh command in words; undefined without a relay. */
   readonly sshCommand: readonly string[] | undefined;
   readonly id: string;
-  /** The wanted name. A living instance keeps its name, so this one may get another. */
+  /** The wanted name. A running instance keeps its name, so this one may get another. */
   readonly name: string;
   /** The password for callers on this machine. */
   readonly password: string | undefined;
@@ -86,8 +86,8 @@ export class OwnRegistrations {
   }
 
   /**
-   * Takes the name on this machine and connects to the relay; ssh may ask at the terminal. Tells the person the result, and tries
-   * again in the background if something failed. Never rejects. `giveUp` ends the wait for the relay.
+   * Takes the name on this machine and connects to the relay; ssh may ask at the terminal. Prints the result, and retries in the
+   * background what failed. Never rejects. `giveUp` ends the wait for the relay.
    */
   async connect(ports: Ports, giveUp: AbortSignal): Promise<void> {
     const { tell, name, settings } = this.#options;
@@ -97,11 +97,11 @@ export class OwnRegistrations {
       tell(
         `not registered on this machine (${settings.registryDir.path}): ${reasonOf(here)}; trying again in the background`,
       );
-    else if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
+    else if (here.name !== name) tell(`another running instance is named ${name}; this one is ${here.name}`);
     this.#tellDirectory('this machine', this.#here, settings.registryDir);
     let there: RelayState | undefined;
     if (this.#relay !== undefined && !giveUp.aborted) {
-      tell('connecting to the relay; Ctrl-C goes on without it');
+      tell('connecting to the relay; Ctrl-C continues without it');
       there = await this.#relay.connectFirst(giveUp);
       if (there.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
       else if (there.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
@@ -169,7 +169,7 @@ export class OwnRegistrations {
       });
   }
 
-  /** Versions before this one look for registrations in one directory only. */
+  /** Warns if the directory is not the usual one: older versions of opencode-mcp look in one directory only. */
   #tellDirectory(where: string, link: RelayLink | undefined, { path }: Settings['registryDir']): void {
     if (link?.directory === undefined) return;
     const taken = quoteName(singleLine(link.directory, MAX_DIRECTORY_CHARS));
@@ -192,7 +192,7 @@ export class OwnRegistrations {
     await Promise.all([this.#here?.close(), this.#relay?.close()]);
   }
 
-  /** The original's fields, and the version of the format. */
+  /** The fields of a registration, and the version of its format. */
   #describe(port: number): Record<string, unknown> | undefined {
     if (this.#instance === undefined) return undefined;
     const { directory, service } = this.#instance;
@@ -235,5 +235,5 @@ export class OwnRegistrations {
 }
 
 function reasonOf(state: RelayState | undefined): string {
-  return state?.reason ?? `no answer within ${ANSWER_LIMIT_MS / 1000} s`;
+  return state?.reason ?? `no answer within ${FIRST_WAIT_MS / 1000} s`;
 }

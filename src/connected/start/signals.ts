@@ -1,7 +1,7 @@
 import type { Supervised } from './supervised.ts';
 
 export interface Signals {
-  /** Aborts when the person does not want to wait for the relay, or when this program is to end. */
+  /** Aborts when the user stops waiting for the relay (Ctrl-C), or when this program is to end. */
   readonly giveUp: AbortSignal;
   /** The signal that is to end this program, if it came before opencode was started. */
   readonly ended: NodeJS.Signals | undefined;
@@ -10,7 +10,7 @@ export interface Signals {
   stop(): void;
 }
 
-/** The terminal sends these to opencode too, which ends at the first one. If it has not ended after this time, it got none. */
+/** The terminal sends these to opencode too, which ends at the first. If it has not ended after `PASS_AFTER_MS`, it did not get the signal. */
 const FROM_TERMINAL: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT'];
 const PASS_AFTER_MS = 500;
 const TO_END: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP'];

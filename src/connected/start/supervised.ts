@@ -19,6 +19,7 @@ export interface SupervisedOptions {
 }
 
 export interface Hooks {
+  /** Called when opencode answers on its port. */
   readonly answers: (instance: RunningInstance, port: number) => void;
   /** Called with the next port if another process took the port first. */
   readonly moved: (port: number) => Promise<void>;
@@ -106,7 +107,7 @@ export class Supervised {
     return opencode;
   }
 
-  /** As `OpencodeProcess.answers`, but rejects if it is too old, which a script around it may have hidden. */
+  /** As `OpencodeProcess.answers`, but rejects a version that is too old: a script around opencode may have hidden it until now. */
   async #answerOf(opencode: OpencodeProcess): Promise<Answering | 'taken' | undefined> {
     const { logger, terminal } = this.#options;
     const answer = await opencode.answers();

@@ -29,7 +29,7 @@ export async function localInstance({ candidate, answer, reached, overview }: Re
   };
 }
 
-/** In the words of `opencode-mcp list`. */
+/** The state in the same words as in `opencode-mcp list`. */
 function stateOf(answer: PortAnswer, overview: Overview | undefined): Pick<LocalInstance, 'state' | 'reason'> {
   if (answer.state !== 'healthy') {
     const { state, reason } = answer;

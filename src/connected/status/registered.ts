@@ -52,7 +52,7 @@ export interface Registered {
 export interface RegisteredHere {
   readonly registered: readonly Registered[];
   readonly notes: readonly Note[];
-  /** Why the directory could not be read. A missing one is no problem. */
+  /** Why the directory could not be read. Absent if it does not exist: then nothing is registered. */
   readonly problem?: string;
 }
 

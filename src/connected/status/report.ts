@@ -29,9 +29,9 @@ export interface LocalInstance {
   readonly port: number;
   /** The port on its own machine. */
   readonly localPort?: number | undefined;
-  /** As registered; `answer` has the directory of what answers. */
+  /** The registered directory; `answer` has that of the instance which answers. */
   readonly directory?: string | undefined;
-  /** In the words of `opencode-mcp list`. */
+  /** The same words as in `opencode-mcp list`. */
   readonly state: InstanceState;
   /** Why it is in that state, if known. */
   readonly reason?: string | undefined;
@@ -60,7 +60,7 @@ export interface RelayRegistration {
   readonly port: number;
   readonly localPort?: number | undefined;
   readonly directory?: string | undefined;
-  /** `mine`: the user's who logs in on the relay. */
+  /** `mine`: of the user as whom ssh logs in on the relay. */
   readonly owner: 'mine' | 'other';
   readonly ownerUid?: number | undefined;
   /** Whether anything listens on the relay's `port`. */

@@ -7,7 +7,7 @@ import { readSmallFile } from '../../discovery/folder/small-file.ts';
 import { isAlive } from '../process-table.ts';
 import type { SurveyedClaim } from './registry-survey.ts';
 
-/** The start time in a claim if the system does not show it to a shell. */
+/** Stands for the start time in a claim if the system does not show it to a shell. */
 const UNKNOWN_START = '-';
 const MAX_LINE_CHARS = 4_096;
 
@@ -26,7 +26,7 @@ export async function readClaim(directory: string, name: string): Promise<Survey
   const pid = /^\d{1,15}$/.test(pidText) ? Number(pidText) : undefined;
   const isMine = Number(read.stats.uid) === process.geteuid?.();
   const claim = { name, isMine, id, host, line: line.slice(0, MAX_LINE_CHARS), ...(pid !== undefined && { pid }) };
-  // Another user's process proves nothing, nor does a claim that does not name its holder.
+  // A claim of another user proves nothing, nor does one that does not name its holder.
   if (!isMine || id === '' || pid === undefined || host === '') return { ...claim, holder: 'unknown' };
   if (host !== hostname()) return { ...claim, holder: 'elsewhere' };
   const isHeld = await isAlive({ pid, started: started === UNKNOWN_START ? undefined : started });

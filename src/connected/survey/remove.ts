@@ -21,7 +21,7 @@ const MAX_LOCK_STEPS = 60;
 type RegistrationOrder = Extract<RemovalOrder, { readonly kind: 'registration' }>;
 type PasswordOrder = Extract<RemovalOrder, { readonly kind: 'password' }>;
 
-/** The reason why something is not removed. */
+/** Its message is the reason why something is not removed. */
 class Kept extends Error {}
 
 /**
@@ -76,7 +76,7 @@ async function takeLock(lock: string, mark: string): Promise<void> {
 async function removeLocked(directory: string, order: RegistrationOrder, mark: string): Promise<void> {
   const path = claimPath(directory, order.name);
   if (order.claim === '') {
-    // Claims the name meanwhile.
+    // Holds the name during the removal, so that no instance takes it.
     if (!(await linkIfFree(mark, path))) throw new Kept('it has been claimed since');
     try {
       await removeFile(directory, order, mark);

@@ -16,7 +16,7 @@ import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from './regi
 
 /** The most connects and file reads at once. */
 const PARALLEL = 16;
-/** An instance that starts writes its password a moment before its registration, so a young one may be needed. */
+/** A starting instance writes its password a moment before its registration, so a young password may be needed. */
 export const OLD_PASSWORD_MS = 3_600_000;
 
 /** Rejects with the reason why `directory` cannot be read, and what to do. */

@@ -62,7 +62,7 @@ export class Sightings {
     const key = `${address} ${announcement.port} ${announcement.kind}`;
     const known = this.#entries.get(key);
     if (known === undefined) return !announcement.isGoodbye && this.#insert(key, announcement, origin, nowMs);
-    // Another machine on another interface may have the same link-local address: the first keeps it while it is heard.
+    // Another machine on another interface may have the same link-local address: the first keeps it while it is advertised.
     const isElsewhere = known.origin.interfaceName !== origin.interfaceName;
     if (isLinkLocal(address) && isElsewhere && nowMs - known.lastSeenMs < SILENCE_MS) return false;
     if (announcement.isGoodbye) return this.#goodbye(known, announcement, nowMs);

@@ -8,12 +8,12 @@ import type { Scan } from '../source.ts';
 /** Concurrent requests, besides the probes of the process, which have their own limit. */
 const CONCURRENCY = 16;
 
-/** Peers without a find that are asked in one round; in a tailnet of thousands the others wait for the next. */
+/** Peers without a known service or opencode that are asked in one round; in a tailnet of thousands the rest wait for the next. */
 const MAX_STRANGERS = 256;
 
 /** Each holds a connection. Nobody has as many machines with a node service; the rest are asked by each scan. */
 export const MAX_FOLLOWED = 128;
-/** Of them, machines that do not admit this one: they must leave room for those that do. */
+/** How many of them may be machines that do not admit this one: they must leave room for those that do. */
 const MAX_FORBIDDEN = 32;
 
 /** How long a service may hold its answer. */
@@ -155,7 +155,7 @@ export class PeerTable {
 
   /** Resolves to whether anything changed. Never rejects. */
   async #request(peer: PeerRecord, waitMs: number, signal: AbortSignal): Promise<boolean> {
-    // It may have been removed or replaced while it waited for a slot.
+    // The peer may have been removed or replaced while this waited for a slot.
     if (signal.aborted || !this.#has(peer)) return false;
     try {
       const finding = await findOn(peer.site, this.#deps, signal, peer.question(waitMs));

@@ -59,7 +59,7 @@ export interface PeerFinding {
   readonly notes: readonly Note[];
   /** By candidate key: the state of each server that the node service watches. */
   readonly states?: ReadonlyMap<string, ReportedServer>;
-  /** It has no list with states. */
+  /** The node service has no list with states. */
   readonly isWithoutStates?: true;
   /** The path of the list. */
   readonly path?: string;

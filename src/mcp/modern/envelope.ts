@@ -8,7 +8,7 @@ const NAMESPACE = 'io.modelcontextprotocol/';
 export const PROTOCOL_VERSION = '2026-07-28';
 export const SERVER_INFO = `${NAMESPACE}serverInfo`;
 export const SUBSCRIPTION_ID = `${NAMESPACE}subscriptionId`;
-/** For calls that run in the background. */
+/** The extension for calls that run in the background. */
 export const TASKS_EXTENSION = `${NAMESPACE}tasks`;
 
 const VERSION_KEY = `${NAMESPACE}protocolVersion`;

@@ -31,7 +31,7 @@ import type { Tasks } from './tasks.ts';
 
 /** The same for everyone until this process ends. */
 const STANDING = { ttlMs: 3_600_000, cacheScope: 'public' } as const;
-/** For this person only, and soon out of date. */
+/** How a client may cache results: for this person only, and not for long. */
 const FLEETING = { ttlMs: 1_000, cacheScope: 'private' } as const;
 const CACHE = new Map<string, typeof STANDING | typeof FLEETING>([
   ['server/discover', STANDING],

@@ -27,7 +27,7 @@ interface OpenQuestion {
 export interface TaskRun extends Pick<CallExtras, 'work'> {
   readonly client: McpRequest['client'];
   readonly canAsk: boolean;
-  /** Signal of the request that starts it, which the client may cancel before it knows the task. */
+  /** Signal of the request that starts the task: the client may cancel it before it knows the task. */
   readonly until?: AbortSignal;
 }
 
@@ -36,7 +36,7 @@ export class Task {
   readonly #core: Core;
   readonly #id: string;
   #kept: KeptTask;
-  /** Resolves to the stored task. */
+  /** Resolves to the task as stored: another process may have ended it. */
   readonly #save: (kept: KeptTask) => Promise<KeptTask>;
   readonly #questions = new Map<string, OpenQuestion>();
   readonly #doing = new Map<string, string>();
@@ -55,7 +55,7 @@ export class Task {
     return this.#kept.end !== undefined;
   }
 
-  /** Resolves when it has ended and its end is stored; rejects if that cannot be stored. */
+  /** Resolves when the call has ended and its end is stored; rejects if the end cannot be stored. */
   async run(call: ToolCall, { client, canAsk, until, work }: TaskRun): Promise<void> {
     const { clock, tools } = this.#core;
     const ending = new LinkedAbort(until);
@@ -101,17 +101,17 @@ export class Task {
           : 'Cancelled before anything was sent.';
     const ended = this.#end({ status: 'cancelled', message });
     this.#ending?.abort();
-    // If that cannot be stored, `run` reports it. The task is cancelled anyway.
+    // If the end cannot be stored, `run` reports it. The task is cancelled anyway.
     await ended.catch(() => {});
   }
 
-  /** This process ends, but the task does not. */
+  /** Stops following because this process ends. The task stays open for the next process. */
   leave(): void {
     this.#isLeft = true;
     this.#ending?.abort();
   }
 
-  /** Ignores answers to no open question. */
+  /** Ignores answers that belong to no open question. */
   answer(responses: Params): void {
     for (const [key, response] of Object.entries(responses)) {
       const question = this.#questions.get(key);
@@ -165,7 +165,7 @@ export class Task {
     }
   };
 
-  /** The end shows only once it is stored, so that the next process shows the same. The first end counts. */
+  /** Shows the end only once it is stored, so that the next process shows the same. If there are several, the first counts. */
   async #end(end: KeptTask['end']): Promise<void> {
     const kept = { ...this.#kept, end, updatedAtMs: this.#core.clock.now() };
     this.#ended ??= this.#save(kept).then(

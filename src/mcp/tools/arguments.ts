@@ -30,7 +30,7 @@ export function readArguments(properties: Readonly<Record<string, unknown>>, giv
   return Object.fromEntries(read);
 }
 
-/** `sessionId` is n8n's chat. Alone, and with an id of opencode's, it is a mistyped `session_id`, which must not be ignored. */
+/** n8n's `sessionId` is its chat. But without n8n's other keys, an opencode id there is a mistyped `session_id`, and not to be ignored. */
 function isOfN8n(key: string, given: Arguments): boolean {
   if (!OF_N8N.has(key)) return false;
   const { [key]: value } = given;
@@ -48,7 +48,7 @@ function readValue(schema: Schema, value: unknown): unknown {
   if (items !== undefined) {
     const list = parsed(value);
     if (Array.isArray(list)) return readList(items, list);
-    // A number keeps its digits as a string; a string of JSON is the value itself.
+    // A number in a string keeps its digits as written; other JSON in a string is parsed.
     if (schema.type === 'array')
       return isBlank(list) ? undefined : readList(items, [typeof list === 'number' ? value : list]);
   }

@@ -10,7 +10,7 @@ type JsonSchema = Record<string, unknown> & {
   readonly items?: JsonSchema;
 };
 
-/** Depth of the listed output schemas. Other tools return the same parts, and few clients show models these schemas. */
+/** Depth of the listed output schemas; 0 for the other tools, which return the same parts. Few clients show models these schemas. */
 const OUTPUT_DEPTHS: Readonly<Record<string, number>> = { instances: 3, send: 2, read: 3 };
 
 /** The entry leaves out all that a model does not need: every byte is in the context of each conversation. */

@@ -2,7 +2,7 @@ import { capitalized, messageIn, TOOL_WORDS, type ReaderWords } from '../../mode
 import { type Logger, reportMisfit } from '../../base/log.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 
-/** Errors whose message was written for the one who called. */
+/** Errors whose message is written for the caller. */
 const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError', 'NotPossibleError']);
 const MAX_CHARS = 4_000;
 

@@ -18,7 +18,7 @@ export interface Tool {
   readonly followsTurn?: ((args: Readonly<Record<string, unknown>>) => boolean) | undefined;
   readonly input: z.ZodObject;
   readonly output: z.ZodObject;
-  /** Loads the operation, when the tool is first called: tools/list needs none of them. */
+  /** Loads the operation when the tool is first called; tools/list needs no operation. */
   operation(): Promise<Operation<never>>;
 }
 

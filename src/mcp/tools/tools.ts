@@ -5,7 +5,7 @@ import { INSPECT_TOOLS } from './inspect-tools.ts';
 import { SESSION_TOOLS } from './session-tools.ts';
 import { DRIVES, instance, READS, sessionId, type Tool, tool } from './tool.ts';
 
-// Described in the core tools only: the others take the same, and every word is in each conversation.
+// Described in the core tools only: the others take the same arguments, and every word costs context in each conversation.
 const namedInstance = instance.describe('Name from instances, or an unambiguous part of it');
 const describedSessionId = sessionId.optional().describe('Session id, its beginning, or a unique title');
 const messageLimit = z.int().min(1).max(100);
@@ -26,7 +26,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'instances',
     toolset: 'core',
     description:
-      'List every OpenCode instance, asked now: its state, where it runs, its latest session, how it is reached.',
+      'List every OpenCode instance, checked now: its state, where it runs, its latest session, how it is reached.',
     annotations: READS,
     input: { match: z.string().optional().describe('Only names that contain this'), ...page },
     output: shapes.instanceList,
@@ -107,7 +107,7 @@ export const TOOLS: readonly Tool[] = [
   tool({
     name: 'list_instances',
     toolset: 'instances',
-    description: 'List the instances as last known, without asking them.',
+    description: 'List the instances as last known, without checking them.',
     annotations: READS,
     input: page,
     output: shapes.instanceList,

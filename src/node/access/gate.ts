@@ -48,9 +48,9 @@ const TOO_MANY: Refusal = {
   text: 'Your machine has too many requests in flight here. End some of them first.',
 };
 
-const CHANGED: Refusal = { status: 403, text: 'Your role here has changed. Ask again.' };
+const CHANGED: Refusal = { status: 403, text: 'Your role here has changed. Send the request again.' };
 
-/** With them a plain GET runs code in a directory. */
+/** Headers that name a directory: with them, a plain GET runs code there. */
 const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
 const NO_SESSION: Refusal = {
   status: 404,
@@ -264,7 +264,7 @@ function mayStill(now: Role, before: Role): boolean {
   return now === before || now === 'drive';
 }
 
-/** As JSON if the page's scripts asked. */
+/** Answers in JSON if the page's scripts asked. */
 function refuseAsAsked(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
   const target = readTarget(request.url ?? '');
   if (target?.kind !== 'page' || 'file' in target) refuse(response, refusal);

@@ -61,7 +61,7 @@ export class OwnInstances implements OwnServers {
   constructor(deps: OwnInstancesDeps) {
     const { settings, uid, hostname, clock, logger } = deps;
     this.#deps = deps;
-    // Even if configured, never `explicit`, which would allow a directory that another user owns.
+    // Never `explicit`, even if configured: that would allow a directory that another user owns.
     const dependencies = { logger, uid, hostname };
     const registry = createRegistrySource({ ...registryOptionsOf(settings), explicit: false }, dependencies);
     const services = createServiceSource({ directory: settings.opencodeStateDir }, dependencies);
@@ -71,7 +71,7 @@ export class OwnInstances implements OwnServers {
       logger,
       sources: [ownOnly(registry, logger), ownOnly(services, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
-      // Not the change feed for people, which is delayed and skips what came and went meanwhile.
+      // Not `onChange`, which is delayed, and skips an instance that came and went in between.
       onPresence: () => {
         for (const listener of this.#listeners) listener();
       },
@@ -88,12 +88,12 @@ export class OwnInstances implements OwnServers {
     this.#fleet.start();
   }
 
-  /** The reachable ones, ordered by name. Waits for their first probe, which is bounded. */
+  /** The reachable instances, ordered by name. Waits for their first probe, which is bounded. */
   async list(): Promise<readonly OwnInstance[]> {
     return this.#deps.ports.ours([...(await this.#answering()).values()]);
   }
 
-  /** The one with that id, as in `list`; checks the port of that one only. */
+  /** The instance of `list` with that id; checks its port only. */
   async find(id: string): Promise<OwnInstance | undefined> {
     const instance = (await this.#answering()).get(id);
     if (instance === undefined) return undefined;
@@ -181,7 +181,7 @@ export class OwnInstances implements OwnServers {
 
 /** The source's trusted loopback candidates. */
 function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySource {
-  let logged = '';
+  let lastReason = '';
   return {
     name: source.name,
     changes: (signal) => source.changes(signal),
@@ -193,8 +193,8 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
       );
       const distrust = candidates.map(({ trust }) => trust).find(({ level }) => level === 'untrusted');
       const reason = distrust?.level === 'untrusted' ? distrust.reason : '';
-      if (reason !== logged) {
-        logged = reason;
+      if (reason !== lastReason) {
+        lastReason = reason;
         if (reason !== '')
           logger.log('warn', `some candidates of the source ${source.name} are not served`, { reason });
       }
@@ -206,6 +206,7 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
 function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
   // An endpoint stays listed after a failed probe, or a caller in the middle of a turn would get a 404. The port's holder is
   // checked anyway.
+  // The service's own file is preferred to a registration.
   const isOwnWord = ({ candidate: { source } }: ProbedEndpoint): boolean => source === SERVICE_SOURCE;
   const ordered = [...endpoints.filter(isOwnWord), ...endpoints.filter((one) => !isOwnWord(one))];
   const endpoint =

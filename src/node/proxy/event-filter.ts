@@ -5,10 +5,10 @@ import { createParser, type EventSourceParser } from 'eventsource-parser';
 
 import { jsonOf } from '../../base/errors.ts';
 
-/** The events that a reader may see: sessions and what they wait for, but not terminals, keys, settings or files. */
+/** The events that a `read` caller may see: sessions and what they wait for, but not terminals, keys, settings or files. */
 const SHOWN = /^(?:session|permission|question|form)\./;
 
-/** The largest event holds a whole part with its pictures. */
+/** The largest event holds a whole message part with its images. */
 const MAX_EVENT_CHARS = 16 * 1024 * 1024;
 
 /** Passes events of an OpenCode 2 stream that name a session or a directory, and heartbeats. */

@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { Transform } from 'node:stream';
 import { basicAuthorization, type Connection } from '../../http/exchange.ts';
 
-/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed again. */
+/** Headers of one connection (RFC 9110, 7.6.1), and of the framing of a body, which node:http writes itself. */
 const HOP_BY_HOP = new Set([
   'connection',
   'keep-alive',
@@ -17,7 +17,7 @@ const HOP_BY_HOP = new Set([
   'http2-settings',
 ]);
 
-/** They mean something else to opencode, or claim who the caller is, which only whois decides. */
+/** Headers that mean something else to opencode, or claim who the caller is: only whois decides that. */
 const FROM_CALLER = new Set(['host', 'authorization', 'cookie', 'forwarded', 'via', 'x-real-ip', 'origin', 'referer']);
 const IDENTITY = /^(?:x-forwarded-|tailscale-|x-webauth-|remote-|sec-)/;
 
@@ -38,11 +38,11 @@ export interface Upstream {
   readonly filter?: () => Transform;
   /** Sees each answer that is passed on. `cut` aborts when the exchange ends. */
   readonly watch?: (answer: IncomingMessage, cut: AbortSignal) => void;
-  /** Browsers give its answers no origin. */
+  /** Its pages get an opaque origin in the browser; see `SANDBOX`. */
   readonly isSandboxed?: true;
   /** Caller's headers to drop, in lower case. */
   readonly without?: readonly string[];
-  /** Aborts when this route is given up, which ends the exchanges on it. */
+  /** Aborts when this endpoint is given up; ends the exchanges on it. */
   readonly left?: AbortSignal;
 }
 
@@ -61,8 +61,8 @@ export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: U
 }
 
 /**
- * An instance's pages have the origin of the node service's page and must not act as it: with this policy a browser gives them no
- * origin. A proxy that serves them under another origin removes it again.
+ * An instance's pages are served from the origin of the node service's own page, but must not act as that page. With this policy a
+ * browser gives them an opaque origin. A proxy that serves them from another origin removes the policy again.
  */
 const SANDBOX = 'sandbox';
 
@@ -71,6 +71,7 @@ export function responseHeaders(
   { isSandboxed, connection }: Pick<Upstream, 'isSandboxed' | 'connection'>,
 ): OutgoingHttpHeaders {
   const headers = passed(headersDistinct, (name) => !FROM_OPENCODE.test(name));
+  // On loopback no other proxy can have added the policy.
   const own = (headersDistinct[POLICY] ?? []).filter(
     (one) => connection.endpoint.route === 'loopback' || one !== SANDBOX,
   );
@@ -80,14 +81,14 @@ export function responseHeaders(
   return headers;
 }
 
-/** If sent more than once, all of them apply. */
+/** If this header is sent more than once, all its policies apply. */
 const POLICY: string = 'content-security-policy';
 
 function passed(headers: Distinct, isPassed: (name: string) => boolean): OutgoingHttpHeaders {
   const named = new Set(
     headers['connection']?.flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase())),
   );
-  // The caller must not have the framing removed.
+  // `connection: content-length` must not remove the framing of a body.
   named.delete('content-length');
   const kept = Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name) && isPassed(name));
   return Object.fromEntries(kept.map(([name, values = []]) => [name, values.length === 1 ? values[0] : values]));

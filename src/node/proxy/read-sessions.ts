@@ -3,10 +3,10 @@ import type { Connection, Credential } from '../../http/exchange.ts';
 import type { Candidate } from '../../model/candidate.ts';
 import type { OwnInstance } from '../list/own-instances.ts';
 
-/** Of one directory, some 500 bytes each. */
+/** Sessions listed for one directory, some 500 bytes each. */
 const MAX_SESSIONS = 10_000;
 const MAX_BYTES = 16 * 1024 * 1024;
-/** PATH_MAX of Linux, for the directory; a reverted turn leaves its whole diff in the session. */
+/** Longer strings are cut, such as the diff of a reverted turn. A directory fits: PATH_MAX of Linux. */
 const MAX_STRING_BYTES = 4096;
 const LIMIT_MS = 5000;
 /** Session ids remembered per instance. */
@@ -16,7 +16,7 @@ const MAX_ACTIVE_BYTES = 256 * 1024;
 
 /** Decides which sessions a `read` caller may ask for. */
 export class ReadSessions {
-  /** A session never moves to another directory, so what was found holds. */
+  /** A session never moves to another directory, so a match stays valid. */
   readonly #known = new WeakMap<OwnInstance['candidate'], Set<string>>();
 
   /** Whether a session belongs to the instance's own directory; the database holds those of all the user's projects. */

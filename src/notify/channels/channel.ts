@@ -16,7 +16,7 @@ export interface Channel {
   /** Safe to show: holds no secret. */
   readonly label: string;
   /**
-   * Delivers within a bounded time. `replaces` is the receipt's of the last delivery with that id.
+   * Delivers within a bounded time. `replaces` is from the receipt of the last delivery with the same id.
    * @throws {DeliveryError} it has not arrived, as far as is known
    */
   deliver(notice: Notice, replaces: string | undefined, signal: AbortSignal): Promise<Receipt>;
@@ -51,7 +51,7 @@ export const DELIVERY_LIMIT_MS = 15_000;
 
 const MAX_QUOTED_CHARS = 200;
 
-/** What the other end said about a failure, for the end of a message; empty if it said nothing. */
+/** The other end's own words about a failure, as the end of a message; empty if there are none. */
 export function saidSuffix(text: string): string {
   return text.trim() === '' ? '' : `; it says ${quoted(text, MAX_QUOTED_CHARS)}`;
 }

@@ -15,7 +15,7 @@ export function commandChannel(
     async deliver(notice, _, signal) {
       const input = `${JSON.stringify(jsonOfNotice(notice, level))}\n`;
       await runBounded({ argv, input }, clock, signal).catch((error: unknown) => {
-        // Worth another try: it may be installed meanwhile.
+        // Not `absent`, so that it is tried again: the program may be installed meanwhile.
         if (error instanceof DeliveryError && error.kind === 'absent') throw new DeliveryError('failed', error.message);
         throw error;
       });

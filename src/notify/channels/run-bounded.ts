@@ -22,7 +22,7 @@ export async function runBounded(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<string> {
-  // Without its arguments, which may be secrets.
+  // The arguments may be secrets, so they are not named.
   const name = singleLine(program, 100);
   const over = new LinkedAbort(signal);
   try {
@@ -47,7 +47,7 @@ export async function runBounded(
         fail('failed', reason);
       };
       child.once('error', onError);
-      // It may end without reading its input; its exit code tells why.
+      // A program may end without reading its input; its exit code shows whether that was a failure.
       child.stdin.on('error', () => {}).end(input);
       const output = collect(child.stdout);
       const complaint = collect(child.stderr);

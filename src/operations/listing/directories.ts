@@ -8,7 +8,7 @@ export function scopeOf({ directory, serverDirectory }: Connected): Pick<Session
   return directory === serverDirectory ? {} : { directory };
 }
 
-/** An OpenCode 2 as a whole: callers must name a session or one of its directories. */
+/** Whether it is an OpenCode 2 service as a whole: then callers must name a session or one of its directories. */
 export function isWholeService({ directory }: Pick<Connected, 'directory'>): boolean {
   return directory === '';
 }
@@ -16,7 +16,7 @@ export function isWholeService({ directory }: Pick<Connected, 'directory'>): boo
 export function sessionNeeded({ instance }: Pick<Connected, 'instance'>, undone?: string): OperationError {
   return new OperationError(
     ({ session, sessions }) =>
-      `${quoteName(instance.name)} is an OpenCode 2 with all of its directories${undone === undefined ? '' : `; ${undone}`}. Give ${session} (${sessions} shows them), or name the instance of one directory.`,
+      `${quoteName(instance.name)} is an OpenCode 2 service as a whole${undone === undefined ? '' : `; ${undone}`}. Give ${session} (${sessions} shows them), or name the instance of one directory.`,
   );
 }
 

@@ -16,16 +16,16 @@ export interface ListInput {
   readonly limit?: number | undefined;
 }
 
-/** Of the rows, text and structure together: with its notes, a result stays below 8 KB. */
+/** Limit for the rows, as text and structure together: with its notes, a result stays below 8 KB. */
 const PAGE_BYTES = 6_000;
 
-/** Listed first: what needs a person, then what works. The others follow by name. */
+/** States listed first: what needs a person, then what works. The others follow by name. */
 const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'interrupted', 'busy', 'starting'];
 
-/** The doctor shows all. */
+/** Notes in one result; the doctor shows all. */
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
-/** The length that a probe gives it, so that a command at its end is whole. */
+/** The limit of a probe's reason, so that a command at its end is whole. */
 const MAX_REASON_CHARS = 400;
 /** get_status shows more. */
 const MAX_WAITING = 3;

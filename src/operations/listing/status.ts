@@ -151,7 +151,8 @@ function render(data: StatusView): string {
   }
   for (const request of data.waiting)
     lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
-  if (data.elsewhere !== undefined) lines.push('The same opencode also works elsewhere, as instances of their own:');
+  if (data.elsewhere !== undefined)
+    lines.push('The same opencode also works in other directories, each an instance of its own:');
   lines.push(...(data.elsewhere ?? []));
   return lines.join('\n');
 }

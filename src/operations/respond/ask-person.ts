@@ -11,13 +11,13 @@ import type { AskPerson, Call, PersonAnswer, Form, Runtime } from '../runtime.ts
 
 /** A longer request cannot be approved here: a person must see all of it. */
 const MAX_SHOWN_CHARS = 6_000;
-/** A form has room for a few lines beside its field. */
+/** Limit for what `always` would allow: a form has room for a few lines beside its field. */
 const MAX_STANDING_CHARS = 1_000;
 const MAX_LABEL_CHARS = 200;
 /** Variation selectors and joiners of emoji (⚠️): invisible and cleaned away, but they cannot hide anything. */
 const EMOJI_STYLE = /(?<=\p{Extended_Pictographic}\ufe0f?)[\ufe0f\u200d]/gu;
 
-/** A form, and how its fields are read: undefined for an answer that was not among the choices. */
+/** A form, and the reader of its fields, which returns undefined for an answer that is not one of the choices. */
 interface Dialog {
   readonly form: Omit<Form, 'id' | 'about'>;
   readonly read: (fields: Readonly<Record<string, string>>) => Settlement | undefined;
@@ -25,7 +25,7 @@ interface Dialog {
 
 /**
  * Asks the person through the client; a decline rejects.
- * @throws {OperationError} there is no answer of the person's: they gave none, or this client cannot ask them
+ * @throws {OperationError} the person gave no answer, or this client cannot ask them
  */
 export async function askPerson(
   runtime: Runtime,
@@ -59,13 +59,13 @@ function whyNot(
   const waits = 'It still waits in that opencode, where the person can settle it';
   switch (answer.kind) {
     case 'late':
-      return `the person did not decide on ${what} in time. ${waits}. Use ${respond} only when they say that they are there to be asked.`;
+      return `the person did not decide on ${what} in time. ${waits}. Use ${respond} only after they say that they can answer now.`;
     case 'dismissed':
       return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
     case 'accepted':
       return `the form about ${what} came back without one of its choices. ${waits}.`;
     case 'unavailable':
-      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. Who settles what an agent asks for is theirs to say: docs/permissions.md of opencode-mcp has the choices.`;
+      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. They decide who may answer an agent's requests: docs/permissions.md of opencode-mcp lists the choices.`;
   }
 }
 

@@ -10,7 +10,7 @@ import type { Runtime } from '../runtime.ts';
 import { approverOf } from './approval.ts';
 import { requestLine } from './waiting.ts';
 
-/** A request that waits for somebody, and its session. */
+/** A request that waits for a reply, and its session. */
 export interface Asked {
   readonly waiting: WaitingRequest;
   /** The directory that lists it and takes its answer. */
@@ -22,7 +22,7 @@ export interface Asked {
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
-/** Each costs a request or two, and a line of the result. */
+/** Each costs one or two HTTP requests, and a line of the result. */
 const MAX_ASKED = 20;
 
 /** The waiting requests, and the number of those past the limit. */
@@ -31,7 +31,10 @@ export interface AllAsked {
   readonly left: number;
 }
 
-/** The requests that wait in these directories, or the one with `requestId`. Leaves out those of aborted turns, which opencode (1.18.33) goes on listing. */
+/**
+ * The requests that wait in these directories, or the one with `requestId`. Leaves out those of sessions without a status, and those of
+ * aborted turns: opencode (1.18.33) keeps listing them.
+ */
 export async function listAsked(
   { api }: { readonly api: OpencodeApi },
   directories: readonly string[],
@@ -57,7 +60,7 @@ export async function listAsked(
   return { asked: asked.flat(), left: Math.max(0, all.length - MAX_ASKED) };
 }
 
-/** Who settles the request. Rules may use any name of the server or of the directory that waits. */
+/** Who may answer the request. Rules may use any name of the server, or of the directory in which the request waits. */
 export function approverFor(
   { fleet, approvals }: Runtime,
   instance: Instance,
@@ -79,7 +82,7 @@ export function askedLines({ asked, left }: AllAsked): string[] {
   return [...asked.map(askedLine), ...(left > 0 ? [`${left} more`] : [])];
 }
 
-/** `what`: the request, or `that`. */
+/** `what` describes the request, or is just `that`. */
 export function goneLine(name: string, what: string): string {
   return `${quoteName(name)} does not wait for ${what} any more: it was settled elsewhere, or aborted.`;
 }

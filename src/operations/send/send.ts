@@ -36,7 +36,7 @@ export interface SendInput {
   readonly async?: boolean | undefined;
 }
 
-/** Sends a message to a session of each instance and follows the turns; optionally aborts first what runs there. */
+/** Sends a message to one session of each instance and follows the turns; may first abort what runs there. */
 export async function send(runtime: Runtime, input: SendInput, call: Call): Promise<Answer<TurnView>> {
   const { instance, message, abort, session_id } = input;
   if (message === undefined) {
@@ -125,7 +125,7 @@ async function sendChecked(
     };
     const prepared = { ...input, request, onStarted, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
-    // A hanging one must not delay the answer.
+    // A hanging opencode must not delay the answer.
     const alsoOpenIn = await Promise.race([notifying, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;

@@ -9,6 +9,7 @@ const STILL_WANTED: AdvisedText = ({ again }) => `${capitalized(again)} if it is
  * Runs `work`; if the call is over or a request fails before any effect, the error says so.
  * @param undone such as `nothing was sent`
  * @param work throws a `RequestError` only if it has had no effect
+ * @param next advice if the call is over
  * @throws {OperationError} in place of `CallOver` and `RequestError`
  */
 export async function reportUndone<T>(

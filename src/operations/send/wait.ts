@@ -26,11 +26,11 @@ export interface WaitInput {
   readonly timeout_seconds?: number | undefined;
 }
 
-/** Of one instance, without sub-agents. */
+/** Sessions followed per instance, without sub-agents. */
 const MAX_SESSIONS = 5;
-/** Each costs a request that shows whether it is a sub-agent's. */
+/** Running sessions looked up per instance: each costs a request that shows whether it is a sub-agent's. */
 const MAX_READ = 30;
-/** Of the fleet, if no instance is named. */
+/** Instances waited for if none is named. */
 const MAX_INSTANCES = 30;
 /** Turns that end at the same moment are reported together. */
 const TOGETHER_MS = 50;
@@ -81,7 +81,7 @@ async function meant(
   const snapshot = await runtime.fleet.survey(call.signal);
   // An OpenCode 2 as a whole works only in its directories, which are listed too.
   const active = snapshot.instances.filter(({ state, directory }) => ACTIVE.has(state) && directory !== undefined);
-  // Waiting ones first: they end the call at once.
+  // Waiting instances first: they end the call at once.
   const ordered = active.toSorted((one, other) => Number(other.state === 'waiting') - Number(one.state === 'waiting'));
   return { instances: ordered.slice(0, MAX_INSTANCES), left: Math.max(0, ordered.length - MAX_INSTANCES) };
 }
@@ -93,7 +93,7 @@ function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Ca
   return { ...call, deadlineMs: Math.min(call.deadlineMs, untilMs) };
 }
 
-/** The turn of one session of an instance, or what to say in its place. */
+/** The turn of one session of an instance, or the answer in its place. */
 type Seen = { readonly instance: string } & (
   | { readonly answer: Answer<TurnView> }
   | {
@@ -144,7 +144,7 @@ async function followAll(
           const own = { ...call, signal: following.signal };
           const { onWaiting, settled } = askInTurn(runtime, connected, session, own);
           const result = await followOn(runtime, connected, session, own, { onWaiting });
-          // One that needs something or failed ends the wait: the other sessions are reported as they are.
+          // A session that needs something or failed ends the wait: the others are reported as they are.
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {

@@ -68,7 +68,7 @@ export function openSession(root, { instance, session, request }) {
   const follow = followInSight(`/session?${query}`, {
     onLine: (line) => handlers[line.kind]?.(line),
     onState(link, reason) {
-      // Without a reason, the stream's last line gave it.
+      // Without a reason here, the stream's last line was an `error` that gave it.
       if (link === 'lost' && reason !== undefined) head.setProblem(`${reason} Trying again.`);
       else if (link === 'live' && state !== undefined) head.setProblem('');
     },
@@ -95,7 +95,7 @@ export function openNewSession(root, { instance, canCreate, onCreated }) {
   return { close() {} };
 }
 
-/** Title, place and buttons; without buttons for a new session, which has no `stopTurn`. */
+/** Title, place and buttons. A new session has no `stopTurn`, and gets no buttons. */
 function makeHead(instance, { stopTurn, toggleChanges }) {
   const back = element('a', { class: 'back', href: '#/', text: 'Back', 'aria-label': 'Back to all sessions' });
   const title = element('h2', { class: 'session-title', tabindex: '-1', text: '\u2026' });
@@ -107,7 +107,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
   fresh.setAttribute('aria-label', 'New session');
   const stop = element('button', { class: 'stop', type: 'button', text: 'Stop', hidden: true });
   const actions = element('div', { class: 'actions', hidden: stopTurn === undefined }, toggle, fresh, stop);
-  // The stream's problem goes when it is back; a failed action's stays until the next action.
+  // An error of the stream disappears when the stream is back; an error of an action stays until the next action.
   const problem = element('p', { class: 'error', role: 'alert', hidden: true });
   const refused = element('p', { class: 'error', role: 'alert', hidden: true });
 

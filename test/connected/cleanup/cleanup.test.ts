@@ -320,7 +320,7 @@ describe('cleanup on this machine', () => {
         writeFileSync(join(remains.registry, '.app.claim'), `id-new ${process.pid} 1 ${hostname()}\n`),
       );
       expect(text).toMatch(/Left registration .*: it has been claimed since/);
-      expect(text).toMatch(/Left state file .*: it is the proof/);
+      expect(text).toMatch(/Left state file .*: kept as proof/);
       expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
       expect(existsSync(state)).toBe(true);
     });

@@ -80,7 +80,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     await stage.fake.register(stage.stateDir);
     const child = await stage.start([]);
     expect(await child.exited).toEqual({ code: 1, signal: null });
-    expect(child.output()).toContain(`the service that runs is OpenCode ${stage.fake.version} (pid ${process.pid})`);
+    expect(child.output()).toContain(`the running service is OpenCode ${stage.fake.version} (pid ${process.pid})`);
     expect(child.output()).toContain('run opencode service restart, or use --headless');
     // It held on to nothing meanwhile.
     const headless = await stage.start(['--headless']);

@@ -253,7 +253,7 @@ describe('the registrations', () => {
     const { started = '-' } = (await identifyProcess(process.pid)) ?? {};
     await writeFile(join(stateHome, 'default', '.web.claim'), `other ${process.pid} ${started} ${hostname()}\n`);
     await connect(stateHome, true);
-    expect(lines).toEqual(['web is a living instance of that name; this one is web-2', 'connected']);
+    expect(lines).toEqual(['another running instance is named web; this one is web-2', 'connected']);
     await mkdir(join(stateHome, 'open', 'default'), { recursive: true });
     await chmod(join(stateHome, 'open', 'default'), 0o777);
     await connect(join(stateHome, 'open'), true);

@@ -144,7 +144,7 @@ exec sleep 600
     await using stage = await openStage({ RELAY_SSH_CMD: `${ssh} relay` });
     const { terminal } = stage;
     await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
-    await terminal.shows(/connecting to the relay; Ctrl-C goes on without it/);
+    await terminal.shows(/connecting to the relay; Ctrl-C continues without it/);
     await terminal.type('', 'C-c');
     await terminal.shows(/answers at http/);
     expect(await terminal.screen()).toContain('no connection to the relay');

@@ -37,7 +37,7 @@ test('directories of older sessions are read once, listed or counted by age, and
   const { text, directories } = await list();
   expect(fake.requests.slice(before).map(({ path }) => path)).toEqual(['/api/session', '/api/session/active']);
   expect(new Set(directories)).toEqual(new Set([app, today]));
-  expect(text).toContain('1 more directories were not used today');
+  expect(text).toContain('1 more directories are not listed: not used today');
   expect(await callable()).toBe(true);
   await list();
   expect(await callable()).toBe(true);
