@@ -335,7 +335,7 @@ test('an answer that does not fit the contract is logged once, with route and fi
   const told = server.stderr
     .join('\n')
     .split('\n')
-    .filter((line) => line.includes('worth reporting'));
+    .filter((line) => line.includes('please report it'));
   expect(told).toEqual([
     expect.stringContaining(`GET /api/session/${session_id}/permission: unexpected answer at data.0.sessionID`),
   ]);
