@@ -44,9 +44,13 @@ function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly No
     subject: quoteName(name),
     reason:
       lastHealthy?.dialect === 'opencode-1'
-        ? `${count} more directories were used in the last minutes, and are not checked; list its sessions to see the latest`
-        : `${count} more directories are not listed: not used today, or too many; list its sessions to see them`,
+        ? `${directories(count)} used in the last minutes, and not checked; list its sessions to see the latest`
+        : `${directories(count)} not listed: not used today, or too many; list its sessions to see them`,
   }));
+}
+
+function directories(count: number): string {
+  return count === 1 ? '1 more directory' : `${count} more directories`;
 }
 
 function registrations(count: number, kind = ''): string {

@@ -1,4 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
@@ -83,6 +85,15 @@ describe('a command', () => {
     await failed;
     const group = Number(readFileSync(inTemp('pid'), 'utf8'));
     await until('its group is gone', () => !isThere(-group));
+  });
+
+  it('may leave something running in the background', async () => {
+    execFileSync('mkfifo', [inTemp('go')]);
+    const path = program('forks', [`{ read line < '${inTemp('go')}'; : > '${inTemp('done')}'; } > /dev/null 2>&1 &`]);
+    await deliver([path]);
+    // A FIFO that is open for both does not block.
+    await writeFile(inTemp('go'), 'now\n', { flag: 'r+' });
+    await until('the background work is done', () => existsSync(inTemp('done')));
   });
 
   it('ends with this process', async () => {

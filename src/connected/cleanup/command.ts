@@ -56,9 +56,10 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
   const { out, signal } = removing;
   const sorted = [...dead].toSorted((one, other) => rank(one) - rank(other));
   const onRelay = sorted.filter(({ where }) => where === 'relay');
-  let failures = await removeOnRelay(onRelay, removing);
-  /** Ids of instances of which something could not be removed here. */
-  const unfinished = new Set<string | undefined>();
+  const left = await removeOnRelay(onRelay, removing);
+  let failures = left.length;
+  /** Ids of instances of which something could not be removed. */
+  const unfinished = new Set(left.map(({ id }) => id));
   for (const finding of sorted.filter(({ where }) => where === 'here')) {
     if (signal.aborted) {
       out('Interrupted; the rest was left.\n');
@@ -85,9 +86,13 @@ function outcome(finding: Finding, problem: string | undefined): string {
   return problem === undefined ? `Removed ${title(finding)}\n` : `Left ${title(finding)}: ${problem}\n`;
 }
 
-async function removeOnRelay(findings: readonly Finding[], { relay, out, signal }: Removing): Promise<number> {
+/** Resolves to the findings that could not be removed. */
+async function removeOnRelay(
+  findings: readonly Finding[],
+  { relay, out, signal }: Removing,
+): Promise<readonly Finding[]> {
   const orders = findings.flatMap(({ action }) => (action !== undefined && isOrder(action) ? [action] : []));
-  if (relay === undefined || orders.length === 0) return 0;
+  if (relay === undefined || orders.length === 0) return [];
   const removals = await relay.remove(orders, signal).catch((error: unknown) => messageOf(error));
   const problems = findings.map((_, index) => {
     if (typeof removals === 'string') return removals;
@@ -95,7 +100,7 @@ async function removeOnRelay(findings: readonly Finding[], { relay, out, signal 
     return one?.removed === true ? undefined : shown(one?.reason ?? 'it did not report a result');
   });
   findings.forEach((finding, index) => out(outcome(finding, problems[index])));
-  return problems.filter((problem) => problem !== undefined).length;
+  return findings.filter((_, index) => problems[index] !== undefined);
 }
 
 async function removeHere({ action }: Finding, { settings, here, signal }: Removing): Promise<string | undefined> {

@@ -43,6 +43,8 @@ export async function runBounded(
         return;
       }
       const giveUp = (reason: string): void => {
+        // What a program that has ended left running in the background is meant to stay.
+        if (child.exitCode !== null || child.signalCode !== null) return;
         killGroup(child);
         fail('failed', reason);
       };

@@ -1,4 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -14,13 +17,23 @@ import { HOUR_MS, openRemains, type Remains } from './remains.ts';
 
 const never = new AbortController().signal;
 
-async function cleanup(here: Remains, relay: { sshd: Sshd; registry: string }, dryRun = false): Promise<Result> {
+/** @param listed called when the list is out, before the first removal */
+async function cleanup(
+  here: Remains,
+  relay: { sshd: Sshd; registry: string },
+  dryRun = false,
+  listed = (): void => {},
+): Promise<Result> {
   let text = '';
+  const out = (more: string): void => {
+    if (text === '') listed();
+    text += more;
+  };
   const settings = here.places({
     relaySshCommand: relay.sshd.command,
     relayRegistryDir: { path: relay.registry, explicit: true },
   });
-  const code = await runCleanup({ settings, dryRun, out: (more) => (text += more), signal: never });
+  const code = await runCleanup({ settings, dryRun, out, signal: never });
   return { text, code };
 }
 
@@ -98,6 +111,17 @@ describe('cleanup of a relay', () => {
     expect(text).toMatch(/relay: registration .*plain\.json\n {4}its writer is unknown/);
     expect(text).toContain(`but something listens on its port ${stage.sshd.port}`);
     expect(await there.files()).toEqual(['.answering.claim', 'answering.json', 'plain.json']);
+  });
+
+  it('keeps the state file that proves a registration dead which could not be removed there', async () => {
+    const state = await here.state({ id: 'id-app' });
+    await there.register('app', { id: 'id-app' });
+    const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry }, false, () =>
+      writeFileSync(join(there.registry, '.app.claim'), `id-new ${process.pid} 1 ${hostname()}\n`),
+    );
+    expect(text).toMatch(/Left relay: registration .*: it has been claimed since/);
+    expect(text).toMatch(/Left state file .*: kept as proof/);
+    expect([code, existsSync(state)]).toEqual([1, true]);
   });
 
   it('cleans up here if the relay is unreachable, and reports that', async () => {
