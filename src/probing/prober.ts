@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Connection, Credential } from '../http/exchange.ts';
 import type { OverviewPart } from '../model/instance.ts';
-import type { ReportedOverview } from '../model/report.ts';
+import type { Report, ReportedOverview } from '../model/report.ts';
 import { type Rank, ProbeQueue } from './probe-queue.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
 import { type PasswordAnswer, PasswordReader } from './password-reader.ts';
@@ -114,6 +114,8 @@ export class Prober<T extends ProbeTarget> {
   readonly #deps: ProberDeps<T>;
   readonly #limit: ReturnType<typeof pLimit>;
   readonly #passwords: PasswordReader;
+  /** The report that a failed probe contradicts. */
+  readonly #refuted = new WeakMap<T, Report | undefined>();
   readonly #queue: ProbeQueue<Job<T>>;
   /** Jobs that another batch may join. */
   readonly #joinable = new Map<T, Job<T>>();
@@ -157,7 +159,7 @@ export class Prober<T extends ProbeTarget> {
       });
     return {
       look: (target, options) =>
-        options.urgent !== undefined || options.elsewhere !== undefined || usableReport(target.candidate) === undefined
+        options.urgent !== undefined || options.elsewhere !== undefined || this.#report(target) === undefined
           ? ask(target, options)
           : this.#takeReport(target).then((outcome) => outcome ?? ask(target, options)),
       end: () => {
@@ -185,6 +187,12 @@ export class Prober<T extends ProbeTarget> {
     for (const job of this.#jobs) this.#drop(job);
   }
 
+  /** Its report, unless a probe has failed since the report last changed: a machine that is gone still looks watched. */
+  #report(target: T): Report | undefined {
+    const report = usableReport(target.candidate);
+    return report === this.#refuted.get(target) ? undefined : report;
+  }
+
   /** Undefined if there is no current report. */
   async #takeReport(target: T): Promise<ProbeOutcome | undefined> {
     let { connection } = target;
@@ -193,7 +201,7 @@ export class Prober<T extends ProbeTarget> {
       if (found.lock !== undefined) return undefined;
       connection = connectionOf(target, found);
     }
-    const report = usableReport(target.candidate);
+    const report = this.#report(target);
     if (report === undefined || this.#closed) return undefined;
     const outcome: ProbeOutcome = {
       result: report.result,
@@ -321,6 +329,8 @@ export class Prober<T extends ProbeTarget> {
   #settle(job: Job<T>, look: Look, outcome: ProbeOutcome): void {
     const { target } = job;
     const repeat = look.timedOut && job.pass === 1;
+    if (look.result.status === 'unhealthy') this.#refuted.set(target, usableReport(target.candidate));
+    else this.#refuted.delete(target);
     if (look.result.status !== 'unhealthy') this.#slow.delete(target);
     else if (look.timedOut) this.#slow.add(target);
     // The identity is reported at once, even if parts are still missing.

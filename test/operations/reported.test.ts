@@ -152,6 +152,19 @@ describe("an instance with a node service's report", () => {
     expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
 
+  test('is offline once a call has failed, until a probe succeeds or its report changes', async () => {
+    await begin(web(idleIn(DIRECTORY)));
+    opencode.override('GET /global/health', { kind: 'answer', status: 503 });
+    await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(/cannot be driven/);
+    const list = async () => (await instances(runtime, LIST, testCall())).data.instances.map(({ state }) => state);
+    expect(await list()).toEqual(['offline']);
+    expect(await list()).toEqual(['offline']);
+    node.say([web(busyIn(DIRECTORY, { id: 'ses_new' }))]);
+    await until('the new report', () => stateOf() === 'busy');
+    opencode.override('GET /global/health', undefined);
+    expect(await list()).toEqual(['busy']);
+  });
+
   test('is not driven if its node service lies about its directory, which goes into no request', async () => {
     opencode.addSession({ title: 'Here' });
     const lie = '/home/ada/lie';
