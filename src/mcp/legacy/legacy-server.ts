@@ -46,6 +46,8 @@ export class LegacyServer {
   readonly #methods: ReadonlyMap<string, Method>;
   #askPerson: AskPerson | undefined;
   #startTimer: NodeJS.Timeout | undefined;
+  /** The client has set the level of its log, which it may do before it is initialized. */
+  #hasLevel = false;
 
   constructor(core: Core) {
     this.#core = core;
@@ -64,11 +66,12 @@ export class LegacyServer {
     };
     // Replaces the SDK's own handler, which sends every line until a level is set.
     this.#server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
+      this.#hasLevel = true;
       core.log.setLevel(this, params.level);
       return {};
     });
     this.#server.oninitialized = () => {
-      core.log.setLevel(this, FIRST_LEVEL);
+      if (!this.#hasLevel) core.log.setLevel(this, FIRST_LEVEL);
       clearTimeout(this.#startTimer);
       this.#startTimer = setTimeout(() => core.start(), START_DISCOVERY_AFTER_MS);
     };
