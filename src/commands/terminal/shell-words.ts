@@ -14,7 +14,7 @@ export const SHELL_WORDS: ReaderWords = {
   sendAnyway: 'send with --queue (after what runs) or --interrupt (stops it first)',
   doctor: (name) =>
     `Run opencode-mcp doctor ${name}: it reports whether a password was found, and where the right one goes.`,
-  session: 'the session',
+  session: 'SESSION',
   request: '--request',
   messageKey: '--request-id',
   reply: (reply) => `--reply ${reply}`,
