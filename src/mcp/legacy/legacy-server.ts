@@ -17,6 +17,7 @@ import { callLimitMs } from '../client-limits.ts';
 import { CAPABILITIES, type Core, type McpRequest, type Method } from '../core.ts';
 import { resourceNamed } from '../features/features.ts';
 import { FleetNews } from '../features/fleet-news.ts';
+import { showsForms } from '../elicitation.ts';
 import { progressNotifier } from '../progress.ts';
 import {
   INVALID_PARAMS,
@@ -127,13 +128,14 @@ export class LegacyServer {
     const { clock, sendTimeoutMs, mayChange, tell } = this.#core;
     const client = this.#server.getClientVersion();
     const token = _meta?.progressToken;
-    if (mayChange) this.#askPerson ??= personAsker(this.#server, clock);
+    // A client that initializes once more may be another one.
+    const canAsk = mayChange && showsForms(this.#server.getClientCapabilities()?.elicitation);
     return {
       signal,
       client,
       deadlineMs: clock.monotonic() + callLimitMs(client?.name, token !== undefined, sendTimeoutMs),
       notify: progressNotifier(token, tell, () => signal.aborted),
-      askPerson: this.#askPerson,
+      askPerson: canAsk ? (this.#askPerson ??= personAsker(this.#server, clock)) : undefined,
     };
   }
 }
