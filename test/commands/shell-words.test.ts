@@ -14,6 +14,8 @@ import { PAGE_WORDS } from '../../src/page/page-words.ts';
 /** Tools like `send` and `read` are English words, and commands. */
 const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes('_'));
 const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
+/** An argument of tools. */
+const NAMES_AN_ID = /\b(?:message|request|session)_id\b/;
 
 describe('advice', () => {
   const sentences = ({ sessionsOf, respondTo, follow, doctor, reply, ...phrases }: ReaderWords): readonly string[] => [
@@ -28,8 +30,9 @@ describe('advice', () => {
   test.each([
     ['a shell', SHELL_WORDS],
     ['the page', PAGE_WORDS],
-  ])('for %s names no tool', (_, words) => {
+  ])('for %s names no tool and no argument of one', (_, words) => {
     expect(sentences(words).join('\n')).not.toMatch(NAMES_A_TOOL);
+    expect(sentences(words).join('\n')).not.toMatch(NAMES_AN_ID);
   });
 
   test('names a tool only in `ReaderWords`, unless no shell and no page calls the operation', () => {
