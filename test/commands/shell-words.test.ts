@@ -58,6 +58,15 @@ test.each([
   ['an unreachable instance, to read from', new UnreachableError('gone'), 1],
 ])('%s: the exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
 
+test('advice for a shell has names as words of a shell', () => {
+  const { sessionsOf, respondTo, follow, doctor } = SHELL_WORDS;
+  const name = '$(reboot)';
+  for (const advice of [sessionsOf(name), respondTo(name, 'per_1'), follow(name, 'ses_1', undefined), doctor(name)]) {
+    expect(advice).toContain("'$(reboot)'");
+    expect(advice.replaceAll("'$(reboot)'", '')).not.toContain('reboot');
+  }
+});
+
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
   // Cleaning it again changes nothing.
