@@ -14,6 +14,8 @@ export interface BriefRunLimits {
   readonly input?: string;
   /** How many of its last characters are kept; default 10,000. With `signalsAll`, a program that prints more is killed. */
   readonly maxOutputChars?: number;
+  /** It may print any amount. */
+  readonly mayPrintMore?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -34,7 +36,7 @@ export function runBriefly(
   program: string,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
-  { limitMs, signalsAll, input, maxOutputChars = MAX_OUTPUT_CHARS, signal }: BriefRunLimits,
+  { limitMs, signalsAll, input, maxOutputChars = MAX_OUTPUT_CHARS, mayPrintMore = false, signal }: BriefRunLimits,
 ): Promise<BriefRun> {
   return new Promise((resolve) => {
     let output = '';
@@ -69,7 +71,7 @@ export function runBriefly(
     };
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text;
-      if (output.length > maxOutputChars && signalsAll) kill();
+      if (output.length > maxOutputChars && signalsAll && !mayPrintMore) kill();
       output = output.slice(-maxOutputChars);
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-MAX_OUTPUT_CHARS)));

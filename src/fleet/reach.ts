@@ -1,5 +1,5 @@
 import { type AdvisedText, capitalized, type ReaderWords } from '../model/advice.ts';
-import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import { quoteName, singleLine } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-record.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
@@ -104,7 +104,7 @@ function adviceOn({ record, status }: Failure, name: string, words: ReaderWords)
     return `It refuses the password in its own file: run opencode service restart, then ${words.refresh}.`;
   switch (status) {
     case 'locked':
-      return words.doctor(shellWord(name));
+      return words.doctor(name);
     case 'withheld':
       return `No message was sent. Once that is fixed, ${words.refresh}.`;
     case 'unsupported':

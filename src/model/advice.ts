@@ -1,9 +1,12 @@
+import { quoteName, shellWord } from '../base/plain-text.ts';
+
 /**
  * The next step that a message advises depends on who reads it: a model calls a tool, a person runs a command or uses the page.
  * Such a message is a function of the reader's `ReaderWords`; each kind of reader has one set of them.
  */
 export type AdvisedText = string | ((words: ReaderWords) => string);
 
+/** Names of instances are passed as they are; each reader's words quote them. */
 export interface ReaderWords {
   /** Repeats the call, as an imperative. */
   readonly again: string;
@@ -15,12 +18,12 @@ export interface ReaderWords {
   readonly status: string;
   /** Lists sessions. */
   readonly sessions: string;
-  /** Lists the sessions of the instance that `name` stands for. */
+  /** Lists the sessions of an instance. */
   readonly sessionsOf: (name: string) => string;
   readonly respond: string;
-  /** Settles one request; `name` is quoted. */
+  /** Settles one request. */
   readonly respondTo: (name: string, requestId: string) => string;
-  /** Follows a turn, or reads it; `name` is quoted, `handle` names the message. */
+  /** Follows a turn, or reads it. */
   readonly follow: (name: string, sessionId: string, messageId: string | undefined) => string;
   /** Sends although the session is busy, as an imperative. */
   readonly sendAnyway: string;
@@ -43,15 +46,15 @@ export const TOOL_WORDS: ReaderWords = {
   refresh: 'call refresh_instances',
   status: 'get_status',
   sessions: 'list_sessions',
-  sessionsOf: (name) => `list_sessions with instance ${name}`,
+  sessionsOf: (name) => `list_sessions with instance ${quoteName(name)}`,
   respond: 'respond',
-  respondTo: (name, requestId) => `respond (instance ${name}, request_id ${requestId})`,
+  respondTo: (name, requestId) => `respond (instance ${quoteName(name)}, request_id ${requestId})`,
   follow: (name, sessionId, messageId) =>
-    `wait with instances [${name}] or read with instance ${name}, session_id ${sessionId}${messageId === undefined ? '' : ` and message_id ${messageId}`}`,
+    `wait with instances [${quoteName(name)}] or read with instance ${quoteName(name)}, session_id ${sessionId}${messageId === undefined ? '' : ` and message_id ${messageId}`}`,
   sendAnyway:
     'send to another session (create_session), or with when_busy: queue (after what runs) or abort: true (stops it first)',
   doctor: (name) =>
-    `Run opencode-mcp doctor ${name} where this server runs: it reports whether a password was found, and where the right one goes. After a change of the configuration file or the environment, restart this server.`,
+    `Run opencode-mcp doctor ${shellWord(name)} where this server runs: it reports whether a password was found, and where the right one goes. After a change of the configuration file or the environment, restart this server.`,
   session: 'session_id',
   request: 'request_id',
   messageKey: 'request_id',

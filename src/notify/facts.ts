@@ -86,20 +86,19 @@ export class Facts {
     return notices;
   }
 
-  /** When `look` is due without a change, ms since the epoch. */
+  /** When `look` is due without a change, ms since the epoch. A server whose event stream is down is looked at once that is back. */
   nextMs(servers: readonly WatchedServer[]): number {
     const due: number[] = [];
     const { repeatAfterMinutes, stalledAfterMinutes } = this.#settings;
-    for (const { missingMs, waits } of this.#memory.values()) {
-      if (missingMs !== undefined) due.push(missingMs + GONE_MS);
-      for (const { notice, isRepeated } of waits.values())
-        if (!isRepeated && repeatAfterMinutes > 0) due.push(notice.atMs + minutes(repeatAfterMinutes));
-    }
+    for (const { missingMs } of this.#memory.values()) if (missingMs !== undefined) due.push(missingMs + GONE_MS);
     for (const server of servers) {
+      const memory = this.#memory.get(server.id);
+      if (memory === undefined || server.checkedMs === undefined) continue;
+      for (const { notice, isRepeated } of memory.waits.values())
+        if (!isRepeated && repeatAfterMinutes > 0) due.push(notice.atMs + minutes(repeatAfterMinutes));
       for (const session of server.sessions) {
-        const run = this.#memory.get(server.id)?.runs.get(session.id);
         const sinceMs = noProgressSinceMs(session, server);
-        if (sinceMs !== undefined && run?.isStalled === false && stalledAfterMinutes > 0)
+        if (sinceMs !== undefined && memory.runs.get(session.id)?.isStalled === false && stalledAfterMinutes > 0)
           due.push(sinceMs + minutes(stalledAfterMinutes));
       }
     }

@@ -14,4 +14,6 @@ export const PAGE_WORDS: ReaderWords = {
   follow: () => 'open the session',
   sendAnyway: 'send when it is done, or stop it first',
   session: 'a session',
+  request: 'the request',
+  messageKey: 'the id of the message',
 };

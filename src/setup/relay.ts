@@ -92,7 +92,7 @@ function lastLine({ output }: BriefRun, pattern: RegExp): string | undefined {
 
 async function run([program, ...args]: Words, limitMs: number): Promise<BriefRun> {
   // `signalsAll` also ends what ssh starts, such as a ProxyCommand.
-  const limits = { limitMs, signalsAll: true, maxOutputChars: MAX_OUTPUT_CHARS };
+  const limits = { limitMs, signalsAll: true, maxOutputChars: MAX_OUTPUT_CHARS, mayPrintMore: true };
   const ended = await runBriefly(program, args, personsEnvironment(process.env), limits);
   if (ended.startError !== undefined)
     throw new ReportedError(`cannot run ${program}: ${messageOf(ended.startError)}; install OpenSSH`);

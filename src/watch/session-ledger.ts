@@ -1,5 +1,5 @@
 import { singleLine } from '../base/plain-text.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, wallTime } from '../base/clock.ts';
 import { runs, type WatchedSession } from '../model/watched.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Session } from '../opencode/schema.ts';
@@ -34,6 +34,7 @@ export interface Taken {
 export class SessionLedger {
   readonly #clock: Clock;
   #sessions = new Map<string, WatchedSession>();
+  /** By the monotonic clock: while the machine sleeps, no event can come. */
   readonly #lastEvents = new Map<string, number>();
   /** Sessions whose title may have changed. */
   readonly #renamed = new Set<string>();
@@ -67,11 +68,11 @@ export class SessionLedger {
 
   /** Of the sessions that run, see `WatchedServer`. */
   get lastEvents(): ReadonlyMap<string, number> {
-    return this.#lastEvents;
+    return new Map([...this.#lastEvents].map(([id, atMs]) => [id, wallTime(this.#clock, atMs)]));
   }
 
   noteEvent(id: string): void {
-    if (this.#lastEvents.has(id)) this.#lastEvents.set(id, this.#clock.now());
+    if (this.#lastEvents.has(id)) this.#lastEvents.set(id, this.#clock.monotonic());
   }
 
   noteBegin(id: string): void {
@@ -160,7 +161,7 @@ export class SessionLedger {
       (state !== 'waiting' || before.waiting.some((old) => waiting.some((one) => one.id === old.id)));
     const beginMs = !isGoingOn && state === 'busy' ? beganMs : undefined;
     this.#ending.delete(id);
-    if (!isGoingOn) this.#lastEvents.set(id, nowMs);
+    if (!isGoingOn) this.#lastEvents.set(id, this.#clock.monotonic());
     this.#sessions.set(id, {
       ...pickFacts(facts),
       state,

@@ -14,6 +14,8 @@ import { PAGE_WORDS } from '../../src/page/page-words.ts';
 /** Tools like `send` and `read` are English words, and commands. */
 const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes('_'));
 const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
+/** An argument of tools. */
+const NAMES_AN_ID = /\b(?:message|request|session)_id\b/;
 
 describe('advice', () => {
   const sentences = ({ sessionsOf, respondTo, follow, doctor, reply, ...phrases }: ReaderWords): readonly string[] => [
@@ -28,8 +30,9 @@ describe('advice', () => {
   test.each([
     ['a shell', SHELL_WORDS],
     ['the page', PAGE_WORDS],
-  ])('for %s names no tool', (_, words) => {
+  ])('for %s names no tool and no argument of one', (_, words) => {
     expect(sentences(words).join('\n')).not.toMatch(NAMES_A_TOOL);
+    expect(sentences(words).join('\n')).not.toMatch(NAMES_AN_ID);
   });
 
   test('names a tool only in `ReaderWords`, unless no shell and no page calls the operation', () => {
@@ -54,6 +57,15 @@ test.each([
   ['an instance that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
   ['an unreachable instance, to read from', new UnreachableError('gone'), 1],
 ])('%s: the exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
+
+test('advice for a shell has names as words of a shell', () => {
+  const { sessionsOf, respondTo, follow, doctor } = SHELL_WORDS;
+  const name = '$(reboot)';
+  for (const advice of [sessionsOf(name), respondTo(name, 'per_1'), follow(name, 'ses_1', undefined), doctor(name)]) {
+    expect(advice).toContain("'$(reboot)'");
+    expect(advice.replaceAll("'$(reboot)'", '')).not.toContain('reboot');
+  }
+});
 
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');

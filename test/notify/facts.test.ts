@@ -82,13 +82,13 @@ describe('a request', () => {
     const [asked] = see(asking(START));
     nowMs += 10 * MINUTE - 1;
     expect(see(asking(START))).toEqual([]);
-    expect(facts.nextMs([])).toBe(START + 10 * MINUTE);
+    expect(facts.nextMs([serverWith([asking(START)])])).toBe(START + 10 * MINUTE);
     nowMs += 1;
     expect(see(asking(START))).toMatchObject([{ id: asked?.id, event: 'unanswered' }]);
     nowMs += 60 * MINUTE;
     restart();
     expect(see(asking(START))).toEqual([]);
-    expect(facts.nextMs([])).toBe(Number.POSITIVE_INFINITY);
+    expect(facts.nextMs([serverWith([asking(START)])])).toBe(Number.POSITIVE_INFINITY);
   });
 
   it('of a sub-agent names and opens the root session', () => {
@@ -267,6 +267,15 @@ describe('a turn', () => {
     nowMs += 60 * MINUTE;
     expect(look([server])).toEqual([]);
     expect(facts.nextMs([server])).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('of a server whose event stream is down has no due time, since nothing is looked at before it is back', () => {
+    const sessions = [sessionIn('busy', START), asking(START, { id: 'ses_2' })];
+    look([serverWith(sessions)]);
+    nowMs += 60 * MINUTE;
+    expect(look([unseen(serverWith(sessions))])).toEqual([]);
+    expect(facts.nextMs([unseen(serverWith(sessions))])).toBe(Number.POSITIVE_INFINITY);
+    expect(facts.nextMs([serverWith(sessions)])).toBeLessThan(nowMs);
   });
 
   it('whose sub-agent works or waits is not stalled', () => {

@@ -102,6 +102,24 @@ test('on the PATH of interactive shells only: its absolute path, and a warning',
   expect(await tools(words)).toContain('send');
 });
 
+test('a login script that prints a megabyte hides neither the paths nor what is wrong', async () => {
+  const temp = tempDir('opencode-mcp-noisy');
+  onTestFinished(() => temp.close());
+  const ssh = join(temp.path, 'ssh');
+  const script = (found: string): string => `#!/bin/sh
+head -c 1000000 /dev/zero | tr '\\0' x
+for word in "$@"; do last=$word; done
+case $last in
+  "opencode-mcp --version") echo; ${found} ;;
+  *-ilc*) printf '\\n/opt/bin/node\\n/opt/bin/opencode-mcp\\n' ;;
+esac
+`;
+  await writeFile(ssh, script('exit 127'), { mode: 0o755 });
+  await expect(remoteServerCommand(ssh, 'you@relay')).rejects.toThrow('instead of a version');
+  await writeFile(ssh, script('echo 1.2.3'));
+  await expect(remoteServerCommand(ssh, 'you@relay')).rejects.toThrow('instead of a version');
+});
+
 test('not installed: what was tried, and how to check it', async (context) => {
   const { ssh, destination } = await relay(context);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(

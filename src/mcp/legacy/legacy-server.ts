@@ -17,6 +17,7 @@ import { callLimitMs } from '../client-limits.ts';
 import { CAPABILITIES, type Core, type McpRequest, type Method } from '../core.ts';
 import { resourceNamed } from '../features/features.ts';
 import { FleetNews } from '../features/fleet-news.ts';
+import { showsForms } from '../elicitation.ts';
 import { progressNotifier } from '../progress.ts';
 import {
   INVALID_PARAMS,
@@ -46,6 +47,8 @@ export class LegacyServer {
   readonly #methods: ReadonlyMap<string, Method>;
   #askPerson: AskPerson | undefined;
   #startTimer: NodeJS.Timeout | undefined;
+  /** The client has set the level of its log, which it may do before it is initialized. */
+  #hasLevel = false;
 
   constructor(core: Core) {
     this.#core = core;
@@ -64,11 +67,12 @@ export class LegacyServer {
     };
     // Replaces the SDK's own handler, which sends every line until a level is set.
     this.#server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
+      this.#hasLevel = true;
       core.log.setLevel(this, params.level);
       return {};
     });
     this.#server.oninitialized = () => {
-      core.log.setLevel(this, FIRST_LEVEL);
+      if (!this.#hasLevel) core.log.setLevel(this, FIRST_LEVEL);
       clearTimeout(this.#startTimer);
       this.#startTimer = setTimeout(() => core.start(), START_DISCOVERY_AFTER_MS);
     };
@@ -124,13 +128,14 @@ export class LegacyServer {
     const { clock, sendTimeoutMs, mayChange, tell } = this.#core;
     const client = this.#server.getClientVersion();
     const token = _meta?.progressToken;
-    if (mayChange) this.#askPerson ??= personAsker(this.#server, clock);
+    // A client that initializes once more may be another one.
+    const canAsk = mayChange && showsForms(this.#server.getClientCapabilities()?.elicitation);
     return {
       signal,
       client,
       deadlineMs: clock.monotonic() + callLimitMs(client?.name, token !== undefined, sendTimeoutMs),
       notify: progressNotifier(token, tell, () => signal.aborted),
-      askPerson: this.#askPerson,
+      askPerson: canAsk ? (this.#askPerson ??= personAsker(this.#server, clock)) : undefined,
     };
   }
 }

@@ -1,7 +1,7 @@
 import type { ModelName } from '../../opencode/api.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteName } from '../answer.ts';
-import { isWholeService } from '../listing/directories.ts';
+import { isWholeService, sessionNeeded } from '../listing/directories.ts';
 import { isOver } from '../../turns/call-limit.ts';
 import { type CallSpan, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import type { SendInput } from './send.ts';
@@ -18,7 +18,7 @@ const MAX_LISTED = 20;
 /**
  * Checks agent and model: opencode (1.18.33) never answers a message for an unknown agent, and an unknown model breaks the
  * session for later messages too.
- * @throws {OperationError} the instance has no such agent or model
+ * @throws {OperationError} the instance has no such agent or model, or it is a whole service and no session is named
  */
 export async function checkChoice(
   runtime: Pick<Runtime, 'clock'>,
@@ -27,8 +27,10 @@ export async function checkChoice(
   call: CallSpan,
 ): Promise<Choice> {
   if (agent === undefined && model === undefined) return {};
-  if (isWholeService(connected) && session_id !== undefined)
+  if (isWholeService(connected)) {
+    if (session_id === undefined) throw sessionNeeded(connected);
     connected = { ...connected, directory: (await findSession(connected, session_id)).directory };
+  }
   const onceLoaded: OnceLoaded = async (list) => {
     let found = await list();
     for (const pause of COLD_PAUSES_MS) {

@@ -52,7 +52,7 @@ export function turnAnswer(
 ): Answer<TurnView> {
   const name = quoteName(instance);
   const { clock, words } = options.runtime;
-  const described = describe(result, name, session.id, clock.now());
+  const described = describe(result, instance, session.id, clock.now());
   const { outcome, reason } = described;
   if (described.isError) {
     const why: AdvisedText = (said) =>
@@ -93,13 +93,13 @@ export function waitingAnswer(
     session: { id: session.id, title: singleLine(session.title, 100) },
     outcome: 'waiting',
     waiting: [waitingLine(waiting)],
-    next: inWords(settleAdvice(name, waiting.id), words),
+    next: inWords(settleAdvice(instance, waiting.id), words),
   };
   return { data, text: render(data, name, false) };
 }
 
-function settleAdvice(name: string, requestId: string): AdvisedText {
-  return ({ respondTo }) => `Settle it with ${respondTo(name, requestId)}, or in that opencode.`;
+function settleAdvice(instance: string, requestId: string): AdvisedText {
+  return ({ respondTo }) => `Settle it with ${respondTo(instance, requestId)}, or in that opencode.`;
 }
 
 interface Described {
@@ -110,8 +110,8 @@ interface Described {
   readonly isError?: true;
 }
 
-function describe({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Described {
-  const goOn = ({ follow }: ReaderWords): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
+function describe({ outcome, messageId }: TurnResult, instance: string, sessionId: string, nowMs: number): Described {
+  const goOn = ({ follow }: ReaderWords): string => `To see how it goes on: ${follow(instance, sessionId, messageId)}.`;
   const stillRuns: AdvisedText = (words) => `It still runs. ${goOn(words)}`;
   switch (outcome.kind) {
     case 'completed':
@@ -125,7 +125,7 @@ function describe({ outcome, messageId }: TurnResult, name: string, sessionId: s
       const waits = { outcome: 'waiting', waiting: [requestLine(waiting, ofSubAgent)] };
       // The reason has its own advice: respond would ask the person in vain once more.
       if (reason !== undefined) return { ...waits, reason: sentence(reason, MAX_REASON_CHARS) };
-      return { ...waits, next: settleAdvice(name, waiting.request.id) };
+      return { ...waits, next: settleAdvice(instance, waiting.request.id) };
     }
     case 'running':
       return { ...running(outcome, nowMs), next: stillRuns };

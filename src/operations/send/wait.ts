@@ -11,6 +11,7 @@ import { askInTurn } from '../respond/ask-in-turn.ts';
 import { followOn, followUntil } from './following.ts';
 import { waitByReport } from './reported-turns.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
+import { isWholeService } from '../listing/directories.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import { NamedProgress, resolveAll, shareOf, together } from './several.ts';
 import { sessionState } from '../sessions/session-state.ts';
@@ -182,8 +183,10 @@ async function running(runtime: Runtime, connected: Connected): Promise<readonly
 async function idle(connected: Connected): Promise<readonly Seen[]> {
   const { api, instance } = connected;
   const session = await latestSession(connected);
-  if (session === undefined)
-    return [{ instance: instance.name, answer: withoutTurn(instance.name, 'idle', 'it has no session yet') }];
+  if (session === undefined) {
+    const reason = isWholeService(connected) ? 'nothing runs in any of its directories' : 'it has no session yet';
+    return [{ instance: instance.name, answer: withoutTurn(instance.name, 'idle', reason) }];
+  }
   return [{ instance: instance.name, session, result: await lastTurn(api, session) }];
 }
 

@@ -18,7 +18,7 @@ export async function findSession(connected: Connected, query: string): Promise<
   const { api, instance } = connected;
   const wanted = query.trim();
   const name = quoteName(instance.name);
-  const next = ({ sessionsOf }: ReaderWords): string => `see ${sessionsOf(name)} for what there is`;
+  const next = ({ sessionsOf }: ReaderWords): string => `see ${sessionsOf(instance.name)} for what there is`;
   if (wanted === '')
     throw new OperationError(
       (words) => `${words.session} is empty; leave it out for the most recent session, or ${next(words)}.`,

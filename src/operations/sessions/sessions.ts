@@ -2,7 +2,7 @@ import type { Session } from '../../opencode/schema.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
-import { isWholeService, scopeOf, sessionNeeded, statusesIn } from '../listing/directories.ts';
+import { isWholeService, scopeOf, statusesIn } from '../listing/directories.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
@@ -113,7 +113,10 @@ export async function createSession(
 async function directoryFor(connected: Connected, named: string | undefined): Promise<string | undefined> {
   const { api, instance, directory } = connected;
   if (named === undefined || named === directory) {
-    if (isWholeService(connected)) throw sessionNeeded(connected, 'no session was created');
+    if (isWholeService(connected))
+      throw new OperationError(
+        `${quoteName(instance.name)} is an OpenCode 2 with all of its directories; no session was created. Name the instance of one directory, or give directory, one in which it has a session.`,
+      );
     return scopeOf(connected).directory;
   }
   if (!isWholeService(connected))

@@ -1,0 +1,63 @@
+import { expect, test } from 'vitest';
+
+import { SHELL_WORDS } from '../../src/commands/terminal/shell-words.ts';
+import { messageIn } from '../../src/model/advice.ts';
+import type { Connected, Runtime } from '../../src/operations/runtime.ts';
+import { checkChoice } from '../../src/operations/send/send-choice.ts';
+import { createSession } from '../../src/operations/sessions/sessions.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { createStaticSource } from '../../src/discovery/static.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import { wait } from '../../src/operations/send/wait.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { testCall, testRuntime } from '../rig/runtime.ts';
+
+/** An OpenCode 2 as a whole, which is asked for nothing. */
+const reached = { instance: { name: 'desk:service' }, directory: '', serverDirectory: '' };
+const runtime = {
+  clock: leapingClock(),
+  fleet: {
+    ready: async () => {},
+    resolve: () => reached.instance,
+    reach: async () => ({ ...reached, connection: {} }),
+  },
+} as unknown as Runtime;
+
+test('a whole service has no agents: a shell is told to give a session', async () => {
+  const checking = checkChoice(
+    runtime,
+    { ...reached, api: {} } as unknown as Connected,
+    { agent: 'build' },
+    testCall(),
+  );
+  const error: unknown = await checking.catch((reason: unknown) => reason);
+  expect(messageIn(SHELL_WORDS, error)).toBe(
+    'desk:service is an OpenCode 2 with all of its directories. Give SESSION (opencode-mcp sessions shows them), or name the instance of one directory.',
+  );
+});
+
+test('a new session of a whole service needs a directory, not a session', async () => {
+  await expect(createSession(runtime, { instance: 'desk:service' }, testCall())).rejects.toThrow(
+    /no session was created\. Name the instance of one directory, or give directory/,
+  );
+});
+
+test('a whole service in which nothing runs is idle, and does have sessions', async () => {
+  await using opencode = await startFakeOpencode2();
+  opencode.addSession({ directory: '/home/ada/web' });
+  const fleet = new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
+    sources: [
+      createStaticSource({ instances: [{ name: 'desk', url: opencode.url, headers: {}, credential: undefined }] }),
+    ],
+    resolveCredential: () => Promise.resolve({ username: 'opencode', password: opencode.password }),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  fleet.start();
+  const { data } = await wait(testRuntime(fleet), { instances: ['desk'], for: 'any' }, testCall());
+  await fleet.close();
+  expect(data.turns).toMatchObject([{ outcome: 'idle', reason: 'nothing runs in any of its directories' }]);
+});
