@@ -16,8 +16,10 @@ export const SESSIONS: ShellCommand = {
       listSessions(shell.runtime(), input, shell.call()),
     );
     if (flags.has('json')) shell.printJson(data);
-    else if (data.sessions.length === 0) shell.print(`${quoteName(data.instance)} has no such session.\n`);
-    else {
+    else if (data.sessions.length === 0) {
+      const which = flags.has('search') ? 'session with that in its title' : 'session';
+      shell.print(`${quoteName(data.instance)} has no ${which}.\n`);
+    } else {
       shell.draw(`${table(data.sessions, columns(Date.now()), width, paint).join('\n')}\n`);
       if (data.more) shell.tell('There are more; --search TEXT finds them by their titles.\n');
     }

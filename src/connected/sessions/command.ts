@@ -85,7 +85,8 @@ async function sessionsOf(
         ({ id, directory }) =>
           !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
       );
-      const { asked } = await listAsked({ api }, [ownDirectory], statuses);
+      // What waits is also running.
+      const asked = statuses.size === 0 ? [] : (await listAsked({ api }, [ownDirectory], statuses)).asked;
       const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
       const stateOf = ({ id }: Session): SessionState =>
         atRest.get(id) ??

@@ -178,6 +178,13 @@ describe('sessions', () => {
     ]);
   });
 
+  it('asks for waiting requests only if something runs', async () => {
+    fake.addSession({ title: 'One' });
+    await remains.register('app', { port: fake.port });
+    expect((await sessions(remains)).report.sessions).toMatchObject([{ title: 'One' }]);
+    expect([fake.count('GET /permission'), fake.count('GET /question')]).toEqual([0, 0]);
+  });
+
   it('shows a session that waits for somebody as waiting', async () => {
     const { id: sessionID } = fake.addSession({ title: 'One' });
     fake.state.begin(sessionID, 'do it');
