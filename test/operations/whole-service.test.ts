@@ -34,7 +34,7 @@ test('a whole service has no agents: a shell is told to give a session', async (
   );
   const error: unknown = await checking.catch((reason: unknown) => reason);
   expect(messageIn(SHELL_WORDS, error)).toBe(
-    'desk:service is an OpenCode 2 with all of its directories. Give SESSION (opencode-mcp sessions shows them), or name the instance of one directory.',
+    'desk:service is an OpenCode 2 service as a whole. Give SESSION (opencode-mcp sessions shows them), or name the instance of one directory.',
   );
 });
 
