@@ -34,9 +34,13 @@ export function openSocket(options: TcpNetConnectOpts, signal: AbortSignal): Pro
     const socket = connect(options);
     const cut = (): void => void socket.destroy();
     signal.addEventListener('abort', cut, { once: true });
-    socket.once('error', reject).once('connect', () => {
+    const fail = (error: Error): void => {
       signal.removeEventListener('abort', cut);
-      socket.removeListener('error', reject);
+      reject(error);
+    };
+    socket.once('error', fail).once('connect', () => {
+      signal.removeEventListener('abort', cut);
+      socket.removeListener('error', fail);
       resolve(socket);
     });
   });

@@ -10,7 +10,7 @@ export interface SocketRow {
   readonly remote: SocketEnd;
   readonly listening: boolean;
   readonly uid: number;
-  /** `0`: no process holds it any more, and the uid is 0 whoever owned it (Linux 6). */
+  /** `0`: no process holds it any more; the uid is then 0 too, whatever it was (Linux 6). */
   readonly inode: string;
   /** Set by `lsof` only; otherwise call `holdersOf`. */
   readonly holder?: SocketHolder;

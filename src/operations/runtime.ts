@@ -21,7 +21,7 @@ export interface Runtime {
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
-  /** How whoever reads the answers acts on advice. */
+  /** Advice in the words of the reader of the answers. */
   readonly words: ReaderWords;
   /** Absent if no notifications are sent from this machine. */
   readonly marks?: FollowMarks;

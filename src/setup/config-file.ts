@@ -102,7 +102,7 @@ async function replaceFile(target: string, text: string, exists: boolean): Promi
   }
 }
 
-/** Claude Code's lock: whoever creates the folder `<file>.lock` holds it. If the file is a link, the folder is beside the link. */
+/** Claude Code's lock: the process that creates the folder `<file>.lock` holds it. If the file is a link, the folder is beside the link. */
 async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promise<void>> {
   const folder = `${path}.lock`;
   for (let tries = 1; ; tries += 1) {

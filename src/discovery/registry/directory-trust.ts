@@ -99,7 +99,7 @@ function writableProblem(path: string, stats: BigIntStats): string | undefined {
 }
 
 /**
- * Follows `path` one component at a time. `realpath` is not enough: whoever can change a link, or
+ * Follows `path` one component at a time. `realpath` is not enough: a user who can change a link, or
  * the folder it is in, decides where the path leads.
  */
 async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; ancestors: Step[]; links: Step[] }> {

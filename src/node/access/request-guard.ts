@@ -19,7 +19,7 @@ const SINGLE = ['host', 'content-length', 'transfer-encoding', 'upgrade', 'origi
 
 const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 
-/** Why a request is refused whoever sends it, or undefined. Pure. */
+/** Why a request is refused from any caller, or undefined. Pure. */
 export function guardRequest(
   request: Pick<IncomingMessage, 'method' | 'headers' | 'headersDistinct'>,
   self: TailnetNode,

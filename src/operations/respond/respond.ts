@@ -122,7 +122,7 @@ async function findElsewhere(
   return await oneOf(connected, [...others].slice(0, MAX_DIRECTORIES), requestId);
 }
 
-/** The answer of whoever may give it (see `Approver`); `elsewhere` if somebody answered meanwhile. @throws {OperationError} nothing is answered */
+/** The answer of the approver (see `Approver`); `elsewhere` if the request was answered meanwhile. @throws {OperationError} nothing is answered */
 async function decide(
   runtime: Runtime,
   connected: Connected,

@@ -100,7 +100,7 @@ export function threeMachines(): PageLine {
     session('ses_search', {
       instance: 'laptop-search',
       host: 'laptop',
-      directory: '/home/ada/work/search',
+      directory: '/home/ada/src/search',
       title: 'Index only what changed since the last crawl',
       sinceMs: minutesAgo(12),
     }),
@@ -116,7 +116,7 @@ export function threeMachines(): PageLine {
     session('ses_docs', {
       instance: 'laptop-docs',
       host: 'laptop',
-      directory: '/home/ada/work/docs',
+      directory: '/home/ada/src/docs',
       title: 'Rewrite the install page',
       state: 'idle',
       sinceMs: minutesAgo(55),
