@@ -10,8 +10,8 @@ import { type FileSystem, nodeFileSystem } from '../discovery/folder/file-system
 
 /** While this file exists, nothing of this user is served to other machines or browsers. */
 const MARKER = 'node-revoked';
-/** For systems that refuse to watch the folder. A look is one system call. */
-const LOOK_MS = 500;
+/** For systems that refuse to watch the folder. A check is one system call. */
+const POLL_INTERVAL_MS = 500;
 
 export function revocationPath(stateDir: string): string {
   return join(stateDir, MARKER);
@@ -68,7 +68,7 @@ export class Revocation {
     this.#watch = new DirectoryWatch({
       path: deps.stateDir,
       isRelevant: (name) => name === MARKER,
-      onChange: () => this.#look(),
+      onChange: () => this.#check(),
       fs: { ...nodeFileSystem, ...deps.fs },
       logger: deps.logger,
     });
@@ -92,7 +92,7 @@ export class Revocation {
     await this.#watch.close();
   }
 
-  #look(): void {
+  #check(): void {
     const now = isRevoked(this.#deps.stateDir);
     if (now === this.#isRevoked) return;
     this.#isRevoked = now;
@@ -101,8 +101,8 @@ export class Revocation {
 
   async #poll(): Promise<void> {
     while (!this.#root.signal.aborted) {
-      await this.#deps.clock.sleep(LOOK_MS, this.#root.signal);
-      if (!this.#root.signal.aborted) this.#look();
+      await this.#deps.clock.sleep(POLL_INTERVAL_MS, this.#root.signal);
+      if (!this.#root.signal.aborted) this.#check();
     }
   }
 }

@@ -20,7 +20,7 @@ export interface TailnetViewDeps {
 }
 
 /** A tailnet of thousands changes all the time, and each read covers every peer. */
-export const SHORTEST_LOOK_MS = 1000;
+export const MIN_READ_INTERVAL_MS = 1000;
 /** Finds changes that the bus missed. */
 export const POLL_MS = 30_000;
 /** While tailscaled is away, only its socket shows its return. */
@@ -33,7 +33,7 @@ export class TailnetView {
   #peers: ReadonlyMap<string, TailnetNode> = new Map();
   #current: Tailnet | undefined;
   #reading: Promise<void> | undefined;
-  #comingLook: Promise<void> | undefined;
+  #scheduledRead: Promise<void> | undefined;
   #lastReadMs = Number.NEGATIVE_INFINITY;
   #hinted = false;
   #wake: () => void = () => {};
@@ -57,7 +57,7 @@ export class TailnetView {
   async peer(id: string): Promise<TailnetNode | undefined> {
     const known = this.#peers.get(id);
     if (known !== undefined) return known;
-    await this.#nextLook();
+    await this.#nextRead();
     return this.#peers.get(id);
   }
 
@@ -79,11 +79,11 @@ export class TailnetView {
     while (!signal.aborted) {
       this.#hinted = false;
       await this.#read();
-      await clock.sleep(SHORTEST_LOOK_MS, signal);
+      await clock.sleep(MIN_READ_INTERVAL_MS, signal);
       const rest = new AbortController();
       this.#wake = () => rest.abort();
       if (this.#hinted || signal.aborted) rest.abort();
-      await clock.sleep((this.#current === undefined ? AWAY_POLL_MS : POLL_MS) - SHORTEST_LOOK_MS, rest.signal);
+      await clock.sleep((this.#current === undefined ? AWAY_POLL_MS : POLL_MS) - MIN_READ_INTERVAL_MS, rest.signal);
     }
   }
 
@@ -93,30 +93,30 @@ export class TailnetView {
   }
 
   /** A read that begins after this call, shared by all callers. */
-  #nextLook(): Promise<void> {
+  #nextRead(): Promise<void> {
     const { clock } = this.#deps;
-    this.#comingLook ??= (async () => {
+    this.#scheduledRead ??= (async () => {
       await this.#reading;
-      await clock.sleep(Math.max(0, this.#lastReadMs + SHORTEST_LOOK_MS - clock.monotonic()), this.#root.signal);
-      this.#comingLook = undefined;
+      await clock.sleep(Math.max(0, this.#lastReadMs + MIN_READ_INTERVAL_MS - clock.monotonic()), this.#root.signal);
+      this.#scheduledRead = undefined;
       await this.#read();
     })();
-    return this.#comingLook;
+    return this.#scheduledRead;
   }
 
   #read(): Promise<void> {
-    this.#reading ??= this.#look().finally(() => {
+    this.#reading ??= this.#readStatus().finally(() => {
       this.#reading = undefined;
     });
     return this.#reading;
   }
 
-  async #look(): Promise<void> {
+  async #readStatus(): Promise<void> {
     const { api, clock } = this.#deps;
     const { signal } = this.#root;
     try {
       const status = await api.status(signal);
-      if (!signal.aborted) this.#learn(status);
+      if (!signal.aborted) this.#update(status);
     } catch (error) {
       if (!signal.aborted) this.#failed(error);
     } finally {
@@ -124,7 +124,7 @@ export class TailnetView {
     }
   }
 
-  #learn({ backendState, self, tun, peers }: TailnetStatus): void {
+  #update({ backendState, self, tun, peers }: TailnetStatus): void {
     if (backendState !== 'Running' || self === undefined || self.addresses.length === 0) {
       this.#lose(
         `tailscaled is in state ${quoteName(singleLine(backendState, 40))}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
@@ -146,20 +146,20 @@ export class TailnetView {
   }
 
   #failed(error: unknown): void {
-    // A slow or malformed answer says nothing about the tailnet, and whois is asked for every caller anyway.
+    // A slow or malformed answer does not mean that the tailnet is gone, and whois is called for every caller anyway.
     if (error instanceof LocalApiError && error.kind !== 'failed') this.#lose(error.message);
-    else this.#tell("cannot read tailscaled's status; using the last known one", reasonOf(error));
+    else this.#warnOnce("cannot read tailscaled's status; using the last known one", reasonOf(error));
   }
 
   #lose(reason: string): void {
-    this.#tell('not in the tailnet, so nothing is served', reason);
+    this.#warnOnce('not in the tailnet, so nothing is served', reason);
     this.#peers = new Map();
     this.#current = undefined;
     this.#deps.onChange(undefined);
   }
 
-  /** Logs a reason once until it changes. */
-  #tell(what: string, reason: string): void {
+  /** Logs a reason again only after it has changed. */
+  #warnOnce(what: string, reason: string): void {
     if (this.#lastLogged === what + reason) return;
     this.#lastLogged = what + reason;
     this.#deps.logger.log('warn', what, { reason: singleLine(reason, 300) });

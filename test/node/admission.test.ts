@@ -6,6 +6,8 @@ import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 
 const self = tailnetNode({ id: 'self', addresses: ['100.64.0.1'] });
 const rules = { users: [], tags: [] };
+const users = (...names: string[]) => ({ rules: { users: names, tags: [] } });
+const tags = (...names: string[]) => ({ rules: { users: [], tags: names } });
 
 function facts(peer: TailnetNode, more: Partial<AdmissionFacts> = {}): AdmissionFacts {
   return { whois: whoisOf(peer, `${peer.userId}@example.com`), self, peer, rules, ...more };
@@ -22,19 +24,16 @@ const grant = (peer: TailnetNode, ...objects: unknown[]): Partial<AdmissionFacts
 describe('admitted to drive', () => {
   test.each<[string, AdmissionFacts]>([
     ['the own user', facts(own)],
-    ['a login on the list, in whatever case', facts(other, { rules: { users: ['User-Bob@Example.com'], tags: [] } })],
-    ['a tag on the list', facts(tagged, { rules: { users: [], tags: ['tag:server'] } })],
+    ['a login on the list, ignoring case', facts(other, users('User-Bob@Example.com'))],
+    ['a tag on the list', facts(tagged, tags('tag:server'))],
     ['a grant', facts(other, grant(other, { role: 'drive' }))],
     ['the union of grants', facts(other, grant(other, { role: 'read' }, { role: 'drive', later: true }))],
     ['a tagged machine with a grant', facts(tagged, grant(tagged, { role: 'drive' }))],
-    [
-      'a shared machine whose login is on the list',
-      facts(shared, { rules: { users: ['user-ada@example.com'], tags: [] } }),
-    ],
+    ['a shared machine whose login is on the list', facts(shared, users('user-ada@example.com'))],
   ])('%s', (name, given) => {
     const admission = admit(given);
     expect(admission).toMatchObject({ role: 'drive' });
-    // Whoever else may drive this machine's instances is not the person whose other machines it sees.
+    // Only the node's own user may also see other machines.
     expect('isNodeUser' in admission && admission.isNodeUser).toBe(name === 'the own user');
   });
 });
@@ -46,20 +45,14 @@ test('a grant to read admits to read', () => {
 describe('refused', () => {
   const taggedSelf = tailnetNode({ id: 'self', tags: ['tag:server'], userId: 'user-ada' });
   test.each<[string, AdmissionFacts]>([
-    ['nobody the tailnet knows', facts(own, { whois: undefined })],
+    ['a caller whom the tailnet does not know', facts(own, { whois: undefined })],
     ['another user', facts(other)],
     ['a tagged machine, although its owner’s id is the own user’s', facts(tagged)],
-    [
-      'a tagged machine by the login that all tagged machines have',
-      facts(tagged, { rules: { users: ['tagged-devices'], tags: [] } }),
-    ],
-    ['the own user where this machine is tagged and has none', facts(own, { self: taggedSelf })],
-    ['everybody’s empty user id', facts({ ...own, userId: '' }, { self: { ...self, userId: '' } })],
+    ['a tagged machine by the login that all tagged machines have', facts(tagged, users('tagged-devices'))],
+    ['the own user on a tagged machine, which has no user', facts(own, { self: taggedSelf })],
+    ['an empty user id, which is nobody’s', facts({ ...own, userId: '' }, { self: { ...self, userId: '' } })],
     ['a shared machine with the own user id', facts(shared)],
-    [
-      'a shared machine with a tag that is on the list',
-      facts({ ...tagged, shared: true }, { rules: { users: [], tags: ['tag:server'] } }),
-    ],
+    ['a shared machine with a tag that is on the list', facts({ ...tagged, shared: true }, tags('tag:server'))],
     ['a machine that the status does not list, and that may be shared', facts(own, { peer: undefined })],
     ['an expired machine', facts({ ...own, expired: true })],
     ['this machine itself', facts(self)],
@@ -74,7 +67,7 @@ describe('refused', () => {
       'a grant of another capability',
       facts(other, { whois: whoisOf(other, 'bob@example.com', { 'example.com/cap/opencode': [{ role: 'drive' }] }) }),
     ],
-    ['an empty login', facts(other, { whois: whoisOf(other, ''), rules: { users: [''], tags: [] } })],
+    ['an empty login', facts(other, { whois: whoisOf(other, ''), ...users('') })],
   ])('%s', (_, given) => {
     const decision = admit(given);
     expect(decision).toHaveProperty('refusal');

@@ -18,7 +18,7 @@ test.each([
   ['of a session', SESSION],
   ['of the preview', data({ type: 'session.next.step.started', data: { sessionID: 'ses_1' } })],
   ['a permission', data({ type: 'permission.v2.asked', data: { id: 'per_1', sessionID: 'ses_1' } })],
-  ['a form, whose session stands inside it', data({ type: 'form.created', data: { form: { sessionID: 'ses_1' } } })],
+  ['a form, which contains its session', data({ type: 'form.created', data: { form: { sessionID: 'ses_1' } } })],
   ['of a directory', data({ type: 'session.viewed', location: { directory: '/a' }, data: {} })],
   ['a heartbeat', ': heartbeat\n\n'],
 ])('passes: %s', async (_, event) => {

@@ -15,7 +15,7 @@ import { tailscaled } from './tailscaled.ts';
 const UNIT = 'opencode-mcp-node.service';
 const SCRIPTS = fileURLToPath(new URL('../../scripts', import.meta.url));
 
-test('under a real systemd the service is installed, survives being killed and the end of tailscaled, and is removed', async (context) => {
+test('under a real systemd the service is installed, survives SIGKILL and the end of tailscaled, and is removed', async (context) => {
   needSystemd(context);
   await using manager = await startServiceManager();
   const { home } = manager;
@@ -39,9 +39,9 @@ test('under a real systemd the service is installed, survives being killed and t
   const links = join(home, '.config', 'systemd', 'user', 'default.target.wants');
   const installWith = (...env: readonly string[]): Promise<string> =>
     manager.run('env', ...env, 'sh', join(SCRIPTS, 'install-node.sh')).catch((error: unknown) => String(error));
-  // As over su: nobody says where this user's systemd is.
-  const asOverSu = await installWith('-u', 'XDG_RUNTIME_DIR', '-u', 'DBUS_SESSION_BUS_ADDRESS');
-  expect(asOverSu).toMatch(
+  // As with su, which does not pass on where the user's systemd is.
+  const withSu = await installWith('-u', 'XDG_RUNTIME_DIR', '-u', 'DBUS_SESSION_BUS_ADDRESS');
+  expect(withSu).toMatch(
     /nothing was installed\. Log in as root by ssh[^]*sudo sh '.*\/install-node.sh' --system root/,
   );
   // A Node that systemd cannot start.
@@ -56,7 +56,7 @@ test('under a real systemd the service is installed, survives being killed and t
   expect(await install()).toContain('Running');
   const first = await show('MainPID');
   const before = await tailscaled(socketPath);
-  await until('it to serve, since tailscaled has come', isServing);
+  await until('the service to serve, since tailscaled runs', isServing);
   expect(await show('MainPID')).toBe(first);
 
   process.kill(Number(first), 'SIGKILL');
@@ -65,27 +65,27 @@ test('under a real systemd the service is installed, survives being killed and t
 
   const second = await show('MainPID');
   before.close();
-  await until('it not to serve without tailscaled', async () => !(await isServing()));
+  await until('the service to stop serving without tailscaled', async () => !(await isServing()));
   await tailscaled(socketPath);
-  await until('it to serve again', isServing);
+  await until('the service to serve again', isServing);
   expect(await show('MainPID')).toBe(second);
 
-  // Wrong settings stay wrong: it is not started again and again.
+  // Wrong settings stay wrong, so systemd does not restart it.
   const good = await readFile(settings, 'utf8');
   await appendFile(settings, 'OPENCODE_NODE_PORT=nonsense\n');
   await manager.run('systemctl', '--user', 'restart', UNIT);
-  await until('it to be given up', async () => (await show('ActiveState')) === 'failed');
+  await until('systemd to give up', async () => (await show('ActiveState')) === 'failed');
   expect([await show('SubState'), await show('ExecMainStatus')]).toEqual(['failed', '2']);
 
   await writeFile(settings, good);
   const older = await readFile(unitFile, 'utf8');
   expect(await withBroken()).toMatch(/failed; the older .*\.service is back/);
   expect(await readFile(unitFile, 'utf8')).toBe(older);
-  await until('the older one to serve', isServing);
+  await until('the older version to serve', isServing);
   expect(await readdir(join(home, '.config', 'systemd', 'user'))).toEqual(['default.target.wants', UNIT].toSorted());
 
   expect(await install()).toContain('Running');
-  await until('it to serve after an upgrade', isServing);
+  await until('the service to serve after an upgrade', isServing);
   expect(await readFile(settings, 'utf8')).toBe(good);
 
   expect(await manager.run('sh', join(SCRIPTS, 'uninstall-node.sh'))).toContain('Removed');

@@ -4,31 +4,37 @@ import type { OpencodeApi } from '../../src/opencode/api.ts';
 import { opencode1Api } from '../../src/opencode/dialects/opencode-1.ts';
 import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
-import { SHORTEST_LOOK_MS } from '../../src/node/tailnet-view.ts';
-import { ManualClock } from '../fleet/manual-clock.ts';
+import { MIN_READ_INTERVAL_MS } from '../../src/node/tailnet-view.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
-import { CAPABILITY, type NodeStage, type NodeStageOptions, openNodeStage, SELF } from './stage.ts';
+import {
+  CAPABILITY,
+  type NodeStage,
+  type NodeStageOptions,
+  openClockedStage,
+  openNodeStage,
+  SELF,
+  trustingPorts,
+} from './stage.ts';
 
 const US = '127.0.0.1';
 const SESSION = 'ses_0000000000000000000000000';
 
-/** The calls of a client of ours to the instance, or to what is below another path of its node service. */
+/** The API of the instance, or of another path of its node service. */
 function apiOf(stage: NodeStage, path = stage.path()): OpencodeApi {
   return opencode1Api({ endpoint: { url: `http://${SELF}:${stage.port}${path}`, route: 'tailnet' } });
 }
 
-/** A stage in whose tailnet our client's machine is known, with that role by a grant. */
+/** A stage whose tailnet grants our client's machine this role. */
 async function open(role?: 'read' | 'drive', options: NodeStageOptions = {}): Promise<NodeStage> {
-  const clock = new ManualClock();
-  const stage = await openNodeStage({ clock, ...options });
+  const stage = await openClockedStage(options);
   const node = tailnetNode({ id: 'us', addresses: [US], userId: 'user-zoe' });
   stage.api.join(node, whoisOf(node, 'zoe@example.com', role === undefined ? {} : { [CAPABILITY]: [{ role }] }));
-  await clock.advance(SHORTEST_LOOK_MS);
+  await stage.clock.advance(MIN_READ_INTERVAL_MS);
   return stage;
 }
 
-/** An instance without sessions, whose answers have these headers. */
+/** An instance without sessions that answers with these headers. */
 const without = (headers: Readonly<Record<string, string>> = {}): NodeStageOptions => ({
   handler({ url }, response) {
     const isList = url?.startsWith('/session?') === true;
@@ -53,7 +59,7 @@ describe('a refusal of the node service differs from an answer of the instance',
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
   });
 
-  test('no such instance: nothing is known of its sessions', async () => {
+  test('no such instance, which does not mean that the session is missing', async () => {
     await using stage = await open('drive', without());
     const gone = apiOf(stage, `${INSTANCE_PREFIX}other`);
     for (const call of [
@@ -69,7 +75,7 @@ describe('a refusal of the node service differs from an answer of the instance',
       });
   });
 
-  test('what the first route did not pass on goes by another, even if it must happen once only', async () => {
+  test('a request that must not be repeated takes another route if the first node service did not pass it on', async () => {
     await using stage = await open('drive', {
       handler: (_, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('true'),
     });
@@ -79,12 +85,7 @@ describe('a refusal of the node service differs from an answer of the instance',
     expect(stage.seen).toHaveLength(1);
   });
 
-  test('the caller has no right', async () => {
-    await using stage = await open();
-    expect(await failure(apiOf(stage).session(SESSION))).toMatchObject({ kind: 'unreachable', status: 403 });
-  });
-
-  test('a session that a reader may not see looks missing', async () => {
+  test('a session that a reader may not see is missing', async () => {
     await using stage = await open('read', without());
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
     const prompt = { sessionId: SESSION, messageId: 'msg_1', partId: 'prt_1', text: 'hi' };
@@ -95,22 +96,36 @@ describe('a refusal of the node service differs from an answer of the instance',
     });
   });
 
-  test('nothing listens on the instance’s port', async () => {
-    await using stage = await open('drive', { ports: { ours: (claims) => Promise.resolve(claims) } });
-    await stage.endInstance();
-    const { kind, status, message } = await failure(apiOf(stage).statuses('/p'));
-    expect([kind, status]).toEqual(['unreachable', 502]);
-    expect(message).toContain('ECONNREFUSED');
-  });
-
-  test('the connection to the instance broke: it may have acted', async () => {
-    await using stage = await open('drive', { handler: (request) => void request.socket.destroy() });
-    expect(await failure(apiOf(stage).abort(SESSION))).toMatchObject({ kind: 'status', status: 502 });
-  });
-
-  test('whois fails', async () => {
-    await using stage = await openNodeStage();
-    stage.api.callers.set(US, () => Promise.reject(new Error('tailscaled is busy')));
-    expect(await failure(apiOf(stage).statuses('/p'))).toMatchObject({ kind: 'unreachable', status: 503 });
+  test.each<[string, () => Promise<NodeStage>, (api: OpencodeApi) => Promise<unknown>, object]>([
+    ['the caller has no right', () => open(), (api) => api.session(SESSION), { kind: 'unreachable', status: 403 }],
+    [
+      'nothing listens on the instance’s port',
+      async () => {
+        const stage = await open('drive', { ports: trustingPorts });
+        await stage.instance.close();
+        return stage;
+      },
+      (api) => api.statuses('/p'),
+      { kind: 'unreachable', status: 502, message: expect.stringContaining('ECONNREFUSED') },
+    ],
+    [
+      'the connection to the instance broke, so it may have acted',
+      () => open('drive', { handler: (request) => void request.socket.destroy() }),
+      (api) => api.abort(SESSION),
+      { kind: 'status', status: 502 },
+    ],
+    [
+      'whois fails',
+      async () => {
+        const stage = await openNodeStage();
+        stage.api.callers.set(US, () => Promise.reject(new Error('tailscaled is busy')));
+        return stage;
+      },
+      (api) => api.statuses('/p'),
+      { kind: 'unreachable', status: 503 },
+    ],
+  ])('%s', async (_, openStage, call, expected) => {
+    await using stage = await openStage();
+    expect(await failure(call(apiOf(stage)))).toMatchObject(expected);
   });
 });

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
-import { OwnPorts, type OwnPortsDeps } from '../../src/node/access/own-ports.ts';
+import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import type { SocketRow } from '../../src/base/socket-table.ts';
 
 const UID = 1000;
@@ -25,12 +25,11 @@ function listener(
 }
 
 function ports(rows: readonly SocketRow[], names: readonly string[] = ['opencode']): OwnPorts {
-  const deps: Omit<OwnPortsDeps, 'uid'> = {
+  return new OwnPorts(UID, {
     readSockets: () => Promise.resolve(rows),
     holders: () => Promise.resolve(names.map((name) => ({ pid: 1, name, link: `/proc/1/fd/${name}` }))),
     stillHeld: () => false,
-  };
-  return new OwnPorts(UID, deps);
+  });
 }
 
 test.each([
@@ -42,23 +41,18 @@ test.each([
   expect(await ports([row]).ours([{ port: 4096 }, { port: 4097 }])).toEqual([{ port: 4096 }]);
 });
 
-describe('not ours', () => {
-  test.each([
-    ['nobody listens', ports([listener(4096, { listening: false })])],
-    ['another user listens', ports([listener(4096, { uid: 1001 })])],
-    [
-      'another user listens there too',
-      ports([listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })]),
-    ],
-    ['it listens on another address', ports([listener(4096, { address: '0200007F' })])],
-    ['lsof names sshd as its holder', ports([listener(4096, { lsof: 'sshd' })])],
-    ['sshd holds it for a tunnel', ports([listener(4096)], ['sshd'])],
-    ['sshd’s session holds it for a tunnel', ports([listener(4096)], ['sshd-session'])],
-    ['its holder hides, as sshd does from the user it serves', ports([listener(4096)], [])],
-    ['nobody holds it any more', ports([listener(4096, { inode: '0' })])],
-  ])('%s', async (_, given) => {
-    expect(await given.ours([{ port: 4096 }])).toEqual([]);
-  });
+test.each<[string, SocketRow[], string[]?]>([
+  ['nobody listens', [listener(4096, { listening: false })]],
+  ['another user listens', [listener(4096, { uid: 1001 })]],
+  ['another user listens too', [listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })]],
+  ['it listens on another address', [listener(4096, { address: '0200007F' })]],
+  ['lsof names sshd as its holder', [listener(4096, { lsof: 'sshd' })]],
+  ['no process holds it any more', [listener(4096, { inode: '0' })]],
+  ['sshd holds it for a tunnel', [listener(4096)], ['sshd']],
+  ['a session of sshd holds it for a tunnel', [listener(4096)], ['sshd-session']],
+  ['its holder is hidden, as sshd is from the user it serves', [listener(4096)], []],
+])('not ours: %s', async (_, rows, names) => {
+  expect(await ports(rows, names).ours([{ port: 4096 }])).toEqual([]);
 });
 
 test('a claim with a pid is ours only while that process holds the port', async () => {
@@ -72,7 +66,7 @@ test('a claim with a pid is ours only while that process holds the port', async 
   expect(await own.ours([{ port: 4096, pid: 9 }])).toEqual([]);
 });
 
-test('the table is read again only once the found socket is gone', async () => {
+test('reads the table again only when the socket that it found is gone', async () => {
   let reads = 0;
   let held = true;
   let uid = UID;

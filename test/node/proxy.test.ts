@@ -3,15 +3,44 @@ import { request as requestHttp, type IncomingMessage, type ServerResponse } fro
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import { needRoot } from '../discovery/as-root.ts';
 import { startStranger } from '../rig/stranger.ts';
 import { until, within } from '../rig/wait.ts';
-import { DIRECTORY, openNodeStage, OWN_LAPTOP, PASSWORD, READER, SELF, STRANGER, type NodeStage } from './stage.ts';
+import {
+  DIRECTORY,
+  openNodeStage,
+  OWN_LAPTOP,
+  PASSWORD,
+  READER,
+  requestText,
+  SELF,
+  STRANGER,
+  trustingPorts,
+  UPGRADE,
+  type NodeStage,
+  type NodeStageOptions,
+} from './stage.ts';
+
+const AUTHORIZATION = `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`;
+
+const answerUrl: NonNullable<NodeStageOptions['handler']> = ({ url }, response) => void response.end(url);
+
+let stage: NodeStage;
+let answer = answerUrl;
+beforeAll(async () => {
+  stage = await openNodeStage({ handler: (...args) => answer(...args) });
+});
+afterEach(() => {
+  answer = answerUrl;
+  stage.seen.length = 0;
+  stage.instance.server.removeAllListeners('upgrade');
+});
+afterAll(() => stage[Symbol.asyncDispose]());
 
 /** A response whose body the test reads. */
-async function open(stage: NodeStage, path: string): Promise<IncomingMessage> {
+async function open(path: string): Promise<IncomingMessage> {
   const request = requestHttp({
     host: SELF,
     port: stage.port,
@@ -29,7 +58,6 @@ async function open(stage: NodeStage, path: string): Promise<IncomingMessage> {
 
 describe('headers', () => {
   test('the caller’s Authorization and identity headers are replaced by the instance’s password', async () => {
-    await using stage = await openNodeStage();
     await stage.ask('/session', {
       headers: {
         authorization: 'Basic Zm9yZ2VkOmZvcmdlZA==',
@@ -47,30 +75,28 @@ describe('headers', () => {
         'x-kept': 'kept',
       },
     });
-    const [seen] = stage.seen;
-    expect(seen?.headers).toEqual({
-      authorization: `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`,
+    expect(stage.seen[0]?.headers).toEqual({
+      authorization: AUTHORIZATION,
       connection: expect.stringMatching(/close|keep-alive/),
-      host: `127.0.0.1:${stage.instancePort}`,
+      host: `127.0.0.1:${stage.instance.port}`,
       'x-kept': 'kept',
     });
   });
 
   test('the caller’s Authorization is dropped even if the instance has no password', async () => {
-    await using stage = await openNodeStage({ open: true });
-    await stage.ask('/session', { headers: { authorization: 'Basic Zm9yZ2VkOmZvcmdlZA==' } });
-    expect(stage.seen).toMatchObject([{ url: '/session' }]);
-    expect(stage.seen[0]?.headers).not.toHaveProperty('authorization');
+    await using openStage = await openNodeStage({ open: true });
+    await openStage.ask('/session', { headers: { authorization: 'Basic Zm9yZ2VkOmZvcmdlZA==' } });
+    expect(openStage.seen).toMatchObject([{ url: '/session' }]);
+    expect(openStage.seen[0]?.headers).not.toHaveProperty('authorization');
   });
 
   test('forged claims admit nobody', async () => {
-    await using stage = await openNodeStage();
     const headers = {
       'x-forwarded-for': OWN_LAPTOP,
       'x-real-ip': OWN_LAPTOP,
       forwarded: `for=${OWN_LAPTOP}`,
       'tailscale-user-login': 'ada@example.com',
-      authorization: `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`,
+      authorization: AUTHORIZATION,
     };
     expect((await stage.ask('/session', { from: STRANGER, headers })).status).toBe(403);
     expect((await stage.ask('/session', { from: READER, method: 'POST', headers })).status).toBe(403);
@@ -78,31 +104,25 @@ describe('headers', () => {
   });
 
   test('CORS and hop-by-hop headers of an answer are dropped', async () => {
-    await using stage = await openNodeStage({
-      handler: (_, response) =>
-        void response
-          .writeHead(201, 'Made', {
-            'access-control-allow-origin': '*',
-            'set-cookie': 'a=b',
-            'x-next-cursor': 'c1',
-            vary: 'a, b',
-            connection: 'close, x-hop',
-            'x-hop': '1',
-          })
-          .end('made'),
-    });
+    answer = (_, response) =>
+      void response
+        .writeHead(201, 'Made', {
+          'access-control-allow-origin': '*',
+          'set-cookie': 'a=b',
+          'x-next-cursor': 'c1',
+          vary: 'a, b',
+          connection: 'close, x-hop',
+          'x-hop': '1',
+        })
+        .end('made');
     const { status, headers, text } = await stage.ask('/session', { method: 'POST', body: '{}' });
     expect([status, text]).toEqual([201, 'made']);
     expect(headers).toMatchObject({ 'x-next-cursor': 'c1', vary: 'a, b' });
-    expect(Object.keys(headers)).not.toEqual(expect.arrayContaining(['access-control-allow-origin']));
-    expect(headers).not.toHaveProperty('set-cookie');
-    expect(headers).not.toHaveProperty('x-hop');
+    for (const name of ['access-control-allow-origin', 'set-cookie', 'x-hop']) expect(headers).not.toHaveProperty(name);
   });
 
   test('a 401 of the instance becomes a 502, not a challenge to the caller', async () => {
-    await using stage = await openNodeStage({
-      handler: (_, response) => void response.writeHead(401, { 'www-authenticate': 'Basic' }).end(),
-    });
+    answer = (_, response) => void response.writeHead(401, { 'www-authenticate': 'Basic' }).end();
     const { status, headers, text } = await stage.ask('/session');
     expect([status, headers['www-authenticate']]).toEqual([502, undefined]);
     expect(text).toContain('refused the password');
@@ -110,43 +130,37 @@ describe('headers', () => {
 });
 
 describe('bodies', () => {
-  test.each(['POST', 'PUT', 'PATCH', 'DELETE'])('%s goes through whole', async (method) => {
-    await using stage = await openNodeStage();
-    const body = '{"text":"grüß"}';
-    await stage.ask('/session/ses_1/message?x=%2F', { method, body, headers: { 'content-type': 'application/json' } });
-    expect(stage.seen).toMatchObject([
-      { method, url: '/session/ses_1/message?x=%2F', body, headers: { 'content-type': 'application/json' } },
-    ]);
+  test('of every method arrive whole', async () => {
+    const request = { url: '/session/ses_1/message?x=%2F', body: '{"text":"grüß"}' };
+    const headers = { 'content-type': 'application/json' };
+    const methods = ['POST', 'PUT', 'PATCH', 'DELETE'];
+    for (const method of methods) await stage.ask(request.url, { method, body: request.body, headers });
+    expect(stage.seen).toMatchObject(methods.map((method) => ({ method, ...request, headers })));
   });
 
-  test.each(['GET', 'DELETE', 'POST'])(
-    'a chunked body of %s stays a body, and is never a second request',
-    async (method) => {
-      await using stage = await openNodeStage();
-      const smuggled = 'POST /smuggled HTTP/1.1\r\nHost: x\r\n\r\n';
-      const chunk = `${smuggled.length.toString(16)}\r\n${smuggled}\r\n0\r\n\r\n`;
-      const answer = await stage.raw(
-        `${method} ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}`,
-      );
-      expect(answer).toContain('200 OK');
-      expect(stage.seen.map(({ method, url, body }) => [method, url, body])).toEqual([[method, '/session', smuggled]]);
-    },
-  );
+  test('in chunks stay bodies, and are never parsed as a second request', async () => {
+    const smuggled = 'POST /smuggled HTTP/1.1\r\nHost: x\r\n\r\n';
+    const chunk = `${smuggled.length.toString(16)}\r\n${smuggled}\r\n0\r\n\r\n`;
+    const methods = ['GET', 'DELETE', 'POST'];
+    for (const method of methods) {
+      const head = requestText(stage.path('/session'), ['Connection: close', 'Transfer-Encoding: chunked'], method);
+      expect(await stage.raw(head + chunk)).toContain('200 OK');
+    }
+    expect(stage.seen).toMatchObject(methods.map((method) => ({ method, url: '/session', body: smuggled })));
+  });
 });
 
 describe('streams', () => {
   test('an answer arrives as it is sent, its head first', async () => {
-    let say: (text: string) => void = () => {};
-    await using stage = await openNodeStage({
-      handler: (_, response) => {
-        response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
-        say = (text) => void response.write(text);
-      },
-    });
-    const response = await open(stage, '/event');
+    let write: (text: string) => void = () => {};
+    answer = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
+      write = (text) => void response.write(text);
+    };
+    const response = await open('/event');
     expect(response.headers['content-type']).toBe('text/event-stream');
     for (const text of ['data: 1\n\n', 'data: 2\n\n']) {
-      say(text);
+      write(text);
       const [chunk] = (await within(once(response, 'data'), 'an event')) as [Buffer];
       expect(chunk.toString()).toBe(text);
     }
@@ -155,20 +169,18 @@ describe('streams', () => {
   test('an instance is read no faster than the caller reads', async () => {
     const block = Buffer.alloc(64 * 1024);
     let instance: ServerResponse | undefined;
-    await using stage = await openNodeStage({
-      handler: (_, response) => {
-        instance = response;
-        response.writeHead(200);
-        const fill = (): void => {
-          while (response.write(block));
-        };
-        response.on('drain', fill);
-        fill();
-      },
-    });
-    const response = await open(stage, '/file/content');
+    answer = (_, response) => {
+      instance = response;
+      response.writeHead(200);
+      const fill = (): void => {
+        while (response.write(block));
+      };
+      response.on('drain', fill);
+      fill();
+    };
+    const response = await open('/file/content');
     response.pause();
-    // What the kernel's buffers on both connections hold, and no more: then nothing moves although the instance wants to go on.
+    // The flow stops once the kernel's buffers of both connections are full, although the instance has more to send.
     let before = -1;
     let still = 0;
     await until('the flow to stop', () => {
@@ -181,48 +193,41 @@ describe('streams', () => {
     let drained = false;
     instance?.once('drain', () => (drained = true));
     response.resume();
-    await until('the flow to go on', () => drained);
+    await until('the flow to continue', () => drained);
   });
 
   test('a caller that disconnects ends the request to the instance', async () => {
-    let gone = false;
-    await using stage = await openNodeStage({
-      handler: (request, response) => {
-        request.socket.once('close', () => (gone = true));
-        response.writeHead(200).flushHeaders();
-      },
-    });
-    (await open(stage, '/event')).destroy();
-    await until('the instance to be let go', () => gone);
+    let isClosed = false;
+    answer = (request, response) => {
+      request.socket.once('close', () => (isClosed = true));
+      response.writeHead(200).flushHeaders();
+    };
+    (await open('/event')).destroy();
+    await until('the connection to the instance to close', () => isClosed);
     await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
-  test('an answer that breaks off breaks off for the caller', async () => {
-    await using stage = await openNodeStage({
-      handler: (request, response) => {
-        response.writeHead(200).write('half');
-        setImmediate(() => request.socket.destroy());
-      },
-    });
-    const response = await open(stage, '/event');
+  test('an answer that ends early ends early for the caller', async () => {
+    answer = (request, response) => {
+      response.writeHead(200).write('half');
+      setImmediate(() => request.socket.destroy());
+    };
+    const response = await open('/event');
     response.resume();
     await until('the end', () => response.closed);
     expect(response.complete).toBe(false);
   });
 
-  test('a gone instance gives 502, even to a request with a body', async () => {
-    await using stage = await openNodeStage({
-      ports: { ours: (claims) => Promise.resolve(claims) },
-      handler: (request) => request.socket.destroy(),
-    });
+  test('an instance that closes the connection leads to 502, also for a request with a body', async () => {
+    answer = (request) => request.socket.destroy();
     const { status, text } = await stage.ask('/session', { method: 'POST', body: 'x'.repeat(100_000) });
     expect([status, text]).toEqual([502, expect.stringContaining('does not answer')]);
   });
 });
 
 describe('WebSockets', () => {
-  const handshake = (path: string, extra = ''): string =>
-    `GET ${path} HTTP/1.1\r\nHost: ${SELF}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n${extra}\r\n`;
+  const handshake = (path: string, ...headers: readonly string[]): string =>
+    requestText(path, [...UPGRADE, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', ...headers]);
   const echo = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     socket.on('error', () => {});
     const key = request.headers['sec-websocket-key'];
@@ -235,44 +240,40 @@ describe('WebSockets', () => {
   };
 
   test('pass both ways for the role drive, with the password', async () => {
-    await using stage = await openNodeStage({ onUpgrade: echo });
-    const socket = await stage.connect();
-    let got = '';
-    socket.on('data', (chunk: Buffer) => (got += chunk.toString('latin1')));
+    stage.instance.server.on('upgrade', echo);
     // With its first bytes in the same packet as the handshake.
-    socket.write(`${handshake(stage.path('/pty/pty_1/connect?cursor=0'))}first`);
-    await until('the first bytes to come back', () => got.endsWith('hellofirst'));
-    expect(got).toMatch(/^HTTP\/1\.1 101 .*x-key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-auth: own/is);
+    const request = `${handshake(stage.path('/pty/pty_1/connect?cursor=0'))}first`;
+    const { socket, received, receives } = await stage.open(request);
+    await receives('hellofirst');
+    expect(received()).toMatch(/^HTTP\/1\.1 101 .*x-key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-auth: own/is);
     socket.write('second');
-    await until('the second bytes to come back', () => got.endsWith('second'));
+    await receives('hellofirstsecond');
     socket.destroy();
     await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
   test.each([
-    ['read has none, not even on its own routes', READER, '/event', ''],
-    ['a stranger has none', STRANGER, '/pty/pty_1/connect', ''],
-    ['a foreign page has none', OWN_LAPTOP, '/pty/pty_1/connect', 'Origin: https://evil.example\r\n'],
-  ])('%s', async (_, from, path, extra) => {
-    await using stage = await openNodeStage({ onUpgrade: () => expect.unreachable() });
-    expect(await stage.raw(handshake(stage.path(path), extra), from)).toContain('HTTP/1.1 403');
+    ['the role read, even on its own routes', READER, '/event', []],
+    ['a stranger', STRANGER, '/pty/pty_1/connect', []],
+    ['a page of another origin', OWN_LAPTOP, '/pty/pty_1/connect', ['Origin: https://evil.example']],
+  ])('are refused to %s', async (_, from, path, headers) => {
+    stage.instance.server.on('upgrade', () => expect.unreachable());
+    expect(await stage.raw(handshake(stage.path(path), ...headers), from)).toContain('HTTP/1.1 403');
   });
 
   test.each([
     ['the service', STRANGER],
     ['the instance', OWN_LAPTOP],
-  ])('a handshake that %s refused holds no connection, although the caller leaves it open', async (_, from) => {
-    await using stage = await openNodeStage();
+  ])('a handshake that %s refused is disconnected, although the caller keeps its side open', async (_, from) => {
     const socket = connect({ host: SELF, port: stage.port, localAddress: from, allowHalfOpen: true });
     onTestFinished(() => void socket.destroy());
     socket.on('error', () => {}).resume();
     socket.write(handshake(stage.path('/pty/pty_1/connect')));
     await once(socket, 'end');
-    await until('the connection to be let go', () => stage.service.connections === 0);
+    await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
   test('only WebSocket upgrades pass, and an instance may refuse one', async () => {
-    await using stage = await openNodeStage();
     const h2c = handshake(stage.path('/session')).replace('websocket', 'h2c');
     expect(await stage.raw(h2c)).toContain('HTTP/1.1 400');
     expect(stage.seen).toEqual([]);
@@ -280,18 +281,17 @@ describe('WebSockets', () => {
   });
 });
 
-test('neither a request nor an upgrade reaches another user who holds the port by now', async (context) => {
+test('neither a request nor an upgrade reaches another user who has taken the port', async (context) => {
   needRoot(context);
-  // As if the port changed hands right after it was seen to be ours.
-  await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });
-  await stage.endInstance();
-  await using stranger = await startStranger({ port: stage.instancePort, directory: DIRECTORY });
+  // As if the other user took the port right after the check.
+  await using stage = await openNodeStage({ ports: trustingPorts });
+  await stage.instance.close();
+  await using stranger = await startStranger({ port: stage.instance.port, directory: DIRECTORY });
   const { status, headers, text } = await stage.ask('/session', { method: 'POST', body: 'secret words' });
   expect(status).toBe(502);
   expect(headers['proxy-status']).toContain('destination_unavailable');
-  expect(text).toContain(`no password was sent: user id 65534 holds port ${stage.instancePort} of 127.0.0.1`);
-  const handshake = `GET ${stage.path('/pty')} HTTP/1.1\r\nHost: ${SELF}:${stage.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
-  expect(await stage.raw(handshake)).toMatch(/^HTTP\/1\.1 502 /);
+  expect(text).toContain(`no password was sent: user id 65534 holds port ${stage.instance.port} of 127.0.0.1`);
+  expect(await stage.raw(requestText(stage.path('/pty'), UPGRADE))).toMatch(/^HTTP\/1\.1 502 /);
   expect(stranger.seen.filter(({ url }) => url !== '/global/health' && url !== '/path')).toEqual([]);
   expect(stranger.seen.filter(({ authorization }) => authorization !== undefined)).toEqual([]);
 });

@@ -1,66 +1,53 @@
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 
 import { readRoute } from '../../src/node/proxy/read-routes.ts';
 
 const directory = '/home/ada/my project';
 const pinned = 'directory=%2Fhome%2Fada%2Fmy+project';
-const ask = (method: string, path: string, query = ''): ReturnType<typeof readRoute> =>
-  readRoute({ method, path, query }, directory);
+const get = (path: string, query = '') => readRoute({ method: 'GET', path, query }, directory);
 
-describe('allowed, with the directory pinned', () => {
-  test.each([
-    ['/global/health', '', `/global/health?${pinned}`],
-    ['/path', '', `/path?${pinned}`],
-    ['/event', '', `/event?${pinned}`],
-    ['/permission', '', `/permission?${pinned}`],
-    ['/question', '', `/question?${pinned}`],
-    ['/session/status', '?workspace=w', `/session/status?${pinned}`],
-    ['/session', '?roots=true&limit=1&x=2', `/session?roots=true&limit=1&${pinned}`],
-    ['/session', `?${pinned}`, `/session?${pinned}`],
-  ])('%s%s', (path, query, sent) => {
-    expect(ask('GET', path, query)).toEqual({ path: sent });
-  });
-
-  test.each([
-    ['/session/ses_1', '/session/ses_1?'],
-    ['/session/ses_1/message', '/session/ses_1/message?'],
-    ['/session/ses_1/message/msg_1', '/session/ses_1/message/msg_1?'],
-  ])('%s, for a session of that directory', (path, sent) => {
-    expect(ask('GET', path)).toEqual({ path: sent + pinned, session: 'ses_1' });
-  });
+test.each([
+  ['/global/health', '', `/global/health?${pinned}`],
+  ['/path', '', `/path?${pinned}`],
+  ['/event', '', `/event?${pinned}`],
+  ['/permission', '', `/permission?${pinned}`],
+  ['/question', '', `/question?${pinned}`],
+  ['/session/status', '?workspace=w', `/session/status?${pinned}`],
+  ['/session', '?roots=true&limit=1&x=2', `/session?roots=true&limit=1&${pinned}`],
+  ['/session', `?${pinned}`, `/session?${pinned}`],
+])('%s%s is allowed, with the directory pinned', (path, query, sent) => {
+  expect(get(path, query)).toEqual({ path: sent });
 });
 
-describe('refused', () => {
-  test.each([
-    ['POST', '/session'],
-    ['POST', '/session/ses_1/prompt_async'],
-    ['POST', '/permission/per_1/reply'],
-    ['HEAD', '/session'],
-    ['OPTIONS', '/session'],
-    ['GET', '/'],
-    ['GET', '/config'],
-    ['GET', '/provider'],
-    ['GET', '/file/content'],
-    ['GET', '/find/file'],
-    ['GET', '/pty/pty_1/connect'],
-    ['GET', '/global/event'],
-    ['GET', '/global/config'],
-    ['GET', '/experimental/session'],
-    ['GET', '/api/session'],
-    ['GET', '/session/ses_1/share'],
-    ['GET', '/session/ses_1/message/msg_1/part'],
-    ['GET', '/session/'],
-    ['GET', '/session/%73es_1'],
-    ['GET', '/session/ses_1/message/'],
-    ['GET', '/Session'],
-  ])('%s %s', (method, path) => {
-    expect(ask(method, path)).toEqual({ refusal: expect.stringContaining('"read"') });
-  });
+test.each(['/session/ses_1', '/session/ses_1/message', '/session/ses_1/message/msg_1'])(
+  '%s is allowed for a session of that directory',
+  (path) => {
+    expect(get(path)).toEqual({ path: `${path}?${pinned}`, session: 'ses_1' });
+  },
+);
 
-  test.each(['?directory=/etc', '?directory=', `?${pinned}&directory=/etc`, '?%64irectory=/etc'])(
-    'another directory: %s',
-    (query) => {
-      expect(ask('GET', '/session', query)).toEqual({ refusal: expect.stringContaining('directory') });
-    },
-  );
+test.each([
+  ['changes', ['POST /session', 'POST /session/ses_1/prompt_async', 'POST /permission/per_1/reply']],
+  ['methods other than GET', ['HEAD /session', 'OPTIONS /session']],
+  ['settings and keys', ['GET /config', 'GET /provider', 'GET /global/config']],
+  ['files and terminals', ['GET /file/content', 'GET /find/file', 'GET /pty/pty_1/connect']],
+  ['other directories', ['GET /global/event', 'GET /experimental/session', 'GET /api/session']],
+  ['other routes of a session', ['GET /session/ses_1/share', 'GET /session/ses_1/message/msg_1/part']],
+  [
+    'other spellings',
+    ['GET /', 'GET /Session', 'GET /session/', 'GET /session/%73es_1', 'GET /session/ses_1/message/'],
+  ],
+])('%s are refused', (_, requests) => {
+  for (const request of requests) {
+    const [method = '', path = ''] = request.split(' ');
+    const decision = readRoute({ method, path, query: '' }, directory);
+    expect.soft(decision, request).toEqual({ refusal: expect.stringContaining('"read"') });
+  }
 });
+
+test.each(['?directory=/etc', '?directory=', `?${pinned}&directory=/etc`, '?%64irectory=/etc'])(
+  'another directory is refused: %s',
+  (query) => {
+    expect(get('/session', query)).toEqual({ refusal: expect.stringContaining('directory') });
+  },
+);

@@ -4,24 +4,28 @@ import { describe, expect, test } from 'vitest';
 
 import { WHOIS_LIFETIME_MS } from '../../src/node/access/callers.ts';
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
-import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
-import { CAPABILITY, DIRECTORY, openNodeStage, OWN_LAPTOP, READER, SELF, type NodeStage } from './stage.ts';
+import {
+  acceptTerminal,
+  CAPABILITY,
+  type ClockedStage,
+  DIRECTORY,
+  openClockedStage,
+  OWN_LAPTOP,
+  READER,
+  requestText,
+  UPGRADE,
+  type NodeStage,
+} from './stage.ts';
 
 const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
 
-/** An open event stream. */
-async function stream(
-  stage: NodeStage,
-  from: string,
-): Promise<{ readonly text: () => string; readonly closed: () => boolean }> {
-  const socket = await stage.connect(from);
-  let text = '';
-  socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
-  socket.write(`GET ${stage.path('/event')} HTTP/1.1\r\nHost: ${SELF}\r\n\r\n`);
-  await until('the head of the stream', () => text.includes('200 OK'));
-  return { text: () => text, closed: () => socket.closed };
+/** Opens an event stream; returns whether it is closed. */
+async function stream(stage: NodeStage, from: string): Promise<() => boolean> {
+  const { socket, receives } = await stage.open(requestText(stage.path('/event')), from);
+  await receives('200 OK');
+  return () => socket.closed;
 }
 
 describe('an open stream', () => {
@@ -31,133 +35,98 @@ describe('an open stream', () => {
     },
   };
 
-  test('is rechecked every minute and goes on while the right lasts', async () => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock, ...events });
-    const { closed } = await stream(stage, OWN_LAPTOP);
+  test('is rechecked every minute and continues while the right lasts', async () => {
+    await using stage = await openClockedStage(events);
+    const isClosed = await stream(stage, OWN_LAPTOP);
     for (let minutes = 1; minutes <= 3; minutes += 1) {
-      await clock.advance(RECHECK_MS);
+      await stage.clock.advance(RECHECK_MS);
       expect(stage.api.asked.length).toBe(1 + minutes);
     }
-    expect(closed()).toBe(false);
+    expect(isClosed()).toBe(false);
   });
 
   test.each<[string, (stage: NodeStage) => void]>([
-    ['the grant was taken away', ({ api }) => void api.callers.set(READER, whoisOf(reader, 'bob@example.com'))],
-    ['the machine is gone', ({ api }) => void api.callers.delete(READER)],
+    ['the grant is removed', ({ api }) => void api.callers.set(READER, whoisOf(reader, 'bob@example.com'))],
+    ['the machine leaves the tailnet', ({ api }) => void api.callers.delete(READER)],
     ['whois fails', ({ api }) => void api.callers.set(READER, () => Promise.reject(new Error('broken')))],
     [
-      'another machine has its address now',
+      'another machine gets its address',
       ({ api }) => {
         const other = tailnetNode({ id: 'other', userId: 'user-eve' });
         api.join(other, whoisOf(other, 'eve@example.com'));
         api.callers.set(READER, whoisOf(other, 'eve@example.com'));
       },
     ],
-  ])('is cut when %s', async (_, end) => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock, ...events });
-    const { closed } = await stream(stage, READER);
-    end(stage);
-    await clock.advance(RECHECK_MS - 1);
-    expect(closed()).toBe(false);
-    await clock.advance(1);
-    await until('the stream to be cut', closed);
+  ])('is cut when %s', async (_, endRight) => {
+    await using stage = await openClockedStage(events);
+    const isClosed = await stream(stage, READER);
+    endRight(stage);
+    await stage.clock.advance(RECHECK_MS - 1);
+    expect(isClosed()).toBe(false);
+    await stage.clock.advance(1);
+    await until('the stream to be cut', isClosed);
     expect(stage.log.some(({ message }) => message === 'cut')).toBe(true);
   });
 
-  test('is cut when the role drops from drive to read', async () => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock, ...events });
+  test('is cut when the role drops from drive to read, and continues when it rises', async () => {
+    await using stage = await openClockedStage(events);
     const driving = whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'drive' }] });
     stage.api.callers.set(READER, driving);
-    const { closed } = await stream(stage, READER);
+    const isClosed = await stream(stage, READER);
     stage.api.callers.set(READER, whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));
-    await clock.advance(RECHECK_MS);
-    await until('the stream to be cut', closed);
-    // What reads goes on when it has become more.
-    const second = await stream(stage, READER);
+    await stage.clock.advance(RECHECK_MS);
+    await until('the stream to be cut', isClosed);
+    const isSecondClosed = await stream(stage, READER);
     expect(stage.seen.at(-1)?.url).toBe(`/event?directory=${encodeURIComponent(DIRECTORY)}`);
     stage.api.callers.set(READER, driving);
-    await clock.advance(RECHECK_MS);
-    expect(second.closed()).toBe(false);
+    await stage.clock.advance(RECHECK_MS);
+    expect(isSecondClosed()).toBe(false);
   });
+});
 
-  test('a WebSocket is cut as well', async () => {
-    const clock = new ManualClock();
-    let instanceClosed = false;
-    await using stage = await openNodeStage({
-      clock,
-      onUpgrade: (_, socket) => {
-        socket.on('error', () => {}).once('close', () => (instanceClosed = true));
-        socket.once('end', () => socket.end()).resume();
-        socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
-      },
-    });
-    const socket = await stage.connect();
-    let got = '';
-    socket.on('data', (chunk: Buffer) => (got += chunk.toString()));
-    socket.write(
-      `GET ${stage.path('/pty/p/connect')} HTTP/1.1\r\nHost: ${SELF}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`,
-    );
-    await until('the handshake', () => got.includes('101'));
-    stage.api.callers.delete(OWN_LAPTOP);
-    await clock.advance(RECHECK_MS);
-    await until('both ends to be cut', () => socket.closed && instanceClosed);
-  });
+test.each<[string, (stage: ClockedStage) => Promise<void>]>([
+  [
+    'the caller’s right ends',
+    async ({ api, clock }) => {
+      api.callers.delete(OWN_LAPTOP);
+      await clock.advance(RECHECK_MS);
+    },
+  ],
+  ['the service closes, as it does on a revocation', ({ service }) => service.close()],
+])('a WebSocket is cut at both ends when %s', async (_, end) => {
+  let isInstanceClosed = false;
+  await using stage = await openClockedStage({ onUpgrade: acceptTerminal(() => (isInstanceClosed = true)) });
+  const { socket, receives } = await stage.open(requestText(stage.path('/pty/p/connect'), UPGRADE));
+  await receives('101');
+  await end(stage);
+  await until('both ends to be cut', () => socket.closed && isInstanceClosed);
 });
 
 describe('whois', () => {
   test('is cached for ten seconds per connection, even if the machine’s clock is set back', async () => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock });
-    const socket = await stage.connect(READER);
-    let text = '';
-    socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
-    const ask = (): boolean => socket.write(`GET ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\n\r\n`);
-    ask();
-    await until('the first answer', () => text.includes('200 OK'));
+    await using stage = await openClockedStage();
+    const { socket, receives } = await stage.open(requestText(stage.path('/session?limit=1')), READER);
+    await receives('limit=1&');
     stage.api.callers.set(READER, whoisOf(reader, 'bob@example.com'));
-    clock.step(-3_600_000);
-    await clock.advance(WHOIS_LIFETIME_MS);
-    ask();
-    await until('the second answer', () => text.includes('403 Forbidden'));
-    expect(stage.seen).toHaveLength(1);
+    stage.clock.step(-3_600_000);
+    await stage.clock.advance(WHOIS_LIFETIME_MS - 1);
+    socket.write(requestText(stage.path('/session?limit=2')));
+    await receives('limit=2&');
+    await stage.clock.advance(1);
+    socket.write(requestText(stage.path('/session?limit=3')));
+    await receives('403 Forbidden');
+    expect(stage.seen).toHaveLength(2);
   });
 
-  test('that hangs gives a refusal after three seconds', async () => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock });
+  test('that hangs leads to a refusal after three seconds', async () => {
+    await using stage = await openClockedStage();
     stage.api.callers.set(OWN_LAPTOP, () => new Promise(() => {}));
     const asked = stage.ask('/session');
-    await until('whois to be asked', () => stage.api.asked.length === 1);
-    await clock.advance(2999);
+    await until('whois to be called', () => stage.api.asked.length === 1);
+    await stage.clock.advance(2999);
     expect(stage.seen).toEqual([]);
-    await clock.advance(1);
+    await stage.clock.advance(1);
     expect(await asked).toMatchObject({ status: 503, text: expect.stringContaining('within 3000 ms') });
     expect(stage.seen).toEqual([]);
-  });
-
-  test('is asked again on a kept connection after ten seconds', async () => {
-    const clock = new ManualClock();
-    await using stage = await openNodeStage({ clock });
-    const socket = await stage.connect();
-    let got = '';
-    socket.on('data', (chunk: Buffer) => (got += chunk.toString()));
-    const answers = (): number => got.match(/HTTP\/1\.1/g)?.length ?? 0;
-    const get = async (): Promise<void> => {
-      const before = answers();
-      socket.write(`GET ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\n\r\n`);
-      await until('the answer', () => answers() > before);
-    };
-    await get();
-    await clock.advance(9_999);
-    await get();
-    expect(stage.api.asked.length).toBe(1);
-    stage.api.callers.delete(OWN_LAPTOP);
-    await clock.advance(1);
-    await get();
-    expect(stage.api.asked.length).toBe(2);
-    expect(got).toContain('HTTP/1.1 403');
   });
 });

@@ -1,33 +1,18 @@
 import { describe, expect, test } from 'vitest';
 
-import { isForNobody, readServiceRoute, withoutToken } from '../../src/node/proxy/service-routes.ts';
+import { givesSecrets, readServiceRoute, withoutToken } from '../../src/node/proxy/service-routes.ts';
 
 const ask = (method: string, path: string, query = '', dialect: 'opencode-2' | 'opencode-2-preview' = 'opencode-2') =>
   readServiceRoute({ method, path, query }, dialect);
 
-describe('refused to every role', () => {
-  test.each([
-    '/api/pair',
-    '/api/pair/',
-    '/API/Pair',
-    '/api/p%61ir',
-    '/api/p%2561ir',
-    '/auth/connect/c0de',
-    '/Auth/connect/c0de',
-    '/api/credential',
-    '/api/credential/cred_1',
-    '/api/credential/cred_1/activate',
-    '/api/experimental/voice/session',
-  ])('%s', (path) => {
-    expect(isForNobody(path)).toBe(true);
-  });
-
-  test.each(['/api/session', '/api/pairs', '/api/pty/pty_1/connect', '/api/config', '/api/fs/read/auth/connect/x'])(
-    'not %s',
-    (path) => {
-      expect(isForNobody(path)).toBe(false);
-    },
-  );
+test.each([
+  ['passwords', ['/api/pair', '/api/pair/', '/API/Pair', '/api/p%61ir', '/api/p%2561ir'], true],
+  ['cookies', ['/auth/connect/c0de', '/Auth/connect/c0de'], true],
+  ['keys', ['/api/credential', '/api/credential/cred_1', '/api/credential/cred_1/activate'], true],
+  ['tokens', ['/api/experimental/voice/session'], true],
+  ['no secrets', ['/api/session', '/api/pairs', '/api/pty/pty_1/connect', '/api/config', '/api/fs/read/auth/x'], false],
+])('recognizes paths that give out %s', (_, paths, isSecret) => {
+  for (const path of paths) expect.soft(givesSecrets(path), path).toBe(isSecret);
 });
 
 test.each([
@@ -37,11 +22,11 @@ test.each([
   ['?limit=2&auth_token=YQ==&location[directory]=/a%2Fb', '?limit=2&location[directory]=/a%2Fb'],
   ['?AUTH%5Ftoken=a&auth_token=b&x', '?x'],
   ['?not_auth_token=a', '?not_auth_token=a'],
-])('the query %j goes on as %j', (query, kept) => {
+])('the query %j is sent as %j', (query, kept) => {
   expect(withoutToken(query)).toBe(kept);
 });
 
-describe('reading an OpenCode 2', () => {
+describe('the role read of an OpenCode 2', () => {
   test.each([
     ['/api/info', '', '/api/info'],
     ['/api/health', '', '/api/health'],
@@ -59,12 +44,12 @@ describe('reading an OpenCode 2', () => {
     expect(ask('GET', path, query)).toEqual({ path: sent });
   });
 
-  test('the events of all', () => {
-    expect(ask('GET', '/api/event', '?x=1')).toEqual({ path: '/api/event', isEverybodys: true });
+  test('gets the events of the whole service', () => {
+    expect(ask('GET', '/api/event', '?x=1')).toEqual({ path: '/api/event', isWholeStream: true });
   });
 
   test.each(['permission', 'form', 'question', 'event', 'history'])(
-    '%s only of a session that runs, for it loads its directory',
+    'gets %s only of a session that runs, since it loads the session’s directory',
     (what) => {
       const path = `/api/session/ses_1/${what}`;
       expect(ask('GET', path)).toEqual({ path, active: 'ses_1' });
@@ -72,7 +57,7 @@ describe('reading an OpenCode 2', () => {
   );
 
   test.each(['', '/message', '/message/msg_1', '/permission', '/question', '/event'])(
-    'of the preview nothing below a session that does not run: %s',
+    'gets %s of the preview only of a session that runs',
     (below) => {
       const path = `/api/session/ses_1${below}`;
       expect(ask('GET', path, '', 'opencode-2-preview')).toEqual({ path, active: 'ses_1' });
@@ -80,33 +65,19 @@ describe('reading an OpenCode 2', () => {
   );
 
   test.each([
-    ['POST', '/api/session'],
-    ['POST', '/api/session/ses_1/prompt'],
-    ['POST', '/api/session/ses_1/interrupt'],
-    ['HEAD', '/api/session'],
-    ['GET', '/'],
-    ['GET', '/api/Session'],
-    ['GET', '/api/%73ession'],
-    ['GET', '/api/session/'],
-    ['GET', '/api/session/ses_1/'],
-    ['GET', '/api/session/ses_1/diff'],
-    ['GET', '/api/session/ses_1/context'],
-    ['GET', '/api/session/ses_1/permission/per_1'],
-    ['GET', '/api/experimental/session/ses_1/terminal'],
-    ['GET', '/api/agent'],
-    ['GET', '/api/model'],
-    ['GET', '/api/provider'],
-    ['GET', '/api/config'],
-    ['GET', '/api/location'],
-    ['GET', '/api/debug/location'],
-    ['GET', '/api/permission/request'],
-    ['GET', '/api/fs/read/etc/passwd'],
-    ['GET', '/api/pty'],
-    ['GET', '/api/shell'],
-    ['GET', '/openapi.json'],
-    ['GET', '/global/health'],
-    ['GET', '/session'],
-  ])('not %s %s', (method, path) => {
-    expect(ask(method, path)).toEqual({ refusal: expect.stringContaining('"read"') });
+    ['changes', ['POST /api/session', 'POST /api/session/ses_1/prompt', 'POST /api/session/ses_1/interrupt']],
+    ['methods other than GET', ['HEAD /api/session']],
+    ['settings and models', ['GET /api/agent', 'GET /api/model', 'GET /api/provider', 'GET /api/config']],
+    ['files and shells', ['GET /api/fs/read/etc/passwd', 'GET /api/pty', 'GET /api/shell']],
+    ['directories', ['GET /api/location', 'GET /api/debug/location', 'GET /api/permission/request']],
+    ['routes of OpenCode 1', ['GET /', 'GET /openapi.json', 'GET /global/health', 'GET /session']],
+    ['details of a session', ['GET /api/session/ses_1/diff', 'GET /api/session/ses_1/context']],
+    ['single requests', ['GET /api/session/ses_1/permission/per_1', 'GET /api/experimental/session/ses_1/terminal']],
+    ['other spellings', ['GET /api/Session', 'GET /api/%73ession', 'GET /api/session/', 'GET /api/session/ses_1/']],
+  ])('does not get %s', (_, requests) => {
+    for (const request of requests) {
+      const [method = '', path = ''] = request.split(' ');
+      expect.soft(ask(method, path), request).toEqual({ refusal: expect.stringContaining('"read"') });
+    }
   });
 });

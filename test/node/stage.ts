@@ -1,34 +1,36 @@
 import { once } from 'node:events';
 import { type IncomingMessage, type OutgoingHttpHeaders, request as requestHttp, type ServerResponse } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { hostname } from 'node:os';
 import type { Duplex } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 
-import { type Clock, systemClock } from '../../src/base/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import type { LogLevel } from '../../src/base/log.ts';
-import type { AdmissionRules } from '../../src/node/access/admission.ts';
 import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
-import type { ListenerLimits } from '../../src/node/listener.ts';
 import type { LoopbackPeerDeps } from '../../src/node/access/loopback-peer.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
-import { NodeService } from '../../src/node/service.ts';
+import { NodeService, type NodeServiceDeps } from '../../src/node/service.ts';
+import { MIN_READ_INTERVAL_MS } from '../../src/node/tailnet-view.ts';
+import type { TailnetStatus } from '../../src/tailscale/types.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
 import type { Approver } from '../../src/config/settings.ts';
 import type { RecordEntry } from '../../src/operations/call-record.ts';
 import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
+import { basicAuthorization } from '../../src/http/exchange.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
+import { openRegistry } from '../rig/registry.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
-/** This machine's tailnet address, and those of its callers: loopback has many. */
+/** Tailnet addresses of this machine and of its callers, from the many that loopback has. */
 export const SELF = '127.0.0.2';
 export const OWN_LAPTOP = '127.0.0.3';
 export const READER = '127.0.0.4';
@@ -39,7 +41,7 @@ export const PASSWORD = 'pa55word-of-the-instance';
 export const ID = 'inst_one-1';
 export const DIRECTORY = '/home/ada/project';
 
-/** A request as the instance got it. */
+/** A request as the instance received it. */
 export interface Seen {
   readonly method: string;
   readonly url: string;
@@ -60,117 +62,131 @@ export interface CallOptions {
   readonly body?: string;
 }
 
-export interface NodeStageOptions {
-  readonly rules?: Partial<AdmissionRules>;
-  readonly tun?: boolean;
-  readonly clock?: Clock;
-  readonly limits?: ListenerLimits;
-  readonly maxConnections?: number;
-  readonly maxRequestsPerCaller?: number;
-  /** Where OpenCode 2 services write themselves down; default nowhere. */
+type PassedToService = Pick<NodeServiceDeps, 'clock' | 'limits' | 'maxConnections' | 'maxRequestsPerCaller'>;
+
+export interface ServiceOptions extends Partial<PassedToService> {
+  /** The folder of the files in which OpenCode 2 services name themselves; default: none. */
   readonly opencodeStateDir?: string;
-  /** The instance asks for no password, and none is registered. */
-  readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
-  /** Follows what the instances do, which asks them; default not. */
+  /** Watches the instances, which sends them requests. */
   readonly watch?: boolean;
   /** See `Approvals`. */
   readonly approve?: Approver;
-  /** What the own user sees on the page; default: it cannot be started. */
+  /** What the node's user sees on the page; default: it cannot start. */
   readonly startAll?: () => Promise<StartedFleet>;
-  /** What the instance does with a request that is not of its identity. */
+}
+
+export interface NodeStageOptions extends ServiceOptions {
+  readonly tun?: boolean;
+  /** The instance needs no password, and none is registered. */
+  readonly open?: boolean;
+  /** How the instance answers requests other than those of the probe. */
   readonly handler?: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   readonly onUpgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 }
 
-export interface LogLine {
+interface LogLine {
   readonly level: LogLevel;
   readonly message: string;
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** A node service in this process, a tailnet in memory, and one instance that remembers what it was asked. */
-export interface NodeStage extends AsyncDisposable {
-  readonly api: MemoryLocalApi;
-  readonly service: NodeService;
-  readonly watcher: LiveWatcher;
-  readonly registry: Registry;
-  readonly port: number;
-  /** Where the instance listens. */
-  readonly instancePort: number;
-  /** Requests that reached the instance, without those of the probe. */
-  readonly seen: readonly Seen[];
-  readonly log: readonly LogLine[];
-  /** The instance ends; the service may not know yet. */
-  endInstance(): Promise<void>;
-  /** Below the instance. */
-  path(path?: string): string;
-  call(path: string, options?: CallOptions): Promise<Answer>;
-  /** As `call`, below the instance. */
-  ask(path: string, options?: CallOptions): Promise<Answer>;
-  list(options?: CallOptions): Promise<Listing>;
-  /** A plain connection to the service. */
-  connect(from?: string): Promise<Socket>;
-  /** Sends bytes as they are and resolves with all that comes back until the service closes. */
-  raw(bytes: string, from?: string): Promise<string>;
+/** A request with these header lines, as text. */
+export function requestText(path: string, headers: readonly string[] = [], method = 'GET'): string {
+  return [`${method} ${path} HTTP/1.1`, `Host: ${SELF}`, ...headers, '', ''].join('\r\n');
 }
 
-/** Where `list` gave the instance, ready for requests. */
-export async function openNodeStage(options: NodeStageOptions = {}): Promise<NodeStage> {
-  const { tun = true } = options;
+/** Header lines of a WebSocket handshake. */
+export const UPGRADE = ['Connection: Upgrade', 'Upgrade: websocket'];
+
+/** Accepts an upgrade as an instance's terminal does. */
+export function acceptTerminal(onClose: () => void = () => {}): NonNullable<NodeStageOptions['onUpgrade']> {
+  return (_, socket) => {
+    socket.on('error', () => {}).once('close', onClose);
+    socket.once('end', () => socket.end()).resume();
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
+  };
+}
+
+/** Lets every port count as held by this user. */
+export const trustingPorts: OwnInstancesDeps['ports'] = { ours: (claims) => Promise.resolve(claims) };
+
+export type NodeStage = Awaited<ReturnType<typeof openNodeStage>>;
+
+/**
+ * A node service in this process, a tailnet in memory, and one instance that records its requests. Resolves once the instance is
+ * listed and requests are served.
+ */
+export async function openNodeStage(options: NodeStageOptions = {}) {
+  const { tun = true, open = false } = options;
   const temp = tempDir('opencode-mcp-node');
   const registry = await openRegistry(`${temp.path}/registry`);
+  /** Requests that reached the instance, except those of the probe. */
   const seen: Seen[] = [];
   const instance = await listenHttp((request, response) => void serve(request, response, seen, options));
   if (options.onUpgrade) instance.server.on('upgrade', options.onUpgrade);
-  await registry.add(
-    { name: 'one', port: instance.port, cwd: DIRECTORY, id: ID },
-    options.open === true ? {} : { password: PASSWORD },
-  );
+  const password = open ? {} : { password: PASSWORD };
+  await registry.add({ name: 'one', port: instance.port, cwd: DIRECTORY, id: ID }, password);
   const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
-  const address = tun ? SELF : '127.0.0.1';
-  const { service, watcher, instances, port, log } = await runService(registry.path, api, options);
-  await until('the service to listen', () => service.addresses.includes(address));
+  const host = tun ? SELF : '127.0.0.1';
+  const running = await runService(registry.path, api, options);
+  const { service, watcher, instances, port } = running;
+  await until('the service to listen', () => service.addresses.includes(host));
   await until('the instance to be found', async () => (await instances.list()).length > 0);
-  const call = (path: string, callOptions: CallOptions = {}): Promise<Answer> => send(address, port, path, callOptions);
-  const path = (below = ''): string => INSTANCE_PREFIX + ID + below;
-  const open = async (from = OWN_LAPTOP): Promise<Socket> => {
-    const socket = connect({ host: address, port, localAddress: from });
-    socket.on('error', () => {});
-    await once(socket, 'connect');
-    return socket;
-  };
 
+  /** The service's path of the instance's path. */
+  const path = (below = ''): string => INSTANCE_PREFIX + ID + below;
+  const call = (target: string, callOptions: CallOptions = {}): Promise<Answer> =>
+    send(host, port, target, callOptions);
+  const list = async (callOptions?: CallOptions): Promise<Listing> => {
+    const { status, text } = await call(LIST_PATH, callOptions);
+    if (status !== 200) throw new Error(`the list gave ${status}: ${text}`);
+    return JSON.parse(text);
+  };
+  /** Connects and sends `request` unchanged. */
+  const connectAndSend = async (request = '', from = OWN_LAPTOP) => {
+    const socket = connect({ host, port, localAddress: from });
+    let received = '';
+    socket.on('error', () => {});
+    socket.setEncoding('latin1').on('data', (text: string) => (received += text));
+    await once(socket, 'connect');
+    socket.write(request);
+    const receives = (part: string): Promise<unknown> =>
+      until(`the service to send ${part}`, () => received.includes(part));
+    return { socket, received: () => received, receives };
+  };
+  /** Sends `request` unchanged and resolves with all that the service sends until it closes the connection. */
+  const raw = async (request: string, from?: string): Promise<string> => {
+    const { socket, received } = await connectAndSend(request, from);
+    if (!socket.closed) await within(once(socket, 'close'), 'the service to close the connection');
+    return received();
+  };
+  /** Sends a request for the list or the states that waits for a change. Resolves once it is held. */
+  const hold = async (target: string, { from = OWN_LAPTOP, tag = '', seconds = '20' } = {}) => {
+    const before = service.waiting;
+    const known = tag === '' ? (await call(target, { from })).headers.etag : tag;
+    const answer = call(target, { from, headers: { 'if-none-match': known, prefer: `wait=${seconds}` } });
+    // A test that awaits it sees the error.
+    answer.catch(() => {});
+    await until('the request to be held', () => service.waiting > before);
+    return { answer };
+  };
   return {
+    ...running,
     api,
-    service,
-    watcher,
     registry,
-    port,
-    instancePort: instance.port,
+    instance,
     seen,
-    log,
-    endInstance: () => instance.close(),
     path,
     call,
-    ask: (below, callOptions) => call(path(below), callOptions),
-    async list(callOptions) {
-      const { status, text } = await call(LIST_PATH, callOptions);
-      if (status !== 200) throw new Error(`the list gave ${status}: ${text}`);
-      const listing: Listing = JSON.parse(text);
-      return listing;
-    },
-    connect: open,
-    async raw(bytes, from) {
-      const socket = await open(from);
-      socket.write(bytes);
-      const chunks: Buffer[] = [];
-      socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-      await within(once(socket, 'close'), 'the service to close the connection');
-      return Buffer.concat(chunks).toString('latin1');
-    },
+    /** A request to the instance. */
+    ask: (below: string, callOptions?: CallOptions) => call(path(below), callOptions),
+    list,
+    open: connectAndSend,
+    raw,
+    hold,
     async [Symbol.asyncDispose]() {
       await Promise.all([watcher.close(), service.close()]);
       await instance.close();
@@ -179,40 +195,41 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   };
 }
 
-export interface RunningService {
-  readonly service: NodeService;
-  readonly watcher: LiveWatcher;
-  readonly instances: OwnInstances;
-  readonly port: number;
-  readonly log: readonly LogLine[];
-  /** What was recorded of the page's actions. */
-  readonly records: readonly RecordEntry[];
+export type ClockedStage = Awaited<ReturnType<typeof openClockedStage>>;
+
+/** A stage whose clock only a test advances. */
+export async function openClockedStage(options: Omit<NodeStageOptions, 'clock'> = {}) {
+  const clock = new ManualClock();
+  const stage = await openNodeStage({ ...options, clock });
+  /** Changes the tailnet, and lets the service read the change. */
+  const change = async (fields: Partial<TailnetStatus>): Promise<void> => {
+    stage.api.set(fields);
+    await clock.advance(MIN_READ_INTERVAL_MS);
+  };
+  return { ...stage, clock, change };
 }
 
-/** A node service in this process, started, on a port of its own. */
-export async function runService(
-  registryPath: string,
-  api: MemoryLocalApi,
-  options: Omit<NodeStageOptions, 'handler' | 'onUpgrade'> = {},
-): Promise<RunningService> {
+export type RunningService = Awaited<ReturnType<typeof runService>>;
+
+/** Starts a node service in this process, on a free port. */
+export async function runService(registryPath: string, api: MemoryLocalApi, options: ServiceOptions = {}) {
   const port = await freePort();
   const log: LogLine[] = [];
+  /** The recorded actions of the page. */
   const records: RecordEntry[] = [];
   const logger = {
-    log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>> = {}) =>
+    log: (level: LogLevel, message: string, fields: LogLine['fields'] = {}) =>
       void log.push({ level, message, fields }),
   };
   const uid = process.getuid?.() ?? 0;
   const {
-    rules,
-    clock = systemClock,
     ports = new OwnPorts(uid),
     loopbackPeer,
-    limits,
-    maxConnections,
-    maxRequestsPerCaller,
     opencodeStateDir = `${registryPath}/no-services`,
     watch = false,
+    approve,
+    startAll = () => Promise.reject(new Error('no other machines here')),
+    ...passed
   } = options;
   const instances = new OwnInstances({
     settings: {
@@ -240,15 +257,15 @@ export async function runService(
     instances,
     watcher,
     page: {
-      own: testRuntime(instances.fleet, `${registryPath}/requests`, options.approve),
-      startAll: options.startAll ?? (() => Promise.reject(new Error('no other machines here'))),
+      own: testRuntime(instances.fleet, `${registryPath}/requests`, approve),
+      startAll,
       readOnly: false,
       record: (entry) => void records.push(entry),
     },
     port,
     host: 'the-host',
-    rules: { users: [], tags: [], ...rules },
-    clock,
+    rules: { users: [], tags: [] },
+    clock: systemClock,
     logger,
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(undefined),
@@ -256,16 +273,14 @@ export async function runService(
       holders: () => Promise.resolve([]),
       ...loopbackPeer,
     },
-    ...(limits && { limits }),
-    ...(maxConnections !== undefined && { maxConnections }),
-    ...(maxRequestsPerCaller !== undefined && { maxRequestsPerCaller }),
+    ...passed,
   });
   service.start();
   if (watch) watcher.start();
   return { service, watcher, instances, port, log, records };
 }
 
-/** Joins the own user's laptop, one with a grant to read, and one without any right. */
+/** Adds the node user's laptop, a machine with a grant to read, and one without any right. */
 export function populate(api: MemoryLocalApi): void {
   api.join(tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] }));
   const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
@@ -281,21 +296,12 @@ async function serve(
   { handler, open = false }: NodeStageOptions,
 ): Promise<void> {
   const { url = '', method = '', headers } = request;
-  const expected = `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`;
+  const expected = basicAuthorization({ username: 'opencode', password: PASSWORD });
   const json = (value: unknown): void =>
     void response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
-  if (!open && headers.authorization !== expected) {
-    response.writeHead(401, { 'www-authenticate': 'Basic' }).end();
-  } else if (url === '/global/health') json({ healthy: true, version: '1.18.33' });
-  else if (url === '/path') json({ directory: DIRECTORY, worktree: DIRECTORY });
-  else if (
-    url === '/session/status' ||
-    url === '/experimental/session?limit=50' ||
-    url === '/permission' ||
-    url === '/question' ||
-    url.endsWith('&roots=true&limit=10')
-  )
-    json([]);
+  if (!open && headers.authorization !== expected) response.writeHead(401, { 'www-authenticate': 'Basic' }).end();
+  else if (url in PROBE_ANSWERS) json(PROBE_ANSWERS[url]);
+  else if (url.endsWith('&roots=true&limit=10')) json([]);
   else {
     const body = await readText(request).catch(() => '');
     seen.push({ method, url, headers, body });
@@ -303,6 +309,16 @@ async function serve(
     else json({ answered: url });
   }
 }
+
+/** Answers to the requests of the probe and of the watcher. */
+const PROBE_ANSWERS: Readonly<Record<string, unknown>> = {
+  '/global/health': { healthy: true, version: '1.18.33' },
+  '/path': { directory: DIRECTORY, worktree: DIRECTORY },
+  '/session/status': [],
+  '/experimental/session?limit=50': [],
+  '/permission': [],
+  '/question': [],
+};
 
 function send(host: string, port: number, path: string, options: CallOptions): Promise<Answer> {
   const { from = OWN_LAPTOP, method = 'GET', headers = {}, body } = options;

@@ -1,11 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import type { WatchedSession } from '../../src/model/watched.ts';
+import type { Listing } from '../../src/node/list/listing.ts';
 import { type StatesListing, withStates } from '../../src/node/list/states.ts';
+import type { WatchedServer } from '../../src/watch/contract.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
-import { type Answer, CAPABILITY, ID, type NodeStage, openNodeStage, OWN_LAPTOP, READER, STRANGER } from './stage.ts';
+import { CAPABILITY, type NodeStage, openNodeStage, OWN_LAPTOP, READER, STRANGER } from './stage.ts';
 
 const PROJECT = '/home/user/project';
 const WORKTREE = '/home/user/worktree';
@@ -17,7 +20,7 @@ beforeEach(async () => {
   fake = await startFakeOpencode({ directory: PROJECT });
   stage = await openNodeStage({ watch: true });
   await stage.registry.add({ name: 'two', id: 'two', port: fake.port, cwd: PROJECT });
-  await until('it to be followed', async () => (await states()).states.some(({ id }) => id === 'two'));
+  await until('the server to be followed', async () => (await states()).states.some(({ id }) => id === 'two'));
 });
 afterEach(async () => {
   await stage[Symbol.asyncDispose]();
@@ -35,30 +38,25 @@ async function stateOf(id: string, from?: string): Promise<StatesListing['states
   return (await states(from)).states.find((one) => one.id === id);
 }
 
-/** A request for the states that waits for a change; it is being held when this resolves. */
-async function hold(from = OWN_LAPTOP): Promise<{ readonly answer: Promise<Answer> }> {
-  const { headers } = await stage.call(STATES_PATH, { from });
-  const before = stage.service.waiting;
-  const answer = stage.call(STATES_PATH, { from, headers: { 'if-none-match': headers.etag, prefer: 'wait=20' } });
-  // Whoever awaits it sees how it ends.
-  answer.catch(() => {});
-  await until('the request to be held', () => stage.service.waiting > before);
-  return { answer };
-}
-
-/** What is asked again when a stream opens is asked by now, so that nothing but a change answers a held request. */
-const settled = (): Promise<unknown> =>
-  until('the stream to be looked after', () => fake.count('GET /session/status') >= 3);
+/** Resolves once the watcher has repeated its requests after the stream opened, so that only a change answers a held request. */
+const settled = (): Promise<unknown> => until('the repeated requests', () => fake.count('GET /session/status') >= 3);
 
 describe('the states', () => {
-  test('are the list and the state of each server', async () => {
+  test('are the list, which they do not change, and the state of each server that is followed', async () => {
+    const before = await stage.call(LIST_PATH);
     const { id } = fake.addSession({ title: 'A title' });
     fake.state.begin(id, 'Go');
     const asked = fake.addPermission({ sessionID: id });
-    await until('it to wait', async () => (await stateOf('two'))?.overviews[0]?.sessions?.[0]?.state === 'waiting');
+    await until(
+      'the session to wait',
+      async () => (await stateOf('two'))?.overviews[0]?.sessions?.[0]?.state === 'waiting',
+    );
     const { states: found, ...list } = await states();
-    expect(list).toEqual(await stage.list());
-    expect(found.map(({ id }) => id)).toEqual(['two']);
+    const after = await stage.call(LIST_PATH);
+    expect([after.text, after.headers.etag]).toEqual([before.text, before.headers.etag]);
+    expect(list).toEqual(JSON.parse(after.text));
+    // The stage's own instance has no event stream.
+    expect(found.map((server) => server.id)).toEqual(['two']);
     const waiting = [{ kind: 'permission', id: asked.id, sessionId: id, text: 'bash "ls"', ofSubAgent: false }];
     expect(found[0]).toEqual({
       id: 'two',
@@ -89,23 +87,14 @@ describe('the states', () => {
     });
   });
 
-  test('do not change the list or its entity tag', async () => {
-    const before = await stage.call(LIST_PATH);
-    const { id } = fake.addSession();
-    fake.state.begin(id, 'Go');
-    await until('it to run', async () => (await stateOf('two'))?.overviews[0]?.running.length === 1);
-    const after = await stage.call(LIST_PATH);
-    expect([after.text, after.headers.etag]).toEqual([before.text, before.headers.etag]);
-  });
-
-  test('answer a held request when a turn begins, waits and ends', async () => {
+  test('answer a held request when a turn begins and when it waits', async () => {
     await settled();
     const { id } = fake.addSession();
-    await until('it to be listed', async () => (await stateOf('two'))?.overviews[0]?.session?.id === id);
-    const begins = await hold();
+    await until('the session to be listed', async () => (await stateOf('two'))?.overviews[0]?.session?.id === id);
+    const begins = await stage.hold(STATES_PATH);
     fake.state.begin(id, 'Go');
     expect((await begins.answer).text).toContain('"state":"busy"');
-    const waits = await hold();
+    const waits = await stage.hold(STATES_PATH);
     const asked = fake.addPermission({ sessionID: id });
     expect((await waits.answer).text).toContain(asked.id);
   });
@@ -118,7 +107,7 @@ describe('the states', () => {
     fake.state.finish(ended, 'Done');
     fake.addPermission({ sessionID: there, metadata: { command: 'a secret' } });
     const places = async (from?: string) => (await stateOf('two', from))?.overviews.map(({ directory }) => directory);
-    await until('both to be seen', async () => (await places())?.includes(WORKTREE));
+    await until('both directories to be seen', async () => (await places())?.includes(WORKTREE));
     const all = await stateOf('two');
     expect(all?.overviews.flatMap(({ sessions = [] }) => sessions.map(({ id }) => id)).toSorted()).toEqual(
       [here, there, ended].toSorted(),
@@ -131,9 +120,8 @@ describe('the states', () => {
 
   test('are refused if the caller’s role dropped during the wait', async () => {
     await settled();
-    const { answer } = await hold();
-    const { addresses } = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] });
-    const laptop = tailnetNode({ id: 'laptop', addresses, userId: 'user-bob' });
+    const { answer } = await stage.hold(STATES_PATH);
+    const laptop = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP], userId: 'user-bob' });
     stage.api.callers.set(OWN_LAPTOP, whoisOf(laptop, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));
     fake.state.begin(fake.addSession().id, 'Go');
     expect(await answer).toMatchObject({ status: 403, text: expect.stringContaining('role') });
@@ -146,7 +134,7 @@ describe('the states', () => {
 
   test('leave out a server that is not followed', async () => {
     await settled();
-    const { answer } = await hold();
+    const { answer } = await stage.hold(STATES_PATH);
     fake.override('GET /global/event', { kind: 'answer', status: 500 });
     fake.endStreams('destroy');
     const { text } = await answer;
@@ -154,59 +142,55 @@ describe('the states', () => {
     expect(listing.states).toEqual([]);
     expect(listing.instances.map(({ id }) => id)).toContain('two');
     fake.override('GET /global/event', undefined);
-    await until('it to be followed again', async () => (await stateOf('two')) !== undefined);
+    await until('the server to be followed again', async () => (await stateOf('two')) !== undefined);
   });
 
-  test('leave out a state older than a minute', async () => {
+  /** The list, and the watched server, of which tests build variants. */
+  async function watched(): Promise<{ list: Listing; two: WatchedServer; nowMs: number }> {
     const { states: _, ...list } = await states();
-    const watched = stage.watcher.servers();
-    const checkedMs = watched.find(({ id }) => id === 'two')?.checkedMs ?? 0;
-    const idsAt = (nowMs: number) => withStates(list, watched, { role: 'drive', nowMs }).states.map(({ id }) => id);
-    expect(idsAt(checkedMs + 59_000)).toEqual(['two']);
-    expect(idsAt(checkedMs + 60_001)).toEqual([]);
+    const two = stage.watcher.servers().find(({ id }) => id === 'two');
+    if (two?.checkedMs === undefined) throw new Error('Expected a followed server, got none');
+    return { list, two, nowMs: two.checkedMs };
+  }
+
+  const sessionsOf = (count: number, fields: Partial<WatchedSession> = {}): WatchedSession[] =>
+    Array.from({ length: count }, (_, index) => ({
+      id: `ses_${index}`,
+      title: 'A title',
+      directory: PROJECT,
+      state: 'idle',
+      sinceMs: 1,
+      waiting: [],
+      ...fields,
+    }));
+
+  test('leave out a state older than a minute', async () => {
+    const { list, two, nowMs } = await watched();
+    const countAfter = (ms: number) => withStates(list, [two], { role: 'drive', nowMs: nowMs + ms }).states.length;
+    expect([countAfter(59_000), countAfter(60_001)]).toEqual([1, 0]);
   });
 
   test('are bounded, leaving out servers that do not fit', async () => {
-    const { states: _, ...list } = await states();
-    const two = stage.watcher.servers().find(({ id }) => id === 'two');
-    const entry = list.instances.find(({ id }) => id === 'two');
-    if (two === undefined || entry === undefined) throw new Error('Expected the instance, got none');
+    const { list, two, nowMs } = await watched();
     const ids = Array.from({ length: 8 }, (_, index) => `copy-${index}`);
-    const sessions = Array.from({ length: 90 }, (_, index) => ({
-      id: `ses_${index}`,
-      title: 'x'.repeat(5000),
-      directory: PROJECT,
-      state: 'idle' as const,
-      sinceMs: 1,
-      waiting: [],
-    }));
-    const crowded = { ...list, instances: ids.map((id) => ({ ...entry, id })) };
-    const watched = ids.map((id) => ({ ...two, id, sessions }));
-    const found = withStates(crowded, watched, { role: 'drive', nowMs: two.checkedMs ?? 0 });
+    const instances = ids.flatMap((id) => list.instances.slice(0, 1).map((entry) => ({ ...entry, id })));
+    const servers = ids.map((id) => ({ ...two, id, sessions: sessionsOf(90, { title: 'x'.repeat(5000) }) }));
+    const found = withStates({ ...list, instances }, servers, { role: 'drive', nowMs });
     expect(found.instances).toHaveLength(8);
     expect(found.states.map(({ overviews }) => overviews[0]?.sessions?.length)).toEqual([50, 50, 50]);
     expect(JSON.stringify(found).length).toBeLessThan(1_000_000);
   });
 
-  test('keep a waiting session before any number of ended ones', async () => {
-    const { states: _, ...list } = await states();
-    const two = stage.watcher.servers().find(({ id }) => id === 'two');
-    if (two === undefined) throw new Error('Expected the instance, got none');
-    const one = { title: 'A title', directory: PROJECT, sinceMs: 1, waiting: [] };
-    const ended = Array.from({ length: 90 }, (__, index) => ({ ...one, id: `ses_${index}`, state: 'idle' as const }));
-    const sessions = [...ended, { ...one, id: 'ses_runs', state: 'busy' as const }];
-    const last = { ...one, id: 'ses_waits', state: 'waiting' as const };
-    const found = withStates(list, [{ ...two, sessions: [...sessions, last] }], {
-      role: 'drive',
-      nowMs: two.checkedMs ?? 0,
-    });
+  test('have waiting and running sessions before any number of ended ones', async () => {
+    const { list, two, nowMs } = await watched();
+    const sessions = [
+      ...sessionsOf(90),
+      ...sessionsOf(1, { id: 'ses_runs', state: 'busy' }),
+      ...sessionsOf(1, { id: 'ses_waits', state: 'waiting' }),
+    ];
+    const found = withStates(list, [{ ...two, sessions }], { role: 'drive', nowMs });
     const shown = found.states[0]?.overviews[0]?.sessions ?? [];
     expect(shown.map(({ id }) => id).slice(0, 3)).toEqual(['ses_waits', 'ses_runs', 'ses_0']);
     expect(shown).toHaveLength(50);
-  });
-
-  test('leave out an instance of which nothing is known', async () => {
-    // The stage's own instance has no event stream.
-    expect(await stateOf(ID)).toBeUndefined();
   });
 });

@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest';
 
 import { SELF } from './stage.ts';
 
-/** As much of tailscaled as a start needs, with ids as it writes them: this machine is `SELF`, and 127.0.0.1 the own user's laptop. */
+/** The part of tailscaled that a start needs, with its large ids. This machine is `SELF`, and 127.0.0.1 is its user's laptop. */
 export async function tailscaled(
   socketPath: string,
 ): Promise<{ readonly close: () => void; readonly buses: ReadonlySet<ServerResponse> }> {

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
 import { isSkipped, missingProgram } from '../rig/needed.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import { tempDir } from '../rig/temp.ts';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -17,17 +17,8 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 /** The bar for the system template. */
 const MAX_EXPOSURE = 3;
 
-interface Place extends AsyncDisposable {
-  readonly temp: TempDir;
-  readonly dest: string;
-  /** Runs a script of the project's copy, with nothing but files touched. */
-  run(script: string, ...args: readonly string[]): Promise<string>;
-  files(): Promise<readonly string[]>;
-  read(path: string): Promise<string>;
-}
-
-/** A copy of what the package brings, in a folder whose name needs quoting everywhere. */
-async function openPlace(os = 'Linux'): Promise<Place> {
+/** A copy of the package's files, in a folder whose name needs quoting everywhere. */
+async function openPlace(os = 'Linux') {
   const temp = tempDir('opencode-mcp-units');
   const dest = join(temp.path, 'dest');
   const home = '/home/ada';
@@ -43,7 +34,8 @@ async function openPlace(os = 'Linux'): Promise<Place> {
   return {
     temp,
     dest,
-    async run(script, ...args) {
+    /** Runs a script of the copy, which only changes files below `dest`. */
+    async run(script: string, ...args: readonly string[]) {
       const env = { PATH: process.env['PATH'] ?? '', HOME: home, DESTDIR: dest, OPENCODE_MCP_OS: os };
       return (await run(join(copy, 'scripts', script), args, { env })).stdout;
     },
@@ -54,7 +46,7 @@ async function openPlace(os = 'Linux'): Promise<Place> {
         .map((entry) => join(entry.parentPath, entry.name).slice(dest.length))
         .toSorted();
     },
-    read: (path) => readFile(join(dest, path), 'utf8'),
+    read: (path: string) => readFile(join(dest, path), 'utf8'),
     [Symbol.asyncDispose]: () => temp.close(),
   };
 }
@@ -66,7 +58,7 @@ const SETTINGS = '/etc/opencode-mcp/node.env';
 const PLIST = '/home/ada/Library/LaunchAgents/opencode-mcp.node.plist';
 
 describe('the install script', () => {
-  test('installs for a user, changes nothing the second time, and keeps the settings', async () => {
+  test('installs for a user, changes nothing the second time, and is undone except for the settings', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh');
     expect(await place.files()).toEqual([USER_SETTINGS, USER_UNIT]);
@@ -78,9 +70,12 @@ describe('the install script', () => {
     await place.run('install-node.sh');
     expect(await place.read(USER_UNIT)).toBe(first);
     expect(await place.read(USER_SETTINGS)).toBe('OPENCODE_NODE_PORT=4094\n');
+    expect(await place.run('uninstall-node.sh')).toContain('Removed');
+    expect(await place.run('uninstall-node.sh')).toContain('is not installed');
+    expect(await place.files()).toEqual([USER_SETTINGS]);
   });
 
-  test('installs the system template for a user', async () => {
+  test('installs the system template for a user, which stays while another user has it enabled', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh', '--system', 'root');
     await place.run('install-node.sh', '--system', 'root');
@@ -88,16 +83,21 @@ describe('the install script', () => {
     await expect(place.run('install-node.sh', '--system', 'no-such-user-here')).rejects.toThrow('there is no user');
     await expect(place.run('install-node.sh', '--system', '../root')).rejects.toThrow('expected a user name');
     await expect(place.run('install-node.sh', '--sytem')).rejects.toThrow('expected nothing or --system USER');
+    const wants = join(place.dest, '/etc/systemd/system/multi-user.target.wants');
+    await mkdir(wants);
+    await symlink(TEMPLATE, join(wants, 'opencode-mcp-node@bob.service'));
+    expect(await place.run('uninstall-node.sh', '--system', 'root')).toContain('Kept the template');
+    expect(await place.files()).toContain(TEMPLATE);
   });
 
-  test('writes nothing if the user’s systemd does not answer, and says what to do; has --help', async () => {
+  test('writes nothing but advice if the user’s systemd does not answer; has --help', async () => {
     await using temp = tempDir('opencode-mcp-no-bus');
     const script = join(root, 'scripts', 'install-node.sh');
     const env = { PATH: process.env['PATH'] ?? '', HOME: temp.path, XDG_RUNTIME_DIR: join(temp.path, 'none') };
-    const what = existsSync('/run/systemd/system') ? '--system' : 'systemd does not run this machine';
+    const advice = existsSync('/run/systemd/system') ? '--system' : 'systemd does not run this machine';
     const failed = await run('sh', [script], { env }).catch((error: unknown) => String(error));
     expect(failed).toContain('nothing was installed');
-    expect(failed).toContain(what);
+    expect(failed).toContain(advice);
     expect(await readdir(temp.path)).toEqual(['tmp']);
     expect((await run('sh', [script, '--help'], { env })).stdout).toContain('install-node.sh --system USER');
   });
@@ -111,24 +111,6 @@ describe('the install script', () => {
     expect(plist).not.toMatch(/@[A-Z]+@/);
     await place.run('uninstall-node.sh');
     expect(await place.files()).toEqual([]);
-  });
-
-  test('the uninstall script removes the unit, keeps the settings, and may run again', async () => {
-    await using place = await openPlace();
-    await place.run('install-node.sh');
-    expect(await place.run('uninstall-node.sh')).toContain('Removed');
-    expect(await place.run('uninstall-node.sh')).toContain('is not installed');
-    expect(await place.files()).toEqual([USER_SETTINGS]);
-  });
-
-  test('the template stays while another user has the service enabled', async () => {
-    await using place = await openPlace();
-    await place.run('install-node.sh', '--system', 'root');
-    const wants = join(place.dest, '/etc/systemd/system/multi-user.target.wants');
-    await mkdir(wants);
-    await symlink(TEMPLATE, join(wants, 'opencode-mcp-node@bob.service'));
-    expect(await place.run('uninstall-node.sh', '--system', 'root')).toContain('Kept the template');
-    expect(await place.files()).toContain(TEMPLATE);
   });
 });
 

@@ -12,7 +12,7 @@ export type Role = 'read' | 'drive';
  */
 export const CAPABILITY = 'opencode-mcp.dev/cap/opencode';
 
-/** Who may drive besides the node's own user and whom a grant names. */
+/** Callers that may drive, besides the node's own user and those with a grant. */
 export interface AdmissionRules {
   /** Login names. */
   readonly users: readonly string[];
@@ -21,7 +21,7 @@ export interface AdmissionRules {
 }
 
 export interface AdmissionFacts {
-  /** Undefined: tailscaled knows nobody at that address. */
+  /** Undefined: tailscaled does not know the address. */
   readonly whois: Whois | undefined;
   readonly self: TailnetNode;
   /** The caller's node in tailscaled's status; undefined fails closed. */
@@ -35,10 +35,10 @@ export type Admission =
       readonly caller: string;
       /** Stable id of the caller's node. */
       readonly node: string;
-      /** The caller is this node's user, on another machine of theirs. */
+      /** The caller is this node's user, on another machine. */
       readonly isNodeUser?: true;
     }
-  /** For the caller: who they appear to be, and what would admit them. */
+  /** For the caller: their apparent identity, and the settings that would admit them. */
   | { readonly refusal: string; readonly caller: string };
 
 /** `unanswered`: tailscaled could not identify the caller, who is not admitted. */
@@ -53,8 +53,8 @@ export function admit(facts: AdmissionFacts): Admission {
   const { whois, self, peer } = facts;
   if (whois === undefined) {
     const refusal =
-      'The tailnet knows nobody at your address. Connect from a machine that is in the tailnet, to this machine’s tailnet name or address.';
-    return { refusal, caller: 'nobody the tailnet knows' };
+      'The tailnet does not know your address. Connect from a machine that is in the tailnet, to this machine’s tailnet name or address.';
+    return { refusal, caller: 'an unknown caller' };
   }
   const caller = callerOf(whois);
   if (whois.node.id === self.id) return refuseSelf(caller);
@@ -93,7 +93,7 @@ function rolesOf({ peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Rol
   const isOfThisTailnet = peer !== undefined && !peer.shared;
   const roles = new Set<Role>(grantedRoles(whois.capabilities.get(CAPABILITY) ?? []));
   if (tags.length > 0) {
-    // A tagged machine has the login `tagged-devices`, which is nobody's.
+    // Every tagged machine has the login `tagged-devices`.
     if (isOfThisTailnet && tags.some((tag) => rules.tags.includes(tag))) roles.add('drive');
     return roles;
   }

@@ -81,10 +81,14 @@ export class Callers {
     for (let left = tun ? 0 : MORE_ATTEMPTS; ; left -= 1) {
       const stranger = tun ? undefined : await strangerAtLoopback({ localPort, remotePort }, loopbackPeer);
       const whois = stranger === undefined ? await this.#whois(place) : undefined;
-      if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.monotonic() });
-      if (whois !== undefined) return whois;
-      if (left <= 0 && stranger !== undefined) throw new StrangerError(stranger);
-      if (left <= 0) return undefined;
+      if (whois !== undefined) {
+        this.#answers.set(socket, { whois, atMs: clock.monotonic() });
+        return whois;
+      }
+      if (left <= 0) {
+        if (stranger !== undefined) throw new StrangerError(stranger);
+        return undefined;
+      }
       await clock.sleep(ATTEMPT_PAUSE_MS);
     }
   }

@@ -15,12 +15,12 @@ import { refuseRaw } from '../proxy/raw-answer.ts';
 import { EventFilter } from '../proxy/event-filter.ts';
 import { readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
-import { isForNobody, NOBODYS, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
+import { GIVES_SECRETS, givesSecrets, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
 import type { Quota } from '../../http/quota.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
 import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
-import type { NodePage } from '../node-page.ts';
+import type { NodePage, PageVisitor } from '../node-page.ts';
 import { answerJson } from '../../page/json-answer.ts';
 import type { Tailnet } from '../tailnet-view.ts';
 
@@ -67,9 +67,7 @@ export const RECHECK_MS = 60_000;
 
 interface Admitted {
   readonly target: RequestTarget;
-  readonly role: Role;
-  readonly caller: string;
-  readonly isNodeUser: boolean;
+  readonly visitor: PageVisitor;
 }
 
 /** Guards every request, admits its caller, checks its route, then proxies it. */
@@ -86,19 +84,38 @@ export class Gate {
     try {
       const admitted = await this.#admit(request, over.signal);
       if ('status' in admitted) refuseAsAsked(request, response, admitted);
-      else if (admitted.target.kind === 'page') await this.#page(request, response, admitted, over);
-      else if (admitted.target.kind !== 'instance') await this.#list(request, response, admitted, over.signal);
-      else {
-        const found = await this.#upstream(request, admitted, over.signal);
-        if ('status' in found) refuse(response, found);
-        else {
-          const upstream = { ...found, isSandboxed: true } as const;
-          await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
-        }
-      }
+      else await this.#answer(request, response, admitted, over);
     } catch (error) {
       this.#deps.log.failed(request, error);
       refuse(response, { status: 500, text: 'The node service failed; its log says why.' });
+    }
+  }
+
+  async #answer(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { target, visitor }: Admitted,
+    over: AbortController,
+  ): Promise<void> {
+    const { signal } = over;
+    if (target.kind === 'page') {
+      void this.#recheck(request, visitor, over);
+      await this.#deps.page.answer(request, response, { target, visitor, signal });
+    } else if (target.kind === 'instance') {
+      const upstream = await this.#upstream(request, target, visitor.role, signal);
+      if ('status' in upstream) {
+        refuse(response, upstream);
+        return;
+      }
+      void this.#recheck(request, visitor, over);
+      await proxyRequest(request, response, { ...upstream, isSandboxed: true }, signal);
+    } else {
+      const { feed, states } = this.#deps;
+      await answerList(request, response, {
+        feed: target.kind === 'states' ? states[visitor.role] : feed,
+        signal,
+        admitAgain: () => this.#admitAgain(request, target, visitor.role),
+      });
     }
   }
 
@@ -107,13 +124,19 @@ export class Gate {
     const over = this.#begin(socket, socket);
     try {
       const admitted = await this.#admit(request, over.signal);
+      if ('status' in admitted) {
+        refuseRaw(socket, admitted);
+        return;
+      }
+      const { target, visitor } = admitted;
       const upstream =
-        'status' in admitted
-          ? admitted
-          : (upgradeProblem(request, admitted) ?? (await this.#upstream(request, admitted, over.signal)));
-      if ('status' in admitted || 'status' in upstream) refuseRaw(socket, 'status' in upstream ? upstream : UNKNOWN);
-      else
-        await this.#watched(request, admitted, over, () => proxyUpgrade(request, socket, head, upstream, over.signal));
+        upgradeProblem(request, visitor.role) ?? (await this.#upstream(request, target, visitor.role, over.signal));
+      if ('status' in upstream) {
+        refuseRaw(socket, upstream);
+        return;
+      }
+      void this.#recheck(request, visitor, over);
+      await proxyUpgrade(request, socket, head, upstream, over.signal);
     } catch (error) {
       this.#deps.log.failed(request, error);
       socket.destroy();
@@ -157,7 +180,7 @@ export class Gate {
     if (target.kind !== 'instance') log.polled(request, verdict);
     else log.admitted(request, verdict);
     const { role, caller, isNodeUser = false } = verdict;
-    return { target, role, caller, isNodeUser };
+    return { target, visitor: { role, caller, isNodeUser } };
   }
 
   #refused(
@@ -174,35 +197,18 @@ export class Gate {
     return { status: 503, text: `${reason}; access denied: tailscaled could not identify the caller.` };
   }
 
-  #list(
-    request: IncomingMessage,
-    response: ServerResponse,
-    { target, role }: Admitted,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { feed, states, callers } = this.#deps;
-    return answerList(request, response, {
-      feed: target.kind === 'states' ? states[role] : feed,
-      signal,
-      admitAgain: async () => {
-        const verdict = await callers.admit(request.socket, 'again');
-        if (!('role' in verdict)) return this.#refused(request, target, verdict);
-        return target.kind === 'list' || mayStill(verdict.role, role) ? undefined : CHANGED;
-      },
-    });
-  }
-
-  #page(request: IncomingMessage, response: ServerResponse, admitted: Admitted, over: AbortController): Promise<void> {
-    const { target } = admitted;
-    if (target.kind !== 'page') return Promise.resolve();
-    const visit = { target, visitor: admitted, signal: over.signal };
-    return this.#watched(request, admitted, over, () => this.#deps.page.answer(request, response, visit));
+  /** Undefined if the caller of a held request may still have the answer. */
+  async #admitAgain(request: IncomingMessage, target: RequestTarget, role: Role): Promise<Refusal | undefined> {
+    const verdict = await this.#deps.callers.admit(request.socket, 'again');
+    if (!('role' in verdict)) return this.#refused(request, target, verdict);
+    return target.kind === 'list' || mayStill(verdict.role, role) ? undefined : CHANGED;
   }
 
   /** Where to send an admitted request, or why it is refused. */
   async #upstream(
     request: IncomingMessage,
-    { target, role }: Admitted,
+    target: RequestTarget,
+    role: Role,
     signal: AbortSignal,
   ): Promise<Upstream | Refusal> {
     if (target.kind !== 'instance') return UNKNOWN;
@@ -217,7 +223,7 @@ export class Gate {
     const { dialect, directory } = instance;
     const isService = dialect !== 'opencode-1';
     const { path, query } = target;
-    if (isService && isForNobody(path)) return { status: 403, text: NOBODYS };
+    if (isService && givesSecrets(path)) return { status: 403, text: GIVES_SECRETS };
     const connection = connectionTo(instance, credential);
     if (role === 'drive') return { connection, path: path + withoutToken(query) };
     const asked = { method: request.method ?? '', path, query };
@@ -228,24 +234,13 @@ export class Gate {
       return NO_SESSION;
     if (route.active !== undefined && !(await sessions.isActive(route.active, instance, credential, signal)))
       return NOT_ACTIVE;
-    if (route.isEverybodys !== true) return { connection, path: route.path, without: NAMING_DIRECTORIES };
+    if (route.isWholeStream !== true) return { connection, path: route.path, without: NAMING_DIRECTORIES };
     const without = [...NAMING_DIRECTORIES, 'accept-encoding'];
     return { connection, path: route.path, without, filter: () => new EventFilter() };
   }
 
-  /** Runs an exchange and cuts it when its caller's right ends. */
-  async #watched(
-    request: IncomingMessage,
-    admitted: Admitted,
-    over: AbortController,
-    exchange: () => Promise<void>,
-  ): Promise<void> {
-    void this.#recheck(request, admitted, over);
-    await exchange();
-  }
-
-  /** Checks every minute that the caller of a long exchange still has the right it began with. */
-  async #recheck(request: IncomingMessage, { role, isNodeUser }: Admitted, over: AbortController): Promise<void> {
+  /** Checks every minute that the caller of a long exchange still has the right it began with, and cuts it otherwise. */
+  async #recheck(request: IncomingMessage, { role, isNodeUser }: PageVisitor, over: AbortController): Promise<void> {
     const { clock, callers, log } = this.#deps;
     for (;;) {
       await clock.sleep(RECHECK_MS, over.signal);
@@ -271,7 +266,7 @@ function refuseAsAsked(request: IncomingMessage, response: ServerResponse, refus
   else answerJson(response, refusal.status, { error: refusal.text });
 }
 
-function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted): Refusal | undefined {
+function upgradeProblem({ headers, method }: IncomingMessage, role: Role): Refusal | undefined {
   if (role !== 'drive') return { status: 403, text: 'Your role here is "read", which has no WebSockets.' };
   if (method !== 'GET' || headers.upgrade?.toLowerCase() !== 'websocket')
     return { status: 400, text: 'Only WebSocket upgrades are served.' };

@@ -89,7 +89,7 @@ export class OwnPorts {
 
   async #holderOf({ inode, holder }: SocketRow, pid: number | undefined): Promise<SocketHolder | undefined> {
     if (inode === '0') return undefined;
-    // No visible holder: sshd's sessions hide theirs from the very user they serve.
+    // Without a visible holder it does not count: sshd's sessions hide their sockets from the user they serve.
     const holders = holder === undefined ? await this.#deps.holders(inode) : [holder];
     if (holders.some(({ name }) => FORWARDERS.has(name))) return undefined;
     return pid === undefined ? holders[0] : holders.find((one) => one.pid === pid);

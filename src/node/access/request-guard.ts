@@ -8,7 +8,7 @@ import type { TailnetNode } from '../../tailscale/types.ts';
 export interface Refusal {
   readonly status: number;
   readonly text: string;
-  /** It stands for an answer of the instance rather than a refusal of the proxy. */
+  /** Counts as the instance's answer, not as a refusal of the proxy. */
   readonly forInstance?: true;
 }
 

@@ -17,9 +17,9 @@ export interface ListFeedDeps {
 
 /**
  * `touch` announces most changes. A process that was killed, or replaced under the same name, is found only by reading the list,
- * which costs a few system calls and happens only while somebody waits.
+ * which costs a few system calls and happens only while a request waits.
  */
-export const FEED_LOOK_MS = 1000;
+export const FEED_READ_INTERVAL_MS = 1000;
 
 /** The list of instances, and its changes for held requests. One read serves all of them. */
 export class ListFeed {
@@ -84,13 +84,13 @@ export class ListFeed {
     const { signal } = this.#root;
     while (this.#waiting.size > 0 && !signal.aborted) {
       this.#touched = false;
-      // A failed read is repeated; until then the last list stands.
+      // A failed read is repeated; until then the last list counts.
       await this.now().catch(() => {});
       for (const notice of this.#waiting) notice(this.#state);
       const rest = new AbortController();
       this.#wake = () => rest.abort();
       if (this.#touched || this.#waiting.size === 0 || signal.aborted) rest.abort();
-      await this.#deps.clock.sleep(FEED_LOOK_MS, rest.signal);
+      await this.#deps.clock.sleep(FEED_READ_INTERVAL_MS, rest.signal);
     }
     this.#wake = () => {};
     this.#looking = undefined;

@@ -162,7 +162,7 @@ export class OwnInstances implements OwnServers {
       if (known === undefined) byId.set(own.id, { own, instances: [instance] });
       // Two servers can be registered with one id; the first wins.
       else if (known.instances[0].server === instance.server)
-        byId.set(own.id, { own: known.own, instances: ownFirst([...known.instances, instance]) });
+        byId.set(own.id, { own: known.own, instances: ownDirectoryFirst([...known.instances, instance]) });
     }
     this.#known = { snapshot, byId };
     return byId;
@@ -204,11 +204,11 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
 }
 
 function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
+  // The service's own file is preferred to a registration.
+  const isService = ({ candidate: { source } }: ProbedEndpoint): boolean => source === SERVICE_SOURCE;
+  const ordered = [...endpoints.filter(isService), ...endpoints.filter((one) => !isService(one))];
   // An endpoint stays listed after a failed probe, or a caller in the middle of a turn would get a 404. The port's holder is
   // checked anyway.
-  // The service's own file is preferred to a registration.
-  const isOwnWord = ({ candidate: { source } }: ProbedEndpoint): boolean => source === SERVICE_SOURCE;
-  const ordered = [...endpoints.filter(isOwnWord), ...endpoints.filter((one) => !isOwnWord(one))];
   const endpoint =
     ordered.find(({ result }) => result.status === 'healthy') ??
     ordered.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
@@ -220,7 +220,7 @@ function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
 }
 
 function idOf(candidate: Candidate): string {
-  return candidate.claims.id ?? madeId(candidate);
+  return candidate.claims.id ?? derivedId(candidate);
 }
 
 /** A server as it is listed, and all its instances in the fleet. */
@@ -230,13 +230,13 @@ interface Known {
 }
 
 /** The server's own directory before the others. */
-function ownFirst(instances: NonEmpty<Instance>): NonEmpty<Instance> {
+function ownDirectoryFirst(instances: NonEmpty<Instance>): NonEmpty<Instance> {
   const isElsewhere = ({ server, directory }: Instance): number => Number(directory !== server.directory);
   return sortNonEmpty(instances, (one, other) => isElsewhere(one) - isElsewhere(other));
 }
 
 /** A service is identified by its file's name. A registration without an id gets one derived from its file, port and start time. */
-function madeId({ source, key, endpoint, claims }: Candidate): string {
+function derivedId({ source, key, endpoint, claims }: Candidate): string {
   if (source === SERVICE_SOURCE && INSTANCE_ID.test(key)) return key;
   const facts = JSON.stringify([key, endpoint.url, claims.connectedAt ?? null]);
   return `r-${createHash('sha256').update(facts).digest('base64url').slice(0, 22)}`;

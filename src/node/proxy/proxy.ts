@@ -128,8 +128,8 @@ function problemOf(
 ): ProxyFailure | undefined {
   if (statusCode === 401) return { refusal: LOCKED, isUnsent };
   // A node service refused it. opencode on this machine is not behind one.
-  const said = connection.endpoint.route === 'loopback' ? undefined : headers['proxy-status'];
-  if (said === undefined) return undefined;
+  const proxyStatus = connection.endpoint.route === 'loopback' ? undefined : headers['proxy-status'];
+  if (proxyStatus === undefined) return undefined;
   const text = `The node service of that machine did not pass the request on (HTTP ${statusCode}).`;
   return { refusal: { status: 502, text }, isUnsent: false };
 }

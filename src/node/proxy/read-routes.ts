@@ -39,7 +39,7 @@ export type ReadDecision =
       /** Allowed only while this session of an OpenCode 2 runs, since its directory is loaded then anyway. */
       readonly active?: string;
       /** The event stream of a whole OpenCode 2. */
-      readonly isEverybodys?: true;
+      readonly isWholeStream?: true;
     }
   | { readonly refusal: string };
 

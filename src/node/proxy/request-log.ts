@@ -17,8 +17,8 @@ interface Verdict {
 /** Logs who requested what, and the verdict. Never a body or a query, which may hold a directory or a title. */
 export class RequestLog {
   readonly #logger: Logger;
-  /** The last verdict logged for each polling caller, the latest last. */
-  readonly #said = new Map<string, string>();
+  /** The last verdict on each polling caller, the latest caller last. */
+  readonly #lastVerdicts = new Map<string, string>();
 
   constructor(logger: Logger) {
     this.#logger = logger;
@@ -36,13 +36,13 @@ export class RequestLog {
   polled(request: IncomingMessage, verdict: Verdict, refusal?: string): void {
     const level = refusal === undefined ? 'info' : 'warn';
     const { caller, role } = verdict;
-    const said = refusal ?? `admitted to ${role}`;
-    const isNews = this.#said.get(caller) !== said;
-    this.#said.delete(caller);
-    this.#said.set(caller, said);
-    const [oldest] = this.#said.keys();
-    if (oldest !== undefined && this.#said.size > MAX_POLLERS) this.#said.delete(oldest);
-    this.#log(isNews ? level : 'debug', refusal === undefined ? 'admitted' : 'refused', request, verdict, refusal);
+    const outcome = refusal ?? `admitted to ${role}`;
+    const isNew = this.#lastVerdicts.get(caller) !== outcome;
+    this.#lastVerdicts.delete(caller);
+    this.#lastVerdicts.set(caller, outcome);
+    const [oldest] = this.#lastVerdicts.keys();
+    if (oldest !== undefined && this.#lastVerdicts.size > MAX_POLLERS) this.#lastVerdicts.delete(oldest);
+    this.#log(isNew ? level : 'debug', refusal === undefined ? 'admitted' : 'refused', request, verdict, refusal);
   }
 
   /** An exchange was cut because its caller's right ended. */

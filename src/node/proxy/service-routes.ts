@@ -7,17 +7,17 @@ import { matchRoute, type ReadDecision, type ReadRequest, type ReadRoute } from 
  */
 
 /**
- * They hand out secrets that outlast a caller's right here: a code or cookie that stands for the service's password, API keys of model
+ * They give out secrets that outlast a caller's right here: a code or cookie that replaces the service's password, API keys of model
  * providers, a token for another server. Everything else is open to `drive`, which equals a shell.
  */
-const FOR_NOBODY = /^\/(?:api\/(?:pair|credential|experimental\/voice)|auth)(?:\/|$)/i;
+const FORBIDDEN = /^\/(?:api\/(?:pair|credential|experimental\/voice)|auth)(?:\/|$)/i;
 
-export const NOBODYS =
-  'The node service passes nothing on that gives out a password, a cookie or a key: what it gave would outlast your right here.';
+export const GIVES_SECRETS =
+  'The node service does not pass on requests for passwords, cookies and keys: they would outlast your right here.';
 
-/** Whether this path of an OpenCode 2 is refused to everyone. Pure. */
-export function isForNobody(path: string): boolean {
-  return FOR_NOBODY.test(decoded(path));
+/** Whether this path of an OpenCode 2 is refused to every role. Pure. */
+export function givesSecrets(path: string): boolean {
+  return FORBIDDEN.test(decoded(path));
 }
 
 function decoded(path: string): string {
@@ -47,7 +47,7 @@ interface ServiceRoute extends ReadRoute {
   /** In 2.x too it loads the session's directory, which runs code there. */
   readonly loads?: true;
   /** The event stream of the whole service. */
-  readonly isEverybodys?: true;
+  readonly isWholeStream?: true;
 }
 
 const SESSION = String.raw`/api/session/(?<session>ses[A-Za-z0-9_-]{1,125})`;
@@ -57,7 +57,7 @@ const SESSIONS = ['directory', 'parentID', 'search', 'limit', 'order', 'archived
 const ROUTES: readonly ServiceRoute[] = [
   { pattern: /^\/api\/info$/, query: [] },
   { pattern: /^\/api\/health$/, query: [] },
-  { pattern: /^\/api\/event$/, query: [], isEverybodys: true },
+  { pattern: /^\/api\/event$/, query: [], isWholeStream: true },
   { pattern: /^\/api\/session$/, query: SESSIONS },
   { pattern: /^\/api\/session\/active$/, query: [] },
   { pattern: new RegExp(`^${SESSION}$`), query: [] },
@@ -83,6 +83,6 @@ export function readServiceRoute(request: ReadRequest, dialect: Dialect): ReadDe
   return {
     path: query.size === 0 ? request.path : `${request.path}?${query.toString()}`,
     ...(session !== undefined && loads && { active: session }),
-    ...(route.isEverybodys && { isEverybodys: true }),
+    ...(route.isWholeStream && { isWholeStream: true }),
   };
 }
