@@ -50,7 +50,7 @@ const LINK: Refusal = {
  */
 export async function openDoor(options: DoorOptions): Promise<OpenDoor> {
   const door = new Door(options);
-  const proxies = await listen(door.options);
+  const proxies = await listen(door.proxyOptions);
   door.host = `${door.name}.localhost:${proxies[0].port}`;
   const origin = `http://${door.host}`;
   return {
@@ -63,7 +63,8 @@ export async function openDoor(options: DoorOptions): Promise<OpenDoor> {
 class Door {
   readonly name = randomBytes(NAME_BYTES).toString('hex');
   readonly token = randomBytes(SECRET_BYTES).toString('base64url');
-  readonly options: Omit<ExchangeProxyOptions, 'host' | 'port'>;
+  readonly proxyOptions: Omit<ExchangeProxyOptions, 'host' | 'port'>;
+  /** Set once the port is known. */
   host = '';
   readonly #cookie = randomBytes(SECRET_BYTES).toString('base64url');
   readonly #options: DoorOptions;
@@ -73,7 +74,7 @@ class Door {
   constructor(options: DoorOptions) {
     this.#options = options;
     this.#refuse = options.refuse ?? ((_, response, refusal) => refuse(response, refusal));
-    this.options = {
+    this.proxyOptions = {
       answer: (request, response, signal) => this.#answer(request, response, signal),
       refusal: (request) => this.#refusal(request),
       upstream: options.upstream,
@@ -81,11 +82,10 @@ class Door {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<boolean> {
-    const { url = '', method } = request;
     const { entrance, answer } = this.#options;
-    if (url.startsWith(entrance)) {
-      const problem = hostProblem(request, this.host) ?? (await this.#problemOf(url, method, request));
-      if (problem === undefined) this.#enter(response);
+    if (request.url?.startsWith(entrance) === true) {
+      const problem = hostProblem(request, this.host) ?? (await this.#entranceProblem(request));
+      if (problem === undefined) this.#admit(response);
       else refuse(response, problem);
       return true;
     }
@@ -96,7 +96,7 @@ class Door {
     return true;
   }
 
-  #enter(response: ServerResponse): void {
+  #admit(response: ServerResponse): void {
     response.writeHead(303, {
       location: this.#options.start,
       'set-cookie': `${COOKIE}=${this.#cookie}; Path=/; HttpOnly; SameSite=Strict`,
@@ -107,11 +107,8 @@ class Door {
     response.end();
   }
 
-  async #problemOf(
-    url: string,
-    method: string | undefined,
-    { socket, headers }: IncomingMessage,
-  ): Promise<Refusal | undefined> {
+  /** Why this request does not admit its browser. Without a problem, the address is used from now on. */
+  async #entranceProblem({ url = '', method, socket, headers }: IncomingMessage): Promise<Refusal | undefined> {
     const { entrance, command, isOwnPeer } = this.#options;
     const used: Refusal = {
       status: 403,
@@ -137,8 +134,8 @@ class Door {
     if (wrongHost !== undefined) return wrongHost;
     if (origin !== undefined && origin !== `http://${this.host}`) return FOREIGN;
     if (isForeign(site)) return FOREIGN;
-    const isIn = cookie.split(';').some((pair) => isSame(pair.trim(), `${COOKIE}=${this.#cookie}`));
-    if (isIn) return undefined;
+    const isAdmitted = cookie.split(';').some((pair) => isSame(pair.trim(), `${COOKIE}=${this.#cookie}`));
+    if (isAdmitted) return undefined;
     return { status: 403, text: `This browser is not admitted. Run ${this.#options.command}.` };
   }
 }

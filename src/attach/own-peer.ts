@@ -6,7 +6,7 @@ import { readSocketTable } from '../base/socket-table.ts';
 /** `lsof` answers in tens of milliseconds. */
 const LSOF_LIMIT_MS = 3_000;
 
-/** Whether the other end of a loopback connection belongs to this user, or to root, who may do anything. False if that cannot be seen. */
+/** Whether the other end of a loopback connection belongs to this user, or to root, who may do anything. False if its owner is unknown. */
 export async function isOwnPeer({ remotePort, localPort }: Pick<Socket, 'remotePort' | 'localPort'>): Promise<boolean> {
   const uid = process.geteuid?.();
   const rows = await readSocketTable();

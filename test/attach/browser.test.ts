@@ -17,9 +17,9 @@ test.each([
 });
 
 test.each([
-  ['opens it', 0, true],
-  ['cannot', 3, false],
-])('a program that %s', async (_, code, expected) => {
+  ['succeeds', 0, true],
+  ['fails', 3, false],
+])('a program that opens the URL and %s', async (_, code, expected) => {
   const temp = tempDir('opencode-mcp-browser');
   onTestFinished(() => temp.close());
   const given = join(temp.path, 'given');

@@ -14,31 +14,26 @@ export const OWN = 'the password of the instance';
 
 export const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
 
-export interface Seen {
+interface Seen {
   readonly method: string | undefined;
   readonly url: string | undefined;
   readonly headers: IncomingMessage['headers'];
   readonly body: string;
 }
 
-/** One endpoint of an instance: answers requests and records them. */
-export interface Instance {
-  readonly seen: readonly Seen[];
-  readonly connection: Connection;
-  /** The open streams. */
-  readonly streams: ReadonlySet<ServerResponse>;
-  /** Refuses new connections; open ones stay. */
-  close(): void;
-}
+type Instance = Awaited<ReturnType<typeof startInstance>>;
 
-/** `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not forwarded by a node service; any other path answers `name`. */
+/**
+ * One endpoint of an instance. `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not forwarded by a node service; any other
+ * path answers `name`.
+ */
 export async function startInstance(
   name: string,
   endpoint: Partial<Connection['endpoint']> & {
     readonly prefix?: string;
     readonly answerHeaders?: Readonly<Record<string, string | string[]>>;
   } = {},
-): Promise<Instance> {
+) {
   const seen: Seen[] = [];
   const streams = new Set<ServerResponse>();
   const server = createServer((asked, response) => {
@@ -55,7 +50,7 @@ export async function startInstance(
         streams.add(response);
         response.once('close', () => streams.delete(response));
         response.writeHead(200, { 'content-type': 'text/event-stream' }).write(`data: ${name}\n\n`);
-      } else response.writeHead(200, { 'set-cookie': 'theirs=1', ...endpoint.answerHeaders }).end(name);
+      } else response.writeHead(200, { 'set-cookie': 'stolen=1', ...endpoint.answerHeaders }).end(name);
     });
   });
   server.on('upgrade', ({ method, url, headers }, socket) => {
@@ -69,27 +64,24 @@ export async function startInstance(
   });
   const { port } = server.address() as AddressInfo;
   const { prefix = '', answerHeaders: _, ...more } = endpoint;
-  return {
-    seen,
-    streams,
-    connection: {
-      endpoint: { url: `http://127.0.0.1:${port}${prefix}`, route: 'loopback', ...more },
-      credential: { username: 'opencode', password: OWN },
-    },
-    close: () => server.close(),
+  const connection: Connection = {
+    endpoint: { url: `http://127.0.0.1:${port}${prefix}`, route: 'loopback', ...more },
+    credential: { username: 'opencode', password: OWN },
   };
+  /** `close` refuses new connections; open ones stay. */
+  return { seen, streams, connection, close: () => server.close() };
 }
 
-/** Endpoints of one server: each time the fleet is asked for another, it gives the next, and in the end none. */
+/** Uses the first endpoint; whenever it fails, the fleet reaches the next, and finally none. */
 export function endpointBy(
   [first, ...others]: readonly Pick<Instance, 'connection'>[],
   clock: Clock = systemClock,
 ): CurrentEndpoint {
   const left = [...others];
-  const reached = (one: Pick<Instance, 'connection'>): Reached => ({ connection: one.connection }) as Reached;
+  const reached = ({ connection }: Pick<Instance, 'connection'>): Reached => ({ connection }) as Reached;
   const ending = new AbortController();
   onTestFinished(() => ending.abort());
-  if (first === undefined) throw new Error('no way');
+  if (first === undefined) throw new Error('Expected an endpoint, got none');
   return new CurrentEndpoint(reached(first), {
     clock,
     words: TOOL_WORDS,

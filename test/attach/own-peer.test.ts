@@ -13,7 +13,7 @@ const socket = require('node:net').connect(Number(process.argv[1]), '127.0.0.1')
 process.stdin.on('end', () => process.exit()).resume();
 `;
 
-async function listen(): Promise<{ readonly port: number; readonly accepted: Promise<Socket> }> {
+async function listen() {
   const server = createServer();
   const accepted = once(server, 'connection').then(([socket]: Socket[]) => socket as Socket);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -21,20 +21,12 @@ async function listen(): Promise<{ readonly port: number; readonly accepted: Pro
   return { port: (server.address() as AddressInfo).port, accepted };
 }
 
-test('accepts a program of this user', async () => {
+test('accepts a program of this user until it closes its socket, which the kernel then shows as root’s', async () => {
   const { port, accepted } = await listen();
   const near = connect(port, '127.0.0.1');
-  onTestFinished(() => void near.destroy());
   const far = await accepted;
   onTestFinished(() => void far.destroy());
   expect(await isOwnPeer(far)).toBe(true);
-});
-
-test('refuses a closed socket, which the kernel shows as root’s', async () => {
-  const { port, accepted } = await listen();
-  const near = connect(port, '127.0.0.1');
-  const far = await accepted;
-  onTestFinished(() => void far.destroy());
   const ended = once(far.resume(), 'end');
   near.destroy();
   await within(ended, 'its end');

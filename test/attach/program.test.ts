@@ -1,4 +1,4 @@
-import { chmod, mkdir, realpath, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, realpath, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 
@@ -12,14 +12,13 @@ async function folder(): Promise<string> {
   return await realpath(temp.path);
 }
 
-/** Programs that print these versions, and their PATH. */
-async function programs(said: Readonly<Record<string, string>>): Promise<Readonly<Record<string, string>>> {
+/** A PATH with OpenCode 1, OpenCode 2 and the preview. */
+async function programs(): Promise<string> {
   const path = await folder();
-  for (const [name, version] of Object.entries(said)) {
-    await writeFile(join(path, name), `#!/bin/sh\necho '${version}'\n`);
-    await chmod(join(path, name), 0o755);
-  }
-  return { PATH: path };
+  const versions = { opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' };
+  for (const [name, version] of Object.entries(versions))
+    await writeFile(join(path, name), `#!/bin/sh\necho '${version}'\n`, { mode: 0o755 });
+  return path;
 }
 
 test.each([
@@ -27,9 +26,9 @@ test.each([
   ['opencode-2', 'second', 'second'],
   // It has its own default name, so OPENCODE_BIN is not needed.
   ['opencode-2-preview', 'opencode', 'lildax'],
-] as const)('for %s with OPENCODE_BIN=%s it is %s', async (dialect, bin, found) => {
-  const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
-  expect(await findProgram(dialect, bin, env)).toBe(join(env['PATH'] ?? '', found));
+] as const)('for %s with OPENCODE_BIN=%s finds %s', async (dialect, bin, found) => {
+  const path = await programs();
+  expect(await findProgram(dialect, bin, { PATH: path })).toBe(join(path, found));
 });
 
 test.each([
@@ -38,22 +37,22 @@ test.each([
   ['opencode-2', 'lildax', 'the instance is OpenCode 2, but DIR/lildax is the preview of OpenCode 2, whose terminal'],
   ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, but DIR/second is OpenCode 2 (2.1.2)'],
   ['opencode-1', 'missing', 'there is no missing on PATH; install it'],
-] as const)('for %s with OPENCODE_BIN=%s it says what is wrong', async (dialect, bin, message) => {
-  const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
-  await expect(findProgram(dialect, bin, env)).rejects.toThrow(message.replace('DIR', env['PATH'] ?? ''));
+] as const)('for %s with OPENCODE_BIN=%s fails with the reason', async (dialect, bin, message) => {
+  const path = await programs();
+  await expect(findProgram(dialect, bin, { PATH: path })).rejects.toThrow(message.replace('DIR', path));
 });
 
 test("the password is in the environment, and no other server's password is anywhere", () => {
   const env = {
     HOME: '/home/ada',
-    OPENCODE_SERVER_PASSWORD: 'theirs',
+    OPENCODE_SERVER_PASSWORD: 'of another server',
     OPENCODE_SERVER_USERNAME: 'ada',
-    OPENCODE_PASSWORD: 'theirs',
+    OPENCODE_PASSWORD: 'of another server',
   };
   const target = { url: 'http://127.0.0.1:1', password: 'random', directory: '/w', session: 'ses_1' };
   expect(launchFor({ ...target, dialect: 'opencode-1' }, env)).toEqual({
     args: ['attach', 'http://127.0.0.1:1', '--dir', '/w', '--session', 'ses_1'],
-    env: { HOME: '/home/ada', OPENCODE_SERVER_PASSWORD: 'random', OPENCODE_PASSWORD: 'theirs' },
+    env: { HOME: '/home/ada', OPENCODE_SERVER_PASSWORD: 'random', OPENCODE_PASSWORD: 'of another server' },
   });
   expect(launchFor({ ...target, dialect: 'opencode-2' }, env)).toEqual({
     args: ['/w', '--server', 'http://127.0.0.1:1', '--session', 'ses_1'],
