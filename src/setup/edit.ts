@@ -27,39 +27,54 @@ export function editConfig(client: Client, text: string, wanted: EditRequest): E
   // Windows programs start files with a byte order mark.
   const mark = text.startsWith('\ufeff') ? '\ufeff' : '';
   const body = text.slice(mark.length);
-  const tree = read(client, body);
-  const found = findOwn(client, tree);
-  const none: Edit = { kind: 'none', text };
-  if (wanted.kind === 'remove') {
-    if (found === undefined) return none;
-    const after = client.format === 'toml' ? removeTable(body, found.path) : removeJson(body, found.path);
-    check(client, after, without(tree, found.path), withoutOne(tree, found.path));
-    return { kind: 'remove', text: mark + after };
-  }
-  if (found === undefined) {
-    const path = [...sectionOf(client, tree), SERVER_NAME];
-    if (at(tree, path) !== undefined)
-      throw new EditError(`it has another server called "${SERVER_NAME}"; rename that one`);
-    const entry = client.entry(wanted.words);
-    const after = client.format === 'toml' ? addTable(body, path, entry) : setJson(body, path, entry);
-    check(client, after, withValue(tree, path, entry));
-    return { kind: 'add', text: mark + after };
-  }
-  const words = withExtras(wanted.words, found.words);
-  if (isDeepStrictEqual(words, found.words)) return none;
-  // Only the command: the rest of the entry is the person's.
+  const file: ClientFile = { client, text: body, tree: read(client, body) };
+  const found = findOwn(client, file.tree);
+  const edit = wanted.kind === 'remove' ? removeEntry(file, found) : putEntry(file, found, wanted.words);
+  return edit === undefined ? { kind: 'none', text } : { kind: edit.kind, text: mark + edit.text };
+}
+
+interface ClientFile {
+  readonly client: Client;
+  readonly text: string;
+  readonly tree: Tree;
+}
+
+function removeEntry({ client, text, tree }: ClientFile, found: Found | undefined): Edit | undefined {
+  if (found === undefined) return undefined;
+  const { path } = found;
+  const after = client.format === 'toml' ? removeTable(text, path) : removeJson(text, path);
+  check(client, after, without(tree, path), withoutOne(tree, path));
+  return { kind: 'remove', text: after };
+}
+
+function putEntry(file: ClientFile, found: Found | undefined, wanted: Words): Edit | undefined {
+  if (found === undefined) return addEntry(file, wanted);
+  const words = withExtras(wanted, found.words);
+  return isDeepStrictEqual(words, found.words) ? undefined : updateEntry(file, found.path, words);
+}
+
+function addEntry({ client, text, tree }: ClientFile, words: Words): Edit {
+  const path = [...sectionOf(client, tree), SERVER_NAME];
+  if (at(tree, path) !== undefined)
+    throw new EditError(`it has another server called "${SERVER_NAME}"; rename that one`);
+  const entry = client.entry(words);
+  const after = client.format === 'toml' ? addTable(text, path, entry) : setJson(text, path, entry);
+  check(client, after, withValue(tree, path, entry));
+  return { kind: 'add', text: after };
+}
+
+/** Changes only the command: the rest of the entry is the person's. */
+function updateEntry({ client, text, tree }: ClientFile, path: readonly string[], words: Words): Edit {
   const { command, args } = client.entry(words);
   const values = { command, ...(args !== undefined && { args }) };
-  const after =
-    client.format === 'toml'
-      ? setInTable(body, found.path, values)
-      : Object.entries(values).reduce((sofar, [key, value]) => setJson(sofar, [...found.path, key], value), body);
-  const expected = Object.entries(values).reduce(
-    (sofar, [key, value]) => withValue(sofar, [...found.path, key], value),
-    tree,
-  );
+  let after = client.format === 'toml' ? setInTable(text, path, values) : text;
+  let expected = tree;
+  for (const [key, value] of Object.entries(values)) {
+    if (client.format !== 'toml') after = setJson(after, [...path, key], value);
+    expected = withValue(expected, [...path, key], value);
+  }
   check(client, after, expected);
-  return { kind: 'update', text: mark + after };
+  return { kind: 'update', text: after };
 }
 
 /** The command by which a client's file starts this program, if it does. @throws {EditError} the file is malformed */

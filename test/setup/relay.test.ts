@@ -9,21 +9,13 @@ import { expect, onTestFinished, test, type TestContext } from 'vitest';
 
 import { remoteServerCommand } from '../../src/setup/relay.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
-import { describeProcess, needSshd, startSshd, type Sshd } from '../rig/sshd.ts';
+import { describeProcess, needSshd, startSshd } from '../rig/sshd.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
-interface Relay {
-  readonly sshd: Sshd;
-  /** The real ssh with the rig's keys, in the place of the person's configuration. */
-  readonly ssh: string;
-  readonly destination: string;
-  /** Writes into the home of the sessions. */
-  write(name: string, text: string): Promise<string>;
-}
-
-async function relay(context: TestContext, config: readonly string[] = []): Promise<Relay> {
+/** A relay, with an `ssh` that uses the rig's keys in place of the person's configuration. */
+async function relay(context: TestContext, config: readonly string[] = []) {
   needSshd(context);
   const sshd = await startSshd({ config });
   const temp = tempDir('opencode-mcp-relay');
@@ -36,6 +28,7 @@ async function relay(context: TestContext, config: readonly string[] = []): Prom
   // It may be the first ssh on the caller's PATH.
   await writeFile(ssh, `#!/bin/sh\nPATH='${process.env['PATH']}'\nexec ssh ${own.join(' ')} "$@"\n`);
   await chmod(ssh, 0o755);
+  /** Writes a program into the home of the sessions. */
   const write = async (name: string, text: string): Promise<string> => {
     const path = join(sshd.home, name);
     await mkdir(join(path, '..'), { recursive: true });
