@@ -20,6 +20,16 @@ const SHELL_COMMANDS: ReadonlyMap<string, () => Promise<ShellCommand>> = new Map
   ['dashboard', async () => (await import('./dashboard.ts')).DASHBOARD],
 ]);
 
+type OtherCommand = (argv: readonly string[], process: NodeJS.Process, output: Output) => Promise<void> | void;
+
+/** Commands that read their own arguments and settings. */
+const OTHER_COMMANDS: ReadonlyMap<string, () => Promise<OtherCommand>> = new Map([
+  ['init', async () => (await import('./init.ts')).init],
+  ['completion', async () => (await import('./completion/complete.ts')).printScript],
+  ['doctor', async () => (await import('./doctor.ts')).doctor],
+  ['notify', async () => (await import('./notify/notify.ts')).notify],
+]);
+
 const NODE_ARGUMENTS = { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } as const;
 
 /** Runs the command that the command line names. */
@@ -42,20 +52,9 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     output.print(await help(first === 'help' ? argv[1] : isCommand ? first : undefined));
     return;
   }
-  if (first === 'init') {
-    await (await import('./init.ts')).init(argv.slice(1), process, output);
-    return;
-  }
-  if (first === 'completion') {
-    (await import('./completion/complete.ts')).printScript(argv.slice(1), output);
-    return;
-  }
-  if (first === 'doctor') {
-    await (await import('./doctor.ts')).doctor(argv.slice(1), process, output);
-    return;
-  }
-  if (first === 'notify') {
-    await (await import('./notify/notify.ts')).notify(argv.slice(1), process, output);
+  const other = await OTHER_COMMANDS.get(first)?.();
+  if (other !== undefined) {
+    await other(argv.slice(1), process, output);
     return;
   }
   const command = await SHELL_COMMANDS.get(first)?.();

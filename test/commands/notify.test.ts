@@ -1,20 +1,15 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { startFakeNtfy } from '../rig/fake-ntfy.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { runShell, shellEnv } from '../rig/shell-command.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import { tempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
 
-let temp: TempDir;
-beforeEach(() => {
-  temp = tempDir('notify-command');
-});
-afterEach(() => temp.close());
-
 async function run(args: readonly string[], channels?: readonly object[]) {
+  await using temp = tempDir('notify-command');
   const folder = join(temp.path, '.config', 'opencode-mcp');
   mkdirSync(folder, { recursive: true });
   const config = channels === undefined ? {} : { notify: { channels } };
@@ -28,11 +23,12 @@ describe('notify --test', () => {
   it("prints each channel's result, and fails if one failed", async () => {
     await using ntfy = await startFakeNtfy({ token: 'tk_s3cret' });
     await using hook = await listenHttp((_, response) => void response.writeHead(500).end('out of order'));
+    await using temp = tempDir('notify-command');
     const got = join(temp.path, 'got');
     const { code, stdout, stderr } = await run(
       ['notify', '--test'],
       [
-        // Its rules do not count.
+        // A test ignores its rules.
         { type: 'ntfy', name: 'phone', url: ntfy.url, topic: 'ada-agents', token: { env: 'NTFY_TOKEN' }, events: [] },
         { type: 'command', command: ['tee', got] },
         { type: 'webhook', url: `${hook.url}/hook-s3cret`, secret: 'key-s3cret' },
@@ -62,7 +58,7 @@ describe('notify --test', () => {
   );
 });
 
-it.each([['notify', '--test'], ['watch']])('%s says where channels are written when there is none', async (...args) => {
+it.each([['notify', '--test'], ['watch']])('%s without a channel says where to add one', async (...args) => {
   const { code, stderr } = await run(args);
   expect(code).toBe(2);
   expect(stderr).toContain('the config file has no channel; add one, such as {"notify":');

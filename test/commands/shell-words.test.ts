@@ -53,12 +53,12 @@ describe('advice', () => {
 
 test.each([
   ['a message that was not sent', new NotSentError('alpha is busy'), 4],
-  ['one that was not sent for want of an instance', new NotSentError('x', { cause: new QueryError('none') }), 1],
+  ['a message that was not sent because no instance fits', new NotSentError('x', { cause: new QueryError('none') }), 1],
   ['an instance that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
-  ['an unreachable instance, to read from', new UnreachableError('gone'), 1],
+  ['a read from an unreachable instance', new UnreachableError('gone'), 1],
 ])('%s: the exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
 
-test('advice for a shell has names as words of a shell', () => {
+test('advice for a shell quotes names for the shell', () => {
   const { sessionsOf, respondTo, follow, doctor } = SHELL_WORDS;
   const name = '$(reboot)';
   for (const advice of [sessionsOf(name), respondTo(name, 'per_1'), follow(name, 'ses_1', undefined), doctor(name)]) {
@@ -67,7 +67,7 @@ test('advice for a shell has names as words of a shell', () => {
   }
 });
 
-test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
+test('any machine name is one word in a command to copy', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
   // Cleaning it again changes nothing.
   const hostile = shellWord("a\u001b['\\\u001b['; reboot\n#");
@@ -77,15 +77,8 @@ test('a name in a command that is copied is one word, whatever a machine calls i
   expect(shellWord("it's; ls")).toBe(String.raw`'it'\''s; ls'`);
 });
 
-test.each([
-  ['completed', 0],
-  ['idle', 0],
-  ['failed', 1],
-  ['aborted', 1],
-  ['interrupted', 1],
-  ['offline', 1],
-  ['waiting', 3],
-  ['running', 124],
-  ['retrying', 124],
-  ['stalled', 124],
-])('%s is %d', (outcome, code) => expect(exitOf(outcome)).toBe(code));
+test('each outcome has its exit code', () => {
+  const codes = { completed: 0, idle: 0, failed: 1, aborted: 1, interrupted: 1, offline: 1, waiting: 3 };
+  const running = { running: 124, retrying: 124, stalled: 124 };
+  for (const [outcome, code] of Object.entries({ ...codes, ...running })) expect(exitOf(outcome), outcome).toBe(code);
+});

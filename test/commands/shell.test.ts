@@ -3,6 +3,17 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { ABORT } from '../../src/commands/abort.ts';
+import { ATTACH } from '../../src/commands/attach.ts';
+import { DASHBOARD } from '../../src/commands/dashboard.ts';
+import { DOCTOR_ARGUMENTS } from '../../src/commands/doctor.ts';
+import { LIST } from '../../src/commands/list.ts';
+import { OPEN } from '../../src/commands/open.ts';
+import { READ } from '../../src/commands/read.ts';
+import { RESPOND } from '../../src/commands/respond.ts';
+import { SEND } from '../../src/commands/send.ts';
+import { SESSIONS } from '../../src/commands/sessions.ts';
+import { WAIT } from '../../src/commands/wait.ts';
 import { HELP_TOPICS, helpText } from '../../src/commands/terminal/help.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { freePort } from '../rig/ports.ts';
@@ -27,7 +38,7 @@ beforeAll(async () => {
   desk.addSession({ title: 'On the desk' });
   await registry.add({ name: 'desk', port: desk.port, cwd: desk.directory, hostname: 'desk-host' });
   await registry.add({ name: 'laptop-web', port: laptop.port, cwd: laptop.directory, hostname: 'laptop-host' });
-  const { id } = laptop.addSession({ title: 'Waits for somebody to look at what it wants to do' });
+  const { id } = laptop.addSession({ title: 'Waits for an answer to its permission request' });
   laptop.state.statuses.set(id, { type: 'busy' });
   laptop.addPermission({ sessionID: id });
 });
@@ -36,20 +47,14 @@ afterAll(async () => {
   await temp.close();
 });
 
-interface Done {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function run(args: readonly string[], extra: Readonly<Record<string, string>> = {}): Promise<Done> {
+async function run(args: readonly string[], extra: Readonly<Record<string, string>> = {}) {
   const started = runShell(args, { ...env, ...extra });
   const code = await within(started.ended, 'its end');
   return { code, stdout: started.stdout(), stderr: started.stderr() };
 }
 
 describe('help', () => {
-  test('the overview fits one screen and has every command and exit code', () => {
+  test('without a topic fits one screen and has every command and exit code', () => {
     const text = helpText() ?? '';
     const lines = text.trimEnd().split('\n');
     expect(lines.length).toBeLessThanOrEqual(24);
@@ -61,31 +66,24 @@ describe('help', () => {
       expect(text).toContain(code);
   });
 
-  test.each(HELP_TOPICS.filter((topic) => topic !== 'settings'))('%s --help has usage and examples', async (topic) => {
-    const { code, stdout, stderr } = await run([topic, '--help']);
-    expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toMatch(new RegExp(`^Usage: opencode-mcp ${topic}\\b`));
-    expect(stdout).toMatch(new RegExp(`^Examples:\\n(?: {2}.*opencode-mcp .*\\n)+$`, 'm'));
-    expect((await run(['help', topic])).stdout).toBe(stdout);
+  test.each(HELP_TOPICS.filter((topic) => topic !== 'settings'))('of %s has usage and examples', (topic) => {
+    const text = helpText(topic);
+    expect(text).toMatch(new RegExp(`^Usage: opencode-mcp ${topic}\\b`));
+    expect(text).toMatch(new RegExp(`^Examples:\\n(?: {2}.*opencode-mcp .*\\n)+$`, 'm'));
   });
 
-  test('every flag that a command takes is in its help', async () => {
-    const commands = {
-      list: (await import('../../src/commands/list.ts')).LIST,
-      send: (await import('../../src/commands/send.ts')).SEND,
-      read: (await import('../../src/commands/read.ts')).READ,
-      wait: (await import('../../src/commands/wait.ts')).WAIT,
-      respond: (await import('../../src/commands/respond.ts')).RESPOND,
-      abort: (await import('../../src/commands/abort.ts')).ABORT,
-      sessions: (await import('../../src/commands/sessions.ts')).SESSIONS,
-      attach: (await import('../../src/commands/attach.ts')).ATTACH,
-      open: (await import('../../src/commands/open.ts')).OPEN,
-      dashboard: (await import('../../src/commands/dashboard.ts')).DASHBOARD,
-    };
-    const { DOCTOR_ARGUMENTS } = await import('../../src/commands/doctor.ts');
-    for (const flag of Object.keys(DOCTOR_ARGUMENTS.flags)) expect(helpText('doctor')).toContain(`--${flag}`);
-    for (const [name, command] of Object.entries(commands))
-      for (const flag of Object.keys(command.arguments.flags)) expect(helpText(name), name).toContain(`--${flag}`);
+  test('is printed for help COMMAND and for COMMAND --help', async () => {
+    const expected = { code: 0, stdout: helpText('send'), stderr: '' };
+    expect(await run(['help', 'send'])).toEqual(expected);
+    expect(await run(['send', '--help'])).toEqual(expected);
+  });
+
+  test('has every flag that the command takes', () => {
+    const commands = { list: LIST, send: SEND, read: READ, wait: WAIT, respond: RESPOND, abort: ABORT };
+    const more = { sessions: SESSIONS, attach: ATTACH, open: OPEN, dashboard: DASHBOARD };
+    const taken = Object.entries({ ...commands, ...more }).map(([name, command]) => [name, command.arguments] as const);
+    for (const [name, { flags }] of [...taken, ['doctor', DOCTOR_ARGUMENTS] as const])
+      for (const flag of Object.keys(flags)) expect(helpText(name), name).toContain(`--${flag}`);
   });
 });
 
@@ -93,29 +91,35 @@ describe('messages and exit codes', () => {
   test.each<[string, string[], RegExp]>([
     ['send without anything', ['send'], /NAME and MESSAGE are missing: opencode-mcp send NAME MESSAGE…/],
     ['send with an empty standard input', ['send', 'desk'], /standard input has no message/],
-    ['send with two ways', ['send', 'desk', 'x', '--queue', '--interrupt'], /expected --queue or --interrupt/],
+    [
+      'send with two choices for a busy session',
+      ['send', 'desk', 'x', '--queue', '--interrupt'],
+      /expected --queue or --interrupt/,
+    ],
     ['read without a name', ['read'], /NAME is missing: opencode-mcp read NAME \[SESSION\]/],
-    ['abort with too much', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
-    ['doctor of a name that is empty', ['doctor', ''], /doctor: NAME is empty/],
+    ['abort with too many words', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
+    ['doctor with an empty name', ['doctor', ''], /doctor: NAME is empty/],
     ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
-    ['a time that is none', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
+    ['a timeout that is no number', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
     ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
-    ['help for nothing', ['help', 'sendd'], /unknown command "sendd", see opencode-mcp help; did you mean send\?/],
+    [
+      'help for an unknown command',
+      ['help', 'sendd'],
+      /unknown command "sendd", see opencode-mcp help; did you mean send\?/,
+    ],
     ['a change that read-only forbids', ['send', 'desk', 'x', '--read-only'], /--no-read-only overrides it/],
-  ])('%s is 2', async (_, args, reason) => {
+  ])('%s exits with 2', async (_, args, reason) => {
     const { code, stdout, stderr } = await run(args);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr).toMatch(reason);
     expect(desk.state.prompts).toEqual([]);
   });
 
-  test('an unknown name is 1, and the advice is for a shell', async () => {
+  test('an unknown name exits with 1 and with advice for a shell', async () => {
     for (const command of [
       ['send', 'nobody', 'x'],
       ['read', 'nobody'],
-      ['wait', 'nobody'],
-      ['abort', 'nobody'],
     ]) {
       const { code, stdout, stderr } = await run(command);
       expect([code, stdout]).toEqual([1, '']);
@@ -125,7 +129,7 @@ describe('messages and exit codes', () => {
     }
   });
 
-  test('an unreachable instance is 4 for send, and 1 for other commands', async () => {
+  test('an unreachable instance exits with 4 for send, and with 1 for other commands', async () => {
     await registry.add({ name: 'gone', port: await freePort(), cwd: '/gone' });
     const { code, stderr } = await run(['send', 'gone', 'x']);
     expect([code, stderr]).toEqual([4, expect.stringContaining('ECONNREFUSED')]);
@@ -192,14 +196,12 @@ describe('in a terminal', () => {
     return opened;
   }
 
-  test.for([
-    [60, /^NAME +STATE +WHAT$/m],
-    [200, /^NAME +STATE +WHAT +DIRECTORY +HOST +VIA +OPENCODE +SOURCE$/m],
-  ] as const)('list fits in %d columns', async ([columns, head], context) => {
+  test('list fits its columns into the terminal', async (context) => {
     needTmux(context);
-    await using screen = await terminal(columns);
+    await using screen = await terminal(60);
     await screen.type('om list', 'Enter');
     const shown = await screen.shows(/^code 0$/m);
+    const head = /^NAME +STATE +WHAT$/m;
     expect(shown).toMatch(head);
     const rows = shown.split('\n').filter((line) => /^(?:laptop-web|desk) +(?:waiting|idle) /.test(line));
     expect(rows).toHaveLength(2);
@@ -207,25 +209,21 @@ describe('in a terminal', () => {
     expect(shown.slice(shown.search(head)).trimEnd().split('\n')).toHaveLength(5);
   });
 
-  test.for([
-    [{}, true],
-    [{ NO_COLOR: '1' }, false],
-    [{ TERM: 'dumb' }, false],
-  ] as const)('with %j colours are %j', async ([extra, isColoured], context) => {
+  test('list has colours unless NO_COLOR or TERM forbids them', async (context) => {
     needTmux(context);
-    await using screen = await terminal(100, extra);
-    const list = `${OPENCODE_MCP} list`;
+    await using screen = await terminal(100);
+    const variants = { coloured: '', plain: 'NO_COLOR=1', dumb: 'TERM=dumb' };
     // The terminal of `script` has no width.
-    await screen.type(
-      `${list} > piped; script -qc 'stty cols 0 rows 0; ${list}' /dev/null > drawn; echo finis\\hed`,
-      'Enter',
-    );
+    const list = `script -qc 'stty cols 0 rows 0; ${OPENCODE_MCP} list' /dev/null`;
+    const commands = Object.entries(variants).map(([name, variable]) => `${variable} ${list} > ${name}`);
+    await screen.type(`${commands.join('; ')}; echo finis\\hed`, 'Enter');
     await screen.shows(/^finished$/m);
-    const [piped, drawn] = await Promise.all(['piped', 'drawn'].map((name) => readFile(join(temp.path, name), 'utf8')));
-    expect(piped).not.toContain('\u001b');
-    expect(drawn).toContain('«bash "ls"»');
-    expect(drawn?.includes('\u001b[33mwaiting\u001b[39m')).toBe(isColoured);
-    if (!isColoured) expect(drawn).not.toContain('\u001b');
+    for (const name of Object.keys(variants)) {
+      const drawn = await readFile(join(temp.path, name), 'utf8');
+      expect(drawn).toContain('«bash "ls"»');
+      expect(drawn.includes('\u001b[33mwaiting\u001b[39m'), name).toBe(name === 'coloured');
+      expect(drawn.includes('\u001b'), name).toBe(name === 'coloured');
+    }
   });
 
   test('--watch redraws in place, follows the width, and restores the cursor', async (context) => {

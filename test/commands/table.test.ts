@@ -19,7 +19,7 @@ const ROWS: readonly Row[] = [
 ];
 const draw = (width: number | undefined): readonly string[] => table(ROWS, COLUMNS, width, (text) => text);
 
-test('in a pipe nothing is cut', () => {
+test('a table for a pipe is not cut', () => {
   expect(draw(undefined)).toEqual([
     'NAME    WHAT                                   PATH',
     'one     a sentence that is rather long for it  /home/ada/projects/one',
@@ -27,7 +27,7 @@ test('in a pipe nothing is cut', () => {
   ]);
 });
 
-test('the widest column gives first, a path keeps its end', () => {
+test('the widest column is cut first, and a path keeps its end', () => {
   expect(draw(44)).toEqual([
     'NAME    WHAT               PATH',
     'one     a sentence that …  …ada/projects/one',
@@ -35,7 +35,7 @@ test('the widest column gives first, a path keeps its end', () => {
   ]);
 });
 
-test('what has no room is left out', () => {
+test('a column without room is left out', () => {
   expect(draw(28)).toEqual(['NAME    WHAT', 'one     a sentence that is …', '日本語  short']);
 });
 

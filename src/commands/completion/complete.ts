@@ -13,7 +13,8 @@ import { SCRIPTS, SHELLS } from './scripts.ts';
 
 const USAGE = 'opencode-mcp completion bash|zsh|fish';
 
-export function printScript(argv: readonly string[], { print }: Output): void {
+/** `opencode-mcp completion SHELL`. @throws {SettingsError} there is no such shell */
+export function printScript(argv: readonly string[], _: NodeJS.Process, { print }: Output): void {
   const [name = '', ...more] = argv;
   const shell = SHELLS.find((one) => one === name);
   if (shell === undefined || more.length > 0)

@@ -14,7 +14,7 @@ import type { Snapshot } from '../../model/instance.ts';
 const namesSchema = z.array(z.string());
 
 const MAX_NAMES = 1_000;
-/** For a registry on a hanging disk: nobody waits longer after Tab. */
+/** For a registry on a hanging disk: people do not wait longer after Tab. */
 const REGISTRY_LIMIT_MS = 500;
 
 function namesPath(stateDir: string): string {

@@ -170,7 +170,7 @@ export function widthOfTerminal({ isTTY, columns }: NodeJS.WriteStream): number 
   return isTTY && columns > 0 ? columns : undefined;
 }
 
-/** The user of the shell is the person, who is asked for what a model may settle by itself elsewhere. */
+/** In a shell the caller is the person, so requests that a model may settle elsewhere are asked. */
 function personal(approver: Approver): Approver {
   return approver === 'model' ? 'ask' : approver;
 }

@@ -56,7 +56,7 @@ test.each([
   ['send -- ', []],
   ['unknown ', []],
   ['-', ['--help', '--version']],
-])('after %j stand %j', async (line, expected) => {
+])('after %j come %j', async (line, expected) => {
   expect(await asked(line)).toEqual(expected);
 });
 
@@ -70,7 +70,7 @@ function listed(names: readonly string[], status: 'ok' | 'pending'): Snapshot {
   return { instances: names.map((name) => ({ name })), sources: [{ name: 'x', status }] } as unknown as Snapshot;
 }
 
-test('names are kept for this user alone once every source was heard, and what could not be typed is not offered', async () => {
+test('names are stored for this user alone once every source has answered; names that cannot be typed are left out', async () => {
   const temp = tempDir('opencode-mcp-names');
   onTestFinished(() => temp.close());
   const [stateDir, registry] = ['state', 'registry'].map((name) => join(temp.path, name)) as [string, string];
@@ -91,7 +91,7 @@ test('names are kept for this user alone once every source was heard, and what c
   expect(await known()).toEqual(['registered']);
 });
 
-test('a named pipe in the place of the kept names holds nothing up', async () => {
+test('a named pipe in place of the stored names does not block', async () => {
   const temp = tempDir('known-names');
   onTestFinished(() => temp.close());
   const stateDir = temp.path;

@@ -71,7 +71,7 @@ async function open(shell: keyof typeof STARTS): Promise<TmuxTerminal> {
 
 const SHELLS = Object.keys(STARTS) as (keyof typeof STARTS)[];
 
-test.for(SHELLS)('%s completes names, whatever they hold, commands and options', async (shell, context) => {
+test.for(SHELLS)('%s completes any names, commands and options', async (shell, context) => {
   need(shell, context);
   await using screen = await open(shell);
   const typed: readonly (readonly [string, string])[] = [
