@@ -46,12 +46,12 @@ async function examination(
   };
 }
 
-test('whatever hangs is reported when its time is over, and hides nothing else', async () => {
+test('a check that hangs is reported after its time limit and hides no other', async () => {
   await using temp = tempDir('opencode-mcp-doctor');
   await using tailscaled = await startFakeLocalApi();
   tailscaled.answers.set('status', () => {});
   await using world = new World();
-  // It never answers, and its source never ends its scan.
+  // The source's scan never ends.
   world.source.answer = () => never;
   world.fleet.start();
   const ssh = join(temp.path, 'ssh');
@@ -60,7 +60,7 @@ test('whatever hangs is reported when its time is over, and hides nothing else',
   const env = { TAILSCALE_SOCKET: tailscaled.socketPath, RELAY_SSH_CMD: `${ssh} you@relay` };
   const clock = new ManualClock();
   const examining = examine(await examination(temp.path, env, world, clock));
-  await until('both of ssh to run', async () => (await processesIn(temp.tmp)).length >= 2);
+  await until('both ssh processes to run', async () => (await processesIn(temp.tmp)).length >= 2);
   await clock.advance(DOCTOR_LIMIT_MS - 1);
   const report = await examining;
   // The examination waits until its processes have ended.

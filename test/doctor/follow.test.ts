@@ -21,7 +21,7 @@ describe('doctor NAME', () => {
   });
   afterAll(() => stage[Symbol.asyncDispose]());
 
-  test('a healthy one: its sources, its probes, its name', async () => {
+  test('shows the sources, probes and name of a healthy instance', async () => {
     const { code, report } = await stage.doctor(['desk']);
     expect([code, report.verdict, report.name]).toEqual([0, 'ok', 'desk']);
     expect(report.sections.map(({ id }) => id)).toEqual(['seen', 'instances', 'name']);
@@ -39,7 +39,7 @@ describe('doctor NAME', () => {
     expect(lineOf(report, 'desk', /^is its name in every tool$/)?.verdict).toBe('ok');
   });
 
-  test('a dead one: advice', async () => {
+  test('advises on a dead instance', async () => {
     const { code, report } = await stage.doctor(['web']);
     expect(code).toBe(1);
     expect(report.todo).toHaveLength(1);
@@ -54,15 +54,15 @@ describe('doctor NAME', () => {
       /^laptop: run the node service there/,
     ],
     [
-      'on a machine of somebody else',
+      'on another user’s machine',
       'bobs-api',
       /belongs to "another user"/,
       /^bobs: name that login in OPENCODE_TAILNET_USERS/,
     ],
-    ['whose registration was cut off', 'server-app', /is not complete JSON/, /server-app\.json: is not complete JSON/],
-    ['with a slip in its name', 'dekk', /^nothing with that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
-    ['that nothing comes near', 'zzz', /^nothing with that name/, /opencode-connected status$/],
-  ])('a missing one, %s', async (_, name, says, advice) => {
+    ['with an incomplete registration', 'server-app', /is not complete JSON/, /server-app\.json: is not complete JSON/],
+    ['with a mistyped name', 'dekk', /^nothing with that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
+    ['with a name unlike any other', 'zzz', /^nothing with that name/, /opencode-connected status$/],
+  ])('explains a missing instance %s', async (_, name, says, advice) => {
     const { code, report } = await stage.doctor([name]);
     expect(code).toBe(1);
     expect(lineOf(report, /./, says), JSON.stringify(report.sections)).toBeDefined();
@@ -70,14 +70,14 @@ describe('doctor NAME', () => {
     expect(todoThat(advice, report)).toBeDefined();
   });
 
-  test('the whole report says what each source left out', async () => {
+  test('without a name, shows what each source left out', async () => {
     const { report } = await stage.doctor();
     expect(lineOf(report, 'phone', /runs iOS, which opencode does not support/)?.verdict).toBe('-');
     expect(lineOf(report, 'tailscale', /^0 seen, 3 left out, scanned/)?.verdict).toBe('ok');
   });
 });
 
-test("a name stays with an instance that is gone, and the new instance's name is shown", async () => {
+test('explains that an instance which is gone keeps its name, and names the new instance', async () => {
   await using world = new World();
   const [first, second] = [await world.fake(), await world.fake()];
   world.register('one', first, { claims: { name: 'web', hostname: 'box' } });
@@ -91,6 +91,6 @@ test("a name stays with an instance that is gone, and the new instance's name is
   );
   const { text } = todoThat(/^call it web@other; after a restart the server/, report);
   expect(text).toBeDefined();
-  // The advice is true.
+  // The advised name works.
   expect(world.fleet.resolve('web@other').host).toBe('other');
 });

@@ -17,7 +17,7 @@ function endpoints(world: World): readonly (readonly [string, string | undefined
   );
 }
 
-test('two endpoints of one process are proven, two similar processes are suspected', async () => {
+test('endpoints of one process are proven the same, those of two similar processes are suspected', async () => {
   await using world = new World();
   const [desk, twin, copy] = [await world.fake(), await world.fake(), await world.fake()];
   const tunnel = await world.tunnelTo(desk);
@@ -76,7 +76,7 @@ test('in a pipe lines are not wrapped; only the verdict is coloured', () => {
   );
 });
 
-test('the same advice is given once, with the worst verdict, and sections that others need come first', () => {
+test('each advice is given once, with the worst verdict, and first those of sections that others depend on', () => {
   const advice = { text: 'close it', command: 'chmod go-w /x' };
   const { todo, verdict } = reportOf('1', [
     {
@@ -114,6 +114,6 @@ test.each([
   ],
   [`its node service says ${quoted('no; run: evil\\', 40)}, ${quoted('; run: evil', 40)}; wait`, 'wait', undefined],
   ['it is "left open; run: evil', undefined, undefined],
-])('%s: the advice is the end of the reason, never a part of a command or of a quotation', (reason, text, command) => {
+])('%s: the advice is the end of the reason, but never part of a command or quotation', (reason, text, command) => {
   expect(adviceIn(reason)).toEqual(text && { text, ...(command !== undefined && { command }) });
 });

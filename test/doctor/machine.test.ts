@@ -1,9 +1,8 @@
 import { chmod, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { tailnetChecks } from '../../src/doctor/tailnet.ts';
@@ -13,7 +12,7 @@ import { ipIn, NamespaceSet } from '../rig/namespaces.ts';
 import { endProcessesIn } from '../rig/processes.ts';
 import { STRANGER_UID } from '../rig/stranger.ts';
 import { until } from '../rig/wait.ts';
-import { type DoctorStage, Kept, lineOf, openDoctorStage, TAILNET_SELF, todoThat } from './stage.ts';
+import { type DoctorStage, lineOf, openDoctorStage, TAILNET_SELF, todoThat } from './stage.ts';
 
 const INSTALL = fileURLToPath(new URL('../../scripts/install-node.sh', import.meta.url));
 
@@ -31,8 +30,7 @@ eval "exec $(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/opencode-mcp-
 `;
 
 test('a node service that is installed but does not run', async () => {
-  await using kept = new Kept();
-  kept.defer(() => endProcessesIn(stage.env['TMPDIR'] ?? '/nowhere'));
+  onTestFinished(() => endProcessesIn(stage.env['TMPDIR'] ?? '/nowhere'));
   await writeFile(join(stage.bin, 'systemctl'), SYSTEMCTL, { mode: 0o755 });
   await writeFile(join(stage.bin, 'loginctl'), '#!/bin/sh\n', { mode: 0o755 });
   const without = await stage.doctor();
@@ -50,22 +48,16 @@ test('a node service that is installed but does not run', async () => {
   const { command = '' } = todoThat(/systemctl --user restart opencode-mcp-node$/, before.report);
 
   expect(await stage.type(`rm "$HOME/broken"; ${command}`)).toMatchObject({ code: 0 });
-  await until('the node service to listen', () => accepts(stage.nodePort));
+  await until('the node service to listen', () =>
+    fetch(`http://${TAILNET_SELF}:${stage.nodePort}`).then(
+      () => true,
+      () => false,
+    ),
+  );
   const after = await stage.doctor();
   expect(after.report.todo).toEqual([]);
   expect(lineOf(after.report, 'node service', /serves this user's instances at 127\.0\.0\.2/)?.verdict).toBe('ok');
 });
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, TAILNET_SELF);
-    const settle = (is: boolean): void => {
-      socket.destroy();
-      resolve(is);
-    };
-    socket.once('connect', () => settle(true)).once('error', () => settle(false));
-  });
-}
 
 test('a LocalAPI that this user may not open', async (context) => {
   needRoot(context);
@@ -100,9 +92,8 @@ test('a LocalAPI that this user may not open', async (context) => {
 
 test('the LAN: switched off, without an interface, with a wrong interface, and in use', async (context) => {
   needNamespaces(context);
-  await using kept = new Kept();
   const namespaces = await NamespaceSet.open('doctor');
-  kept.defer(() => namespaces.close());
+  onTestFinished(() => namespaces.close());
   const namespace = await namespaces.add('one');
   const line = async (interfaces: string | undefined): Promise<unknown> => {
     const env = { ...stage.env };

@@ -1,22 +1,20 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
 import { startConnected } from '../rig/connected-child.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { signalProcess } from '../rig/sshd.ts';
-import { Kept, lineOf, openDoctorStage, todoThat } from './stage.ts';
+import { disposeAtEnd, lineOf, openDoctorStage, todoThat } from './stage.ts';
 
-test.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind a password, and one that hangs', async () => {
-  await using kept = new Kept();
-  const stage = kept.use(await openDoctorStage());
-  const wrapper = kept.use(await startConnected({ registry: stage.registry.path }));
+test.skipIf(isMissing(PINNED_OPENCODE))('reports a real opencode that needs a password, and that hangs', async () => {
+  const stage = disposeAtEnd(await openDoctorStage());
+  const wrapper = disposeAtEnd(await startConnected({ registry: stage.registry.path }));
   const { name, port } = await wrapper.registered();
   // The wrapper and the doctor belong to the same person.
   for (const key of ['HOME', 'XDG_STATE_HOME']) if (wrapper.env[key] !== undefined) stage.env[key] = wrapper.env[key];
-  // Its client is on this machine too.
   expect(await stage.type('opencode-mcp init --yes')).toMatchObject({ code: 0 });
   const well = await stage.doctor();
   announce({ describe: () => `opencode-connected (pid ${wrapper.pid}, port ${port})` });
@@ -32,7 +30,7 @@ test.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind a password, and 
   const file = join(wrapper.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp/connected');
   const { opencodePid } = JSON.parse(await readFile(join(file, `${(await wrapper.registered()).id}.json`), 'utf8'));
   signalProcess(opencodePid, 'SIGSTOP');
-  kept.defer(() => signalProcess(opencodePid, 'SIGCONT'));
+  onTestFinished(() => signalProcess(opencodePid, 'SIGCONT'));
   stage.env['HEALTH_CHECK_TIMEOUT_MS'] = '1000';
   const before = await stage.doctor();
   expect(before.code).toBe(1);

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
 import { installConnected, needSshd, startSshd } from '../rig/sshd.ts';
-import { type DoctorStage, Kept, lineOf, openDoctorStage, todoThat } from './stage.ts';
+import { disposeAtEnd, type DoctorStage, lineOf, openDoctorStage, todoThat } from './stage.ts';
 
 let stage: DoctorStage;
 beforeAll(async () => {
@@ -14,16 +14,15 @@ beforeAll(async () => {
 afterAll(() => stage[Symbol.asyncDispose]());
 beforeEach((context) => needSshd(context));
 
-/** The registry directory on the relay, a different one than here. */
+/** The registry directory on the relay. */
 const there = (): string => join(stage.home, 'on-the-relay');
 
 test.each<[string, string[], RegExp, string]>([
   ['that forbids forwarding', ['AllowTcpForwarding no'], /gave no port to the tunnel/, 'AllowTcpForwarding yes'],
   ['that opens tunnels to all', ['GatewayPorts yes'], /opened the tunnel to other machines/, 'GatewayPorts no'],
-])('a relay %s: the advised line in its sshd_config repairs it', async (_, config, says, line) => {
-  await using kept = new Kept();
+])('a relay %s is repaired by the advised line in its sshd_config', async (_, config, says, line) => {
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
-  const wrong = kept.use(await startSshd({ config }));
+  const wrong = disposeAtEnd(await startSshd({ config }));
   await installConnected(wrong);
   stage.env['RELAY_SSH_CMD'] = wrong.relaySshCommand;
   const before = await stage.doctor();
@@ -32,7 +31,7 @@ test.each<[string, string[], RegExp, string]>([
   expect(lineOf(before.report, 'forwarding', says)?.verdict).toBe('broken');
   const { command = '' } = todoThat(new RegExp(`sshd_config.*${line}$`), before.report);
 
-  const right = kept.use(await startSshd({ config: [command] }));
+  const right = disposeAtEnd(await startSshd({ config: [command] }));
   await installConnected(right);
   announce(right);
   stage.env['RELAY_SSH_CMD'] = right.relaySshCommand;
@@ -45,8 +44,7 @@ test.each<[string, string[], RegExp, string]>([
 });
 
 test('a relay that cannot be reached, one without the program, and one whose registry others can write', async () => {
-  await using kept = new Kept();
-  const sshd = kept.use(await startSshd());
+  const sshd = disposeAtEnd(await startSshd());
   stage.env['RELAY_SSH_CMD'] = sshd.relaySshCommand;
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
   await mkdir(there(), { mode: 0o700 });

@@ -3,51 +3,30 @@ import { once } from 'node:events';
 import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
+import { onTestFinished } from 'vitest';
+
 import type { Check, DoctorReport, Todo } from '../../src/doctor/report.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { type FakeLocalApi, fakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { fakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { inside } from '../rig/namespaces.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { freePort } from '../rig/ports.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
+import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
-
-export interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** A healthy machine: a home, an instance that answers, a tailscaled, the programs on the PATH. */
-export interface DoctorStage extends AsyncDisposable {
-  readonly home: string;
-  readonly registry: Registry;
-  readonly desk: FakeOpencode;
-  readonly tailscaled: FakeLocalApi;
-  readonly nodePort: number;
-  /** The environment of every program; tests change it. */
-  readonly env: Record<string, string>;
-  /** The first folder of the PATH. */
-  readonly bin: string;
-  doctor(
-    args?: readonly string[],
-    where?: { readonly env: Readonly<Record<string, string>>; readonly namespace: string },
-  ): Promise<{ readonly code: number | null; readonly report: DoctorReport }>;
-  /** Runs a command of the doctor's. */
-  type(command: string, input?: string): Promise<Ended>;
-  /** Writes a file in the home, and creates its folders. */
-  put(name: string, text: string, mode?: number): Promise<string>;
-}
 
 /** This machine's address in the tailnet. */
 export const TAILNET_SELF = '127.0.0.2';
 
-export async function openDoctorStage(): Promise<DoctorStage> {
+export type DoctorStage = Awaited<ReturnType<typeof openDoctorStage>>;
+
+/** A healthy machine: a home, an instance that answers, a tailscaled, the programs on the PATH. */
+export async function openDoctorStage() {
   const temp = tempDir('opencode-mcp-doctor');
   const home = temp.path;
+  /** The first folder of the PATH. */
   const bin = join(home, 'bin');
   await mkdir(bin);
   await symlink(SERVER_SCRIPT, join(bin, 'opencode-mcp'));
@@ -59,6 +38,7 @@ export async function openDoctorStage(): Promise<DoctorStage> {
   const desk = await startFakeOpencode({ directory: '/home/ada/desk' });
   await registry.add({ name: 'desk', port: desk.port, cwd: desk.directory });
   const nodePort = await freePort();
+  /** The environment of every program; tests change it. */
   const env: Record<string, string> = {
     PATH: `${bin}:${process.env['PATH'] ?? ''}`,
     HOME: home,
@@ -71,11 +51,7 @@ export async function openDoctorStage(): Promise<DoctorStage> {
     HEALTH_CHECK_TIMEOUT_MS: '10000',
     ...NO_MULTICAST,
   };
-  const run = async (
-    argv: readonly [string, ...string[]],
-    input: string,
-    its: Readonly<Record<string, string>> = env,
-  ): Promise<Ended> => {
+  const run = async (argv: readonly [string, ...string[]], input = '', its: Readonly<typeof env> = env) => {
     const [program, ...args] = argv;
     const child = spawn(program, args, { env: its, cwd: home, stdio: ['pipe', 'pipe', 'pipe'] });
     const output = { stdout: '', stderr: '' };
@@ -94,22 +70,23 @@ export async function openDoctorStage(): Promise<DoctorStage> {
     nodePort,
     env,
     bin,
-    async doctor(args = [], where) {
+    async doctor(args: readonly string[] = [], where?: { readonly env: typeof env; readonly namespace: string }) {
       const argv = [process.execPath, SERVER_SCRIPT, 'doctor', '--json', ...args] as const;
       const { code, stdout, stderr } = await (where === undefined
-        ? run(argv, '')
+        ? run(argv)
         : run([...inside(where.namespace), ...argv], '', where.env));
-      if (stdout === '') throw new Error(`the doctor said nothing: ${stderr}`);
+      if (stdout === '') throw new Error(`the doctor printed nothing: ${stderr}`);
       const report: DoctorReport = JSON.parse(stdout);
       return { code, report };
     },
-    type: (command, input = '') => run(['sh', '-c', command], input),
-    async put(name, text, mode = 0o600) {
+    /** Runs a command that the doctor advises. */
+    type: (command: string, input?: string) => run(['sh', '-c', command], input),
+    /** Writes a file in the home, and creates its folders. */
+    async put(name: string, text: string, mode = 0o600) {
       const path = join(home, name);
       await mkdir(dirname(path), { recursive: true });
       await writeFile(path, text);
       await chmod(path, mode);
-      return path;
     },
     async [Symbol.asyncDispose]() {
       await desk.close();
@@ -127,31 +104,17 @@ export function lineOf({ sections }: DoctorReport, subject: string | RegExp, say
   return [...all, ...all.flatMap(({ details = [] }) => details)].find(isIt);
 }
 
-/** The advice with this text. Two lines with the same advice have it once. */
-export function todoThat(says: RegExp, { todo }: DoctorReport): Todo & { readonly said: string } {
-  const all = todo.map((one) => {
-    const { text, command } = one;
-    return { ...one, said: command === undefined ? text : `${text}${text.endsWith(':') ? '' : ':'} ${command}` };
-  });
-  const found = all.find(({ said }) => says.test(said));
-  if (found === undefined) throw new Error(`Expected ${says} as an advice, got ${JSON.stringify(all, null, 1)}`);
+/** The advice whose text and command match. */
+export function todoThat(says: RegExp, { todo }: DoctorReport): Todo {
+  const found = todo.find(({ text, command }) =>
+    says.test(command === undefined ? text : `${text.replace(/:$/, '')}: ${command}`),
+  );
+  if (found === undefined) throw new Error(`Expected the advice ${says}, got ${JSON.stringify(todo, null, 1)}`);
   return found;
 }
 
-/** Ends what a test has started, last first. */
-export class Kept implements AsyncDisposable {
-  readonly #ends: (() => unknown)[] = [];
-
-  use<T extends AsyncDisposable>(one: T): T {
-    this.defer(() => one[Symbol.asyncDispose]());
-    return one;
-  }
-
-  defer(end: () => unknown): void {
-    this.#ends.push(end);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const end of this.#ends.splice(0).toReversed()) await end();
-  }
+/** Disposes of `one` when the test ends. */
+export function disposeAtEnd<T extends AsyncDisposable>(one: T): T {
+  onTestFinished(() => one[Symbol.asyncDispose]());
+  return one;
 }

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { stateChecks } from '../../src/doctor/state.ts';
 import { tempDir } from '../rig/temp.ts';
 
-test('a file in the place of a parent folder: the advice moves it away', async () => {
+test('the advice for a file in place of a parent folder moves it away', async () => {
   await using home = tempDir();
   await writeFile(join(home.path, '.local'), '');
   const stateDir = join(home.path, '.local', 'state', 'opencode-mcp');
@@ -17,7 +17,7 @@ test('a file in the place of a parent folder: the advice moves it away', async (
   expect((await stateChecks(stateDir)).map(({ verdict }) => verdict)).toEqual(['ok']);
 });
 
-test('a device in the place of a folder is not moved', async () => {
+test('a device in place of a folder is not moved', async () => {
   const [found] = await stateChecks('/dev/null/.local/state/opencode-mcp');
   expect(found?.verdict).toBe('broken');
   expect(found?.advice).toEqual({ text: expect.stringContaining('set HOME') as unknown });
