@@ -163,11 +163,11 @@ describe('a held request ends', () => {
     await until('the request to end', () => stage.service.waiting === 0 && stage.service.connections === 0);
   });
 
-  test.each<[string, (stage: NodeStage) => unknown]>([
+  test.each<[string, (stage: ClockedStage) => unknown]>([
     ['the service ends', ({ service }) => service.close()],
-    ['tailscaled logs out', ({ api }) => api.set({ backendState: 'NeedsLogin', self: undefined })],
+    ['tailscaled logs out', ({ change }) => change({ backendState: 'NeedsLogin', self: undefined })],
   ])('when %s', async (_, end) => {
-    await using stage = await openNodeStage();
+    await using stage = await openClockedStage();
     const { answer } = await stage.hold(LIST_PATH);
     const logged = stage.log.length;
     void end(stage);

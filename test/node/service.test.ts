@@ -4,7 +4,18 @@ import { tailnetNode } from '../rig/memory-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
-import { DIRECTORY, ID, openNodeStage, PASSWORD, requestText, SELF, STRANGER } from './stage.ts';
+import {
+  CAPABILITY,
+  DIRECTORY,
+  ID,
+  openNodeStage,
+  OWN_LAPTOP,
+  PASSWORD,
+  READER,
+  requestText,
+  SELF,
+  STRANGER,
+} from './stage.ts';
 
 describe('the list', () => {
   test('has the node and its live instances, but no password', async () => {
@@ -79,14 +90,25 @@ test('a process that took a registered port never receives its password', async 
 });
 
 describe('access', () => {
-  test('the node’s user may drive; a stranger gets their identity and the settings that would admit them', async () => {
+  test('the node’s user may drive; headers change no role, and a refusal names the caller and what would admit them', async () => {
     await using stage = await openNodeStage();
     expect((await stage.ask('/anything?x=1')).text).toBe('{"answered":"/anything?x=1"}');
-    const refused = await stage.ask('/anything', { from: STRANGER });
+    const headers = {
+      'x-forwarded-for': OWN_LAPTOP,
+      'x-real-ip': OWN_LAPTOP,
+      forwarded: `for=${OWN_LAPTOP}`,
+      'tailscale-user-login': 'ada@example.com',
+      authorization: `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`,
+    };
+    expect((await stage.ask('/session', { from: READER, method: 'POST', headers })).status).toBe(403);
+    const refused = await stage.ask('/anything', { from: STRANGER, headers });
     expect(refused.status).toBe(403);
-    expect(refused.text).toContain('eve@example.com on stranger.tail0.ts.net');
-    expect(refused.text).toContain('OPENCODE_TAILNET_USERS=eve@example.com');
-    expect(refused.text).toContain('opencode-mcp.dev/cap/opencode');
+    for (const part of [
+      'eve@example.com on stranger.tail0.ts.net',
+      'OPENCODE_TAILNET_USERS=eve@example.com',
+      CAPABILITY,
+    ])
+      expect(refused.text).toContain(part);
     expect(stage.seen.length).toBe(1);
   });
 

@@ -1,4 +1,6 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isDeepStrictEqual } from 'node:util';
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { WatchedSession } from '../../src/model/watched.ts';
@@ -16,16 +18,16 @@ const WORKTREE = '/home/user/worktree';
 let fake: FakeOpencode;
 let stage: NodeStage;
 
-beforeEach(async () => {
+async function open(): Promise<void> {
   fake = await startFakeOpencode({ directory: PROJECT });
   stage = await openNodeStage({ watch: true });
   await stage.registry.add({ name: 'two', id: 'two', port: fake.port, cwd: PROJECT });
   await until('the server to be followed', async () => (await states()).states.some(({ id }) => id === 'two'));
-});
-afterEach(async () => {
+}
+async function close(): Promise<void> {
   await stage[Symbol.asyncDispose]();
   await fake.close();
-});
+}
 
 async function states(from = OWN_LAPTOP): Promise<StatesListing> {
   const { status, text } = await stage.call(STATES_PATH, { from });
@@ -42,6 +44,9 @@ async function stateOf(id: string, from?: string): Promise<StatesListing['states
 const settled = (): Promise<unknown> => until('the repeated requests', () => fake.count('GET /session/status') >= 3);
 
 describe('the states', () => {
+  beforeEach(open);
+  afterEach(close);
+
   test('are the list, which they do not change, and the state of each server that is followed', async () => {
     const before = await stage.call(LIST_PATH);
     const { id } = fake.addSession({ title: 'A title' });
@@ -106,13 +111,12 @@ describe('the states', () => {
     for (const id of [here, there, ended]) fake.state.begin(id, 'Go');
     fake.state.finish(ended, 'Done');
     fake.addPermission({ sessionID: there, metadata: { command: 'a secret' } });
-    const places = async (from?: string) => (await stateOf('two', from))?.overviews.map(({ directory }) => directory);
-    await until('both directories to be seen', async () => (await places())?.includes(WORKTREE));
-    const all = await stateOf('two');
-    expect(all?.overviews.flatMap(({ sessions = [] }) => sessions.map(({ id }) => id)).toSorted()).toEqual(
-      [here, there, ended].toSorted(),
-    );
-    expect(all?.overviews[1]).toMatchObject({ running: [there], waiting: [{ sessionId: there }] });
+    const all = await until('all sessions to be listed', async () => {
+      const state = await stateOf('two');
+      const ids = state?.overviews.flatMap(({ sessions = [] }) => sessions.map(({ id }) => id)).toSorted();
+      return isDeepStrictEqual(ids, [here, there, ended].toSorted()) && state?.overviews[1]?.waiting && state;
+    });
+    expect(all.overviews[1]).toMatchObject({ running: [there], waiting: [{ sessionId: there }] });
     const seen = await stateOf('two', READER);
     expect(seen?.overviews).toMatchObject([{ directory: PROJECT, running: [here], sessions: [{ id: here }] }]);
     for (const secret of [WORKTREE, there, ended, 'a secret']) expect(JSON.stringify(seen)).not.toContain(secret);
@@ -144,6 +148,11 @@ describe('the states', () => {
     fake.override('GET /global/event', undefined);
     await until('the server to be followed again', async () => (await stateOf('two')) !== undefined);
   });
+});
+
+describe('the states of many sessions and servers', () => {
+  beforeAll(open);
+  afterAll(close);
 
   /** The list, and the watched server, of which tests build variants. */
   async function watched(): Promise<{ list: Listing; two: WatchedServer; nowMs: number }> {
