@@ -55,9 +55,9 @@ describe('access', () => {
     const instance = await startInstance('it');
     const { port } = await open(endpointBy([instance]));
     expect(await ask({ port, headers })).toMatchObject({ status });
-    expect(await askUpgrade({ port, headers })).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(await askUpgrade(port, headers)).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
     expect(instance.seen).toEqual([]);
-    expect(await askUpgrade({ port, headers: { authorization } })).toMatch(/^HTTP\/1.1 101 /);
+    expect(await askUpgrade(port, { authorization })).toMatch(/^HTTP\/1.1 101 /);
   });
 
   test("the password is not sent to another user's port", async (context) => {

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { onTestFinished } from 'vitest';
 
@@ -8,6 +8,7 @@ import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
+import { type Answer, type CallOptions, sendRequest } from '../node/send-request.ts';
 
 /** The instance's own password. */
 export const OWN = 'the password of the instance';
@@ -96,49 +97,25 @@ export function endpointBy(
   });
 }
 
-export interface Asked {
-  readonly status: number;
-  readonly text: string;
-  readonly headers: IncomingMessage['headers'];
-}
+export type Asked = Answer;
 
-export interface Asking {
+export interface Asking extends CallOptions {
   readonly port: number;
   readonly path?: string;
-  readonly method?: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
   readonly host?: string;
 }
 
-/** A request with these headers only. */
-export function ask({
-  port,
-  path = '/session',
-  method = 'GET',
-  headers = {},
-  body,
-  host = '127.0.0.1',
-}: Asking): Promise<Asked> {
-  return new Promise((resolve, reject) => {
-    const sent = request({ host, port, path, method, headers, agent: false }, (answer) => {
-      let text = '';
-      answer.setEncoding('utf8').on('data', (part: string) => (text += part));
-      answer.once('end', () => resolve({ status: answer.statusCode ?? 0, text, headers: answer.headers }));
-      answer.once('error', reject);
-    });
-    sent.once('error', reject).end(body);
-  });
+export function ask({ host = '127.0.0.1', port, path = '/session', ...options }: Asking): Promise<Asked> {
+  return sendRequest({ host, port, path }, options);
 }
 
 /** The head of the answer to a WebSocket handshake. */
-export function askUpgrade({ port, path = '/pty/1/connect', headers = {} }: Asking): Promise<string> {
+export function askUpgrade(port: number, headers: Readonly<Record<string, string>>): Promise<string> {
   return new Promise((resolve, reject) => {
     const all = { host: `127.0.0.1:${port}`, connection: 'Upgrade', upgrade: 'websocket', ...headers };
     const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
-    const socket = connect(port, '127.0.0.1', () =>
-      socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`),
-    );
+    const socket = connect(port, '127.0.0.1');
+    socket.write(`GET /pty/1/connect HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
     let text = '';
     socket.setEncoding('utf8').on('data', (part: string) => (text += part));
     socket.once('error', reject).once('close', () => resolve(text));

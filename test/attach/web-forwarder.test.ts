@@ -46,7 +46,7 @@ test('the address admits one browser, once, and only with a cookie', async () =>
     'user-agent': 'Mozilla/5.0',
   };
   expect(await ask({ port, headers })).toMatchObject({ status: 200, text: 'it' });
-  expect(await askUpgrade({ port, headers })).toMatch(/^HTTP\/1.1 101 /);
+  expect(await askUpgrade(port, headers)).toMatch(/^HTTP\/1.1 101 /);
   for (const { headers: sent } of instance.seen) {
     expect(sent['authorization']).toBe(basic(OWN));
     // A node service refuses browsers.
@@ -86,7 +86,7 @@ test.each([
   const cookie = cookieOf(await enter());
   const headers = { host, cookie, ...change(cookie, port) };
   expect(await ask({ port, headers })).toMatchObject({ status });
-  expect(await askUpgrade({ port, headers })).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+  expect(await askUpgrade(port, headers)).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
   expect(instance.seen).toEqual([]);
 });
 

@@ -77,7 +77,7 @@ describe('the role read', () => {
           .setHeader('content-type', 'application/json')
           .end(JSON.stringify(url?.startsWith('/session?') === true ? sessions : { url })),
     });
-    const statusOf = async (path: string): Promise<number> => (await stage.ask(path, { from: READER })).status;
+    const statusOf = async (path: string) => (await stage.ask(path, { from: READER })).status;
     expect(await statusOf('/session/ses_own/message')).toBe(200);
     expect(await statusOf('/session/ses_own')).toBe(200);
     expect(await statusOf('/session/ses_foreign/message')).toBe(404);

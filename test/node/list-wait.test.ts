@@ -6,11 +6,11 @@ import type { Listing } from '../../src/node/list/listing.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
+import type { Answer } from './send-request.ts';
 import {
   acceptTerminal,
   type ClockedStage,
   openClockedStage,
-  type Answer,
   type NodeStage,
   openNodeStage,
   READER,

@@ -9,17 +9,8 @@ import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
-import {
-  type Answer,
-  type CallOptions,
-  ID,
-  type ClockedStage,
-  openClockedStage,
-  OWN_LAPTOP,
-  READER,
-  requestText,
-  trustingPorts,
-} from './stage.ts';
+import type { Answer, CallOptions } from './send-request.ts';
+import { ID, type ClockedStage, openClockedStage, OWN_LAPTOP, READER, requestText, trustingPorts } from './stage.ts';
 
 const HOME = '/home/ada';
 const DIRECTORY = '/home/ada/project';

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type IncomingMessage, type OutgoingHttpHeaders, request as requestHttp, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { hostname } from 'node:os';
 import type { Duplex } from 'node:stream';
@@ -15,6 +15,7 @@ import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService, type NodeServiceDeps } from '../../src/node/service.ts';
 import { MIN_READ_INTERVAL_MS } from '../../src/node/tailnet-view.ts';
 import type { TailnetStatus } from '../../src/tailscale/types.ts';
+import { type CallOptions, sendRequest } from './send-request.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
 import type { Approver } from '../../src/config/settings.ts';
 import type { RecordEntry } from '../../src/operations/call-record.ts';
@@ -47,19 +48,6 @@ export interface Seen {
   readonly url: string;
   readonly headers: IncomingMessage['headers'];
   readonly body: string;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly headers: IncomingMessage['headers'];
-  readonly text: string;
-}
-
-export interface CallOptions {
-  readonly from?: string;
-  readonly method?: string;
-  readonly headers?: OutgoingHttpHeaders;
-  readonly body?: string;
 }
 
 type PassedToService = Pick<NodeServiceDeps, 'clock' | 'limits' | 'maxConnections' | 'maxRequestsPerCaller'>;
@@ -138,8 +126,8 @@ export async function openNodeStage(options: NodeStageOptions = {}) {
 
   /** The service's path of the instance's path. */
   const path = (below = ''): string => INSTANCE_PREFIX + ID + below;
-  const call = (target: string, callOptions: CallOptions = {}): Promise<Answer> =>
-    send(host, port, target, callOptions);
+  const call = (target: string, callOptions: CallOptions = {}) =>
+    sendRequest({ host, port, path: target }, { from: OWN_LAPTOP, ...callOptions });
   const list = async (callOptions?: CallOptions): Promise<Listing> => {
     const { status, text } = await call(LIST_PATH, callOptions);
     if (status !== 200) throw new Error(`the list gave ${status}: ${text}`);
@@ -319,29 +307,3 @@ const PROBE_ANSWERS: Readonly<Record<string, unknown>> = {
   '/permission': [],
   '/question': [],
 };
-
-function send(host: string, port: number, path: string, options: CallOptions): Promise<Answer> {
-  const { from = OWN_LAPTOP, method = 'GET', headers = {}, body } = options;
-  const answered = new Promise<Answer>((resolve, reject) => {
-    // Node's client frames no body of a DELETE by itself.
-    const length = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) };
-    const request = requestHttp({
-      host,
-      port,
-      path,
-      method,
-      headers: { ...length, ...headers },
-      localAddress: from,
-      agent: false,
-    });
-    request.once('error', reject);
-    request.once('response', (response) => {
-      readText(response).then(
-        (text) => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }),
-        reject,
-      );
-    });
-    request.end(body);
-  });
-  return within(answered, `${method} ${path}`);
-}
