@@ -116,7 +116,7 @@ export class TailnetView {
     const { signal } = this.#root;
     try {
       const status = await api.status(signal);
-      if (!signal.aborted) this.#update(status);
+      if (!signal.aborted) this.#learn(status);
     } catch (error) {
       if (!signal.aborted) this.#failed(error);
     } finally {
@@ -124,7 +124,7 @@ export class TailnetView {
     }
   }
 
-  #update({ backendState, self, tun, peers }: TailnetStatus): void {
+  #learn({ backendState, self, tun, peers }: TailnetStatus): void {
     if (backendState !== 'Running' || self === undefined || self.addresses.length === 0) {
       this.#lose(
         `tailscaled is in state ${quoteName(singleLine(backendState, 40))}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,

@@ -56,7 +56,7 @@ test.each([
   ['a message that was not sent because no instance fits', new NotSentError('x', { cause: new QueryError('none') }), 1],
   ['an instance that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
   ['a read from an unreachable instance', new UnreachableError('gone'), 1],
-])('%s: the exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
+])('%s has its exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
 
 test('advice for a shell quotes names for the shell', () => {
   const { sessionsOf, respondTo, follow, doctor } = SHELL_WORDS;

@@ -137,7 +137,7 @@ describe('messages and exit codes', () => {
     await registry.remove('gone');
   });
 
-  test('send prints the answer, a part of a name is enough, and each call is recorded', async () => {
+  test('send accepts a part of a name, prints the answer, and records the call', async () => {
     expect(await run(['send', 'des', '--', '--it', 'goes'])).toMatchObject({ code: 0, stdout: 'so --it goes\n' });
     const record = await readFile(join(temp.path, '.local/state/opencode-mcp/record.jsonl'), 'utf8');
     expect(JSON.parse(record.trim().split('\n').at(-1) ?? '')).toMatchObject({
@@ -150,7 +150,7 @@ describe('messages and exit codes', () => {
 });
 
 describe('list', () => {
-  test('in a pipe has all columns, uncut and without colours, whatever the environment says', async () => {
+  test('in a pipe has all columns, uncut, and no colours in any environment', async () => {
     const { code, stdout, stderr } = await run(['ls'], { FORCE_COLOR: '3' });
     expect([code, stderr]).toEqual([0, '']);
     const [head, ...rows] = stdout.trimEnd().split('\n');
@@ -160,7 +160,7 @@ describe('list', () => {
     expect(stdout).not.toContain('\u001b');
   });
 
-  test('a part of a name filters, and --json prints JSON', async () => {
+  test('lists names with a given part, and prints JSON with --json', async () => {
     expect((await run(['list', 'laptop'])).stdout).not.toMatch(/^desk/m);
     const { stdout } = await run(['list', 'laptop', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ total: 1, instances: [{ name: 'laptop-web', state: 'waiting' }] });
@@ -175,7 +175,7 @@ describe('list', () => {
     expect(help.stdout).toBe('--limit\n--before\n--message\n--offset\n--json\n--help\n');
   });
 
-  test('--watch --json has a line for each change, until it is interrupted', async () => {
+  test('with --watch --json prints a line for each change, until it is interrupted', async () => {
     const watching = runShell(['list', 'desk', '--watch', '--json'], env);
     await watching.shows(/"state":"idle".*\n/);
     const { id } = desk.addSession({ title: 'Another' });
@@ -242,7 +242,7 @@ describe('in a terminal', () => {
     await screen.shows(/code 0\n\$/);
   });
 
-  test('without a command a terminal gets the help, and pipes the server', async (context) => {
+  test('without a command, shows the help in a terminal', async (context) => {
     needTmux(context);
     await using screen = await terminal(80);
     await screen.type('om', 'Enter');

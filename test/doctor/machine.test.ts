@@ -29,7 +29,7 @@ case "$*" in *restart*) ;; *) exit 0 ;; esac
 eval "exec $(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/opencode-mcp-node.service")" </dev/null >/dev/null 2>&1 &
 `;
 
-test('a node service that is installed but does not run', async () => {
+test('advises to restart a node service that is installed but does not run', async () => {
   onTestFinished(() => endProcessesIn(stage.env['TMPDIR'] ?? '/nowhere'));
   await writeFile(join(stage.bin, 'systemctl'), SYSTEMCTL, { mode: 0o755 });
   await writeFile(join(stage.bin, 'loginctl'), '#!/bin/sh\n', { mode: 0o755 });
@@ -59,7 +59,7 @@ test('a node service that is installed but does not run', async () => {
   expect(lineOf(after.report, 'node service', /serves this user's instances at 127\.0\.0\.2/)?.verdict).toBe('ok');
 });
 
-test('a LocalAPI that this user may not open', async (context) => {
+test('reports a LocalAPI that this user may not open', async (context) => {
   needRoot(context);
   const { tailscaled, nodePort, home } = stage;
   const { socketPath } = tailscaled;
@@ -90,7 +90,7 @@ test('a LocalAPI that this user may not open', async (context) => {
   });
 });
 
-test('the LAN: switched off, without an interface, with a wrong interface, and in use', async (context) => {
+test('reports the LAN as switched off, without an interface, with a wrong interface, and in use', async (context) => {
   needNamespaces(context);
   const namespaces = await NamespaceSet.open('doctor');
   onTestFinished(() => namespaces.close());

@@ -43,7 +43,7 @@ test.each<[string, string[], RegExp, string]>([
   expect(await readdir(stage.home)).not.toContain('on-the-relay');
 });
 
-test('a relay that cannot be reached, one without the program, and one whose registry others can write', async () => {
+test('reports a relay that cannot be reached, that lacks the program, and whose registry others can write', async () => {
   const sshd = disposeAtEnd(await startSshd());
   stage.env['RELAY_SSH_CMD'] = sshd.relaySshCommand;
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
@@ -75,7 +75,7 @@ test('a relay that cannot be reached, one without the program, and one whose reg
   expect(lineOf(after.report, 'registry there', /of uid \d+, registrations: 0/)?.verdict).toBe('ok');
 });
 
-test('an invalid RELAY_SSH_CMD', async () => {
+test('reports an invalid RELAY_SSH_CMD', async () => {
   stage.env['RELAY_SSH_CMD'] = 'ssh "you@relay';
   const { code, report } = await stage.doctor();
   expect(code).toBe(1);

@@ -15,24 +15,24 @@ const data = (event: object): string => `data: ${JSON.stringify(event)}\n\n`;
 const SESSION = data({ id: 'evt_1', type: 'session.text.delta', data: { sessionID: 'ses_1', delta: 'grüße' } });
 
 test.each([
-  ['of a session', SESSION],
-  ['of the preview', data({ type: 'session.next.step.started', data: { sessionID: 'ses_1' } })],
+  ['an event of a session', SESSION],
+  ['an event of the preview', data({ type: 'session.next.step.started', data: { sessionID: 'ses_1' } })],
   ['a permission', data({ type: 'permission.v2.asked', data: { id: 'per_1', sessionID: 'ses_1' } })],
   ['a form, which contains its session', data({ type: 'form.created', data: { form: { sessionID: 'ses_1' } } })],
-  ['of a directory', data({ type: 'session.viewed', location: { directory: '/a' }, data: {} })],
+  ['an event of a directory', data({ type: 'session.viewed', location: { directory: '/a' }, data: {} })],
   ['a heartbeat', ': heartbeat\n\n'],
-])('passes: %s', async (_, event) => {
+])('passes on %s', async (_, event) => {
   expect(await through(event)).toBe(event);
 });
 
 test.each([
-  ['without a session or directory', data({ type: 'session.usage.updated', data: {} })],
-  ['of the server', data({ type: 'server.connected', data: {} })],
-  ['of a terminal', data({ type: 'pty.created', location: { directory: '/a' }, data: { info: {} } })],
-  ['of keys', data({ type: 'credential.updated', data: { sessionID: 'ses_1' } })],
-  ['no JSON', 'data: session.text.delta sessionID\n\n'],
-  ['an unfinished one', `data: ${JSON.stringify({ type: 'session.x', data: { sessionID: 'ses_1' } })}`],
-])('does not pass: %s', async (_, event) => {
+  ['an event without a session or directory', data({ type: 'session.usage.updated', data: {} })],
+  ['an event of the server', data({ type: 'server.connected', data: {} })],
+  ['an event of a terminal', data({ type: 'pty.created', location: { directory: '/a' }, data: { info: {} } })],
+  ['an event about keys', data({ type: 'credential.updated', data: { sessionID: 'ses_1' } })],
+  ['an event that is not JSON', 'data: session.text.delta sessionID\n\n'],
+  ['an unfinished event', `data: ${JSON.stringify({ type: 'session.x', data: { sessionID: 'ses_1' } })}`],
+])('drops %s', async (_, event) => {
   expect(await through(event)).toBe('');
 });
 

@@ -85,7 +85,7 @@ test('a refused change leaves the file alone, and nothing beside it', async () =
   expect((await readdir(home)).toSorted()).toEqual(['a', 'tmp']);
 });
 
-test('what the client writes under its lock is not lost', async () => {
+test('keeps changes that the client writes under its lock', async () => {
   const path = join(folder(), '.claude.json');
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);

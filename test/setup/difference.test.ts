@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { difference } from '../../src/setup/difference.ts';
 
-test('shows an added line under its number, without the line before that gains a comma', () => {
+test('shows an added line under its number, but not the line before it, which gains a comma', () => {
   const before = '{\n  "key": "sk-secret"\n}\n';
   const after = '{\n  "key": "sk-secret",\n  "mcp": {\n    "a": 1\n  }\n}\n';
   expect(difference(before, after)).toEqual(['line 3:', '+   "mcp": {', '+     "a": 1', '+   }']);

@@ -268,7 +268,7 @@ describe('an existing entry', () => {
     expect(entryOf(text)).toEqual({ command: WORDS[0], args: [WORDS[1]] });
   });
 
-  test('on the same line as another one is removed from it', () => {
+  test('on one line with another entry is removed from that line', () => {
     const ours = '"opencode": { "command": "opencode-mcp" }';
     const file = (line: string): string => `{\n  "servers": {\n    "docs": {}, // docs\n    ${line} // end\n  }\n}\n`;
     expect(remove('vscode', file(`${ours}, "next": {}`)).text).toBe(file('"next": {}'));
@@ -315,7 +315,7 @@ describe('an existing entry', () => {
 });
 
 describe('TOML', () => {
-  test('an update changes the command and keeps comments, settings and what Codex adds below', () => {
+  test('an update changes the command and keeps comments, settings and tables that Codex adds below', () => {
     const before = `[mcp_servers.opencode] # ours
 command = "opencode-mcp"
 # slow model

@@ -55,7 +55,7 @@ async function tools([command, ...args]: readonly string[]): Promise<readonly st
   return tools.map(({ name }) => name);
 }
 
-test('on the PATH of a shell without a terminal: the server answers through ssh', async (context) => {
+test('a program on the PATH of a shell without a terminal answers through ssh', async (context) => {
   const bin = tempDir('opencode-mcp-bin');
   onTestFinished(() => bin.close());
   const path = `${bin.path}:/usr/local/bin:/usr/bin:/bin`;
@@ -79,7 +79,7 @@ test('on the PATH of a shell without a terminal: the server answers through ssh'
   expect([mcpServers.opencode.command, ...mcpServers.opencode.args]).toEqual(words);
 });
 
-test('on the PATH of interactive shells only: its absolute path, and a warning', async (context) => {
+test('a program on the PATH of interactive shells only gets its absolute path and a warning', async (context) => {
   const { ssh, destination, write } = await relay(context);
   const program = await write("version's bin/opencode-mcp", PROGRAM.replace('exec node', `exec ${process.execPath}`));
   const node = await write(
@@ -95,7 +95,7 @@ test('on the PATH of interactive shells only: its absolute path, and a warning',
   expect(await tools(words)).toContain('send');
 });
 
-test('a login script that prints a megabyte hides neither the paths nor what is wrong', async () => {
+test('a login script that prints a megabyte hides neither the paths nor the error', async () => {
   const temp = tempDir('opencode-mcp-noisy');
   onTestFinished(() => temp.close());
   const ssh = join(temp.path, 'ssh');
@@ -113,7 +113,7 @@ esac
   await expect(remoteServerCommand(ssh, 'you@relay')).rejects.toThrow('instead of a version');
 });
 
-test('not installed: what was tried, and how to check it', async (context) => {
+test('a missing program leads to an error with both attempts', async (context) => {
   const { ssh, destination } = await relay(context);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
     `opencode-mcp was not found on ${destination}, neither by ssh without a terminal nor by a login shell.`,
@@ -128,7 +128,7 @@ test('a shell that prints something in every session is an error', async (contex
   );
 });
 
-test('a refused key, an unknown host, an unreachable relay: each with advice', async (context) => {
+test('a refused key, an unknown host and an unreachable relay each lead to advice', async (context) => {
   const { sshd, ssh, destination } = await relay(context, ['AuthorizedKeysFile none']);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
   const script = await readFile(ssh, 'utf8');
@@ -139,7 +139,7 @@ test('a refused key, an unknown host, an unreachable relay: each with advice', a
   await expect(remoteServerCommand('/nowhere/ssh', destination)).rejects.toThrow('cannot run /nowhere/ssh');
 });
 
-test('an ssh that hangs is ended, with what it started', async () => {
+test('an ssh that hangs is ended together with its child processes', async () => {
   const temp = tempDir('opencode-mcp-relay');
   onTestFinished(() => temp.close());
   const ssh = join(temp.path, 'ssh');
@@ -150,5 +150,5 @@ test('an ssh that hangs is ended, with what it started', async () => {
     'ssh to you@relay did not answer within 3 s',
   );
   const pid = Number(await readFile(join(temp.path, 'pid'), 'utf8'));
-  await until('what it started to end', async () => (await describeProcess(pid)) === undefined);
+  await until('the child process to end', async () => (await describeProcess(pid)) === undefined);
 });

@@ -7,7 +7,7 @@ export type AskLine = (prompt: string, signal: AbortSignal) => Promise<string | 
 /** What was typed before is in the terminal already: reading it takes no time. */
 const TYPED_BEFORE_MS = 50;
 
-/** Undefined without a terminal. Questions go to stderr, because stdout is for the command's result. */
+/** Undefined where there is nobody to ask. Questions go to stderr: stdout is for what was asked for. */
 export function lineAsker({ stdin, stderr }: NodeJS.Process): AskLine | undefined {
   if (!stdin.isTTY || !stderr.isTTY) return undefined;
   return async (prompt, signal) => {

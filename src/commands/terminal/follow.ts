@@ -7,7 +7,10 @@ import { EXIT, type Exit, exitOf } from './exit-codes.ts';
 import type { Shell } from './shell.ts';
 import { withoutId } from './shell-words.ts';
 
-/** Follows a turn: prints its text to stdout as it comes, and its outcome to stderr. For Ctrl-C see `Interruption`. */
+/**
+ * Follows a turn: prints its text to stdout as it comes, and its outcome to stderr. Ctrl-C asks whether to stop following or to abort;
+ * a second Ctrl-C, or the first without a terminal, stops following.
+ */
 export async function followTurn(
   shell: Shell,
   command: string,
@@ -15,97 +18,69 @@ export async function followTurn(
 ): Promise<Exit> {
   const isJson = shell.flags.has('json');
   const text = new TurnText(isJson ? () => {} : shell.print);
-  const interruption = new Interruption(shell, text);
-  const { askPerson, ...call } = shell.call((fresh) => text.add(fresh));
-  /** The person was asked and has not answered. */
-  let isUnanswered = false;
-  const ask: Call['askPerson'] =
-    askPerson &&
-    (async (form, limit) => {
-      text.endLine();
-      const answer = await askPerson(form, limit);
-      isUnanswered = answer.kind === 'dismissed' || answer.kind === 'late';
-      return answer;
-    });
+  const stop = new AbortController();
+  const over = new AbortController();
+  let aborts = false;
+  let isAsking = false;
+  const interrupted = async (): Promise<void> => {
+    if (isAsking || shell.askLine === undefined) {
+      stop.abort();
+      return;
+    }
+    isAsking = true;
+    text.hold();
+    shell.tell('\nStop following it (it goes on), or abort it?\n');
+    const line = await shell.askLine('s stop, a abort, Enter go on> ', over.signal);
+    isAsking = false;
+    text.release();
+    if (over.signal.aborted || line === '') return;
+    aborts = /^a/i.test(line?.trim() ?? '');
+    stop.abort();
+  };
+  shell.onInterrupt(() => void interrupted());
+  const call = shell.call((fresh) => text.add(fresh));
+  const signal = AbortSignal.any([shell.signal, stop.signal]);
+  const asking = call.askPerson;
+  /** The person was asked and left it open. */
+  let isOpen = false;
   let data: TurnView;
   try {
-    ({ data } = await work({ ...call, signal: interruption.signal, ...(ask && { askPerson: ask }) }));
+    ({ data } = await work({
+      ...call,
+      signal,
+      ...(asking && {
+        askPerson: async (form, limit) => {
+          text.endLine();
+          const answer = await asking(form, limit);
+          isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
+          return answer;
+        },
+      }),
+    }));
   } catch (error) {
-    if (!isUnanswered) throw error;
+    if (!isOpen) throw error;
     shell.tell(`opencode-mcp ${command}: nothing was answered; it still waits\n`);
     return EXIT.waiting;
   } finally {
-    interruption.end();
+    over.abort();
     text.release();
     text.end();
   }
   if (isJson) shell.printJson(data);
   else if (text.isEmpty && data.text !== undefined && data.text !== '') shell.print(`${data.text}\n`);
   const exit = exitOf(data.outcome);
-  if (interruption.wantsAbort && exit === EXIT.running && data.session !== undefined)
-    return await abort(shell, data.instance, data.session.id);
+  const { session } = data;
+  if (aborts && exit === EXIT.running && session !== undefined) {
+    const target = { instance: data.instance, session_id: session.id };
+    const aborted = await shell.recorded('abort_session', target, () =>
+      abortSession(shell.runtime(), target, shell.call()),
+    );
+    shell.tell(`${aborted.text}\n`);
+    return EXIT.failed;
+  }
   // The person knows why it waits.
-  if (!isJson) shell.tell(notice(isUnanswered ? { ...data, reason: undefined } : data, command));
+  if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
   return exit;
-}
-
-async function abort(shell: Shell, instance: string, session_id: string): Promise<Exit> {
-  const target = { instance, session_id };
-  const { text } = await shell.recorded('abort_session', target, () =>
-    abortSession(shell.runtime(), target, shell.call()),
-  );
-  shell.tell(`${text}\n`);
-  return EXIT.failed;
-}
-
-/**
- * Ctrl-C while a turn is followed: asks whether to stop following or to abort. A second Ctrl-C, or the first without a terminal, stops
- * following.
- */
-class Interruption {
-  readonly #shell: Shell;
-  readonly #text: TurnText;
-  readonly #stop = new AbortController();
-  readonly #ended = new AbortController();
-  #isAsking = false;
-  #wantsAbort = false;
-
-  constructor(shell: Shell, text: TurnText) {
-    this.#shell = shell;
-    this.#text = text;
-    shell.onInterrupt(() => void this.#interrupted());
-  }
-
-  /** Aborts when following stops. */
-  get signal(): AbortSignal {
-    return AbortSignal.any([this.#shell.signal, this.#stop.signal]);
-  }
-
-  get wantsAbort(): boolean {
-    return this.#wantsAbort;
-  }
-
-  /** Withdraws the question. */
-  end(): void {
-    this.#ended.abort();
-  }
-
-  async #interrupted(): Promise<void> {
-    const { askLine, tell } = this.#shell;
-    if (this.#isAsking || askLine === undefined) {
-      this.#stop.abort();
-      return;
-    }
-    this.#isAsking = true;
-    this.#text.hold();
-    tell('\nStop following it (it goes on), or abort it?\n');
-    const line = await askLine('s stop, a abort, Enter go on> ', this.#ended.signal);
-    this.#isAsking = false;
-    this.#text.release();
-    if (this.#ended.signal.aborted || line === '') return;
-    this.#wantsAbort = /^a/i.test(line?.trim() ?? '');
-    this.#stop.abort();
-  }
 }
 
 /** opencode's title (1.18.33) until the model has named the session. */
