@@ -106,7 +106,7 @@ describe("an instance with a node service's report", () => {
     const before = changes;
     node.say([web(busyIn(DIRECTORY, {}, 'make'))]);
     await until('the change', () => stateOf() === 'waiting');
-    await until('word of it', () => changes > before);
+    await until('the notification', () => changes > before);
     news.changed(() => fleet.snapshot());
     expect(updated).toEqual(['opencode://web']);
     expect(node.passedOn).toEqual([]);
@@ -115,12 +115,12 @@ describe("an instance with a node service's report", () => {
   test('is current however old the report is', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY });
-    const said = {
+    const report = {
       result: { ...HEALTHY, directory: DIRECTORY },
       overviews: [idleIn(DIRECTORY)],
       isCurrent: () => true,
     };
-    world.register('a', fake, { report: said });
+    world.register('a', fake, { report });
     await world.start();
     await world.clock.advance(50_000);
     const { approvals, journal } = testRuntime(world.fleet);
@@ -142,14 +142,6 @@ describe("an instance with a node service's report", () => {
     expect(node.passedOn).toContain(`GET web/session/${id}`);
     // The node service's report still counts.
     expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
-  });
-
-  test('is probed before it is driven', async () => {
-    opencode.addSession({ title: 'Here' });
-    await begin(web(idleIn(DIRECTORY)));
-    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, testCall());
-    expect(data.text).toBe('re: hello');
-    expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
 
   test('is offline once a call has failed, until a probe succeeds or its report changes', async () => {

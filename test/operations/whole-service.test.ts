@@ -25,7 +25,7 @@ const runtime = {
   },
 } as unknown as Runtime;
 
-test('a whole service has no agents: a shell is told to give a session', async () => {
+test('a whole service has no agents: the error advises a shell to give a session', async () => {
   const checking = checkChoice(
     runtime,
     { ...reached, api: {} } as unknown as Connected,
@@ -44,7 +44,7 @@ test('a new session of a whole service needs a directory, not a session', async 
   );
 });
 
-test('a whole service in which nothing runs is idle, and does have sessions', async () => {
+test('a whole service in which nothing runs is idle, not without sessions', async () => {
   await using opencode = await startFakeOpencode2();
   opencode.addSession({ directory: '/home/ada/web' });
   const fleet = new LiveFleet({
