@@ -99,12 +99,12 @@ const waiting = async (person: Person, runtime = runtimeFor(), extra: Partial<Ca
 };
 
 test.each([
-  ['send', sending],
-  ['wait', waiting],
-])('%s asks the person about a request and returns the answer of the whole turn', async (_, begin) => {
+  ['send', 'ask', sending],
+  ['wait', 'human', waiting],
+] as const)('%s (approve: %s) asks the person and returns the answer of the whole turn', async (_, approve, begin) => {
   const person = new Person();
   const progress: string[] = [];
-  const turn = begin(person, runtimeFor(), { onProgress: (text) => progress.push(text) });
+  const turn = begin(person, runtimeFor({ approve }), { onProgress: (text) => progress.push(text) });
   const sessionID = await stopsAt(fakes.a);
   await person.answers(ONCE);
   await settled(fakes.a);
@@ -171,16 +171,6 @@ describe('a turn that comes to a request', () => {
       next: expect.stringContaining('Settle it with respond') as string,
     });
     expect(person.forms).toEqual([]);
-  });
-
-  test('asks the person about requests that only they may settle (human)', async () => {
-    const person = new Person();
-    const turn = sending(person, runtimeFor({ approve: 'human' }));
-    const sessionID = await stopsAt(fakes.a);
-    await person.answers(ONCE);
-    await settled(fakes.a);
-    fakes.a.state.finish(sessionID, 'after');
-    expect(await turn).toMatchObject({ outcome: 'completed' });
   });
 
   test('withdraws a question that is settled elsewhere, and follows the turn', async () => {

@@ -1,18 +1,17 @@
 /** Results of the operations from a node service's reports on another machine's instances, without requests to them. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { systemClock } from '../../src/base/clock.ts';
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 import { isReported, type ReportedOverview } from '../../src/model/report.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
-import { HEALTHY } from '../fleet/candidates.ts';
 import { settle } from '../fleet/manual-clock.ts';
-import { World } from '../fleet/world.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
@@ -113,23 +112,10 @@ describe("an instance with a node service's report", () => {
   });
 
   test('is current however old the report is', async () => {
-    await using world = new World();
-    const fake = await world.fake({ directory: DIRECTORY });
-    const report = {
-      result: { ...HEALTHY, directory: DIRECTORY },
-      overviews: [idleIn(DIRECTORY)],
-      isCurrent: () => true,
-    };
-    world.register('a', fake, { report });
-    await world.start();
-    await world.clock.advance(50_000);
-    const { approvals, journal } = testRuntime(world.fleet);
-    const { data } = await listInstances(
-      createRuntime(world.fleet, world.clock, { approvals, journal }),
-      LIST,
-      testCall(),
-    );
-    expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    await begin(web(idleIn(DIRECTORY)));
+    const later = { ...systemClock, now: () => systemClock.now() + 50_000 };
+    const { data } = await listInstances({ ...runtime, clock: later }, LIST, testCall());
+    expect(data.instances).toMatchObject([{ name: 'web', state: 'idle' }]);
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
   });
 

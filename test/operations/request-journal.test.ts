@@ -83,17 +83,13 @@ describe('request ids', () => {
     expect(await messageOf(known(now, { name: 'one@host' }))).toBe('msg_1');
   });
 
-  test.each<[string, readonly Place[], readonly Place[]]>([
+  test.each<[string, readonly Place[], readonly Place[], string?]>([
     ['another machine', [{ hostname: 'laptop' }], [{ hostname: 'desktop' }]],
     ['another port of this one, which may be a tunnel', [{}], [{ url: 'http://127.0.0.1:4097' }]],
-  ])('do not hold for %s', async (_, before, now) => {
+    ['another directory of the same opencode', [{ id: 'one' }], [{ id: 'one' }], '/p/worktree'],
+  ])('do not hold for %s', async (_, before, now, directory = '/p') => {
     await keep(known(before));
-    expect(await messageOf(known(now))).toBeUndefined();
-  });
-
-  test('do not hold for another directory of the same opencode', async () => {
-    await keep(ONE);
-    expect(await messageOf(known([{ id: 'one', hostname: 'laptop' }], { directory: '/p/worktree' }))).toBeUndefined();
+    expect(await messageOf(known(now, { directory }))).toBeUndefined();
   });
 
   test('are claimed again by the one that claimed last, whose message did not arrive', async () => {
