@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { Message, Session } from '../../src/opencode/schema.ts';
 import { endOf } from '../../src/turns/last-turn.ts';
+import type { TurnOutcome } from '../../src/turns/outcome.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
@@ -48,10 +49,10 @@ function transcriptOf(messages: readonly Message[], { info }: Message): Transcri
   return turn;
 }
 
-function turnOf(...steps: readonly Step[]): { text: string; end: string } {
+function turnOf(...steps: readonly Step[]): { text: string; end: TurnOutcome } {
   const messages = session(...steps);
   const turn = transcriptOf(messages, messages[0]!);
-  return { text: turn.text, end: endOf(turn).kind };
+  return { text: turn.text, end: endOf(turn) };
 }
 
 describe('a turn goes on', () => {
@@ -70,7 +71,7 @@ describe('a turn goes on', () => {
     ['under a message of opencode between two steps', person('do'), step('one'), own('execute it'), answer('two')],
     ['under a message that a person writes while it runs', person('do'), step('one'), person('and'), answer('two')],
   ])('%s', (_, ...steps) => {
-    expect(turnOf(...steps)).toEqual({ text: 'one\n\ntwo', end: 'completed' });
+    expect(turnOf(...steps)).toEqual({ text: 'one\n\ntwo', end: { kind: 'completed' } });
   });
 });
 
@@ -113,11 +114,11 @@ describe('a turn has ended', () => {
     ['with a failed compaction', 'failed', person('do'), step('one'), AUTO, FAILED_SUMMARY],
     ['with a compaction after its last step', 'completed', person('do'), answer('one'), AUTO, SUMMARY],
   ])('%s: %s', (_, end, ...steps) => {
-    expect(turnOf(...steps)).toEqual({ text: 'one', end });
+    expect(turnOf(...steps)).toMatchObject({ text: 'one', end: { kind: end } });
   });
 
   test('without text, error or reason: interrupted, not aborted', () => {
-    expect(turnOf(person('do'), attempt(''))).toEqual({ text: '', end: 'interrupted' });
+    expect(turnOf(person('do'), attempt(''))).toMatchObject({ text: '', end: { kind: 'interrupted' } });
   });
 });
 
