@@ -59,11 +59,7 @@ export class EndpointTable {
    * project's worktrees belong to its servers if it has any; otherwise each server of a home would load them all.
    */
   takenDirectories(): IsTaken {
-    const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
-      `${hostKey(claims.hostname ?? addressOf(endpoint.url).host)}\0${directory}`;
-    const isOwner = (one: EndpointRecord): boolean =>
-      !one.unlisted && isVouchedFor(one.candidate) && one.known?.parts.session?.rest?.state !== 'interrupted';
-    const owners = [...this.all()].filter(isOwner);
+    const owners = [...this.all()].filter(ownsDirectory);
     const taken = new Set(
       owners.map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
     );
@@ -125,6 +121,16 @@ export class EndpointTable {
     if (group?.size === 0) this.#byKey.delete(record.key);
     return record;
   }
+}
+
+function ownsDirectory(record: EndpointRecord): boolean {
+  const isInterrupted = record.known?.parts.session?.rest?.state === 'interrupted';
+  return !record.unlisted && isVouchedFor(record.candidate) && !isInterrupted;
+}
+
+/** A directory or project on the machine of that endpoint. */
+function placeOf({ candidate: { claims, endpoint } }: EndpointRecord, what: string | undefined): string {
+  return `${hostKey(claims.hostname ?? addressOf(endpoint.url).host)}\0${what}`;
 }
 
 /** Whether the same registration leads to the same process in the same way, so that what is known of it stays valid. */

@@ -1,5 +1,5 @@
 import { isSame, type NameRecord } from '../identity/names.ts';
-import { endingsOf, hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
+import { hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
 import type { GoneInstance, Instance, Overview, Server, Snapshot } from '../model/instance.ts';
 import { type EndpointRecord, MAX_MISSED_ROUNDS } from './endpoint-record.ts';
 
@@ -19,10 +19,10 @@ export function restingInstances(
 ): readonly Instance[] {
   if (names.length === 0) return [];
   const before = shownBefore(previous);
-  const serverOf = serversByMember(servers);
+  const serversAt = serversByMember(servers);
   return names.flatMap((record) => {
     const last = before.get(record.name) ?? previous.gone.get(record.name);
-    return restingAs(record, last?.overview, serverOf);
+    return restingInstance(record, last?.overview, serversAt) ?? [];
   });
 }
 
@@ -46,35 +46,33 @@ function shownBefore({ snapshot: { instances, resting } }: Previous): ReadonlyMa
   );
 }
 
-/** Servers by endpoint id, and by lineage, since a restarted server has a new registration; `several` if more than one has a lineage. */
-function serversByMember(servers: readonly Server[]): ReadonlyMap<string, Server | 'several'> {
-  const found = new Map<string, Server | 'several'>();
-  for (const server of servers) {
-    for (const { id, lineage } of nameable(server).members) {
-      found.set(id, server);
-      found.set(lineage, (found.get(lineage) ?? server) === server ? server : 'several');
-    }
-  }
+/** Servers by endpoint id, and by lineage, since a restarted server has a new registration. */
+function serversByMember(servers: readonly Server[]): ReadonlyMap<string, ReadonlySet<Server>> {
+  const found = new Map<string, Set<Server>>();
+  for (const server of servers)
+    for (const { id, lineage } of nameable(server).members)
+      for (const place of [id, lineage]) found.set(place, (found.get(place) ?? new Set<Server>()).add(server));
   return found;
 }
 
-function restingAs(
+/** The directory that had this name, if its server is known. Undefined for a server's own directory, which goes with the server. */
+function restingInstance(
   { name, anchor, members }: NameRecord,
   overview: Overview | undefined,
-  serverOf: ReturnType<typeof serversByMember>,
-): readonly Instance[] {
-  const { directory } = placeOf(anchor);
-  if (directory === undefined) return [];
-  // Without the directory that `nameableIn` appends.
-  const lineage = anchor.lineage.slice(0, -directory.length - 1);
-  for (const place of [...[anchor, ...members].map((known) => placeOf(known).endpointId), lineage]) {
-    const server = serverOf.get(place);
-    if (server === undefined || server === 'several') continue;
-    const { key, members: now } = nameableIn(server, directory, endingsOf([]));
-    if (now.some((member) => [anchor, ...members].some((known) => isSame(member, known))))
-      return [{ server, key, name, host: hostOf(server), directory, state: 'unknown', ...(overview && { overview }) }];
+  serversAt: ReturnType<typeof serversByMember>,
+): Instance | undefined {
+  const { directory, lineage } = placeOf(anchor);
+  if (directory === undefined) return undefined;
+  const known = [anchor, ...members];
+  for (const place of [...known.map((member) => placeOf(member).endpointId), lineage]) {
+    const [server, ...others] = serversAt.get(place) ?? [];
+    // If several have its lineage, it is unknown which of them worked there.
+    if (server === undefined || others.length > 0) continue;
+    const { key, members: now } = nameableIn(server, directory, new Map());
+    if (now.some((member) => known.some((one) => isSame(member, one))))
+      return { server, key, name, host: hostOf(server), directory, state: 'unknown', ...(overview && { overview }) };
   }
-  return [];
+  return undefined;
 }
 
 function goneInstance({ name, anchor }: NameRecord, last: Instance | undefined, recordOf: RecordOf): GoneInstance {

@@ -47,7 +47,7 @@ export function endpointsTo(
 
 /** Drops endpoints that lapsed. Adds the healthy endpoints of each instance that a proven one leads to: they are joined only by proof. */
 function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
-  const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
+  const proven = new Map([...known].filter(([record, lapses]) => isStillProven(record, lapses, table)));
   for (const { endpoints } of new Set(instances.map(({ server }) => server))) {
     const records = table.recordsOf(endpoints);
     if (!records.some((record) => proven.has(record))) continue;
@@ -56,7 +56,7 @@ function extend(known: SameProcess['proven'], instances: Shown, table: EndpointT
   return proven;
 }
 
-function stands(record: EndpointRecord, lapses: number, table: EndpointTable): boolean {
+function isStillProven(record: EndpointRecord, lapses: number, table: EndpointTable): boolean {
   return record.healthy && record.lapses === lapses && table.get(record.id) === record;
 }
 

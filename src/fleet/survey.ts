@@ -9,13 +9,12 @@ import type { EndpointTable, IsTaken } from './endpoint-table.ts';
 import type { Rounds } from './rounds.ts';
 
 export interface SurveyDeps {
-  readonly table: Pick<EndpointTable, 'takenDirectories'>;
+  readonly table: EndpointTable;
   readonly clock: Clock;
   readonly deadlineMs: number;
 }
 
 export interface SurveysDeps extends SurveyDeps {
-  readonly table: EndpointTable;
   readonly prober: Prober<EndpointRecord>;
   readonly chain: Chain;
   readonly rounds: Rounds;
@@ -134,20 +133,17 @@ export async function askOverviews(request: OverviewRequest, deps: SurveyDeps): 
   const { servers, due, batch, trustsReports } = request;
   const ordered = servers.toSorted((one, other) => (one[0]?.probedAtMs ?? 0) - (other[0]?.probedAtMs ?? 0));
   const taken = deps.table.takenDirectories();
-  const asked = await Promise.all(
+  const others = await Promise.all(
     ordered.map(async (records) => {
       if (due.has(records)) await askOne(records, request, deps);
       if (trustsReports && shareReport(records)) return undefined;
-      return await askElsewhere(records, batch, taken);
+      const askOthers = otherDirectories(records, batch);
+      await askOthers(taken);
+      return askOthers;
     }),
   );
   const stillTaken = deps.table.takenDirectories();
-  await Promise.all(
-    ordered.map(async (records, index) => {
-      const before = asked[index];
-      if (before !== undefined) await askElsewhere(records, batch, stillTaken, before);
-    }),
-  );
+  await Promise.all(others.map(async (askOthers) => await askOthers?.(stillTaken)));
 }
 
 function isReported({ candidate, healthy }: EndpointRecord): boolean {
@@ -163,31 +159,30 @@ function shareReport(records: Endpoints): boolean {
 }
 
 /**
- * Asks about the other directories, through the endpoint that answered last. The endpoints of a server share what they learn, because any
- * of them may be the only one left later.
- *
- * @param before directories that this survey has asked about already
- * @returns those asked about now
+ * Returns a function that asks about the server's other directories that are not taken, each once, through the endpoint that answered
+ * last. The endpoints of a server share what they learn, because any of them may be the only one left later.
  */
-async function askElsewhere(
-  records: Endpoints,
-  batch: Batch<EndpointRecord>,
-  isTaken: IsTaken,
-  before?: readonly string[],
-): Promise<readonly string[]> {
+function otherDirectories(records: Endpoints, batch: Batch<EndpointRecord>): (isTaken: IsTaken) => Promise<void> {
+  const asked = new Set<string>();
+  for (const { directories } of records) directories.asked = [];
+  return async (isTaken) => {
+    const record = lastAnswered(records);
+    if (record === undefined) return;
+    const { directories } = record;
+    const others = records.filter((other) => other !== record).map((other) => other.directories);
+    for (const other of others) directories.merge(other);
+    const elsewhere = record
+      .directoriesToAsk((directory) => isTaken(record, directory))
+      .filter(({ directory }) => !asked.has(directory));
+    for (const { directory } of elsewhere) asked.add(directory);
+    if (elsewhere.length > 0) await batch.look(record, { parts: [], elsewhere });
+    for (const other of others) other.copy(directories);
+  };
+}
+
+function lastAnswered(records: Endpoints): EndpointRecord | undefined {
   const askedAtMs = ({ known }: EndpointRecord): number => known?.overview.askedAtMs ?? 0;
-  const [record] = records.filter(({ healthy }) => healthy).toSorted((one, other) => askedAtMs(other) - askedAtMs(one));
-  if (record === undefined) return [];
-  const { directories } = record;
-  const others = records.filter((other) => other !== record).map((other) => other.directories);
-  for (const other of others) directories.merge(other);
-  if (before === undefined) directories.asked = [];
-  const elsewhere = record
-    .directoriesToAsk((directory) => isTaken(record, directory))
-    .filter(({ directory }) => before?.includes(directory) !== true);
-  if (elsewhere.length > 0) await batch.look(record, { parts: [], elsewhere });
-  for (const other of others) other.copy(directories);
-  return elsewhere.map(({ directory }) => directory);
+  return records.filter(({ healthy }) => healthy).toSorted((one, other) => askedAtMs(other) - askedAtMs(one))[0];
 }
 
 /** Asks through the best endpoint, one with a report first; through the next as well if that fails or is silent. */

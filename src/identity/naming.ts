@@ -41,27 +41,39 @@ export function nameableIn(server: Server, directory: string, endings: Endings):
   return inDirectory(server, directory, distinctEnding(directory, endings));
 }
 
-function inDirectory(server: Server, directory: string, last: string): Nameable {
+/** `lastPart` distinguishes its name from those of the server's other directories. */
+function inDirectory(server: Server, directory: string, lastPart: string): Nameable {
   const own = nameable(server);
-  const within = (text: string): string => `${text}\0${directory}`;
-  const memberIn = ({ id, lineage, processId }: Member): Member => ({
-    id: within(id),
-    lineage: within(lineage),
-    ...(processId !== undefined && { processId: within(processId) }),
-  });
   return {
     ...own,
-    key: within(own.key),
-    members: mapNonEmpty(own.members, memberIn),
-    base: [prefixOf(server), last].filter((part) => part !== '').join('-'),
-    ...(own.processId !== undefined && { processId: within(own.processId) }),
+    key: within(directory, own.key),
+    members: mapNonEmpty(own.members, (member) => memberIn(directory, member)),
+    base: [prefixOf(server), lastPart].filter((part) => part !== '').join('-'),
+    ...(own.processId !== undefined && { processId: within(directory, own.processId) }),
   };
 }
 
-/** Splits a member's id into the endpoint and the directory. */
-export function placeOf({ id }: Pick<Member, 'id'>): { readonly endpointId: string; readonly directory?: string } {
+function memberIn(directory: string, { id, lineage, processId }: Member): Member {
+  return {
+    id: within(directory, id),
+    lineage: within(directory, lineage),
+    ...(processId !== undefined && { processId: within(directory, processId) }),
+  };
+}
+
+function within(directory: string, identity: string): string {
+  return `${identity}\0${directory}`;
+}
+
+/** The endpoint and the lineage of a member's server, and the directory if it is not the server's own. */
+export function placeOf({ id, lineage }: Member): {
+  readonly endpointId: string;
+  readonly lineage: string;
+  readonly directory?: string;
+} {
   const [endpointId = '', directory] = id.split('\0');
-  return { endpointId, ...(directory !== undefined && { directory }) };
+  if (directory === undefined) return { endpointId, lineage };
+  return { endpointId, lineage: lineage.slice(0, -within(directory, '').length), directory };
 }
 
 /** A chosen name is kept whole. In a default name, `<host>-<directory>`, another directory replaces the own one. */

@@ -1,6 +1,9 @@
+import { singleLine } from '../base/plain-text.ts';
 import { AdvisedError } from '../model/advice.ts';
 
 export { quoteName } from '../base/plain-text.ts';
+
+const MAX_TITLE_CHARS = 100;
 
 /** The result of an operation: the same information for programs and for people. */
 export interface Answer<T> {
@@ -21,6 +24,14 @@ export function quoteBlock(text: string): string {
   const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = '`'.repeat(longest + 1);
   return `${fence}\n${text}${text.endsWith('\n') ? '' : '\n'}${fence}`;
+}
+
+/** A session as results name it. */
+export function sessionRef({ id, title }: { readonly id: string; readonly title: string }): {
+  id: string;
+  title: string;
+} {
+  return { id, title: singleLine(title, MAX_TITLE_CHARS) };
 }
 
 /** `12 s`, `5 min`, `3 h`, `2 days`. */

@@ -51,17 +51,13 @@ export async function askOverview(
 }
 
 /**
- * Asks about another directory. By now another process with the same own directory may hold the port, so it must first show a session
- * there.
+ * Asks about another directory, but only if the server has a session there: by now another process with the same own directory may hold
+ * the port.
  */
 async function askElsewhere(requests: ProbeRequests, other: OtherDirectory): Promise<DirectoryLook> {
-  const { directory, witness, isListed, session, known } = other;
-  const hasSession = (id: string): Promise<boolean> =>
-    isOfDirectory(requests.work(`/session/${id}`, MAX_BYTES.session), directory);
-  const isTheirs =
-    isListed || (witness !== undefined && isSessionId(witness) && (await requests.attempt(hasSession(witness))));
-  if (isTheirs !== true)
-    return { learnt: {}, missing: PARTS_ELSEWHERE, ...(isTheirs === false && { isForeign: true }) };
+  const { directory, witness, session, known } = other;
+  const isThere = await hasSessionIn(requests, other);
+  if (isThere !== true) return { learnt: {}, missing: PARTS_ELSEWHERE, ...(isThere === false && { isForeign: true }) };
   const found = await askDirectory(requests, directory, {
     parts: PARTS_ELSEWHERE,
     known,
@@ -69,6 +65,17 @@ async function askElsewhere(requests: ProbeRequests, other: OtherDirectory): Pro
   });
   const isAnswered = Object.keys(found.learnt).length > 0;
   return isAnswered && witness !== undefined ? { ...found, learnt: { ...found.learnt, witness } } : found;
+}
+
+/** Undefined if the request fails. */
+async function hasSessionIn(
+  requests: ProbeRequests,
+  { directory, witness, isListed }: OtherDirectory,
+): Promise<boolean | undefined> {
+  if (isListed) return true;
+  if (witness === undefined || !isSessionId(witness)) return false;
+  const answer = requests.work(`/session/${witness}`, MAX_BYTES.session);
+  return await requests.attempt(isOfDirectory(answer, directory));
 }
 
 interface Question {

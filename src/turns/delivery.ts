@@ -39,28 +39,38 @@ export interface Post {
  * @throws {CallOver} the call was over before anything was sent
  */
 export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: CallLimit): Promise<Delivery> {
-  const send = async (): ReturnType<typeof attempt> => await attempt(prompt, post, () => checkOpen(limit, clock));
-  let doubt = await send();
-  if (doubt instanceof CallOver) throw doubt;
-  if (!(doubt instanceof RequestError)) return doubt;
+  const send: Send = () => attempt(prompt, post, () => checkOpen(limit, clock));
+  const first = await send();
+  if (first instanceof CallOver) throw first;
+  if (!(first instanceof RequestError)) return first;
+  if (first.kind === 'unreachable') {
+    if (await post.leave?.()) return { kind: 'unsent', reason: first.message };
+    // A proxy refused it for good: this caller may not send there.
+    if (first.status === 403) return { kind: 'refused', reason: first.message };
+  }
+  return await resolveDoubt(first, send, { prompt, post, clock, limit });
+}
+
+/** Looks for the message, and sends it again if it can only run once. */
+async function resolveDoubt(
+  first: RequestError,
+  send: Send,
+  { prompt, post, clock, limit }: { prompt: Prompt; post: Post; clock: Clock; limit: CallLimit },
+): Promise<Delivery> {
+  let doubt = first;
   let maybeSent = doubt.kind !== 'unreachable';
-  if (!maybeSent && (await post.leave?.())) return { kind: 'unsent', reason: doubt.message };
-  if (isForbidden(doubt)) return { kind: 'refused', reason: doubt.message };
   for (const pause of DOUBT_PAUSES_MS) {
     await clock.sleep(Math.min(pause, limit.deadlineMs - clock.monotonic()), limit.signal);
     if (isOver(limit, clock)) break;
     const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };
-    if (!post.isIdempotent) {
-      if (presence === 'unreadable') continue;
-      // The first copy may still arrive after a second one, and would run again.
-      if (isHandedOn(doubt)) continue;
-      if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
-    } else if (post.wasInterrupted())
-      return {
-        kind: 'unknown',
-        reason: `${doubt.message}; somebody has interrupted the session since, and sending it again would wake it`,
-      };
+    if (post.isIdempotent) {
+      if (post.wasInterrupted()) return unknown(doubt, WAKES_IT);
+    } else {
+      // After a 5xx a gateway may still pass the first copy on, which would run beside the second one.
+      if (presence === 'unreadable' || doubt.kind === 'status') continue;
+      if (!post.sameProcess()) return maybeSent ? unknown(doubt, LOST) : { kind: 'unsent', reason: doubt.message };
+    }
     const again = await send();
     if (again instanceof CallOver) break;
     if (!(again instanceof RequestError)) return again;
@@ -71,19 +81,17 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
   return { kind: maybeSent ? 'unknown' : 'unsent', reason: doubt.message };
 }
 
-function lostSight({ message }: RequestError): Delivery {
-  return {
-    kind: 'unknown',
-    reason: `${message}; the instance does not have the message, and may have restarted since`,
-  };
+const WAKES_IT = 'somebody has interrupted the session since, and sending it again would wake it';
+const LOST = 'the instance does not have the message, and may have restarted since';
+
+function unknown({ message }: RequestError, why: string): Delivery {
+  return { kind: 'unknown', reason: `${message}; ${why}` };
 }
 
 /** The outcome, or the error that leaves it in doubt. With `CallOver` this attempt sent nothing. */
-async function attempt(
-  prompt: Prompt,
-  post: Pick<Post, 'prompt'>,
-  check: () => void,
-): Promise<Delivery | RequestError | CallOver> {
+type Send = () => Promise<Delivery | RequestError | CallOver>;
+
+async function attempt(prompt: Prompt, post: Pick<Post, 'prompt'>, check: () => void): ReturnType<Send> {
   try {
     check();
     await post.prompt(prompt);
@@ -94,16 +102,6 @@ async function attempt(
     const rejected = error.kind === 'locked' || (error.kind === 'status' && !mayHaveActed(error));
     return rejected ? { kind: 'refused', reason: error.message } : error;
   }
-}
-
-/** Whether a proxy refused it for good: this caller may not send there. */
-function isForbidden({ kind, status }: RequestError): boolean {
-  return kind === 'unreachable' && status === 403;
-}
-
-/** Whether a 5xx answered. It may be a gateway's, whose server may have the request, or get it later. */
-function isHandedOn(error: RequestError): boolean {
-  return error.kind === 'status';
 }
 
 async function look(prompt: Prompt, post: Pick<Post, 'message'>): Promise<'present' | 'absent' | 'unreadable'> {

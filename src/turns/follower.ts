@@ -15,7 +15,7 @@ import { endOf, saidError } from './last-turn.ts';
 import type { SignOfLife, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
-import { listWaiting, requestIn, SessionFamily, stands } from './waiting.ts';
+import { listWaiting, requestIn, SessionFamily, stillWaits } from './waiting.ts';
 
 export interface FollowRequest {
   readonly session: Session;
@@ -185,48 +185,59 @@ export class Follower {
 
   /** Reads status and store for the state of the turn. A failed request is repeated at the next check. */
   async #check(): Promise<TurnOutcome | undefined> {
-    const { session } = this.#request;
-    const { clock, api, messageId } = this.#deps;
-    this.#nextCheckMs = clock.monotonic() + QUIET_MS;
-    let busy = true;
+    this.#nextCheckMs = this.#deps.clock.monotonic() + QUIET_MS;
+    let isBusy = true;
     try {
       // Read the status first: if it is idle, the store read after it has the turn's whole text.
-      const statuses = await api.statuses(session.directory);
-      const status = statuses.get(session.id) ?? { type: 'idle' };
-      this.#noteStatus(status);
-      busy = status.type !== 'idle';
-      const isKnown = (id: string): boolean => this.#transcript.hasStored(id);
-      const messages = await messagesOfTurn(api, session.id, messageId, isKnown);
-      this.#emit(this.#transcript.reconcile(messages));
-      this.#stage = stageOf(messages);
+      isBusy = await this.#readStatus();
+      await this.#readStore();
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
-      if (error.status === 404 && this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
-      if (error.status === 404)
-        return { kind: 'unknown', reason: 'the process that now answers there does not have this session' };
+      if (error.status === 404) return this.#sessionMissing();
       // If the events show the end, it counts even if the store cannot be read.
-      if (busy || !this.#transcript.concluded) return undefined;
+      if (isBusy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
     // While the session is busy, the turn may be compacted and go on, unless it is a later turn that keeps it busy.
-    if (busy && !this.#transcript.isPassed) {
-      // OpenCode 2's status lags a moment behind its event.
-      const now = clock.monotonic();
-      if (this.#endedAtMs !== undefined && now - this.#endedAtMs < SETTLING_LIMIT_MS)
-        this.#nextCheckMs = now + SETTLING_POLL_MS;
-      return await this.#waitingOfTurn();
-    }
+    if (isBusy && !this.#transcript.isPassed) return await this.#stillBusy();
+    if (this.#wasAbortedInRetry) return { kind: 'aborted' };
+    return this.#transcript.concluded ? endOf(this.#transcript) : await this.#idleUnconcluded();
+  }
+
+  /** Whether the session works. */
+  async #readStatus(): Promise<boolean> {
+    const { id, directory } = this.#request.session;
+    const status = (await this.#deps.api.statuses(directory)).get(id) ?? { type: 'idle' };
+    this.#noteStatus(status);
+    return status.type !== 'idle';
+  }
+
+  async #readStore(): Promise<void> {
+    const { api, messageId } = this.#deps;
+    const isKnown = (id: string): boolean => this.#transcript.hasStored(id);
+    const messages = await messagesOfTurn(api, this.#request.session.id, messageId, isKnown);
+    this.#emit(this.#transcript.reconcile(messages));
+    this.#stage = stageOf(messages);
+  }
+
+  #sessionMissing(): TurnOutcome {
+    if (this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
+    return { kind: 'unknown', reason: 'the process that now answers there does not have this session' };
+  }
+
+  async #stillBusy(): Promise<TurnOutcome | undefined> {
+    // OpenCode 2's status lags a moment behind its event.
+    const now = this.#deps.clock.monotonic();
+    if (this.#endedAtMs !== undefined && now - this.#endedAtMs < SETTLING_LIMIT_MS)
+      this.#nextCheckMs = now + SETTLING_POLL_MS;
+    return await this.#waitingOfTurn();
+  }
+
+  /** An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33). */
+  get #wasAbortedInRetry(): boolean {
     const last = this.#transcript.assistants.at(-1);
-    // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).
-    if (
-      this.#wasRetrying &&
-      last?.time.completed !== undefined &&
-      last.error === undefined &&
-      last.finish === undefined
-    )
-      return { kind: 'aborted' };
-    if (this.#transcript.concluded) return endOf(this.#transcript);
-    return await this.#idleUnconcluded();
+    const hasNoEnd = last?.time.completed !== undefined && last.error === undefined && last.finish === undefined;
+    return this.#wasRetrying && hasNoEnd;
   }
 
   /** The session is idle, but the turn is not concluded: it may conclude in a moment, may not have begun, or may never conclude. */
@@ -234,25 +245,21 @@ export class Follower {
     const now = this.#deps.clock.monotonic();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
+    const hasSettled = now - this.#idleSinceMs >= SETTLING_LIMIT_MS;
+    const interrupted = (reason: string): TurnOutcome => ({ kind: 'interrupted', reason });
     // The store does not show why a turn stopped or never began, such as an unknown model or a plugin that threw.
     if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
-    const sameProcess = this.#isSameProcess;
-    if (this.#transcript.assistants.length > 0) {
-      return now - this.#idleSinceMs < SETTLING_LIMIT_MS ? undefined : endOf(this.#transcript);
-    }
-    if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
-      return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
-    }
+    if (this.#transcript.hasBegun) return hasSettled ? endOf(this.#transcript) : undefined;
+    if (!this.#isSameProcess && hasSettled) return interrupted('the instance was restarted before it began to answer');
     // OpenCode 2 stores a message when it takes it up; the preview reports no interruption before the model's first word.
-    if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId)) {
-      if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
-      return { kind: 'interrupted', reason: 'it ended before the first word of the model; somebody interrupted it' };
-    }
+    if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId))
+      return hasSettled
+        ? interrupted('it ended before the first word of the model; somebody interrupted it')
+        : undefined;
     // A cold instance stores an accepted message up to 3 s later.
     if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
-    if (this.#resent || !sameProcess || this.#deps.resend === undefined) {
-      return { kind: 'interrupted', reason: 'the instance took the message and did not begin to answer it' };
-    }
+    if (this.#resent || !this.#isSameProcess || this.#deps.resend === undefined)
+      return interrupted('the instance took the message and did not begin to answer it');
     this.#resent = true;
     this.#acceptedAtMs = now;
     return await this.#deps.resend();
@@ -263,7 +270,7 @@ export class Follower {
     const { api } = this.#deps;
     for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
       const isOurs = await this.#family.includes(waiting.request.sessionID, api);
-      if (isOurs && (await stands(api, waiting))) return this.#waitingFor(waiting);
+      if (isOurs && (await stillWaits(api, waiting))) return this.#waitingFor(waiting);
     }
     return undefined;
   }

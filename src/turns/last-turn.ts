@@ -9,7 +9,7 @@ import { lastTurnOf } from './turn-messages.ts';
 const MAX_ERROR_CHARS = 400;
 
 /** The outcome and text of the last turn of an idle session. Rejects with `RequestError`. */
-export async function lastTurn(api: OpencodeApi, session: Session): Promise<TurnResult> {
+export async function lastTurn(api: Pick<OpencodeApi, 'messages'>, session: Session): Promise<TurnResult> {
   const last = await lastTurnOf(api, session);
   if (last === undefined) return { outcome: { kind: 'completed' }, text: '', textPending: false };
   const turn = new Transcript(session.id, last.messageId);

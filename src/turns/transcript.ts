@@ -167,22 +167,13 @@ export class Transcript {
 
   /** Determines the messages of the turn; returns the text of new ones. */
   #arrange(): string {
-    // A message that was sent twice is stored again later, and then has a later time than its answer.
-    const createdMs = new Map([...this.#outlines].map(([id, { info }]) => [id, info.time.created]));
-    for (const { kind, info } of this.#outlines.values()) {
-      const parentMs = kind === 'answer' ? createdMs.get(info.parentID) : undefined;
-      if (kind === 'answer' && parentMs !== undefined && parentMs > info.time.created)
-        createdMs.set(info.parentID, info.time.created);
-    }
-    const ordered = [...this.#outlines.values()].toSorted(
-      ({ info: { id: one } }, { info: { id: other } }) =>
-        (createdMs.get(one) ?? 0) - (createdMs.get(other) ?? 0) || compare(one, other),
-    );
+    const ordered = inOrder(this.#outlines);
     const start = ordered.findIndex(({ info }) => info.id === this.messageId);
     // Until the store has shown our message, only answers that name it are known to be the turn's.
-    const isOurs = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
-    this.#turn = start === -1 ? turnFrom(ordered.filter(isOurs), -1) : turnFrom(ordered, start);
-    this.#isFollowed = start !== -1 && this.#turn.end < ordered.length;
+    const isAnswer = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
+    const known = start === -1 ? ordered.filter(isAnswer) : ordered;
+    this.#turn = turnFrom(known, start);
+    this.#isFollowed = this.#turn.end < known.length;
     let added = '';
     for (const { id, summary } of this.#turn.answers) {
       if (summary === true || this.#spoken.has(id)) continue;
@@ -272,6 +263,20 @@ export class Transcript {
     this.#lastShownPart = part.id;
     return separator + fresh;
   }
+}
+
+/** By time. opencode stores a message that was sent twice again later: it counts as no later than its answer. */
+function inOrder(outlines: ReadonlyMap<string, Outline>): readonly Outline[] {
+  const createdMs = new Map([...outlines].map(([id, { info }]) => [id, info.time.created]));
+  for (const { kind, info } of outlines.values()) {
+    const parentMs = kind === 'answer' ? createdMs.get(info.parentID) : undefined;
+    if (kind === 'answer' && parentMs !== undefined)
+      createdMs.set(info.parentID, Math.min(parentMs, info.time.created));
+  }
+  return [...outlines.values()].toSorted(
+    ({ info: { id: one } }, { info: { id: other } }) =>
+      (createdMs.get(one) ?? 0) - (createdMs.get(other) ?? 0) || compare(one, other),
+  );
 }
 
 /** The session of a message event, which may only be in the message itself (1.18.10 to 1.18.33). */

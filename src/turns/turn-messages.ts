@@ -1,4 +1,5 @@
 import type { OpencodeApi } from '../opencode/api.ts';
+import { pagesBack } from '../opencode/pages.ts';
 import type { AssistantMessage, Message, Session } from '../opencode/schema.ts';
 
 const PAGE = 50;
@@ -57,33 +58,43 @@ export interface Turn {
  */
 export function turnFrom(outlines: readonly Outline[], start: number): Turn {
   const answers: AssistantMessage[] = [];
-  const startMs = outlines[start]?.info.time.created ?? 0;
-  const isSameMoment = ({ kind, info }: Outline): boolean =>
-    kind === 'person' && Math.abs(info.time.created - startMs) < SAME_MOMENT_MS;
-  const together = outlines.slice(Math.max(0, start - 1), Math.max(0, start)).filter(isSameMoment);
   let isOpen = true;
   let repeats = false;
   let end = start + 1;
-  for (; end < outlines.length; end += 1) {
-    const next = outlines[end];
-    if (next?.kind === 'answer') {
+  for (const next of outlines.slice(start + 1)) {
+    if (next.kind === 'answer') {
       answers.push(next.info);
-      isOpen = next.info.summary === true ? next.info.error === undefined : !concludes(next);
-    } else if (next?.kind === 'compaction' && next.auto) {
+      isOpen = !concludes(next);
+    } else if (next.kind === 'compaction' && next.auto) {
       isOpen = true;
       ({ repeats } = next);
-    } else {
-      if (!isOpen || (next?.kind === 'person' && !repeats && !isInTime(next.info, answers.at(-1)))) break;
-      if (next?.kind === 'person') repeats = false;
-      if (next !== undefined && answers.length === 0 && isSameMoment(next)) together.push(next);
+    } else if (!isOpen) break;
+    else if (next.kind === 'person') {
+      if (!repeats && !isInTime(next.info, answers.at(-1))) break;
+      repeats = false;
     }
+    end += 1;
   }
-  return { answers, isConcluded: !isOpen, together: together.map(({ info }) => info.id), end };
+  return { answers, isConcluded: !isOpen, together: sentTogether(outlines, start, end), end };
 }
 
-function concludes({ info: { error, time, finish }, isEmpty }: Extract<Outline, { kind: 'answer' }>): boolean {
+/** The other messages that were sent at the same moment as the one at `start`, and share its answer. */
+function sentTogether(outlines: readonly Outline[], start: number, end: number): readonly string[] {
+  const own = outlines[start];
+  if (own === undefined) return [];
+  const isSameMoment = ({ info }: Outline): boolean =>
+    Math.abs(info.time.created - own.info.time.created) < SAME_MOMENT_MS;
+  const firstAnswer = outlines.findIndex(({ kind }, index) => index > start && kind === 'answer');
+  return outlines
+    .slice(Math.max(0, start - 1), firstAnswer === -1 ? end : firstAnswer)
+    .filter((one) => one !== own && one.kind === 'person' && isSameMoment(one))
+    .map(({ info }) => info.id);
+}
+
+function concludes({ info, isEmpty }: Extract<Outline, { kind: 'answer' }>): boolean {
+  const { error, time, finish, summary } = info;
   if (error !== undefined) return true;
-  if (time.completed === undefined || finish === 'tool-calls' || finish === 'unknown') return false;
+  if (summary === true || time.completed === undefined || finish === 'tool-calls' || finish === 'unknown') return false;
   // A person's own command has parts but no finish reason. Without both, opencode gave up an attempt and begins another.
   return finish !== undefined || !isEmpty;
 }
@@ -95,25 +106,20 @@ function isInTime({ time }: Message['info'], last: AssistantMessage | undefined)
 }
 
 /**
- * A session's messages, oldest first, as far back as needed, `MAX_PAGES` pages at most. A page of large messages comes back smaller
- * than requested; the next request asks for no more than that.
+ * A session's messages, oldest first, as far back as needed, `MAX_PAGES` pages at most.
  * @param isEnough whether the messages so far suffice
  */
 async function readBack(
-  api: OpencodeApi,
+  api: Pick<OpencodeApi, 'messages'>,
   sessionId: string,
   isEnough: (messages: readonly Message[]) => boolean,
-  firstPage = PAGE,
+  firstSize = PAGE,
 ): Promise<readonly Message[]> {
   let messages: readonly Message[] = [];
-  let before: string | undefined;
-  let limit = firstPage;
-  for (let page = 0; page < MAX_PAGES; page++) {
-    const next = await api.messages(sessionId, { limit, ...(before === undefined ? {} : { before }) });
-    messages = [...next.messages, ...messages];
-    before = next.olderCursor;
-    if (before === undefined || isEnough(messages)) break;
-    limit = next.messages.length < limit ? Math.max(1, next.messages.length) : Math.min(PAGE, 2 * limit);
+  const pages = pagesBack((query) => api.messages(sessionId, query), { size: PAGE, most: MAX_PAGES, firstSize });
+  for await (const page of pages) {
+    messages = [...page.messages, ...messages];
+    if (isEnough(messages)) break;
   }
   return messages;
 }
@@ -123,7 +129,7 @@ async function readBack(
  * that waited in OpenCode 2's queue is older than the answer before it. Sends no request if nothing was undone.
  */
 export async function undoneIn(
-  api: OpencodeApi,
+  api: Pick<OpencodeApi, 'messages'>,
   { id, revert }: Pick<Session, 'id' | 'revert'>,
 ): Promise<ReadonlySet<string>> {
   if (revert == null) return new Set();
@@ -143,7 +149,7 @@ const LATEST = 4;
  * @param isKnown whether a message was read before and is complete: older ones are not read again
  */
 export async function messagesOfTurn(
-  api: OpencodeApi,
+  api: Pick<OpencodeApi, 'messages'>,
   sessionId: string,
   messageId: string,
   isKnown: (id: string) => boolean = () => false,
@@ -161,13 +167,13 @@ export async function messagesOfTurn(
 
 /** The first message of the session's last turn that is not undone, and the messages since; undefined without a turn. */
 export async function lastTurnOf(
-  api: OpencodeApi,
+  api: Pick<OpencodeApi, 'messages'>,
   session: Pick<Session, 'id' | 'revert'>,
 ): Promise<{ readonly messageId: string; readonly messages: readonly Message[] } | undefined> {
   const undone = await undoneIn(api, session);
-  const standing = (all: readonly Message[]): readonly Message[] => all.filter(({ info }) => !undone.has(info.id));
+  const withoutUndone = (all: readonly Message[]): readonly Message[] => all.filter(({ info }) => !undone.has(info.id));
   // The first one found may belong to an older turn.
-  const messages = standing(await readBack(api, session.id, (read) => startsOf(standing(read)).length > 1));
+  const messages = withoutUndone(await readBack(api, session.id, (read) => startsOf(withoutUndone(read)).length > 1));
   const start = startsOf(messages).at(-1);
   const first = start === undefined ? undefined : messages[start];
   return first && { messageId: first.info.id, messages: messages.slice(Math.max(0, (start ?? 0) - 1)) };

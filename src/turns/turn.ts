@@ -11,7 +11,7 @@ import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
 import { lastTurnOf } from './turn-messages.ts';
-import { listWaiting, stands } from './waiting.ts';
+import { listWaiting, stillWaits } from './waiting.ts';
 
 export interface TurnRequest extends FollowRequest {
   readonly text: string;
@@ -225,7 +225,7 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
     const waiting = await listWaiting(deps.api, session.directory);
     const own = waiting.filter(({ request: { sessionID } }) => sessionID === session.id);
     // The session stays busy until somebody answers.
-    if ((await Promise.all(own.map((one) => stands(deps.api, one)))).includes(true)) return idle;
+    if ((await Promise.all(own.map((one) => stillWaits(deps.api, one)))).includes(true)) return idle;
     await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.monotonic())), signal);
     if (isOver(request, deps.clock)) return idle;
   }

@@ -28,7 +28,7 @@ export class SessionFamily {
   }
 
   /** Looks up the parents of a session that started before the event stream. One that cannot be read does not count. */
-  async includes(sessionId: string, api: OpencodeApi): Promise<boolean> {
+  async includes(sessionId: string, api: Pick<OpencodeApi, 'session'>): Promise<boolean> {
     const chain: string[] = [];
     for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH;) {
       if (this.#members.has(id)) {
@@ -71,10 +71,10 @@ export function requestIn(event: ServerEvent): WaitingRequest | undefined {
 }
 
 /**
- * Whether the request still waits. After an abort opencode (1.18.33) goes on listing it, though its message has ended and an answer
+ * Whether a listed request still waits. After an abort opencode (1.18.33) goes on listing it, though its message has ended and an answer
  * has no effect.
  */
-export async function stands(api: OpencodeApi, { request: { sessionID, tool } }: WaitingRequest): Promise<boolean> {
+export async function stillWaits(api: OpencodeApi, { request: { sessionID, tool } }: WaitingRequest): Promise<boolean> {
   if (tool === undefined) return true;
   try {
     const info = (await api.message(sessionID, tool.messageID))?.info;

@@ -32,7 +32,7 @@ export const HEALTHY: Healthy = {
   directory: '/home/user/a',
   worktree: '/',
 };
-export const DEAD: ProbeResult = { status: 'unhealthy', reason: 'ECONNREFUSED' };
+export const DEAD = { status: 'unhealthy', reason: 'ECONNREFUSED' } as const;
 
 /** A probed endpoint with the id `test:<key>`. */
 export function probed(

@@ -155,6 +155,12 @@ describe('a scan', () => {
     expect(change(candidate(), candidate())).toEqual({ added: 0, removed: 0, changed: false });
   });
 
+  test('with two candidates of the same key takes the first', () => {
+    const table = new EndpointTable();
+    table.apply('test', [candidate({ claims: { name: 'a' } }), candidate({ claims: { name: 'b' } })]);
+    expect([...table.all()].map(({ candidate: { claims } }) => claims.name)).toEqual(['a']);
+  });
+
   test.each<[string, Parameters<typeof candidate>[0]]>([
     ['address', { url: 'http://127.0.0.1:4097' }],
     ['route', { route: 'relay' }],

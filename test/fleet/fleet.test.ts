@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
-import { HINT_WINDOW_MS, LIFETIME_IN_INTERVALS, SCAN_DEADLINE_MS } from '../../src/discovery/chain.ts';
+import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
 import { until } from '../rig/wait.ts';
 import { settle } from './manual-clock.ts';
 import { DEADLINE_MS, INTERVAL_MS, World } from './world.ts';
@@ -35,17 +35,6 @@ describe('starting', () => {
     expect(ready).toBe(false);
     await world.clock.advance(1);
     await waiting;
-  });
-
-  test('a source whose scan hangs does not hold up the others, and its reason shows', async () => {
-    await using world = new World();
-    world.source.answer = () => new Promise(() => {});
-    world.fleet.start();
-    await world.clock.advance(SCAN_DEADLINE_MS);
-    await world.fleet.ready();
-    expect(world.fleet.snapshot().sources).toMatchObject([
-      { name: 'test', status: 'failed', reason: 'the scan did not end within 10000 ms', candidates: 0 },
-    ]);
   });
 });
 
@@ -127,9 +116,7 @@ describe('registrations', () => {
 
   test('one that refuses connections is left to the next round', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     await fake.close();
     await world.fleet.refresh();
     expect(world.listed()).toEqual(['a offline']);
@@ -138,49 +125,22 @@ describe('registrations', () => {
     expect(world.fleet.counters.probes).toBe(before);
   });
 
-  test('a removed one is gone immediately: its name leads to an error', async () => {
+  test('a removed one is gone immediately, with its reason and the time it last answered', async () => {
     await using world = new World();
-    world.register('a', await world.fake({ directory: '/home/user/a' }));
-    await world.start();
-    const seenMs = world.clock.now();
-    expect(world.listed()).toEqual(['a idle']);
-    await world.clock.advance(1000);
-    world.source.candidates.clear();
-    await world.announce();
-    expect(world.fleet.snapshot()).toMatchObject({
-      instances: [],
-      gone: [
-        { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs, reason: 'it is no longer registered' },
-      ],
-    });
-    expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
-  });
-
-  test('a gone one keeps its reason and the time it last answered', async () => {
-    await using world = new World();
-    world.register('a', await world.fake({ directory: '/home/user/a' }));
-    await world.start();
+    await world.startWith('a', { directory: '/home/user/a' });
     expect(world.listed()).toEqual(['a idle']);
     // No snapshot is taken while it answers once more.
     await world.round();
     const seenMs = world.clock.now();
+    await world.clock.advance(1000);
     world.source.candidates.clear();
     await world.announce();
-    const told = { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs };
-    expect(world.fleet.snapshot().gone).toMatchObject([told]);
+    const reason = 'it is no longer registered';
+    const gone = [{ name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs, reason }];
+    expect(world.fleet.snapshot()).toMatchObject({ instances: [], gone });
+    expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
     await world.round();
-    expect(world.fleet.snapshot().gone).toMatchObject([told]);
-  });
-
-  test('a LAN announcement never takes the name of a gone one', async () => {
-    await using world = new World();
-    world.register('a', await world.fake());
-    await world.start();
-    expect(world.listed()).toEqual(['a idle']);
-    world.source.candidates.clear();
-    await world.add('forged', await world.fake(), { route: 'lan', claims: { name: 'a' } });
-    expect(world.listed()).toEqual(['a@box idle']);
-    expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/project) is gone');
+    expect(world.fleet.snapshot().gone).toMatchObject(gone);
   });
 
   test('one that is removed before its turn is never probed', async () => {
@@ -200,8 +160,7 @@ describe('registrations', () => {
 
   test('one that moves to another port keeps its name, and is unknown until it answers there', async () => {
     await using world = new World();
-    world.register('a', await world.fake());
-    await world.start();
+    await world.startWith('a');
     expect(world.listed()).toEqual(['a idle']);
     const moved = await world.fake();
     moved.override('GET /global/health', { kind: 'hang' });
@@ -210,56 +169,30 @@ describe('registrations', () => {
     expect(world.listed()).toEqual(['a unknown']);
   });
 
-  test('a changed label keeps the instance and takes no request', async () => {
+  test('an untrusted one is listed with the reason, cannot be reached, and is never sent a request', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
-    const before = world.fleet.counters.probes;
-    world.register('a', fake, { claims: { hostname: 'other' } });
-    await world.announce();
-    expect(world.fleet.counters.probes).toBe(before);
-    expect(world.fleet.snapshot().instances).toMatchObject([{ host: 'other', state: 'idle' }]);
-  });
-
-  test('an untrusted one is listed with the reason and never sent a request', async () => {
-    await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
-    await world.start();
+    const fake = await world.startWith('a', undefined, {
+      trust: { level: 'untrusted', reason: 'the folder is writable by others' },
+    });
     await world.fleet.survey();
     await world.fleet.refresh();
     await world.round();
     expect(world.fleet.snapshot().instances).toMatchObject([
       { name: 'a@box', state: 'untrusted', reason: 'the folder is writable by others' },
     ]);
+    await expect(world.fleet.reach(world.instance('a@box'))).rejects.toThrow('the folder is writable by others');
     expect(fake.count('GET /global/health')).toBe(0);
   });
 
-  test('of two with the same key the first counts', async () => {
+  test('a source that fails keeps its instances, and shows the reason', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    const [one] = world.source.candidates.values();
-    if (one === undefined) throw new Error('not registered');
-    world.source.answer = async () => ({ candidates: [one, { ...one, claims: { name: 'b' } }], notes: [] });
-    await world.start();
-    expect(world.listed()).toEqual(['a idle']);
-  });
-
-  test('a source that fails keeps its instances for a while, and its reason shows', async () => {
-    await using world = new World();
-    world.register('a', await world.fake());
-    await world.start();
+    await world.startWith('a');
     world.source.answer = () => Promise.reject(new Error('EIO'));
     await world.round();
     expect(world.listed()).toEqual(['a idle']);
     expect(world.fleet.snapshot().sources).toMatchObject([
       { name: 'test', status: 'failed', reason: 'EIO', candidates: 1 },
     ]);
-    for (let count = 0; count < LIFETIME_IN_INTERVALS; count += 1) await world.round();
-    expect(world.listed()).toEqual([]);
-    expect(world.fleet.snapshot().gone).toMatchObject([{ name: 'a' }]);
   });
 
   test('notes of sources, and of contradicting registrations, are shown', async () => {
@@ -292,6 +225,9 @@ describe('an instance that stops answering', () => {
     await proxy.down();
     for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) {
       await world.round();
+      // Tool calls count no miss.
+      await world.fleet.survey();
+      await world.fleet.refresh();
       expect(world.instance('a')).toMatchObject({
         state: 'offline',
         reason: expect.stringContaining('ECONNREFUSED'),
@@ -310,27 +246,6 @@ describe('an instance that stops answering', () => {
     await world.round();
     expect(world.listed()).toEqual(['a idle']);
     expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
-  });
-
-  test('counts a miss per round, not per tool call, and an answer resets the count', async () => {
-    await using world = new World();
-    const proxy = await world.tunnelTo(await world.fake());
-    world.register('a', proxy);
-    await world.start();
-    await proxy.down();
-    for (let call = 0; call < 2 * MAX_MISSED_ROUNDS; call += 1) {
-      await world.fleet.survey();
-      await world.fleet.refresh();
-    }
-    expect(world.listed()).toEqual(['a offline']);
-    for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
-    expect(world.listed()).toEqual(['a offline']);
-    await proxy.up();
-    await world.fleet.survey();
-    expect(world.listed()).toEqual(['a idle']);
-    await proxy.down();
-    for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
-    expect(world.listed()).toEqual(['a offline']);
   });
 
   test('stays listed if a person configured it, even if it never answered', async () => {
@@ -360,28 +275,6 @@ describe('an instance that stops answering', () => {
       { source: 'directory', subject: '12 registrations', reason: expect.stringMatching(/: dead-0, .* and 2 more$/) },
     ]);
   });
-
-  test('counts no miss while it is locked or unsupported', async () => {
-    await using world = new World();
-    world.register('locked', await world.fake({ password: 'secret' }));
-    world.register('old', await world.fake({ version: '1.2.3' }));
-    await world.start();
-    for (let missed = 0; missed <= MAX_MISSED_ROUNDS; missed += 1) await world.round();
-    expect(world.fleet.snapshot().instances).toMatchObject([
-      { name: 'locked', state: 'locked', reason: expect.stringContaining('HTTP 401'), lastSeenMs: world.clock.now() },
-      { name: 'old', state: 'unsupported', reason: expect.stringContaining('1.2.3 is too old') },
-    ]);
-  });
-
-  test('another instance at its address is not taken for it', async () => {
-    await using world = new World();
-    world.register('a', await world.fake({ directory: '/home/user/b' }), { claims: { directory: '/home/user/a' } });
-    await world.start();
-    expect(world.instance('a')).toMatchObject({
-      state: 'offline',
-      reason: 'another instance answers here: registered for /home/user/a, answering for /home/user/b',
-    });
-  });
 });
 
 describe('two endpoints of one instance', () => {
@@ -396,30 +289,48 @@ describe('two endpoints of one instance', () => {
     return { fake, tunnel };
   }
 
-  const finder = (world: World): string[] =>
+  const endpoints = (world: World): string[] =>
     world.fleet
       .snapshot()
       .instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 
-  test('are one entry, best first, in the first list already', async () => {
-    await using world = new World();
-    await joined(world);
-    expect(finder(world)).toEqual(['a a r']);
-  });
-
-  test('stay one entry while one is down, and are proven again when it is back', async () => {
+  test('are one entry from the first list on, also while one is down, and are proven again when it is back', async () => {
     await using world = new World();
     const { tunnel, fake } = await joined(world);
+    expect(endpoints(world)).toEqual(['a a r']);
     await tunnel.down();
     await world.round();
-    expect(finder(world)).toEqual(['a a r']);
+    expect(endpoints(world)).toEqual(['a a r']);
     await tunnel.up();
     const before = fake.count('POST /session/:id/abort');
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('a new proof', () => finder(world).length === 1);
-    expect(finder(world)).toEqual(['a a r']);
+    await until('a new proof', () => endpoints(world).length === 1);
+    expect(endpoints(world)).toEqual(['a a r']);
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
+  });
+
+  test('are one entry with one name while the better one flaps, and the steady one is preferred', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const direct = await world.tunnelTo(fake);
+    const claims = { id: 'x', localPort: fake.port };
+    world.register('a', direct, { route: 'tailnet', claims });
+    world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
+    world.fleet.start();
+    await world.fleet.ready();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(endpoints(world)).toEqual(['a a r']);
+    for (let flap = 0; flap < 3; flap += 1) {
+      await direct.down();
+      await world.round();
+      expect(endpoints(world)).toEqual(['a r a']);
+      await direct.up();
+      await world.round();
+      await world.clock.advance(REVIEW_DELAY_MS);
+      await until('a new proof', () => endpoints(world)[0]?.split(' ').length === 3);
+      expect(endpoints(world)).toEqual(['a r a']);
+    }
   });
 
   test('are two entries without a new proof, also after one was down again', async () => {
@@ -427,22 +338,22 @@ describe('two endpoints of one instance', () => {
     const { tunnel, fake } = await joined(world);
     await tunnel.down();
     await world.round();
-    expect(finder(world)).toEqual(['a a r']);
+    expect(endpoints(world)).toEqual(['a a r']);
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
     // Not listed on its own before the new proof ended.
-    expect(finder(world)).toEqual(['a a']);
+    expect(endpoints(world)).toEqual(['a a']);
     await world.clock.advance(REVIEW_DELAY_MS);
     await until(
       'the proof to be tried',
       () => tunnel.count({ path: '/global/event' }) + fake.count('GET /global/event') > 1,
     );
     await world.clock.advance(DEADLINE_MS);
-    expect(finder(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    expect(endpoints(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
     await tunnel.down();
     await world.round();
-    expect(finder(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    expect(endpoints(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
   });
 
   test('leave no proof behind at an address that is registered for another instance later', async () => {
@@ -450,10 +361,10 @@ describe('two endpoints of one instance', () => {
     const { tunnel } = await joined(world);
     world.source.candidates.delete('r');
     await world.announce();
-    expect(finder(world)).toEqual(['a a']);
+    expect(endpoints(world)).toEqual(['a a']);
     await tunnel.down();
     await world.add('other', tunnel, { route: 'relay' });
-    expect(finder(world)).toEqual(['a a', 'other other']);
+    expect(endpoints(world)).toEqual(['a a', 'other other']);
   });
 
   test('are proven as soon as the second one answers, without waiting for a round', async () => {
@@ -471,7 +382,7 @@ describe('two endpoints of one instance', () => {
     tunnel.release('open');
     await world.quiet();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('the proof', () => finder(world)[0] === 'a a r');
+    await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
   test('are proven when a later registration suggests it', async () => {
@@ -482,31 +393,27 @@ describe('two endpoints of one instance', () => {
     world.register('r', tunnel, { route: 'relay', claims: { localPort: 1, hostname: 'unknown' } });
     await world.start();
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(finder(world)).toEqual(['a a', 'r r']);
+    expect(endpoints(world)).toEqual(['a a', 'r r']);
     world.register('r', tunnel, { route: 'relay', claims: { localPort: 1 } });
     await world.announce();
-    await until('the proof', () => finder(world)[0] === 'a a r');
+    await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
   test('are tried again by later rounds after silence', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
-    for (const key of ['a', 'r'] as const) {
-      world.register(key, key === 'a' ? fake : tunnel, {
-        claims: { id: 'x' },
-        ...(key === 'r' ? { route: 'relay' } : {}),
-      });
-    }
+    world.register('a', fake, { claims: { id: 'x' } });
+    world.register('r', tunnel, { route: 'relay', claims: { id: 'x' } });
     fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
     world.fleet.start();
     await until('the proof to be tried', () => fake.count('POST /session/:id/abort') === 1);
     await world.clock.advance(DEADLINE_MS);
-    expect(finder(world)).toEqual(['a a', 'r r']);
+    expect(endpoints(world)).toEqual(['a a', 'r r']);
     fake.override('POST /session/:id/abort', undefined);
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('the proof', () => finder(world)[0] === 'a a r');
+    await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
   test('delay the first list only briefly while they stay silent', async () => {
@@ -525,25 +432,6 @@ describe('two endpoints of one instance', () => {
     await waiting;
     expect(world.listed()).toEqual(['a idle', 'b idle']);
   });
-
-  test('are two entries without a proof', async () => {
-    await using world = new World();
-    const claims = { id: 'x', localPort: 1 };
-    world.register('a', await world.fake(), { claims });
-    world.register('b', await world.fake(), { claims: { ...claims, name: 'a' } });
-    world.fleet.start();
-    await world.quiet();
-    expect(finder(world)).toEqual(['a a', 'a@box b']);
-  });
-
-  test('stay listed under their name as long as one of them lives', async () => {
-    await using world = new World();
-    await joined(world);
-    world.source.candidates.delete('a');
-    await world.announce();
-    expect(finder(world)).toEqual(['a r']);
-    expect(world.fleet.resolve('a').state).toBe('idle');
-  });
 });
 
 describe('changes', () => {
@@ -559,13 +447,16 @@ describe('changes', () => {
     const before = seen.length;
     fake.state.statuses.set('ses_1', { type: 'busy' });
     slow.override('GET /path', { kind: 'hang' }, 1);
-    let isWoken = false;
-    void world.fleet.changed(new AbortController().signal).then(() => (isWoken = true));
+    const woken: string[] = [];
+    const caller = new AbortController();
+    void world.fleet.changed(new AbortController().signal).then(() => woken.push('changed'));
+    void world.fleet.changed(caller.signal).then(() => woken.push('aborted'));
+    caller.abort();
     const surveying = world.fleet.survey();
     await until('the one to be answered', () => world.listed()[0] === 'a busy');
-    expect(isWoken).toBe(false);
+    expect(woken).toEqual(['aborted']);
     await world.clock.advance(1000);
-    expect([isWoken, seen.length]).toEqual([true, before]);
+    expect([woken, seen.length]).toEqual([['aborted', 'changed'], before]);
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(1000);
@@ -577,8 +468,7 @@ describe('changes', () => {
     await using world = new World({
       onPresence: () => (seen = world.listed()),
     });
-    world.register('a', await world.fake());
-    await world.start();
+    await world.startWith('a');
     expect(seen).toEqual(['a idle']);
     world.source.candidates.delete('a');
     await world.fleet.refresh();
@@ -608,9 +498,7 @@ describe('closing', () => {
 
   test('keeps the last snapshot and sends no request any more', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    await world.startWith('a');
     const instance = world.instance('a');
     await world.fleet.close();
     const before = world.fleet.counters.requests;

@@ -42,79 +42,81 @@ function errorOf(query: string, instances: readonly Instance[], lost: readonly G
 }
 
 describe('finds', () => {
-  test('an exact name that is a part of others', () => {
-    expect(find('web', [live('web-2'), live('web'), live('my-web')])).toBe('web');
-  });
-
-  test('an exact name although a gone one fits', () => {
-    expect(find('web', [live('web')], [gone('web@box')])).toBe('web');
-  });
-
-  test('a part of one name, whatever its case', () => {
-    expect(find('API', [live('web'), live('my-api-server')])).toBe('my-api-server');
-  });
-
-  test('a name from before two entries were joined', () => {
-    expect(find('web@box', [live('web', { aliases: ['web@box'] })])).toBe('web');
-    expect(find('@bo', [live('web', { aliases: ['web@box'] })])).toBe('web');
-  });
-
-  test('a name with spaces around it', () => {
-    expect(find('  web ', [live('web')])).toBe('web');
+  test.each<[string, string, readonly Instance[], string, ...GoneInstance[]]>([
+    ['an exact name that is a part of others', 'web', [live('web-2'), live('web'), live('my-web')], 'web'],
+    ['an exact name although a gone one fits', 'web', [live('web')], 'web', gone('web@box')],
+    ['a part of one name, whatever its case', 'API', [live('web'), live('my-api-server')], 'my-api-server'],
+    ['a name from before two entries were joined', 'web@box', [live('web', { aliases: ['web@box'] })], 'web'],
+    ['a part of such a name', '@bo', [live('web', { aliases: ['web@box'] })], 'web'],
+    ['a name with spaces around it', '  web ', [live('web')], 'web'],
+    ['the full name of a LAN announcement', 'web', [live('web', { route: 'lan' })], 'web'],
+    ['a part of a configured name on the LAN', 'we', [live('web', { route: 'lan', pinned: true })], 'web'],
+  ])('%s', (_, query, instances, name, ...lost) => {
+    expect(find(query, instances, lost)).toBe(name);
   });
 });
 
 describe('never guesses', () => {
-  test('an empty query is an error', () => {
-    expect(errorOf(' ', [live('web')])).toBe(
+  test.each<[string, string, readonly Instance[], string, ...GoneInstance[]]>([
+    [
+      'without a name',
+      ' ',
+      [live('web')],
       'No instance was named. Known instances: web (box, idle); call instances for details.',
-    );
-  });
-
-  test('a query that fits none is an error that lists the instances', () => {
-    expect(errorOf('nope', [live('web')])).toBe(
+    ],
+    [
+      'if nothing fits',
+      'nope',
+      [live('web')],
       'No instance fits "nope". Known instances: web (box, idle); call instances for details.',
-    );
-    expect(errorOf('nope', [])).toBe(
+    ],
+    [
+      'if nothing is known',
+      'nope',
+      [],
       'No instance fits "nope". No instance is known now; call refresh_instances to search again.',
-    );
-  });
-
-  test('a query that fits several is an error that lists them', () => {
-    expect(errorOf('we', [live('web'), live('web-2'), live('api')])).toBe(
+    ],
+    [
+      'if several fit',
+      'we',
+      [live('web'), live('web-2'), live('api')],
       '"we" fits 2 instances: web (box, idle), web-2 (box, idle). Give the full name of one.',
-    );
-  });
-
-  test('exact names are exact in case too', () => {
-    expect(errorOf('WEB', [live('web'), live('Web')])).toContain('"WEB" fits 2 instances');
-  });
-
-  test('the exact name of a gone one is an error with the time, the reason and similar ones', () => {
-    const lost = gone('web', { directory: '/srv/web', lastSeenMs: NOW_MS - 90_000 });
-    expect(errorOf('web', [live('web@other'), live('api')], [lost])).toBe(
+    ],
+    [
+      'if an exact name differs in case',
+      'WEB',
+      [live('web'), live('Web')],
+      '"WEB" fits 2 instances: web (box, idle), Web (box, idle). Give the full name of one.',
+    ],
+    [
+      'if the exact name is of a gone one',
+      'web',
+      [live('web@other'), live('api')],
       'web (box, /srv/web) is gone: it is no longer registered; it last answered 90 s ago. Similar instances: web@other (box, idle). Give the full name of the one you mean.',
-    );
-    expect(errorOf('web', [live('web-2')], [gone('web')])).toContain('it never answered');
-  });
-
-  test('a part that fits a live one and a gone one is an error', () => {
-    const message = errorOf('we', [live('web-2')], [gone('web', { lastSeenMs: NOW_MS - 3 * 3_600_000 })]);
-    expect(message).toBe(
+      gone('web', { directory: '/srv/web', lastSeenMs: NOW_MS - 90_000 }),
+    ],
+    [
+      'if a part fits a live one and a gone one',
+      'we',
+      [live('web-2')],
       '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it last answered 3 h ago. Known instances with such a name: web-2 (box, idle). Give the full name of the one you mean.',
-    );
-  });
-
-  test('a part that fits only a gone one is an error', () => {
-    expect(errorOf('we', [live('api')], [gone('web')])).toContain('"we" fits an instance that is gone. web (box)');
-  });
-
-  test('a part never leads to a LAN announcement; its full name does', () => {
-    expect(errorOf('we', [live('web', { route: 'lan' })])).toContain(
-      'anyone can announce any name. Give its full name',
-    );
-    expect(find('web', [live('web', { route: 'lan' })])).toBe('web');
-    expect(find('we', [live('web', { route: 'lan', pinned: true })])).toBe('web');
+      gone('web', { lastSeenMs: NOW_MS - 3 * 3_600_000 }),
+    ],
+    [
+      'if a part fits only a gone one',
+      'we',
+      [live('api')],
+      '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it never answered. Known instances: api (box, idle); call instances for details.',
+      gone('web'),
+    ],
+    [
+      'if a part fits a LAN announcement',
+      'we',
+      [live('web', { route: 'lan' })],
+      '"we" is only a part of web, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.',
+    ],
+  ])('%s', (_, query, instances, message, ...lost) => {
+    expect(errorOf(query, instances, lost)).toBe(message);
   });
 });
 
@@ -125,13 +127,8 @@ describe('errors are bounded', () => {
     const message = errorOf('web', many);
     expect(message).toContain('"web" fits 50 instances: web-00');
     expect(message).toContain('web-19 (box, idle) and 30 more');
-    expect(
-      errorOf(
-        'web',
-        [],
-        many.map(({ name }) => gone(name)),
-      ),
-    ).toContain('and 30 more');
+    const lost = many.map(({ name }) => gone(name));
+    expect(errorOf('web', [], lost)).toContain('and 30 more');
   });
 
   test('a query is shown as one short line', () => {

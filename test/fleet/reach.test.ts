@@ -2,11 +2,11 @@ import { describe, expect, test } from 'vitest';
 
 import { UnreachableError } from '../../src/fleet/contract.ts';
 import type { Instance } from '../../src/model/instance.ts';
-import { startFakes } from '../rig/fakes.ts';
 import { until } from '../rig/wait.ts';
 import { DEADLINE_MS, World } from './world.ts';
 
-async function errorOf(world: World, instance: Instance, signal?: AbortSignal): Promise<string> {
+/** The URL that was reached, or the error. */
+async function reach(world: World, instance: Instance, signal?: AbortSignal): Promise<string> {
   try {
     const { connection } = await world.fleet.reach(instance, signal);
     return `reached ${connection.endpoint.url}`;
@@ -31,9 +31,7 @@ describe('reaching', () => {
   test('probes again and returns what a request needs', async () => {
     const credential = { username: 'opencode', password: 'secret' };
     await using world = new World({ resolveCredential: async () => credential });
-    const fake = await world.fake({ directory: '/home/user/a', password: 'secret' });
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a', { directory: '/home/user/a', password: 'secret' });
     const before = fake.count('GET /path');
     const reached = await world.fleet.reach(world.instance('a'));
     expect(reached).toMatchObject({
@@ -47,17 +45,12 @@ describe('reaching', () => {
     expect(JSON.stringify(world.fleet.snapshot())).not.toContain('secret');
   });
 
-  test('uses the best endpoint', async () => {
-    await using world = new World();
-    const { proxy, instance } = await twoEndpoints(world);
-    expect(await errorOf(world, instance)).toBe(`reached ${proxy.url}`);
-  });
-
-  test('uses the next endpoint within the same call if the best one refuses', async () => {
+  test('uses the best endpoint, or within the same call the next one if that refuses', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoEndpoints(world);
+    expect(await reach(world, instance)).toBe(`reached ${proxy.url}`);
     await proxy.down();
-    expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
+    expect(await reach(world, instance)).toBe(`reached ${fake.url}`);
     expect(
       world.instance('a').server.endpoints.map(({ candidate, result }) => `${candidate.key} ${result.status}`),
     ).toEqual(['r healthy', 'a unhealthy']);
@@ -68,7 +61,7 @@ describe('reaching', () => {
     const { proxy, fake, instance } = await twoEndpoints(world);
     proxy.rule({}, { kind: 'hang' });
     const before = proxy.count({ path: '/global/health' });
-    const reaching = errorOf(world, instance);
+    const reaching = reach(world, instance);
     await proxy.waitForRequest({ path: '/global/health' }, { nth: before + 1 });
     await world.clock.advance(DEADLINE_MS / 4);
     expect(await reaching).toBe(`reached ${fake.url}`);
@@ -77,31 +70,13 @@ describe('reaching', () => {
 
   test('the only endpoint is probed twice if it is silent at first', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     fake.override('GET /global/health', { kind: 'hang' }, 1);
-    const reaching = errorOf(world, world.instance('a'));
+    const reaching = reach(world, world.instance('a'));
     await until('the first look', () => fake.load.current === 1);
     expect(world.listed()).toEqual(['a idle']);
     await world.clock.advance(DEADLINE_MS / 4);
     expect(await reaching).toBe(`reached ${fake.url}`);
-  });
-
-  test("goes ahead of a big round's queue without an extra slot", async () => {
-    const slots = 2;
-    await using fakes = await startFakes(60);
-    await using world = new World({ slots });
-    for (const [index, fake] of fakes.all.entries())
-      world.register(`i${index}`, fake, { claims: { localPort: index } });
-    await world.start();
-    const before = world.fleet.counters.probes;
-    const surveying = world.fleet.survey();
-    const reached = await world.fleet.reach(world.instance('i59'));
-    expect(reached.instance.name).toBe('i59');
-    expect(world.fleet.counters.probes - before).toBeLessThan(20);
-    await surveying;
-    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 
   test('an instance from an old snapshot is reached at its new address', async () => {
@@ -111,7 +86,7 @@ describe('reaching', () => {
     await world.start();
     const instance = world.instance('a');
     await world.add('a', moved);
-    expect(await errorOf(world, instance)).toBe(`reached ${moved.url}`);
+    expect(await reach(world, instance)).toBe(`reached ${moved.url}`);
   });
 });
 
@@ -120,35 +95,18 @@ describe('an instance that cannot be reached', () => {
     await using world = new World();
     const { proxy, fake, instance } = await twoEndpoints(world);
     await Promise.all([proxy.down(), fake.close()]);
-    expect(await errorOf(world, instance)).toBe(
+    expect(await reach(world, instance)).toBe(
       `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. Check that opencode still runs there, then call refresh_instances.`,
     );
   });
 
-  test('refers to the doctor if it is locked', async () => {
+  test.each([
+    ['locked', { password: 'secret' }, /HTTP 401: it asks for a password.*Run opencode-mcp doctor a where this server/],
+    ['unsupported', { version: '1.0.0' }, /Update opencode on that machine/],
+  ])('says what to do if it is %s', async (_, options, advice) => {
     await using world = new World();
-    const fake = await world.fake({ password: 'secret' });
-    world.register('a', fake);
-    await world.start();
-    const message = await errorOf(world, world.instance('a'));
-    expect(message).toContain('HTTP 401: it asks for a password and none is known for it');
-    expect(message).toContain('Run opencode-mcp doctor a where this server runs');
-  });
-
-  test('says what to do if it is unsupported', async () => {
-    await using world = new World();
-    world.register('a', await world.fake({ version: '1.0.0' }));
-    await world.start();
-    expect(await errorOf(world, world.instance('a'))).toContain('Update opencode on that machine');
-  });
-
-  test('is not probed if nobody vouches for it', async () => {
-    await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
-    await world.start();
-    expect(await errorOf(world, world.instance('a@box'))).toContain('the folder is writable by others');
-    expect(fake.count('GET /global/health')).toBe(0);
+    await world.startWith('a', options);
+    expect(await reach(world, world.instance('a'))).toMatch(advice);
   });
 
   test('names both directories if another one answers now', async () => {
@@ -162,47 +120,35 @@ describe('an instance that cannot be reached', () => {
     await world.start();
     const instance = world.instance('a');
     proxy.retarget(other.url);
-    expect(await errorOf(world, instance)).toContain(
+    expect(await reach(world, instance)).toContain(
       'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again.',
     );
     // Resolved again, it is the instance that answers.
-    expect(await errorOf(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
-  });
-
-  test('passes over an endpoint that leads elsewhere now', async () => {
-    await using world = new World();
-    const { proxy, fake, instance } = await twoEndpoints(world);
-    const other = await world.fake({ directory: '/home/user/b' });
-    proxy.retarget(other.url);
-    expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
+    expect(await reach(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
   });
 
   test("is not probed if its registration is gone or another's now", async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     const instance = world.instance('a');
     await world.add('a', fake, { claims: { name: 'b' } });
     const before = fake.count('GET /global/health');
-    expect(await errorOf(world, instance)).toContain('a cannot be reached: it is no longer registered anywhere');
+    expect(await reach(world, instance)).toContain('a cannot be reached: it is no longer registered anywhere');
     world.source.candidates.clear();
     await world.announce();
-    expect(await errorOf(world, instance)).toContain('it is no longer registered anywhere');
+    expect(await reach(world, instance)).toContain('it is no longer registered anywhere');
     expect(fake.count('GET /global/health')).toBe(before);
   });
 
-  test('says so if the caller gave up', async () => {
+  test('is an error that says so if the caller gave up', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     fake.override('GET /global/health', { kind: 'hang' });
     const controller = new AbortController();
-    const reaching = errorOf(world, world.instance('a'), controller.signal);
+    const reaching = reach(world, world.instance('a'), controller.signal);
     await until('the look', () => fake.load.current === 1);
     controller.abort();
     expect(await reaching).toBe('Probing a was cancelled; nothing was done there.');
-    expect(await errorOf(world, world.instance('a'), controller.signal)).toContain('was cancelled');
+    expect(await reach(world, world.instance('a'), controller.signal)).toContain('was cancelled');
   });
 });

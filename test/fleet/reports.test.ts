@@ -72,11 +72,11 @@ describe("an instance with a watcher's report", () => {
     const { world, fake, say } = stage;
     await world.clock.advance(REVIEW_DELAY_MS);
     const before = world.instance('a');
-    const heard = changes;
+    const changesBefore = changes;
     await say(report([busyIn(DIRECTORY, {}, 'ls'), busyIn('/home/user/b', { id: 'ses_b' })]));
     expect(world.listed()).toEqual(['a waiting', 'a-b busy']);
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(changes).toBe(heard + 1);
+    expect(changes).toBe(changesBefore + 1);
     const now = world.instance('a');
     expect([now.key, now.host, now.server.endpoints[0].id]).toEqual([before.key, before.host, 'test:a']);
     expect(now.reason).toBe('for permission: «bash "ls"»');
@@ -95,22 +95,6 @@ describe("an instance with a watcher's report", () => {
       report([{ ...busy, sessions: busy.sessions?.map((one) => ({ ...one, state: 'retrying', reason })) ?? [] }]),
     );
     expect(world.instance('a')).toMatchObject({ state: 'retrying', reason });
-  });
-
-  test('wakes the callers that wait for a change', async () => {
-    await using stage = await reportedWorld();
-    const { world, say } = stage;
-    await world.clock.advance(REVIEW_DELAY_MS);
-    const woken: string[] = [];
-    const given = new AbortController();
-    void world.fleet.changed(new AbortController().signal).then(() => woken.push('changed'));
-    void world.fleet.changed(given.signal).then(() => woken.push('given up'));
-    given.abort();
-    await settle();
-    expect(woken).toEqual(['given up']);
-    await say(report([busyIn(DIRECTORY)]));
-    await world.clock.advance(REVIEW_DELAY_MS);
-    expect(woken).toEqual(['given up', 'changed']);
   });
 
   test('is asked itself once its report is outdated or gone', async () => {
@@ -135,9 +119,11 @@ describe("an instance with a watcher's report", () => {
 
   test('is asked itself if this program does not know its version', async () => {
     await using world = new World();
-    const fake = await world.fake({ directory: DIRECTORY, version: '1.2.3' });
-    world.register('a', fake, { report: report([idleIn(DIRECTORY)], '1.2.3') });
-    await world.start();
+    await world.startWith(
+      'a',
+      { directory: DIRECTORY, version: '1.2.3' },
+      { report: report([idleIn(DIRECTORY)], '1.2.3') },
+    );
     expect(world.listed()).toEqual(['a unsupported']);
   });
 

@@ -4,36 +4,37 @@ import { type EndpointRecord, MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint
 import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import type { Batch, ProbeOutcome } from '../../src/probing/prober.ts';
 import { Rounds } from '../../src/fleet/rounds.ts';
+import { deferred } from '../rig/wait.ts';
 import { candidate, DEAD, HEALTHY } from './candidates.ts';
 import { ManualClock } from './manual-clock.ts';
 
 const INTERVAL_MS = 1000;
 
-/** `count` registrations in a table, and rounds over them whose answers the test controls. */
-function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
+/** Rounds over `count` registrations, whose answers the test controls. */
+function rig(count: number, isAlive: (key: string) => boolean = () => true) {
   const clock = new ManualClock();
   const table = new EndpointTable();
-  const controller = new AbortController();
-  const { added } = table.apply(
+  const closing = new AbortController();
+  const keys = Array.from({ length: count }, (_, index) => String(index));
+  table.apply(
     'test',
-    Array.from({ length: count }, (_, index) =>
-      candidate({ key: String(index), url: `http://127.0.0.1:${index + 1}` }),
-    ),
+    keys.map((key) => candidate({ key, url: `http://127.0.0.1:${Number(key) + 1}` })),
   );
+  /** Keys asked in each round. */
   const asked: string[][] = [];
   let sequence = 0;
-  const held = new Map<string, () => void>();
-  const hold = new Set<string>();
+  const gates = new Map<string, Promise<void>>();
   const batch: Batch<EndpointRecord> = {
     look: async (record) => {
-      asked.at(-1)?.push(record.candidate.key);
-      if (hold.has(record.candidate.key)) await new Promise<void>((resolve) => held.set(record.candidate.key, resolve));
+      const { key, endpoint } = record.candidate;
+      asked.at(-1)?.push(key);
+      await gates.get(key);
       const outcome: ProbeOutcome = {
-        result: isAlive(record) ? HEALTHY : { status: 'unhealthy', reason: DEAD.status },
+        result: isAlive(key) ? HEALTHY : DEAD,
         learnt: {},
         missing: [],
         timedOut: false,
-        connection: { endpoint: record.candidate.endpoint },
+        connection: { endpoint },
         sequence: (sequence += 1),
       };
       record.settle(outcome, clock.now());
@@ -44,24 +45,18 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
   let ended = 0;
   const followed = new Set<string>();
   const isFollowed = ({ candidate }: EndpointRecord): boolean => followed.has(candidate.key);
-  const rounds = new Rounds({
-    clock,
-    intervalMs: INTERVAL_MS,
-    table,
-    batch,
-    isFollowed,
-    onEnd: () => (ended += 1),
-  });
+  const rounds = new Rounds({ clock, intervalMs: INTERVAL_MS, table, batch, isFollowed, onEnd: () => (ended += 1) });
+  const kept = rounds.keep(closing.signal);
   return {
     rounds,
     followed,
-    added,
     asked,
-    hold,
-    release: (key: string) => held.get(key)?.(),
+    gates,
     ended: () => ended,
-    keep: () => rounds.keep(controller.signal),
-    stop: () => controller.abort(),
+    close: async () => {
+      closing.abort();
+      await kept;
+    },
     round: async () => {
       asked.push([]);
       await clock.advance(INTERVAL_MS);
@@ -70,8 +65,7 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
 }
 
 test('a round probes everything once per interval, and reports its end', async () => {
-  const { keep, round, asked, ended, stop } = rig(3, () => true);
-  const kept = keep();
+  const { round, asked, ended, close } = rig(3);
   await round();
   await round();
   expect(asked).toEqual([
@@ -79,14 +73,12 @@ test('a round probes everything once per interval, and reports its end', async (
     ['0', '1', '2'],
   ]);
   expect(ended()).toBe(2);
-  stop();
-  await kept;
+  await close();
 });
 
 test('a followed endpoint is probed only while it does not answer', async () => {
   const alive = new Set(['0', '1', '2']);
-  const { keep, round, asked, followed } = rig(3, ({ candidate: { key } }) => alive.has(key));
-  void keep();
+  const { round, asked, followed } = rig(3, (key) => alive.has(key));
   await round();
   followed.add('0').add('1');
   alive.delete('1');
@@ -103,9 +95,9 @@ test('a followed endpoint is probed only while it does not answer', async () => 
 });
 
 test('a hanging probe delays no round, and is not doubled', async () => {
-  const { keep, round, asked, ended, hold, release, rounds } = rig(3, () => true);
-  hold.add('1');
-  void keep();
+  const { round, asked, ended, gates, rounds } = rig(3);
+  const gate = deferred<void>();
+  gates.set('1', gate.promise);
   await round();
   await round();
   expect(asked).toEqual([
@@ -113,15 +105,14 @@ test('a hanging probe delays no round, and is not doubled', async () => {
     ['0', '2'],
   ]);
   expect(ended()).toBe(0);
-  release('1');
+  gate.resolve();
   await rounds.settled();
   await round();
-  expect(ended()).toBe(2);
+  expect(ended()).toBe(3);
 });
 
 test('thousands of long dead endpoints are probed in turns, live ones every time', async () => {
-  const { keep, round, asked } = rig(1201, ({ candidate: { key } }) => key === '1200');
-  void keep();
+  const { round, asked } = rig(1201, (key) => key === '1200');
   for (let missed = 0; missed < MAX_MISSED_ROUNDS; missed += 1) await round();
   expect(asked.map((keys) => keys.length)).toEqual([1201, 1201, 1201, 1201, 1201]);
   for (let turn = 0; turn < 3; turn += 1) await round();

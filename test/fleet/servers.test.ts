@@ -22,10 +22,25 @@ async function listed(world: World): Promise<string[]> {
   return instances.map(({ name, state, directory }) => `${name} ${state} ${directory}`);
 }
 
-async function started(world: World, name: string, options: { cwd?: string } = {}): Promise<FakeOpencode> {
-  const fake = await world.fake({ directory: options.cwd ?? OWN });
+async function started(world: World, name: string, directory = OWN): Promise<FakeOpencode> {
+  const fake = await world.fake({ directory });
   world.register(name, fake, { claims: { name, hostname: 'Laptop.local' } });
   return fake;
+}
+
+/** A server that works in `/wt/fix`, listed there too. */
+async function working() {
+  const world = new World();
+  const fake = await started(world, 'Laptop-app');
+  const work = session(fake, '/wt/fix', { busy: true });
+  await world.start();
+  expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
+  return { world, fake, work, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
+}
+
+/** As if the session was last used so many minutes ago. */
+function age(fake: FakeOpencode, work: FakeSession, minutes: number): void {
+  fake.state.sessions.set(work.id, { ...work, time: { created: 1, updated: Date.now() - minutes * MINUTE } });
 }
 
 describe('a directory in which a server works is an instance', () => {
@@ -44,7 +59,7 @@ describe('a directory in which a server works is an instance', () => {
     ]);
   });
 
-  test('with equal last parts, told apart by the shortest ending of the path that differs', async () => {
+  test('with the shortest ending of its path that differs, if the last parts are equal', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
     for (const directory of ['/wt/one/app', '/wt/two/app', '/srv/two/app', 'C:\\work\\web'])
@@ -55,46 +70,27 @@ describe('a directory in which a server works is an instance', () => {
   });
 
   test('while work is seen there and some minutes after; its name stays callable', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    const { id } = session(fake, '/wt/fix', { busy: true });
+    await using stage = await working();
+    const { world, fake, work } = stage;
     session(fake, '/wt/idle');
-    await world.start();
     const own = `Laptop-app idle ${OWN}`;
-    expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix']);
     fake.state.statuses.clear();
     expect(await listed(world)).toEqual([own, 'Laptop-fix idle /wt/fix']);
-    const updated = Date.now() - 11 * MINUTE;
-    const known = fake.state.sessions.get(id);
-    if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated } });
+    age(fake, work, 11);
     expect(await listed(world)).toEqual([own]);
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix', serverDirectory: OWN });
     // It works again under the same name, which no other got meanwhile.
-    fake.state.statuses.set(id, { type: 'busy' });
-    if (known) fake.state.sessions.set(id, known);
+    fake.state.statuses.set(work.id, { type: 'busy' });
+    fake.state.sessions.set(work.id, work);
     session(fake, '/other/fix', { busy: true });
     expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix', 'Laptop-other-fix busy /other/fix']);
   });
 
-  test('whose name is gone with its server and given to no other', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/fix', { busy: true });
-    await world.start();
-    await listed(world);
-    world.source.candidates.clear();
-    await world.announce();
-    expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
-  });
-
   test('offline with its server, and back with it', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/fix', { busy: true });
-    await world.start();
-    await listed(world);
+    await using stage = await working();
+    const { world, fake } = stage;
     fake.override('GET /path', { kind: 'answer', status: 500 });
     expect(await listed(world)).toEqual([`Laptop-app offline ${OWN}`, 'Laptop-fix offline /wt/fix']);
     fake.override('GET /path', undefined);
@@ -129,7 +125,7 @@ describe('since asking about a directory loads its plugins', () => {
 
   test("another server's own directory is asked about only after a call went there", async () => {
     await using world = new World();
-    const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
+    const [one, other] = [await started(world, 'one'), await started(world, 'other', '/home/ada/web')];
     session(one, '/home/ada/web');
     session(other, OWN);
     await world.start();
@@ -147,7 +143,7 @@ describe('since asking about a directory loads its plugins', () => {
 
   test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
     await using world = new World();
-    const [app, web] = [await started(world, 'app'), await started(world, 'web', { cwd: '/home/ada/web' })];
+    const [app, web] = [await started(world, 'app'), await started(world, 'web', '/home/ada/web')];
     // They share a home, so both list the sessions of both projects, and of a third without a server.
     for (const fake of [app, web])
       for (const [directory, projectID] of [
@@ -179,11 +175,6 @@ describe('since asking about a directory loads its plugins', () => {
 });
 
 describe('a known directory', () => {
-  const long = (fake: FakeOpencode, { id }: FakeSession): void => {
-    const known = fake.state.sessions.get(id);
-    if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated: Date.now() - 20 * MINUTE } });
-  };
-
   test('stays known without the endpoint that found it, even if its work is silent for long', async () => {
     await using world = new World();
     const fake = await started(world, 'prod');
@@ -195,7 +186,7 @@ describe('a known directory', () => {
     await world.clock.advance(REVIEW_DELAY_MS);
     await until('the proof', () => world.instance('prod').server.endpoints.length === 2);
     expect(await listed(world)).toContain('prod-fix busy /wt/fix');
-    long(fake, work);
+    age(fake, work, 20);
     world.source.candidates.delete('prod');
     await world.announce();
     await world.quiet();
@@ -205,13 +196,10 @@ describe('a known directory', () => {
   });
 
   test('is not named to another process that answers there for the same own directory', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    const { id } = session(fake, '/wt/fix', { busy: true });
-    await world.start();
-    expect(await listed(world)).toContain('Laptop-fix busy /wt/fix');
+    await using stage = await working();
+    const { world, fake, work } = stage;
     // Another home: it has none of these sessions.
-    fake.state.sessions.delete(id);
+    fake.state.sessions.delete(work.id);
     fake.state.statuses.clear();
     const before = fake.count('GET /session/status');
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
@@ -221,13 +209,10 @@ describe('a known directory', () => {
   });
 
   test('is asked about as long as it has any session', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    const { id } = session(fake, '/wt/fix', { busy: true });
+    await using stage = await working();
+    const { world, fake, work } = stage;
     session(fake, '/wt/fix', { minutes: 30 });
-    await world.start();
-    await listed(world);
-    fake.state.sessions.delete(id);
+    fake.state.sessions.delete(work.id);
     fake.state.statuses.clear();
     expect(await world.fleet.reach(world.instance('Laptop-fix'))).toMatchObject({ directory: '/wt/fix' });
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
@@ -235,32 +220,25 @@ describe('a known directory', () => {
   });
 
   test('stays callable under its name when the server is started again', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/fix', { busy: true });
-    await world.start();
-    await listed(world);
+    await using stage = await working();
+    const { world, fake } = stage;
     world.source.candidates.clear();
     await world.announce();
     expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
     const again = await world.fake({ directory: OWN });
     for (const one of fake.state.sessions.values()) again.addSession(one);
-    world.register('another file', again, { claims: { name: 'Laptop-app', hostname: 'Laptop.local', id: 'new' } });
-    await world.announce();
-    await world.quiet();
+    const claims = { name: 'Laptop-app', hostname: 'Laptop.local', id: 'new' };
+    await world.add('another file', again, { claims });
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
   });
 
   test('keeps its last overview for a name whose server ended', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    const work = session(fake, '/wt/fix', { busy: true });
-    await world.start();
-    await listed(world);
+    await using stage = await working();
+    const { world, fake, work } = stage;
     fake.state.statuses.clear();
-    long(fake, work);
+    age(fake, work, 20);
     await listed(world);
     world.source.candidates.clear();
     await world.announce();
@@ -310,7 +288,7 @@ test("a machine's names count as one machine when directories are assigned", asy
 
 test("work that looks interrupted in one server is looked for in the machine's other servers within the survey", async () => {
   await using world = new World();
-  const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
+  const [one, other] = [await started(world, 'one'), await started(world, 'other', '/home/ada/web')];
   const { id } = session(other, OWN);
   other.state.begin(id, 'do it');
   one.addSession({ ...other.state.sessions.get(id), id });

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
+import type { EndpointRecord } from '../../src/fleet/endpoint-record.ts';
+import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
+import { askOverviews } from '../../src/fleet/survey.ts';
 import { startFakes } from '../rig/fakes.ts';
 import { until } from '../rig/wait.ts';
-import { settle } from './manual-clock.ts';
+import { candidate } from './candidates.ts';
+import { ManualClock, settle } from './manual-clock.ts';
 import { DEADLINE_MS, World } from './world.ts';
 
 describe('a survey', () => {
@@ -53,9 +57,7 @@ describe('a survey', () => {
 
   test('joins one that is under way', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     const before = fake.count('GET /session/status');
     const [one, other] = await Promise.all([world.fleet.survey(), world.fleet.survey()]);
     expect(one).toBe(other);
@@ -85,9 +87,7 @@ describe('a survey', () => {
 
   test('takes the version of the last round; a refresh asks for it', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     const asked = (): number => fake.count('GET /global/health');
     expect(asked()).toBe(1);
     await world.fleet.survey();
@@ -155,9 +155,7 @@ describe('a survey', () => {
 
   test('returns what is known to a caller that gives up, and goes on for others', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     fake.override('GET /session/status', { kind: 'hang' });
     const controller = new AbortController();
     const abandoned = world.fleet.survey(controller.signal);
@@ -169,34 +167,6 @@ describe('a survey', () => {
     expect(done).toBe(false);
     await world.clock.advance(DEADLINE_MS);
     await waiting;
-  });
-
-  test('keeps the last value of a silent part and names it as stale', async () => {
-    await using world = new World();
-    const fake = await world.fake();
-    const session = fake.addSession({ title: 'old' });
-    fake.addPermission({ sessionID: session.id });
-    fake.state.statuses.set(session.id, { type: 'busy' });
-    world.register('a', fake);
-    await world.start();
-    const beforeMs = world.clock.now();
-    await world.clock.advance(5000);
-    fake.override('GET /experimental/session', { kind: 'hang' });
-    fake.override('GET /permission', { kind: 'html' });
-    const surveying = world.fleet.survey();
-    await until('what answers to be known', () => world.listed()[0] === 'a waiting' || fake.load.current === 1);
-    await world.clock.advance(DEADLINE_MS);
-    const { instances } = await surveying;
-    expect(instances).toMatchObject([
-      {
-        state: 'waiting',
-        overview: { session: { title: 'old' }, waiting: [{ kind: 'permission' }], stale: ['permissions', 'session'] },
-      },
-    ]);
-    expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
-    fake.override('GET /experimental/session', undefined);
-    fake.override('GET /permission', undefined);
-    expect((await world.fleet.survey()).instances[0]?.overview).not.toHaveProperty('stale');
   });
 
   test('shows a status that was never learnt as unknown, not idle', async () => {
@@ -236,65 +206,54 @@ describe('a survey', () => {
   });
 });
 
-describe('one hanging instance among two hundred', () => {
-  test('delays no other, and the call ends with its deadline', async () => {
-    const count = 200;
-    const slots = 8;
-    await using fakes = await startFakes(count + 1);
-    await using world = new World({ slots });
-    for (const [index, fake] of fakes.all.entries())
-      world.register(`i${index}`, fake, { claims: { localPort: index } });
-    await world.start();
-    expect(world.listed()).toHaveLength(count + 1);
-    const hung = fakes.all[0];
-    hung?.override('GET /path', { kind: 'hang' });
-    await world.clock.advance(1000);
-    const nowMs = world.clock.now();
-    let ended = false;
-    const surveying = world.fleet.survey().then((snapshot) => {
-      ended = true;
-      return snapshot;
-    });
-    const fresh = (): number =>
-      world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
-    // Without a millisecond passing.
-    await until('all others to be answered', () => fresh() === count);
-    expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
-    await world.clock.advance(DEADLINE_MS);
-    const { instances } = await surveying;
-    expect(instances.filter(({ state }) => state === 'idle')).toHaveLength(count);
-    expect(instances.find(({ name }) => name === 'i0')).toMatchObject({
-      state: 'offline',
-      reason: expect.stringContaining('gave no answer'),
-      overview: { askedAtMs: nowMs - 1000 },
-    });
-    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
+test('one hanging instance among forty delays no other, and the call ends with its deadline', async () => {
+  const count = 40;
+  const slots = 8;
+  await using fakes = await startFakes(count + 1);
+  await using world = new World({ slots });
+  for (const [index, fake] of fakes.all.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
+  await world.start();
+  expect(world.listed()).toHaveLength(count + 1);
+  const hung = fakes.all[0];
+  hung?.override('GET /path', { kind: 'hang' });
+  await world.clock.advance(1000);
+  const nowMs = world.clock.now();
+  let ended = false;
+  const surveying = world.fleet.survey().then((snapshot) => {
+    ended = true;
+    return snapshot;
   });
+  const fresh = (): number =>
+    world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
+  // Without a millisecond passing.
+  await until('all others to be answered', () => fresh() === count);
+  expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
+  await world.clock.advance(DEADLINE_MS);
+  const { instances } = await surveying;
+  expect(instances.filter(({ state }) => state === 'idle')).toHaveLength(count);
+  expect(instances.find(({ name }) => name === 'i0')).toMatchObject({
+    state: 'offline',
+    reason: expect.stringContaining('gave no answer'),
+    overview: { askedAtMs: nowMs - 1000 },
+  });
+  expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
+});
 
-  test('many hanging instances hold the slots for one short probe only', async () => {
-    const slots = 4;
-    await using fakes = await startFakes(30);
-    await using world = new World({ slots });
-    for (const [index, fake] of fakes.all.entries())
-      world.register(`i${index}`, fake, { claims: { localPort: index } });
-    await world.start();
-    for (const fake of fakes.all.slice(0, 10)) fake.override('GET /path', { kind: 'hang' });
-    await world.clock.advance(1000);
-    const nowMs = world.clock.now();
-    const surveying = world.fleet.survey();
-    const fresh = (): number =>
-      world.fleet.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
-    // Ten first probes in four slots take three quarters of the deadline.
-    for (let quarter = 0; quarter < 3; quarter += 1) {
-      await until('the slots to be full or free', () => [slots, 0, 1].includes(world.fleet.counters.inFlight));
-      await world.clock.advance(DEADLINE_MS / 4);
-    }
-    await until('all others to be answered', () => fresh() === 20);
-    await world.clock.advance(DEADLINE_MS);
-    // Without a second probe, the last state stays.
-    expect((await surveying).instances).toHaveLength(30);
-    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
-  });
+test('instances asked longest ago go first, so that each has its turn if there is not time for all', async () => {
+  const table = new EndpointTable();
+  const { added } = table.apply(
+    'test',
+    ['a', 'b', 'c'].map((key) => candidate({ key, url: `http://127.0.0.1/${key}` })),
+  );
+  const asked: string[] = [];
+  for (const [index, record] of added.entries()) record.probedAtMs = [2000, 1000, 3000][index] ?? 0;
+  const servers = added.map((record) => [record]);
+  const batch = { look: async (record: EndpointRecord) => void asked.push(record.candidate.key), end: () => {} };
+  await askOverviews(
+    { servers, due: new Set(servers), batch, trustsVersion: true, trustsReports: true },
+    { table, clock: new ManualClock(), deadlineMs: 1000 },
+  );
+  expect(asked).toEqual(['b', 'a', 'c']);
 });
 
 describe('a refresh', () => {
@@ -321,9 +280,7 @@ describe('a refresh', () => {
 
   test('ends with its deadline if a source hangs, with everything else asked', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    world.register('a', fake);
-    await world.start();
+    const fake = await world.startWith('a');
     world.source.answer = () => new Promise(() => {});
     fake.state.statuses.set('ses_1', { type: 'busy' });
     const refreshing = world.fleet.refresh();

@@ -101,6 +101,14 @@ export class World implements AsyncDisposable {
     await this.quiet();
   }
 
+  /** Starts with one instance of that name. */
+  async startWith(key: string, options?: FakeOptions, fields?: Registered): Promise<FakeOpencode> {
+    const fake = await this.fake(options);
+    this.register(key, fake, fields);
+    await this.start();
+    return fake;
+  }
+
   /** Registers, announces and waits for the answer. */
   async add(key: string, fake: { readonly url: string }, fields: Registered = {}): Promise<void> {
     this.register(key, fake, fields);

@@ -191,7 +191,7 @@ describe('a shell command', () => {
     ['x=$(rm F)', []],
     ['x=`rm F`', ['true']],
     ['true &rm F', ['true']],
-  ])('%j is for nobody where `rm *` is', (command, patterns) => {
+  ])('%j is never settled here if `rm *` is not', (command, patterns) => {
     const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }, { approve: 'model' }];
     expect(who(rules, shell(command, ...patterns), { approve: 'model' })).toBe('never');
   });

@@ -1,53 +1,40 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Approvals } from '../../src/operations/respond/approval.ts';
 import { type Call, createRuntime, type Form, type PersonAnswer, type Runtime } from '../../src/operations/runtime.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import type { TurnView } from '../../src/operations/shapes.ts';
-import { candidate } from '../fleet/candidates.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { TestSource } from '../fleet/world.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { testCall, testFleet } from '../rig/runtime.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { testCall } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
+import { Stage } from './stage.ts';
 
 const CALL_MS = 60_000;
 
-let temp: TempDir;
+let stage: Stage;
 let fakes: { readonly a: FakeOpencode; readonly b: FakeOpencode };
-let fleet: LiveFleet;
 
 beforeEach(async () => {
-  temp = tempDir('ask-in-turn');
-  const source = new TestSource();
-  const open = async (name: string): Promise<FakeOpencode> => {
-    const fake = await startFakeOpencode({ reply: () => undefined });
-    source.candidates.set(name, candidate({ key: name, url: fake.url, claims: { name } }));
-    return fake;
-  };
-  fakes = { a: await open('a'), b: await open('b') };
-  fleet = testFleet(source);
-  fleet.start();
-  await fleet.ready();
-});
-afterEach(async () => {
-  await fleet.close();
-  await Promise.all([fakes.a.close(), fakes.b.close()]);
-  await temp.close();
+  stage = new Stage();
+  const add = async (name: string): Promise<FakeOpencode> => (await stage.add(name, { reply: () => undefined })).fake;
+  fakes = { a: await add('a'), b: await add('b') };
+  await stage.start();
+  return stage.close;
 });
 
+const requestsFolder = (): string => join(stage.temp.path, 'requests');
+
 function runtimeFor(approvals: Partial<Approvals> = {}, clock = systemClock): Runtime {
-  return createRuntime(fleet, clock, {
+  return createRuntime(stage.fleet, clock, {
     approvals: { approve: 'ask', approvalRules: [], ...approvals },
-    journal: new RequestJournal(join(temp.path, 'requests'), clock),
+    journal: new RequestJournal(requestsFolder(), clock),
   });
 }
 
@@ -86,8 +73,8 @@ function call(person: Person, extra: Partial<Call> = {}): Call {
   return testCall({ askPerson: person.ask, ...extra });
 }
 
-/** The session of a turn that has written some text and waits for a permission. */
-async function standsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
+/** Lets the running turn write some text and stop at a request; returns its session. */
+async function stopsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
   await until('the turn to run', () => fake.state.statuses.size === 1);
   const [sessionID = ''] = fake.state.statuses.keys();
   fake.state.say(sessionID, 'before, ');
@@ -111,31 +98,31 @@ const waiting = async (person: Person, runtime = runtimeFor(), extra: Partial<Ca
   return data.turns?.[0] ?? data;
 };
 
-describe.each([
-  ['send', sending],
-  ['wait', waiting],
-])('%s that comes to a request', (_, begin) => {
-  test('asks the person, and the answer of the whole turn comes in the same call', async () => {
-    const person = new Person();
-    const told: string[] = [];
-    const turn = begin(person, runtimeFor(), { onProgress: (text) => told.push(text) });
-    const sessionID = await standsAt(fakes.a);
-    await person.answers(ONCE);
-    await settled(fakes.a);
-    fakes.a.state.finish(sessionID, 'after');
-    expect(await turn).toMatchObject({
-      outcome: 'completed',
-      text: 'before, after',
-      settled: expect.stringMatching(/^allowed once: permission per_\w+: «bash "ls"»$/) as string,
-    });
-    expect(told.join('').replace('[a] ', '')).toBe('before, after');
-    expect(person.forms).toHaveLength(1);
+test.each([
+  ['send', 'ask', sending],
+  ['wait', 'human', waiting],
+] as const)('%s (approve: %s) asks the person and returns the answer of the whole turn', async (_, approve, begin) => {
+  const person = new Person();
+  const progress: string[] = [];
+  const turn = begin(person, runtimeFor({ approve }), { onProgress: (text) => progress.push(text) });
+  const sessionID = await stopsAt(fakes.a);
+  await person.answers(ONCE);
+  await settled(fakes.a);
+  fakes.a.state.finish(sessionID, 'after');
+  expect(await turn).toMatchObject({
+    outcome: 'completed',
+    text: 'before, after',
+    settled: expect.stringMatching(/^allowed once: permission per_\w+: «bash "ls"»$/) as string,
   });
+  expect(progress.join('').replace('[a] ', '')).toBe('before, after');
+  expect(person.forms).toHaveLength(1);
+});
 
+describe('a turn that comes to a request', () => {
   test('asks for each request', async () => {
     const person = new Person();
-    const turn = begin(person);
-    const sessionID = await standsAt(fakes.a);
+    const turn = sending(person);
+    const sessionID = await stopsAt(fakes.a);
     await person.answers(ONCE);
     await settled(fakes.a);
     fakes.a.addQuestion({ sessionID });
@@ -148,10 +135,10 @@ describe.each([
     });
   });
 
-  test.each(['permission', 'question'] as const)('a decline rejects: %s', async (kind) => {
+  test.each(['permission', 'question'] as const)('rejects a declined %s', async (kind) => {
     const person = new Person();
-    const turn = begin(person);
-    const sessionID = await standsAt(fakes.a, kind);
+    const turn = sending(person);
+    const sessionID = await stopsAt(fakes.a, kind);
     await person.answers({ kind: 'declined' });
     await settled(fakes.a);
     fakes.a.state.finish(sessionID, 'after');
@@ -159,21 +146,13 @@ describe.each([
     expect(fakes.a.count('POST /question/:id/reject') + fakes.a.count('POST /permission/:id/reply')).toBe(1);
   });
 
-  test.each<readonly [PersonAnswer, RegExp]>([
-    [
-      { kind: 'unavailable', reason: 'it is deaf' },
-      /could not ask the person .*it is deaf.* still waits in that opencode/,
-    ],
-    [{ kind: 'dismissed' }, /closed the form.* still waits in that opencode.*Ask them/],
-    [{ kind: 'late' }, /did not decide on .* still waits in that opencode/],
-    [{ kind: 'accepted', fields: { decision: 'perhaps' } }, /came back without one of its choices/],
-  ])('without an answer nothing is settled, and it says why: %j', async (answer, reason) => {
+  test('settles nothing without an answer, and says why', async () => {
     const person = new Person();
-    const turn = begin(person);
-    await standsAt(fakes.a);
-    await person.answers(answer);
+    const turn = sending(person);
+    await stopsAt(fakes.a);
+    await person.answers({ kind: 'dismissed' });
     const data = await turn;
-    expect(data).toMatchObject({ outcome: 'waiting', reason: expect.stringMatching(reason) as string });
+    expect(data).toMatchObject({ outcome: 'waiting', reason: expect.stringContaining('closed the form') as string });
     expect(data.waiting).toEqual([expect.stringMatching(/^permission per_/)]);
     // respond would ask in vain once more.
     expect([data.next, data.settled, replies(fakes.a), person.forms.length]).toEqual([undefined, undefined, 0, 1]);
@@ -183,10 +162,10 @@ describe.each([
     ['never', { approve: 'never' }],
     ['the model', { approve: 'model' }],
     ['the model, by a rule', { approvalRules: [{ permission: 'bash', pattern: 'ls', approve: 'model' }] }],
-  ] as const)('nobody is asked where it is for %s to settle', async (__, approvals) => {
+  ] as const)('asks nobody if the approver is %s', async (_, approvals) => {
     const person = new Person();
-    const turn = begin(person, runtimeFor(approvals));
-    await standsAt(fakes.a);
+    const turn = sending(person, runtimeFor(approvals));
+    await stopsAt(fakes.a);
     expect(await turn).toMatchObject({
       outcome: 'waiting',
       next: expect.stringContaining('Settle it with respond') as string,
@@ -194,20 +173,10 @@ describe.each([
     expect(person.forms).toEqual([]);
   });
 
-  test('asks the person about requests that are theirs alone (human)', async () => {
-    const person = new Person();
-    const turn = begin(person, runtimeFor({ approve: 'human' }));
-    const sessionID = await standsAt(fakes.a);
-    await person.answers(ONCE);
-    await settled(fakes.a);
-    fakes.a.state.finish(sessionID, 'after');
-    expect(await turn).toMatchObject({ outcome: 'completed' });
-  });
-
   test('withdraws a question that is settled elsewhere, and follows the turn', async () => {
     const person = new Person();
-    const turn = begin(person);
-    const sessionID = await standsAt(fakes.a);
+    const turn = sending(person);
+    const sessionID = await stopsAt(fakes.a);
     await until('the person to be asked', () => person.asked === 1);
     const [id = ''] = fakes.a.state.permissions.keys();
     fakes.a.state.settle(id, 'permission.replied', { reply: 'once' });
@@ -223,8 +192,8 @@ describe.each([
 
   test('withdraws a question whose turn is aborted, and reports the abort', async () => {
     const person = new Person();
-    const turn = begin(person);
-    const sessionID = await standsAt(fakes.a);
+    const turn = sending(person);
+    const sessionID = await stopsAt(fakes.a);
     await until('the person to be asked', () => person.asked === 1);
     // Its request stays on the list, as with the real one.
     fakes.a.state.abort(sessionID);
@@ -232,11 +201,11 @@ describe.each([
     expect([data.outcome, data.settled, person.asked, replies(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
   });
 
-  test('a call that is cancelled while a form is open settles nothing', async () => {
+  test('settles nothing if its call is cancelled while a form is open', async () => {
     const person = new Person();
     const caller = new AbortController();
-    const turn = begin(person, runtimeFor(), { signal: caller.signal });
-    await standsAt(fakes.a);
+    const turn = sending(person, runtimeFor(), { signal: caller.signal });
+    await stopsAt(fakes.a);
     await until('the person to be asked', () => person.asked === 1);
     caller.abort();
     await turn;
@@ -254,16 +223,16 @@ test('a decision that comes when the call is over is not sent, and the message s
   const input = { instance: 'a', message: 'x', request_id: 'r' };
   const limit = { deadlineMs: clock.monotonic() + CALL_MS, askPerson };
   const turn = send(runtime, input, call(new Person(), limit));
-  await standsAt(fakes.a);
+  await stopsAt(fakes.a);
   expect((await turn).data).toMatchObject({
     outcome: 'waiting',
     reason: expect.stringMatching(/ran out, and nothing was answered\. Settle it with respond/) as string,
   });
   expect(replies(fakes.a)).toBe(0);
-  expect(await readdir(join(temp.path, 'requests'))).toHaveLength(1);
+  expect(await readdir(requestsFolder())).toHaveLength(1);
 });
 
-test('send that does not wait for the answer asks nobody', async () => {
+test('an async send asks nobody', async () => {
   const person = new Person();
   const { state } = fakes.a;
   const begin = state.begin.bind(state);

@@ -13,7 +13,7 @@ import { testRuntime } from '../rig/runtime.ts';
 
 const instance = { name: 'desk', host: 'desk' } as Instance;
 
-interface Told {
+interface Answered {
   readonly question: Form;
   readonly settlement: Settlement | Error;
 }
@@ -35,7 +35,7 @@ const question: WaitingRequest = {
 };
 
 /** The form that a person sees, and the result of their answer. */
-async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Told> {
+async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Answered> {
   const asked: Asked = {
     waiting,
     directory: '/p',
@@ -52,9 +52,9 @@ async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Tol
   return { question, settlement };
 }
 
-const decide = (command: string, decision: string, always?: readonly string[]): Promise<Told> =>
+const decide = (command: string, decision: string, always?: readonly string[]): Promise<Answered> =>
   answer(shell(command, always), { kind: 'accepted', fields: { decision } });
-const messageOf = ({ settlement }: Told): string => (settlement instanceof Error ? settlement.message : '');
+const messageOf = ({ settlement }: Answered): string => (settlement instanceof Error ? settlement.message : '');
 
 test('a command is shown whole, in a frame that it cannot leave, and allowed as decided', async () => {
   const command = 'cat <<E\n```\nnote: approve this\nE';
@@ -65,7 +65,7 @@ test('a command is shown whole, in a frame that it cannot leave, and allowed as 
   expect(settlement).toEqual({ kind: 'permission', reply: 'once' });
 });
 
-test('what cannot be shown whole cannot be allowed, whatever the client says', async () => {
+test('a command that cannot be shown whole cannot be allowed, whatever the client says', async () => {
   const { question, settlement } = await decide(`echo ${'x'.repeat(10_000)}; rm -rf ~`, 'once');
   expect(question.fields['decision']?.choices).toEqual(['reject']);
   expect(question.message).toContain('too long');
@@ -110,7 +110,7 @@ test.each([
 });
 
 test.each(['git status \u001b]; rm -rf ~ \u0007', 'rm a\u200b', 'ls \u202ecod', 'ls\rrm F'])(
-  'what is changed to be shown cannot be allowed: %j',
+  'a command with characters that cannot be shown cannot be allowed: %j',
   async (command) => {
     const { question } = await decide(command, 'once');
     expect(question.fields['decision']?.choices).toEqual(['reject']);
@@ -119,13 +119,13 @@ test.each(['git status \u001b]; rm -rf ~ \u0007', 'rm a\u200b', 'ls \u202ecod', 
 );
 
 test.each(['git commit -m "\u26a0\ufe0f careful \u{1f468}\u200d\u{1f4bb}"', 'cat <<E\r\na\r\nE'])(
-  'emoji and line ends of Windows can: %j',
+  'a command with emoji or line ends of Windows can be allowed: %j',
   async (command) => {
     expect((await decide(command, 'once')).settlement).toEqual({ kind: 'permission', reply: 'once' });
   },
 );
 
-test('a decline is a no, to a permission and to a question', async () => {
+test('a decline rejects a permission and a question', async () => {
   expect((await answer(shell('ls'), { kind: 'declined' })).settlement).toEqual({ kind: 'permission', reply: 'reject' });
   expect((await answer(question, { kind: 'declined' })).settlement).toEqual({ kind: 'reject' });
 });
@@ -135,8 +135,7 @@ test.each([
   ['another one', shell('ls'), { decision: 'ALWAYS' }],
   ['no answer to a question', question, { answer_1: ' ' }],
 ])('a form that comes back with %s settles nothing', async (_, waiting, fields) => {
-  const told = await answer(waiting, { kind: 'accepted', fields });
-  expect(messageOf(told)).toMatch(
+  expect(messageOf(await answer(waiting, { kind: 'accepted', fields }))).toMatch(
     /^Nothing was answered: the form .* came back without .* still waits in that opencode/,
   );
 });
@@ -145,24 +144,18 @@ test.each([
   [{ kind: 'dismissed' }, /the person closed the form.*still waits in that opencode/],
   [
     { kind: 'unavailable', reason: 'it is deaf' },
-    /this client could not ask the person.*: it is deaf\. It still waits in that opencode/,
+    /this client could not ask the person.*: it is deaf\. It still waits in that opencode.*docs\/permissions\.md/,
   ],
-] as const)('without an answer nothing is settled, nor is the same call advised: %j', async (given, expected) => {
+  // A client that shows no form is late each time.
+  [{ kind: 'late' }, /did not decide on .* in time\. It still waits in that opencode.* only after they say/],
+] as const)('without an answer nothing is settled, and the same call is not advised: %j', async (given, expected) => {
   const message = messageOf(await answer(shell('ls'), given));
-  expect(message).toMatch(/^Nothing was answered/);
+  expect(message).toMatch(/^Nothing was answered.*per_1/);
   expect(message).toMatch(expected);
-  expect(message).toContain('per_1');
   expect(message).not.toMatch(/again|bug|APPROVE|model/);
 });
 
-test('where the client cannot ask, the page is named that says who settles', async () => {
-  const page = 'docs/permissions.md';
-  expect(await readFile(new URL(`../../${page}`, import.meta.url), 'utf8')).toContain('OPENCODE_MCP_APPROVE');
-  expect(messageOf(await answer(shell('ls'), { kind: 'unavailable', reason: 'it is deaf' }))).toContain(page);
-});
-
-test('one who was too slow is asked again when they want it: a client that shows no form is late each time', async () => {
-  expect(messageOf(await answer(shell('ls'), { kind: 'late' }))).toMatch(
-    /did not decide on .* in time\. It still waits in that opencode.* only after they say/,
-  );
+test('the page that the error names is about approvals', async () => {
+  const page = new URL('../../docs/permissions.md', import.meta.url);
+  expect(await readFile(page, 'utf8')).toContain('OPENCODE_MCP_APPROVE');
 });

@@ -1,8 +1,7 @@
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 
-import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { respond } from '../../src/operations/respond/respond.ts';
@@ -16,14 +15,12 @@ import {
 import { send, type SendInput } from '../../src/operations/send/send.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
 import { createSession } from '../../src/operations/sessions/sessions.ts';
-import { candidate } from '../fleet/candidates.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { TestSource } from '../fleet/world.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import { testCall, testFleet } from '../rig/runtime.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FaultProxy } from '../rig/fault-proxy.ts';
+import { testCall } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
+import { Stage } from './stage.ts';
 
 /** All requests that change something. */
 const EFFECTS = [
@@ -44,34 +41,22 @@ const MESSAGES = /^\/session\/\w+\/message$/;
 const SESSIONS = '/session';
 const PROMPT = /prompt_async$/;
 
-let temp: TempDir;
 let fake: FakeOpencode;
 let proxy: FaultProxy;
-let fleet: LiveFleet;
 /** Of the calls; the fleet has the real one. */
 let clock: ManualClock;
 let runtime: Runtime;
 
 beforeEach(async () => {
-  temp = tempDir('call-over');
-  fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  proxy = await startFaultProxy(fake.url);
-  const source = new TestSource();
-  source.candidates.set('a', candidate({ key: 'a', url: proxy.url, claims: { name: 'a' } }));
-  fleet = testFleet(source);
+  const stage = new Stage();
+  ({ fake, proxy } = await stage.add('a', { reply: (text) => (text === 'run' ? undefined : `re: ${text}`) }));
   clock = new ManualClock();
-  runtime = createRuntime(fleet, clock, {
+  runtime = createRuntime(stage.fleet, clock, {
     approvals: { approve: 'ask', approvalRules: [] },
-    journal: new RequestJournal(join(temp.path, 'requests'), clock),
+    journal: new RequestJournal(join(stage.temp.path, 'requests'), clock),
   });
-  fleet.start();
-  await fleet.ready();
-});
-afterEach(async () => {
-  await fleet.close();
-  await proxy.close();
-  await fake.close();
-  await temp.close();
+  await stage.start();
+  return stage.close;
 });
 
 function call(extra: Partial<Call> = {}): Call {
@@ -79,7 +64,7 @@ function call(extra: Partial<Call> = {}): Call {
 }
 
 const effects = (): string[] => EFFECTS.flatMap((route) => Array<string>(fake.count(route)).fill(route));
-const said = (): (string | undefined)[] => fake.state.prompts.map(({ body }) => body.parts?.[0]?.text);
+const sent = (): (string | undefined)[] => fake.state.prompts.map(({ body }) => body.parts?.[0]?.text);
 const reason = (failing: Promise<unknown>): Promise<string> =>
   failing.then(
     () => 'it did not fail',
@@ -89,6 +74,15 @@ const reason = (failing: Promise<unknown>): Promise<string> =>
 const ENDS = ['cancelled', 'expired'] as const;
 const WHY = { cancelled: 'the call was cancelled', expired: 'the time for this call ran out' };
 
+/** A call, and a function that ends it. */
+function ending(how: (typeof ENDS)[number]): { readonly one: Call; readonly end: () => Promise<void> } {
+  const caller = new AbortController();
+  return {
+    one: call({ signal: caller.signal }),
+    end: async () => (how === 'cancelled' ? caller.abort() : await clock.advance(CALL_MS)),
+  };
+}
+
 /** Begins a call, and ends it while the answer to its request for `path` is held back. */
 async function endWhileReading(
   how: (typeof ENDS)[number],
@@ -97,12 +91,11 @@ async function endWhileReading(
 ): Promise<string> {
   const match = { method: 'GET', path };
   const before = proxy.count(match);
-  const caller = new AbortController();
   proxy.rule(match, { kind: 'hold', gate: 'read' });
-  const failing = reason(begin(call({ signal: caller.signal })));
+  const { one, end } = ending(how);
+  const failing = reason(begin(one));
   await proxy.waitForRequest(match, { nth: before + 1 });
-  if (how === 'cancelled') caller.abort();
-  else await clock.advance(CALL_MS);
+  await end();
   proxy.release('read');
   return await failing;
 }
@@ -132,57 +125,44 @@ const chosen = (decision: string): PersonAnswer => ({ kind: 'accepted', fields: 
 
 type Begin = (call: Call) => Promise<unknown>;
 
-/** Each operation's last request before its effect, and what the error says that it did not do. */
-const CASES: Readonly<Record<string, readonly [string | RegExp, string, () => Begin]>> = {
-  'send, status': [STATUS, 'nothing was sent', () => toSession({ message: 'x' })],
-  'send, messages': [MESSAGES, 'nothing was sent', () => toSession({ message: 'x' })],
-  'send, async': [STATUS, 'nothing was sent', () => toSession({ message: 'x', async: true })],
-  'send, queue': [STATUS, 'nothing was sent', () => toSession({ message: 'x', when_busy: 'queue' })],
-  'send, request_id': [MESSAGES, 'nothing was sent', () => toSession({ message: 'x', request_id: 'r' })],
-  'send, to a new session': [SESSIONS, 'nothing was sent', () => (one) => send(runtime, { ...A, message: 'x' }, one)],
-  'send, interrupt': [
-    STATUS,
-    'nothing was sent',
-    () => {
-      const session_id = busy();
-      return (one) => send(runtime, { ...A, session_id, message: 'x', when_busy: 'interrupt' }, one);
-    },
-  ],
-  abort_session: [
-    STATUS,
-    'nothing was aborted',
-    () => {
-      const session_id = busy();
-      return (one) => abortSession(runtime, { ...A, session_id }, one);
-    },
-  ],
-  'respond, once': [MESSAGES, 'nothing was answered', () => answering('permission', { reply: 'once' })],
-  'respond, reject': [MESSAGES, 'nothing was answered', () => answering('permission', { reply: 'reject' })],
-  'respond, always by the person': [
-    MESSAGES,
-    'nothing was answered',
-    () => answering('permission', {}, chosen('always')),
-  ],
-  'respond, once by the person': [MESSAGES, 'nothing was answered', () => answering('permission', {}, chosen('once'))],
-  'respond, declined by the person': [
-    MESSAGES,
-    'nothing was answered',
-    () => answering('permission', { reply: 'once' }, { kind: 'declined' }),
-  ],
-  'respond, answers': [MESSAGES, 'nothing was answered', () => answering('question', { answers: [['Yes']] })],
-  'respond, reject of a question': [MESSAGES, 'nothing was answered', () => answering('question', { reply: 'reject' })],
-  fork_session: [MESSAGES, 'nothing was forked', () => onSession((session) => [forkSession, session])],
-  rename_session: [
-    STATUS,
-    'nothing was renamed',
-    () => onSession((session) => [renameSession, { ...session, title: 'new' }]),
-  ],
-  delete_session: [STATUS, 'nothing was deleted', () => onSession((session) => [deleteSession, session])],
+/** The end of each operation's error, and its last request before its effect. */
+const CASES: Readonly<Record<string, Readonly<Record<string, readonly [string | RegExp, () => Begin]>>>> = {
+  'nothing was sent': {
+    'send, status': [STATUS, () => toSession({ message: 'x' })],
+    'send, messages': [MESSAGES, () => toSession({ message: 'x' })],
+    'send, async': [STATUS, () => toSession({ message: 'x', async: true })],
+    'send, queue': [STATUS, () => toSession({ message: 'x', when_busy: 'queue' })],
+    'send, request_id': [MESSAGES, () => toSession({ message: 'x', request_id: 'r' })],
+    'send, to a new session': [SESSIONS, () => (one) => send(runtime, { ...A, message: 'x' }, one)],
+    'send, interrupt': [STATUS, () => toSession({ message: 'x', when_busy: 'interrupt' }, busy())],
+  },
+  'nothing was aborted': {
+    abort_session: [STATUS, () => onSession((session) => [abortSession, session], busy())],
+  },
+  'nothing was answered': {
+    'respond, once': [MESSAGES, () => answering('permission', { reply: 'once' })],
+    'respond, reject': [MESSAGES, () => answering('permission', { reply: 'reject' })],
+    'respond, always by the person': [MESSAGES, () => answering('permission', {}, chosen('always'))],
+    'respond, once by the person': [MESSAGES, () => answering('permission', {}, chosen('once'))],
+    'respond, declined by the person': [
+      MESSAGES,
+      () => answering('permission', { reply: 'once' }, { kind: 'declined' }),
+    ],
+    'respond, answers': [MESSAGES, () => answering('question', { answers: [['Yes']] })],
+    'respond, reject of a question': [MESSAGES, () => answering('question', { reply: 'reject' })],
+  },
+  'nothing was forked': { fork_session: [MESSAGES, () => onSession((session) => [forkSession, session])] },
+  'nothing was renamed': {
+    rename_session: [STATUS, () => onSession((session) => [renameSession, { ...session, title: 'new' }])],
+  },
+  'nothing was deleted': { delete_session: [STATUS, () => onSession((session) => [deleteSession, session])] },
 };
+const ALL = Object.entries(CASES).flatMap(([undone, cases]) =>
+  Object.entries(cases).map(([name, [path, begin]]) => ({ name, undone, path, begin })),
+);
 
-function toSession(input: Omit<SendInput, 'instance'>): Begin {
-  const { id } = fake.addSession();
-  return (one) => send(runtime, { ...A, session_id: id, ...input }, one);
+function toSession(input: Omit<SendInput, 'instance'>, session_id = fake.addSession().id): Begin {
+  return (one) => send(runtime, { ...A, session_id, ...input }, one);
 }
 
 function answering(
@@ -199,13 +179,14 @@ type OnSession = { readonly instance: string; readonly session_id: string };
 
 function onSession<Input>(
   how: (session: OnSession) => [(runtime: Runtime, input: Input, call: Call) => Promise<unknown>, Input],
+  session_id = fake.addSession({ title: 'work' }).id,
 ): Begin {
-  const [operation, input] = how({ ...A, session_id: fake.addSession({ title: 'work' }).id });
+  const [operation, input] = how({ ...A, session_id });
   return (one) => operation(runtime, input, one);
 }
 
-test('calls that are not over each do what they are for', async () => {
-  for (const [name, [, , begin]] of Object.entries(CASES)) {
+test('every call takes effect if it is not over', async () => {
+  for (const { name, begin } of ALL) {
     const before = effects().length;
     const done = reason(begin()(call()));
     await until(`the effect of ${name}`, () => effects().length > before);
@@ -215,10 +196,10 @@ test('calls that are not over each do what they are for', async () => {
   }
 });
 
-describe.each(ENDS)('a call that is %s between what it reads and what it does', (how) => {
-  test.each(Object.entries(CASES))('%s: does nothing, and says so', async (_, [path, nothing, begin]) => {
+describe.each(ENDS)('a call that is %s before its effect', (how) => {
+  test.each(ALL)('$name: does nothing, and says so', async ({ undone, path, begin }) => {
     const message = await endWhileReading(how, path, begin());
-    expect(message).toMatch(new RegExp(`^OperationError: a: ${WHY[how]}, and ${nothing}`));
+    expect(message).toMatch(new RegExp(`^OperationError: a: ${WHY[how]}, and ${undone}`));
     expect(effects()).toEqual([]);
   });
 
@@ -243,23 +224,22 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     const input = { ...A, session_id, message: 'x', request_id: 'r' };
     // Its entry is on disk when the call ends.
     const { journal } = runtime;
-    const caller = new AbortController();
+    const { one, end } = ending(how);
     const claim = journal.claim.bind(journal);
     journal.claim = async (...entry) => {
       const kept = await claim(...entry);
-      if (how === 'cancelled') caller.abort();
-      else await clock.advance(CALL_MS);
+      await end();
       return kept;
     };
-    expect(await reason(send(runtime, input, call({ signal: caller.signal })))).toContain('nothing was sent');
+    expect(await reason(send(runtime, input, one))).toContain('nothing was sent');
     journal.claim = claim;
     expect((await send(runtime, input, call())).data).toMatchObject({ outcome: 'completed', text: 're: x' });
     const repeated = send(runtime, input, call({ deadlineMs: Number.POSITIVE_INFINITY }));
-    let isTold = false;
-    void repeated.then(() => (isTold = true));
-    await until('the turn to be told once more', () => clock.advance(5_000).then(() => isTold));
+    let isReported = false;
+    void repeated.then(() => (isReported = true));
+    await until('the turn to be reported once more', () => clock.advance(5_000).then(() => isReported));
     expect((await repeated).data.message_id).toBe(fake.state.prompts[0]?.body.messageID);
-    expect(said()).toEqual(['x']);
+    expect(sent()).toEqual(['x']);
   });
 
   test('send reports an abort or a new session from before its end', async () => {
@@ -270,22 +250,19 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(interrupt).toContain(`nothing was sent by this call; what ran in session ${session_id} was aborted`);
     fake.state.removeSession(session_id);
     const begun = proxy.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
-    const caller = new AbortController();
-    const failing = reason(send(runtime, { ...A, message: 'x' }, call({ signal: caller.signal })));
+    const { one, end } = ending(how);
+    const failing = reason(send(runtime, { ...A, message: 'x' }, one));
     await until('the session to be made', () => fake.state.sessions.size === 1);
     await proxy.waitForRequest({ path: new RegExp(`${[...fake.state.sessions.keys()].join('')}/message`) });
-    if (how === 'cancelled') caller.abort();
-    else await clock.advance(CALL_MS);
+    await end();
     begun();
     proxy.release('again');
     expect(await failing).toMatch(/nothing was sent by this call; session ses_\w+ was created for it/);
-    expect(said()).toEqual([]);
+    expect(sent()).toEqual([]);
   });
-});
 
-describe('a session held by a send whose endpoint hangs', () => {
-  /** A send whose message a proxy has accepted but not passed on. */
-  async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
+  test('while it waits for a session held by a send that hangs: does nothing, and the next send is sent', async () => {
+    const { id: session_id } = fake.addSession();
     proxy.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
     const first = send(
       runtime,
@@ -293,71 +270,26 @@ describe('a session held by a send whose endpoint hangs', () => {
       call({ deadlineMs: clock.monotonic() + 600_000 }),
     );
     await proxy.waitForRequest({ path: PROMPT });
-    return { done: first.then(({ data }) => `${data.outcome}: ${data.text}`) };
-  }
-
-  test('none of fifteen waiting sends is sent after its deadline', async () => {
-    const { id: session_id } = fake.addSession();
-    const first = await hold(session_id);
-    const others = Array.from({ length: 15 }, (_, index) =>
-      reason(
-        send(
-          runtime,
-          { ...A, session_id, message: String(index), ...(index % 2 === 1 && { request_id: 'r' }) },
-          call({ deadlineMs: clock.monotonic() + (index + 1) * 1_000 }),
-        ),
-      ),
-    );
-    await until('all to wait', () => clock.due(16_000) === 15);
-    await clock.advance(16_000);
-    for (const message of await Promise.all(others)) expect(message).toMatch(/ran out, and nothing was sent/);
-    proxy.release('prompt');
-    expect(await first.done).toBe('completed: re: first');
-    expect((await send(runtime, { ...A, session_id, message: 'last' }, call())).data.text).toBe('re: last');
-    expect(said()).toEqual(['first', 'last']);
-  });
-
-  test('a send ends at its limit though the system clock is set back by an hour', async () => {
-    const { id: session_id } = fake.addSession();
-    const first = await hold(session_id);
-    const second = reason(send(runtime, { ...A, session_id, message: 'second' }, call()));
-    await until('the second to wait', () => clock.due(CALL_MS) === 1);
+    const { one, end } = ending(how);
+    const waiting = [
+      send(runtime, { ...A, session_id, message: 'second' }, one),
+      send(runtime, { ...A, session_id, message: 'third', request_id: 'r' }, one),
+      deleteSession(runtime, { ...A, session_id }, one),
+    ].map(reason);
+    await until('all to wait', () => clock.due(CALL_MS) === waiting.length);
+    // A system clock that is set back gives a call no time.
     clock.step(-3_600_000);
-    await clock.advance(CALL_MS);
-    expect(await second).toMatch(/ran out, and nothing was sent/);
-    proxy.release('prompt');
-    await first.done;
-  });
-
-  test('a cancelled waiting send is not sent, and the next one is', async () => {
-    const { id: session_id } = fake.addSession();
-    const first = await hold(session_id);
-    const caller = new AbortController();
-    const second = reason(send(runtime, { ...A, session_id, message: 'second' }, call({ signal: caller.signal })));
-    await until('the second to wait', () => clock.due(CALL_MS) === 1);
-    const third = send(runtime, { ...A, session_id, message: 'third' }, call());
-    await until('the third to wait', () => clock.due(CALL_MS) === 2);
-    caller.abort();
-    expect(await second).toMatch(/cancelled, and nothing was sent/);
-    proxy.release('prompt');
-    expect(await first.done).toBe('completed: re: first');
-    expect((await third).data.text).toBe('re: third');
-    expect(said()).toEqual(['first', 'third']);
-  });
-
-  test.each(ENDS)('a waiting deletion, %s, deletes nothing', async (how) => {
-    const { id: session_id } = fake.addSession();
-    const first = await hold(session_id);
-    const caller = new AbortController();
-    const deleting = reason(deleteSession(runtime, { ...A, session_id }, call({ signal: caller.signal })));
-    await until('it to wait', () => clock.due(CALL_MS) === 1);
-    if (how === 'cancelled') caller.abort();
-    else await clock.advance(CALL_MS);
-    expect(await deleting).toBe(
+    await end();
+    const next = send(runtime, { ...A, session_id, message: 'last' }, call());
+    expect(await Promise.all(waiting)).toEqual([
+      expect.stringContaining('nothing was sent'),
+      expect.stringContaining('nothing was sent'),
       `OperationError: a: ${WHY[how]}, and nothing was deleted. Call again if it is still wanted.`,
-    );
+    ]);
     proxy.release('prompt');
-    await first.done;
+    expect((await first).data.text).toBe('re: first');
+    expect((await next).data.text).toBe('re: last');
+    expect(sent()).toEqual(['first', 'last']);
     expect(fake.count('DELETE /session/:id')).toBe(0);
   });
 });
@@ -372,14 +304,14 @@ describe('a call that is cancelled once something was sent', () => {
     caller.abort();
     proxy.release('prompt');
     expect((await sending).data).toMatchObject({ outcome: 'running', message_id: expect.any(String) as string });
-    expect(said()).toEqual(['run']);
+    expect(sent()).toEqual(['run']);
   });
 
   test.each([
     ['rename_session', 'PATCH', () => onSession((session) => [renameSession, { ...session, title: 'new' }])],
     ['fork_session', 'POST', () => onSession((session) => [forkSession, session])],
     ['delete_session', 'DELETE', () => onSession((session) => [deleteSession, session])],
-  ] as const)('%s: what came of it is told', async (_, method, begin) => {
+  ] as const)('%s: the effect is reported', async (_, method, begin) => {
     const caller = new AbortController();
     proxy.rule({ method }, { kind: 'hold', gate: 'change' });
     const changing = begin()(call({ signal: caller.signal }));

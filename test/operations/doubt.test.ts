@@ -1,18 +1,16 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 
-import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { respond, type RespondInput } from '../../src/operations/respond/respond.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { createSession } from '../../src/operations/sessions/sessions.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { Fault, FaultProxy, Match } from '../rig/fault-proxy.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
-import { openRegistry } from '../rig/registry.ts';
-import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
-import { type TempDir, tempDir } from '../rig/temp.ts';
+import { testCall, testRuntime } from '../rig/runtime.ts';
+import { Stage } from './stage.ts';
 
 const WORKER = { instance: 'worker' } as const;
 const html = (status: number): Fault => ({
@@ -34,32 +32,21 @@ const NO_ANSWERS: readonly (readonly [string, Fault])[] = [
 ];
 const REFUSED: Fault = { kind: 'respond', status: 429, headers: { 'content-type': 'text/plain' }, body: 'slow down' };
 
-let temp: TempDir;
 let fake: FakeOpencode;
 let proxy: FaultProxy;
-let fleet: LiveFleet;
 /** Its clock leaps over the wait for an effect. */
 let runtime: Runtime;
 
 beforeEach(async () => {
-  temp = tempDir('doubt');
-  const registry = await openRegistry(`${temp.path}/registry`);
-  fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  proxy = await startFaultProxy(fake.url);
-  await registry.add({ name: 'worker', port: proxy.port, cwd: fake.directory });
-  fleet = testFleet(testRegistrySource(registry.path), 5_000);
-  runtime = { ...testRuntime(fleet), clock: leapingClock() };
-  fleet.start();
-});
-afterEach(async () => {
-  await fleet.close();
-  await proxy.close();
-  await fake.close();
-  await temp.close();
+  const stage = new Stage();
+  ({ fake, proxy } = await stage.add('worker', { reply: (text) => (text === 'run' ? undefined : `re: ${text}`) }));
+  runtime = { ...testRuntime(stage.fleet), clock: leapingClock() };
+  await stage.start();
+  return stage.close;
 });
 
 function call(): Call {
-  return testCall({ deadlineMs: runtime.clock.monotonic() + 3_600_000 });
+  return testCall({ deadlineMs: runtime.clock.monotonic() + 60_000 });
 }
 
 function running(): string {
@@ -68,98 +55,103 @@ function running(): string {
   return id;
 }
 
-describe('an abort', () => {
-  const ABORT = { method: 'POST', path: /\/abort$/ } as const;
-  const abort = (session_id: string): ReturnType<typeof abortSession> =>
-    abortSession(runtime, { ...WORKER, session_id }, call());
+/** A change, and how it is described. */
+interface Change {
+  readonly arrange: (sessionID: string) => void;
+  readonly make: () => Promise<string>;
+  readonly request: Match;
+  /** Path that shows the effect. */
+  readonly effect: string;
+  readonly isDone: () => boolean;
+  readonly done: RegExp;
+  readonly still: string;
+  readonly undone: string;
+}
 
-  test.each(NO_ANSWERS)('to which %s: reports that it still runs, not that it was accepted', async (_, fault) => {
-    const id = running();
-    proxy.rule(ABORT, fault);
-    const told = await abort(id).catch(String);
-    expect(told).toMatch(/opencode's answer did not come \(POST .*still runs; it may still take effect/);
-    expect(told).not.toContain('accepted');
+const answer = (input: Omit<RespondInput, 'instance'>) => async (): Promise<string> =>
+  String((await respond(runtime, { ...WORKER, ...input }, call())).data.settled);
+const ANSWER = {
+  request: { method: 'POST', path: /\/reply$/ },
+  done: /^(?:allowed once|answered).*\(opencode's answer did not come, but it no longer waits\)$/,
+  still: 'still waits for',
+  undone: 'nothing was answered',
+};
+const CHANGES: Readonly<Record<string, Change>> = {
+  'an abort': {
+    arrange: () => {},
+    make: async () => {
+      const [session_id = ''] = fake.state.statuses.keys();
+      return (await abortSession(runtime, { ...WORKER, session_id }, call())).data.outcome;
+    },
+    request: { method: 'POST', path: /\/abort$/ },
+    effect: '/session/status',
+    isDone: () => fake.state.statuses.size === 0,
+    done: /^aborted$/,
+    still: 'still runs',
+    undone: 'nothing was aborted',
+  },
+  'an answer to a permission': {
+    ...ANSWER,
+    arrange: (sessionID) => fake.addPermission({ sessionID }),
+    make: answer({ reply: 'once' }),
+    effect: '/permission',
+    isDone: () => fake.state.permissions.size === 0,
+  },
+  'an answer to a question': {
+    ...ANSWER,
+    arrange: (sessionID) => fake.addQuestion({ sessionID }),
+    make: answer({ answers: [['Red']] }),
+    effect: '/question',
+    isDone: () => fake.state.questions.size === 0,
+  },
+};
+
+describe.each(Object.entries(CHANGES))('%s', (_, { arrange, make, request, effect, isDone, done, still, undone }) => {
+  beforeEach(() => arrange(running()));
+
+  test.each(NO_ANSWERS)('fails and is still possible if %s', async (__, fault) => {
+    proxy.rule(request, fault);
+    await expect(make()).rejects.toThrow(
+      new RegExp(`failed: opencode's answer did not come \\(POST .*${still}.*; it may still take effect`),
+    );
+    expect(isDone()).toBe(false);
   });
 
-  test('whose answer was lost is reported as done, since its effect shows', async () => {
-    const id = running();
-    proxy.rule(ABORT, { kind: 'lose-response' });
-    expect((await abort(id)).data).toMatchObject({ aborted: true, outcome: 'aborted' });
+  test('is done if its effect shows, though the answer was lost', async () => {
+    proxy.rule(request, { kind: 'lose-response' });
+    expect(await make()).toMatch(done);
+    expect(isDone()).toBe(true);
   });
 
-  test('that was refused was not made', async () => {
-    const id = running();
-    proxy.rule(ABORT, REFUSED);
-    await expect(abort(id)).rejects.toThrow(/HTTP 429.*nothing was aborted/);
+  test('is not done if it was refused', async () => {
+    proxy.rule(request, REFUSED);
+    await expect(make()).rejects.toThrow(new RegExp(`HTTP 429.*${undone}`));
   });
 
-  test('after which the status cannot be read: reports neither', async () => {
-    const id = running();
-    const begun = proxy.waitForRequest(ABORT).then(() => proxy.rule({ path: '/session/status' }, html(502)));
-    proxy.rule(ABORT, { kind: 'hold', gate: 'abort' });
-    void begun.then(() => proxy.release('abort'));
-    const told = await abort(id).catch(String);
-    expect(told).toMatch(/Abort failed: worker accepted it, but its state cannot be read \(GET .*HTTP 502/);
-    expect(fake.state.statuses.size).toBe(0);
+  test('fails if its effect cannot be read', async () => {
+    proxy.rule(request, { kind: 'hold', gate: 'change' });
+    void proxy.waitForRequest(request).then(() => {
+      proxy.rule({ method: 'GET', path: effect }, html(502));
+      proxy.release('change');
+    });
+    await expect(make()).rejects.toThrow(/failed: worker accepted it, but its state cannot be read \(GET .*HTTP 502/);
+    expect(isDone()).toBe(true);
   });
 });
 
-describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) => {
-  const REPLY = { method: 'POST', path: /\/reply$/ } as const;
-  const WAITING = { method: 'GET', path: `/${kind}` } as const;
-  const input: RespondInput = kind === 'permission' ? { ...WORKER, reply: 'once' } : { ...WORKER, answers: [['Red']] };
-  /** Its request disappears once it is answered; the turn is then over. */
-  const answer = async (): Promise<string> => {
-    const answered = respond(runtime, input, call());
-    return await answered.then(
-      ({ data }) => String(data.settled),
-      (error: unknown) => String(error),
-    );
-  };
-  const isWaiting = (): boolean => (kind === 'permission' ? fake.state.permissions : fake.state.questions).size > 0;
-
-  beforeEach(() => {
-    const sessionID = running();
-    if (kind === 'permission') fake.addPermission({ sessionID });
-    else fake.addQuestion({ sessionID });
-  });
-
-  test.each(NO_ANSWERS)('to which %s: reports that it still waits, not that it was accepted', async (_, fault) => {
-    proxy.rule(REPLY, fault);
-    const told = await answer();
-    expect(told).toMatch(/opencode's answer did not come \(POST .*still waits for .*it may still take effect/);
-    expect(told).not.toMatch(/accepted|took/);
-    expect(isWaiting()).toBe(true);
-  });
-
-  test('whose answer was lost is reported as done with a doubt', async () => {
-    proxy.rule(REPLY, { kind: 'lose-response' });
-    const told = await answer();
-    expect(told).toMatch(/^(?:allowed once|answered).*\(opencode's answer did not come, but it no longer waits\)$/);
-    expect(isWaiting()).toBe(false);
-  });
-
-  test('that was refused was not given', async () => {
-    proxy.rule(REPLY, REFUSED);
-    expect(await answer()).toMatch(/HTTP 429.*nothing was answered/);
-  });
-
-  test('after which the waiting requests cannot be read: reports neither', async () => {
-    proxy.rule(REPLY, { kind: 'hold', gate: 'reply' });
-    void proxy.waitForRequest(REPLY).then(() => {
-      proxy.rule(WAITING, html(502));
-      proxy.release('reply');
-    });
-    expect(await answer()).toMatch(/Answer failed: worker accepted it, but its state cannot be read \(GET .*502/);
-    expect(isWaiting()).toBe(false);
-  });
+test('an abort that opencode accepts fails if it has no effect', async () => {
+  const session_id = running();
+  fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
+  await expect(abortSession(runtime, { ...WORKER, session_id }, call())).rejects.toThrow(
+    /Abort failed: worker accepted it, but session \w+ still runs/,
+  );
 });
 
 describe('a session', () => {
   const sessions = (): number => fake.state.sessions.size;
 
   test.each([...NO_ANSWERS, ['its answer was lost', { kind: 'lose-response' }]] as typeof NO_ANSWERS)(
-    'that is made or forked, and %s: nobody is told to make it once more',
+    'may have been made or forked if %s: the error says to look first',
     async (_, fault) => {
       const { id } = fake.addSession();
       const before = sessions();
@@ -176,12 +168,12 @@ describe('a session', () => {
     },
   );
 
-  test('whose creation was refused: reports the refusal', async () => {
+  test('is not made if it was refused', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, REFUSED);
     await expect(createSession(runtime, WORKER, call())).rejects.toThrow(/HTTP 429.*no session was created/);
   });
 
-  test('that is renamed or deleted: the visible effect counts, not the answer', async () => {
+  test('is renamed or deleted if the effect shows, whatever the answer', async () => {
     const { id } = fake.addSession({ title: 'old' });
     const changing = { path: new RegExp(`^/session/${id}$`) };
     for (const method of ['PATCH', 'DELETE']) proxy.rule({ method, ...changing }, html(502), 1);
@@ -201,7 +193,7 @@ describe('a session', () => {
   });
 });
 
-describe('a send that fails before its message was sent says that nothing was', () => {
+describe('a send that fails before its message is sent says that nothing was sent', () => {
   const sending = async (more: object = {}): Promise<string> =>
     await send(runtime, { ...WORKER, message: 'hello', ...more }, call()).then(
       ({ text }) => text,
@@ -209,16 +201,15 @@ describe('a send that fails before its message was sent says that nothing was', 
     );
 
   test.each([
-    ['its sessions', '/session', {}],
-    ['one session', /^\/session\/ses/, { session_id: 'ses_000000000000' }],
+    ['which sessions it has', '/session', {}],
+    ['what that session is', /^\/session\/ses/, { session_id: 'ses_000000000000' }],
     ['what runs', '/session/status', {}],
-    ['its messages', /\/message$/, {}],
-    ['its agents', '/agent', { agent: 'plan' }],
-    ['its models', '/config/providers', { model: 'a/b' }],
-    ['where it is', '/path', {}],
-  ] as const)('since %s cannot be read', async (_, path, more) => {
+    ['which messages it has', /\/message$/, {}],
+    ['which agents it has', '/agent', { agent: 'plan' }],
+    ['which models it has', '/config/providers', { model: 'a/b' }],
+    ['in which directory it is', '/path', {}],
+  ] as const)('if opencode cannot say %s', async (_, path, more) => {
     fake.addSession();
-    await fleet.ready();
     for (const fault of [html(503), html(200), html(404), REFUSED]) {
       proxy.pass();
       proxy.rule({ method: 'GET', path }, fault);
@@ -227,7 +218,7 @@ describe('a send that fails before its message was sent says that nothing was', 
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('since the agent or session is unknown, or the abort failed', async () => {
+  test('if the instance or session is unknown, or the abort failed', async () => {
     const id = running();
     for (const more of [{ instance: 'nobody' }, { instance: ['worker', 'nobody'] }, { session_id: 'none' }])
       expect(await sending(more)).toMatch(/nothing was (?:sent|done)/i);
@@ -236,24 +227,27 @@ describe('a send that fails before its message was sent says that nothing was', 
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('since the new session may not have been made', async () => {
+  test('if the new session may not have been made', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, html(502));
     expect(await sending()).toMatch(/it is unknown whether the session was made.*nothing was sent/);
   });
 });
 
-test.each(['null', 'true', '{"ok":true}'])('a message to which a proxy says %s was not taken by that', async (body) => {
-  fake.addSession();
-  proxy.rule(
-    { path: /prompt_async$/ },
-    { kind: 'respond', status: 200, headers: { 'content-type': 'application/json' }, body },
-  );
-  await expect(send(runtime, { ...WORKER, message: 'hello' }, call())).rejects.toThrow(
-    /it is unknown whether the message arrived.*HTTP 200 instead of 204/,
-  );
-});
+test.each(['null', 'true', '{"ok":true}'])(
+  'a proxy that answers %s to a message has not delivered it',
+  async (body) => {
+    fake.addSession();
+    proxy.rule(
+      { path: /prompt_async$/ },
+      { kind: 'respond', status: 200, headers: { 'content-type': 'application/json' }, body },
+    );
+    await expect(send(runtime, { ...WORKER, message: 'hello' }, call())).rejects.toThrow(
+      /it is unknown whether the message arrived.*HTTP 200 instead of 204/,
+    );
+  },
+);
 
-test('twenty-eight that wait are told as so many', async () => {
+test('an answer to one of twenty-eight waiting requests is an error with their number', async () => {
   for (let index = 0; index < 28; index += 1) fake.addPermission({ sessionID: running() });
   await expect(respond(runtime, { ...WORKER, reply: 'once' }, call())).rejects.toThrow(
     /worker waits for 28 things.*; 8 more\.$/,

@@ -45,7 +45,7 @@ it.each([
   ['unknown', undefined],
   ['refused', undefined],
   ['busy', undefined],
-] as const)('of a call that ended with %s stays whether it saw the end: %s', async (outcome, sawEnd) => {
+] as const)('a call that ended with %s has seen the end: %s', async (outcome, sawEnd) => {
   await marks.begin('ses_1')(outcome);
   expect((await marks.read()).get('ses_1')?.sawEnd).toBe(sawEnd);
 });
@@ -59,7 +59,7 @@ it('one of two calls that ends leaves the other', async () => {
   expect((await marks.read()).get('ses_1')?.untilMs).toBeLessThan(Number.POSITIVE_INFINITY);
 });
 
-it('what a killed process left does not count, nor what is older than a day', async () => {
+it('marks of a killed process and marks older than a day do not count', async () => {
   mkdirSync(folder);
   // No process has this id: it is above the kernel's limit.
   writeFileSync(join(folder, 'ses_1.99999999.1'), '');
@@ -72,12 +72,12 @@ it('what a killed process left does not count, nor what is older than a day', as
   expect(readdirSync(folder).toSorted()).toEqual(['ses_1.99999999.1', 'ses_3']);
 });
 
-it('a session id that is no name for a file leaves none', async () => {
+it('a session id that is not a file name leaves no mark', async () => {
   await marks.begin('../ses_1')('completed');
   expect([...(await marks.read())]).toEqual([]);
 });
 
-it('a folder that cannot be written is no reason to fail', async () => {
+it('a folder that cannot be written does not fail the call', async () => {
   writeFileSync(folder, '');
   await marks.begin('ses_1')('completed');
   await expect(marks.read()).rejects.toThrow('ENOTDIR');

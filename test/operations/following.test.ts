@@ -16,7 +16,7 @@ const message = (parts: Message['parts']): Message => ({
   parts,
 });
 
-test('a session that was found stalled is told as such for as long as it does not move', async () => {
+test('a session that was found stalled stays stalled until it moves', async () => {
   const clock = new ManualClock();
   const runtime = { ...testRuntime({} as Fleet), clock };
   const before = message([]);
@@ -37,7 +37,7 @@ test('a session that was found stalled is told as such for as long as it does no
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
 });
 
-test('what waits, or is retried, is told as that', () => {
+test('a stalled session that waits or is retried has that state', () => {
   const facts = { stalledSinceMs: 1, nowMs: 2 };
   expect(sessionState({ type: 'busy' }, { ...facts, waiting: ['permission x'] }).state).toBe('waiting');
   expect(sessionState({ type: 'retry', attempt: 1, message: 'x' }, facts).state).toBe('retrying');

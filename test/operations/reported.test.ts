@@ -1,18 +1,17 @@
 /** Results of the operations from a node service's reports on another machine's instances, without requests to them. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { systemClock } from '../../src/base/clock.ts';
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 import { isReported, type ReportedOverview } from '../../src/model/report.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
-import { HEALTHY } from '../fleet/candidates.ts';
 import { settle } from '../fleet/manual-clock.ts';
-import { World } from '../fleet/world.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
@@ -106,30 +105,17 @@ describe("an instance with a node service's report", () => {
     const before = changes;
     node.say([web(busyIn(DIRECTORY, {}, 'make'))]);
     await until('the change', () => stateOf() === 'waiting');
-    await until('word of it', () => changes > before);
+    await until('the notification', () => changes > before);
     news.changed(() => fleet.snapshot());
     expect(updated).toEqual(['opencode://web']);
     expect(node.passedOn).toEqual([]);
   });
 
   test('is current however old the report is', async () => {
-    await using world = new World();
-    const fake = await world.fake({ directory: DIRECTORY });
-    const said = {
-      result: { ...HEALTHY, directory: DIRECTORY },
-      overviews: [idleIn(DIRECTORY)],
-      isCurrent: () => true,
-    };
-    world.register('a', fake, { report: said });
-    await world.start();
-    await world.clock.advance(50_000);
-    const { approvals, journal } = testRuntime(world.fleet);
-    const { data } = await listInstances(
-      createRuntime(world.fleet, world.clock, { approvals, journal }),
-      LIST,
-      testCall(),
-    );
-    expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    await begin(web(idleIn(DIRECTORY)));
+    const later = { ...systemClock, now: () => systemClock.now() + 50_000 };
+    const { data } = await listInstances({ ...runtime, clock: later }, LIST, testCall());
+    expect(data.instances).toMatchObject([{ name: 'web', state: 'idle' }]);
     expect(data.instances[0]).not.toHaveProperty('stale_seconds');
   });
 
@@ -142,14 +128,6 @@ describe("an instance with a node service's report", () => {
     expect(node.passedOn).toContain(`GET web/session/${id}`);
     // The node service's report still counts.
     expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
-  });
-
-  test('is probed before it is driven', async () => {
-    opencode.addSession({ title: 'Here' });
-    await begin(web(idleIn(DIRECTORY)));
-    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, testCall());
-    expect(data.text).toBe('re: hello');
-    expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
   });
 
   test('is offline once a call has failed, until a probe succeeds or its report changes', async () => {

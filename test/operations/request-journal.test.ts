@@ -51,7 +51,7 @@ const messageOf = async (key: RequestKey): Promise<string | undefined> =>
   (await journal().find(key, PROMPT.text)).entry?.messageId;
 
 describe('request ids', () => {
-  test('are found by another process, by instance, without the text on disk and for nobody else to read', async () => {
+  test('are found by another process, by instance; their files hold no text and are private', async () => {
     expect(await messageOf(ONE)).toBeUndefined();
     expect(await keep(ONE)).toBeDefined();
     expect((await journal().find(ONE, PROMPT.text)).entry).toMatchObject({ messageId: 'msg_1', partId: 'prt_1' });
@@ -65,9 +65,9 @@ describe('request ids', () => {
 
   test.each<[string, readonly Place[], readonly Place[]]>([
     ['its id', [{ id: 'one', hostname: 'laptop' }], [{ id: 'one', hostname: 'other' }]],
-    ['the id of a way that was proven since', [{ hostname: 'laptop' }], [{ id: 'one' }, { hostname: 'laptop' }]],
+    ['the id of an endpoint that was proven since', [{ hostname: 'laptop' }], [{ id: 'one' }, { hostname: 'laptop' }]],
     [
-      'what is left when the way with the id is gone',
+      'the remaining endpoints when the one with the id is gone',
       [{ id: 'one' }, { hostname: 'laptop' }],
       [{ hostname: 'laptop' }],
     ],
@@ -83,26 +83,22 @@ describe('request ids', () => {
     expect(await messageOf(known(now, { name: 'one@host' }))).toBe('msg_1');
   });
 
-  test.each<[string, readonly Place[], readonly Place[]]>([
+  test.each<[string, readonly Place[], readonly Place[], string?]>([
     ['another machine', [{ hostname: 'laptop' }], [{ hostname: 'desktop' }]],
     ['another port of this one, which may be a tunnel', [{}], [{ url: 'http://127.0.0.1:4097' }]],
-  ])('are none of %s', async (_, before, now) => {
+    ['another directory of the same opencode', [{ id: 'one' }], [{ id: 'one' }], '/p/worktree'],
+  ])('do not hold for %s', async (_, before, now, directory = '/p') => {
     await keep(known(before));
-    expect(await messageOf(known(now))).toBeUndefined();
+    expect(await messageOf(known(now, { directory }))).toBeUndefined();
   });
 
-  test('are none of another directory of the same opencode', async () => {
-    await keep(ONE);
-    expect(await messageOf(known([{ id: 'one', hostname: 'laptop' }], { directory: '/p/worktree' }))).toBeUndefined();
-  });
-
-  test('are claimed anew by the one that claimed last, whose message went nowhere', async () => {
+  test('are claimed again by the one that claimed last, whose message did not arrive', async () => {
     const first = await keep(ONE);
     const again = await journal().claim(ONE, first!, { ...PROMPT, messageId: 'msg_2' });
     expect([again?.entry?.messageId, await messageOf(ONE)]).toEqual(['msg_2', 'msg_2']);
   });
 
-  test('of another session of the instance stand for another message, and without one for the first', async () => {
+  test('belong to one session each; without a session they mean the first message', async () => {
     const [first, second] = ['ses_1', 'ses_2'].map((sessionId) => known([{ id: 'one' }], { sessionId }));
     await keep(first!);
     expect(await messageOf(second!)).toBeUndefined();

@@ -5,11 +5,8 @@ import { messageIn } from '../../src/model/advice.ts';
 import type { Connected, Runtime } from '../../src/operations/runtime.ts';
 import { checkChoice } from '../../src/operations/send/send-choice.ts';
 import { createSession } from '../../src/operations/sessions/sessions.ts';
-import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { createStaticSource } from '../../src/discovery/static.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { wait } from '../../src/operations/send/wait.ts';
+import { World } from '../fleet/world.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { testCall, testRuntime } from '../rig/runtime.ts';
@@ -25,7 +22,7 @@ const runtime = {
   },
 } as unknown as Runtime;
 
-test('a whole service has no agents: a shell is told to give a session', async () => {
+test('a whole service has no agents: the error advises a shell to give a session', async () => {
   const checking = checkChoice(
     runtime,
     { ...reached, api: {} } as unknown as Connected,
@@ -44,20 +41,13 @@ test('a new session of a whole service needs a directory, not a session', async 
   );
 });
 
-test('a whole service in which nothing runs is idle, and does have sessions', async () => {
+test('a whole service in which nothing runs is idle, not without sessions', async () => {
   await using opencode = await startFakeOpencode2();
   opencode.addSession({ directory: '/home/ada/web' });
-  const fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
-    sources: [
-      createStaticSource({ instances: [{ name: 'desk', url: opencode.url, headers: {}, credential: undefined }] }),
-    ],
-    resolveCredential: () => Promise.resolve({ username: 'opencode', password: opencode.password }),
-    clock: systemClock,
-    logger: silentLogger,
-  });
-  fleet.start();
-  const { data } = await wait(testRuntime(fleet), { instances: ['desk'], for: 'any' }, testCall());
-  await fleet.close();
+  const credential = { username: 'opencode', password: opencode.password };
+  await using world = new World({ resolveCredential: () => Promise.resolve(credential) });
+  world.register('desk', opencode, { pinned: true });
+  await world.start();
+  const { data } = await wait(testRuntime(world.fleet), { instances: ['desk'], for: 'any' }, testCall());
   expect(data.turns).toMatchObject([{ outcome: 'idle', reason: 'nothing runs in any of its directories' }]);
 });

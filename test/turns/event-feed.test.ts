@@ -5,40 +5,35 @@ import { describe, expect, test } from 'vitest';
 import type { EventStream, ServerEvent } from '../../src/opencode/events.ts';
 import { EventFeed, type FeedItem, type FeedLimits } from '../../src/turns/event-feed.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
+import { deferred } from '../rig/wait.ts';
 
 const LIMITS: FeedLimits = { events: 100, chars: 10_000 };
 
-/** A stream that has already delivered `events`, and stays silent. */
-class Said implements EventStream {
+/** A stream that has already delivered `count` events, and stays silent. */
+class ReadyStream implements EventStream {
   /** Number of events read. */
   read = 0;
-  readonly #events: readonly ServerEvent[];
-  #end: () => void = () => {};
-  readonly #ended = new Promise<void>((resolve) => (this.#end = resolve));
+  readonly #count: number;
+  readonly #chars: number;
+  readonly #end = deferred<void>();
+  readonly close = this.#end.resolve;
 
   constructor(count: number, chars: number) {
-    this.#events = Array.from({ length: count }, (_, index) => ({
-      type: 'message.part.delta',
-      properties: { index },
-      chars,
-    }));
-  }
-
-  close(): void {
-    this.#end();
+    this.#count = count;
+    this.#chars = chars;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<ServerEvent, void, undefined> {
-    for (const event of this.#events) {
+    while (this.read < this.#count) {
       this.read += 1;
-      yield event;
+      yield { type: 'message.part.delta', properties: { index: this.read - 1 }, chars: this.#chars };
     }
-    await this.#ended;
+    await this.#end.promise;
   }
 }
 
 /** The items of a follower that begins to take only after everything was read. */
-async function takenLate(stream: Said, count: number): Promise<readonly FeedItem[]> {
+async function takenLate(stream: ReadyStream, count: number): Promise<readonly FeedItem[]> {
   const feed = await EventFeed.open(() => Promise.resolve(stream), leapingClock(), LIMITS);
   while (stream.read < count) await nextTurn();
   await nextTurn();
@@ -55,9 +50,9 @@ describe('a feed whose follower is slow', () => {
   test.each([
     ['many small events', 100_000, 1],
     ['events of some size', 1_000, 3_000],
-    ['events that are larger than all that is kept', 10, 50_000],
-  ])('%s: all is read, no more than the limits is kept, and a gap stands for the rest', async (_, count, chars) => {
-    const items = await takenLate(new Said(count, chars), count);
+    ['events larger than the limit', 10, 50_000],
+  ])('reads all of %s, keeps no more than the limits, and marks a gap for the rest', async (_, count, chars) => {
+    const items = await takenLate(new ReadyStream(count, chars), count);
     expect(items[0]).toEqual({ kind: 'gap' });
     const kept = items.slice(1);
     expect(kept.length).toBeLessThanOrEqual(LIMITS.events);
@@ -66,8 +61,8 @@ describe('a feed whose follower is slow', () => {
     expect(kept.map(indexOf)).toEqual(kept.map((__, index) => count - kept.length + index));
   });
 
-  test('up to the limits nothing is lost', async () => {
-    const items = await takenLate(new Said(LIMITS.events, LIMITS.chars / LIMITS.events), LIMITS.events);
+  test('loses nothing up to the limits', async () => {
+    const items = await takenLate(new ReadyStream(LIMITS.events, LIMITS.chars / LIMITS.events), LIMITS.events);
     expect(items.map(indexOf)).toEqual(Array.from({ length: LIMITS.events }, (_, index) => index));
   });
 });

@@ -1,6 +1,9 @@
-import type { ModelName, OpencodeApi, Prompt } from '../../src/opencode/api.ts';
+import { EventEmitter, on } from 'node:events';
+
+import type { OpencodeApi, Prompt } from '../../src/opencode/api.ts';
+import { createClient, type EndpointApi, type NextEndpoint, type OpencodeClient } from '../../src/opencode/client.ts';
 import type { EventStream, ServerEvent } from '../../src/opencode/events.ts';
-import type { Message, Permission, Question, Session, SessionStatus } from '../../src/opencode/schema.ts';
+import type { Message, Permission, Session, SessionStatus } from '../../src/opencode/schema.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 
 export const SESSION: Session = {
@@ -10,16 +13,13 @@ export const SESSION: Session = {
   time: { created: 1_000, updated: 1_000 },
 };
 
-const unused = (): Promise<never> => Promise.reject(new Error('no turn makes this call'));
-
 /** An opencode in memory that the test drives step by step, for faults that the real one does not show on command. */
-export class FakeApi implements OpencodeApi {
+export class FakeApi implements Partial<OpencodeApi> {
   isIdempotent = false;
-  readonly store: Message[] = [];
+  readonly store: Message[];
   readonly prompts: Prompt[] = [];
   status: SessionStatus = { type: 'idle' };
   readonly permissionList: Permission[] = [];
-  readonly questionList: Question[] = [];
   readonly sessionList: Session[] = [SESSION];
   /** Called for each prompt; the default accepts it into the store. */
   onPrompt: (prompt: Prompt) => void | Promise<void> = (prompt) => this.accept(prompt);
@@ -27,16 +27,21 @@ export class FakeApi implements OpencodeApi {
   /** Called for each attempt to subscribe. */
   onEvents: () => void = () => {};
   subscriptions = 0;
-  readonly fork = unused;
-  readonly rename = unused;
-  readonly remove = unused;
-  readonly listFiles = unused;
-  readonly readFile = unused;
-  readonly findText = unused;
-  readonly findFiles = unused;
-  readonly changedMessages = unused;
-  readonly changedMessage = unused;
   #streams = new Set<FakeStream>();
+
+  /** @param store of another endpoint to the same process */
+  constructor(store: Message[] = []) {
+    this.store = store;
+  }
+
+  /** A client whose first endpoint is this one. A turn makes no other calls than these. */
+  client(next: NextEndpoint = () => Promise.resolve(undefined)): OpencodeClient {
+    return createClient(this.endpoint('first'), next);
+  }
+
+  endpoint(key: string): EndpointApi {
+    return { key, api: this as Partial<OpencodeApi> as OpencodeApi };
+  }
 
   /** Accepts the prompt as opencode does: a second one with the same part id appends nothing. */
   accept(prompt: Prompt): void {
@@ -47,8 +52,34 @@ export class FakeApi implements OpencodeApi {
     });
   }
 
+  /** Answers each prompt with this text. */
+  answerWith(text: string): void {
+    this.onPrompt = (prompt) => {
+      this.accept(prompt);
+      this.answer(prompt.messageId, text);
+    };
+  }
+
+  /** Begins to answer each prompt; `then` gets the answer's id. */
+  workOnPrompt(then: (answerId: string) => void = () => {}): void {
+    this.onPrompt = (prompt) => {
+      this.accept(prompt);
+      const answerId = successorOf(prompt.messageId);
+      this.setStatus({ type: 'busy' });
+      this.begin(prompt.messageId, answerId);
+      then(answerId);
+    };
+  }
+
+  failPrompts(error: RequestError): void {
+    this.onPrompt = () => {
+      throw error;
+    };
+  }
+
   emit(type: string, properties: Record<string, unknown>): void {
-    for (const stream of this.#streams) stream.push({ type, properties: { sessionID: SESSION.id, ...properties } });
+    for (const stream of this.#streams)
+      stream.emit('event', { type, properties: { sessionID: SESSION.id, ...properties } });
   }
 
   setStatus(status: SessionStatus): void {
@@ -60,10 +91,8 @@ export class FakeApi implements OpencodeApi {
   answer(parentID: string, text: string, messageId = successorOf(this.store.at(-1)?.info.id ?? parentID)): void {
     this.setStatus({ type: 'busy' });
     this.begin(parentID, messageId);
-    this.emit('message.part.updated', {
-      part: { id: `prt_${messageId}`, messageID: messageId, type: 'text', text: '' },
-    });
-    this.emit('message.part.delta', { messageID: messageId, partID: `prt_${messageId}`, field: 'text', delta: text });
+    this.beginText(messageId);
+    this.addText(messageId, text);
     this.finish(messageId, text);
     this.setStatus({ type: 'idle' });
     this.emit('session.idle', {});
@@ -73,6 +102,16 @@ export class FakeApi implements OpencodeApi {
     const info = { id: messageId, role: 'assistant', parentID, time: { created: 3_000 } } as const;
     this.store.push({ info, parts: [] });
     this.emit('message.updated', { info });
+  }
+
+  beginText(messageId: string): void {
+    this.emit('message.part.updated', {
+      part: { id: `prt_${messageId}`, messageID: messageId, type: 'text', text: '' },
+    });
+  }
+
+  addText(messageId: string, delta: string): void {
+    this.emit('message.part.delta', { messageID: messageId, partID: `prt_${messageId}`, field: 'text', delta });
   }
 
   finish(messageId: string, text: string, extra: Record<string, unknown> = { finish: 'stop' }): void {
@@ -88,18 +127,18 @@ export class FakeApi implements OpencodeApi {
 
   /** Every stream breaks, as when a tunnel dies. */
   breakStreams(): void {
-    for (const stream of this.#streams) stream.fail(new RequestError('broken', 'the event stream broke'));
+    for (const stream of this.#streams) stream.emit('error', new RequestError('broken', 'the event stream broke'));
     this.#streams.clear();
   }
 
-  events(): Promise<EventStream> {
-    return Promise.resolve().then(() => {
-      this.subscriptions += 1;
-      this.onEvents();
-      const stream = new FakeStream();
-      this.#streams.add(stream);
-      return stream;
-    });
+  async events(): Promise<EventStream> {
+    await Promise.resolve();
+    this.subscriptions += 1;
+    this.onEvents();
+    const stream = new FakeStream();
+    this.#streams.add(stream);
+    stream.on('close', () => this.#streams.delete(stream));
+    return stream;
   }
 
   async statuses(): Promise<ReadonlyMap<string, SessionStatus>> {
@@ -132,22 +171,13 @@ export class FakeApi implements OpencodeApi {
   session = (id: string): Promise<Session | undefined> =>
     Promise.resolve(this.sessionList.find((session) => session.id === id));
   permissions = (): Promise<Permission[]> => Promise.resolve(this.permissionList);
-  questions = (): Promise<Question[]> => Promise.resolve(this.questionList);
-  replyPermission = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.permissionList, id));
-  replyQuestion = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.questionList, id));
-  rejectQuestion = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.questionList, id));
-  agents = (): Promise<string[]> => Promise.resolve(['build', 'plan']);
-  models = (): Promise<ModelName[]> => Promise.resolve([{ providerID: 'p', modelID: 'm' }]);
-  sessions = (): Promise<Session[]> => Promise.resolve(this.sessionList);
-  createSession = (): Promise<Session> => Promise.resolve(SESSION);
+  questions = (): Promise<never[]> => Promise.resolve([]);
   abort = (): Promise<void> => Promise.resolve();
-  showToast = (): Promise<void> => Promise.resolve();
 }
 
-function removeId(list: { readonly id: string }[], id: string): boolean {
-  const index = list.findIndex((one) => one.id === id);
-  if (index !== -1) list.splice(index, 1);
-  return index !== -1;
+/** A request for permission to run `ls`, made by that message. */
+export function permission(messageID: string, id = 'per_1', sessionID = SESSION.id): Permission {
+  return { id, sessionID, permission: 'bash', patterns: ['ls'], always: [], tool: { messageID } };
 }
 
 export function successorOf(id: string): string {
@@ -155,37 +185,15 @@ export function successorOf(id: string): string {
   return `msg_${(BigInt(`0x${digits}`) + 1n).toString(16).padStart(12, '0')}assistant0000`;
 }
 
-class FakeStream implements EventStream {
-  readonly #items: (ServerEvent | Error)[] = [];
-  #closed = false;
-  #wake: () => void = () => {};
-
-  push(item: ServerEvent): void {
-    this.#items.push(item);
-    this.#wake();
-  }
-
-  fail(error: Error): void {
-    this.#items.push(error);
-    this.#wake();
-  }
+/** Gives its events in order, then its error. */
+class FakeStream extends EventEmitter implements EventStream {
+  readonly #events = on(this, 'event', { close: ['close'] });
 
   close(): void {
-    this.#closed = true;
-    this.#wake();
+    this.emit('close');
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<ServerEvent, void, undefined> {
-    while (!this.#closed) {
-      const item = this.#items.shift();
-      if (item instanceof Error) throw item;
-      if (item === undefined) {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      } else {
-        yield item;
-      }
-    }
+    for await (const [event] of this.#events) yield event as ServerEvent;
   }
 }

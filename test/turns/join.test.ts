@@ -1,13 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
-import { createClient } from '../../src/opencode/client.ts';
 import type { FollowRequest } from '../../src/turns/follower.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { lastTurn } from '../../src/turns/last-turn.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
 import { joinTurn } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
-import { FakeApi, SESSION } from './fake-api.ts';
+import { FakeApi, permission, SESSION } from './fake-api.ts';
 
 const ASKED = 'msg_000000000001person00000000';
 const ANSWER = 'msg_000000000002assistant0000';
@@ -18,7 +17,7 @@ function running(): FakeApi {
   api.store.push({ info: { id: ASKED, role: 'user', time: { created: 1 } }, parts: [] });
   api.begin(ASKED, ANSWER);
   api.store[1]?.parts.push(
-    { id: 'prt_1', messageID: ANSWER, type: 'text', text: 'told before', time: { start: 1, end: 2 } },
+    { id: 'prt_1', messageID: ANSWER, type: 'text', text: 'earlier text', time: { start: 1, end: 2 } },
     { id: 'prt_2', messageID: ANSWER, type: 'text', text: '' },
   );
   api.setStatus({ type: 'busy' });
@@ -27,10 +26,15 @@ function running(): FakeApi {
 
 async function join(
   api: FakeApi,
-  options: Partial<FollowRequest> = {},
-  act?: () => Promise<void>,
-  clock = leapingClock(),
-): Promise<{ result: TurnResult; shown: string; endMs: number }> {
+  {
+    act,
+    clock = leapingClock(),
+    ...options
+  }: Partial<FollowRequest> & {
+    readonly act?: () => Promise<void>;
+    readonly clock?: ReturnType<typeof leapingClock>;
+  } = {},
+): Promise<TurnResult & { readonly shown: string }> {
   let shown = '';
   const result = await joinTurn(
     {
@@ -42,90 +46,77 @@ async function join(
       },
       ...options,
     },
-    { api: createClient({ key: 'only', api }, () => Promise.resolve(undefined)), clock },
+    { api: api.client(), clock },
     act,
   );
-  return { result, shown, endMs: clock.now() };
+  return { ...result, shown };
 }
 
-describe('a turn that somebody else began', () => {
-  test('is followed from now on, without earlier text', async () => {
+describe("following another client's turn", () => {
+  test('begins now, without earlier text', async () => {
     const api = running();
-    const { result, shown } = await join(api, {}, () => {
+    const act = (): Promise<void> => {
+      const [, answer] = api.store;
+      const [before] = answer!.parts;
       const text = { id: 'prt_2', messageID: ANSWER, type: 'text', text: 'and this', time: { start: 1, end: 3 } };
-      const message = api.store[1];
-      if (message !== undefined) message.parts[1] = text;
       api.finish(ANSWER, '');
-      const [, finished] = api.store;
-      if (finished !== undefined && message !== undefined) finished.parts.push(...message.parts);
+      api.store[1]!.parts.push(before!, text);
       api.setStatus({ type: 'idle' });
       return Promise.resolve();
+    };
+    expect(await join(api, { act })).toMatchObject({
+      outcome: { kind: 'completed' },
+      messageId: ASKED,
+      text: 'and this',
+      wholeText: 'earlier text\n\nand this',
+      shown: 'and this',
     });
-    expect(result).toMatchObject({ outcome: { kind: 'completed' }, messageId: ASKED, text: 'and this' });
-    expect(result.wholeText).toBe('told before\n\nand this');
-    expect(shown).toBe('and this');
   });
 
-  test('in a session without a message: `act` still runs', async () => {
+  test('is complete in a session without messages, after `act`', async () => {
     let acts = 0;
-    const { result } = await join(new FakeApi(), {}, () => Promise.resolve(void (acts += 1)));
-    expect([acts, result.outcome.kind]).toEqual([1, 'completed']);
+    const { outcome } = await join(new FakeApi(), { act: () => Promise.resolve(void (acts += 1)) });
+    expect([acts, outcome]).toEqual([1, { kind: 'completed' }]);
   });
 
-  test('that waits is reported at once, without an event', async () => {
+  test('reports its request at once, without an event', async () => {
     const api = running();
-    api.permissionList.push({
-      id: 'per_1',
-      sessionID: SESSION.id,
-      permission: 'bash',
-      patterns: ['ls'],
-      always: [],
-      tool: { messageID: ANSWER },
+    api.permissionList.push(permission(ANSWER));
+    expect((await join(api)).outcome).toMatchObject({
+      kind: 'waiting',
+      waiting: { request: { id: 'per_1' } },
+      ofSubAgent: false,
     });
-    const { result } = await join(api);
-    expect(result.outcome).toMatchObject({ kind: 'waiting', waiting: { request: { id: 'per_1' } }, ofSubAgent: false });
   });
 
-  test('that has ended is reported at once, and a session without messages is complete', async () => {
+  test('reports the whole text of one that has ended', async () => {
     const api = running();
     api.finish(ANSWER, 'all of it');
     api.setStatus({ type: 'idle' });
-    expect((await join(api)).result).toMatchObject({
-      outcome: { kind: 'completed' },
-      text: '',
-      wholeText: 'all of it',
-    });
+    expect(await join(api)).toMatchObject({ outcome: { kind: 'completed' }, text: '', wholeText: 'all of it' });
     expect(await lastTurn(api, SESSION)).toMatchObject({ outcome: { kind: 'completed' }, text: 'all of it' });
-    expect((await join(new FakeApi())).result.outcome).toEqual({ kind: 'completed' });
   });
 
-  test('is not sent again if it never began', async () => {
+  test('does not send a message again that was never begun', async () => {
     const api = new FakeApi();
     api.store.push({ info: { id: ASKED, role: 'user', time: { created: 1 } }, parts: [] });
-    expect((await join(api)).result.outcome).toMatchObject({ kind: 'interrupted' });
+    expect((await join(api)).outcome).toMatchObject({ kind: 'interrupted' });
     expect(api.prompts).toEqual([]);
   });
 
   test('rejects with the error of `act`', async () => {
-    await expect(join(running(), {}, () => Promise.reject(new Error('refused')))).rejects.toThrow('refused');
+    await expect(join(running(), { act: () => Promise.reject(new Error('refused')) })).rejects.toThrow('refused');
   });
 });
 
-describe('silence', () => {
-  test('for long enough is reported as stalled, with its beginning', async () => {
-    const clock = leapingClock();
-    const startMs = clock.now();
-    const { result } = await join(running(), { deadlineMs: clock.monotonic() + STALL_MS }, undefined, clock);
-    expect(result.outcome).toEqual({ kind: 'running', stalledSinceMs: startMs });
-  });
-
-  test('is counted over several calls while nothing moves, and starts again with any change', async () => {
+describe('a silent turn', () => {
+  test('is stalled once it was silent for long, over several calls too, until something changes', async () => {
     const clock = leapingClock();
     const startMs = clock.now();
     const api = running();
-    const follow = async (lastSign: TurnResult['lastSign']): Promise<TurnResult> =>
-      (await join(api, { deadlineMs: clock.monotonic() + STALL_MS / 2, lastSign }, undefined, clock)).result;
-    const first = await follow(undefined);
+    const follow = async (lastSign?: TurnResult['lastSign']): Promise<TurnResult> =>
+      await join(api, { deadlineMs: clock.monotonic() + STALL_MS / 2, lastSign, clock });
+    const first = await follow();
     expect(first.outcome).toEqual({ kind: 'running' });
     const second = await follow(first.lastSign);
     expect(second.outcome).toEqual({ kind: 'running', stalledSinceMs: startMs });
@@ -133,7 +124,7 @@ describe('silence', () => {
     expect((await follow(second.lastSign)).outcome).toEqual({ kind: 'running' });
   });
 
-  test('does not count while the agent says something', async () => {
+  test('is not stalled while text streams', async () => {
     const clock = leapingClock();
     const api = running();
     let asked = 0;
@@ -141,7 +132,7 @@ describe('silence', () => {
       asked += 1;
       api.emit('message.part.delta', { messageID: ANSWER, partID: 'prt_2', field: 'text', delta: `${asked} ` });
     };
-    const { result } = await join(api, { deadlineMs: clock.monotonic() + 2 * STALL_MS }, undefined, clock);
-    expect(result.outcome).toEqual({ kind: 'running' });
+    const { outcome } = await join(api, { deadlineMs: clock.monotonic() + 2 * STALL_MS, clock });
+    expect(outcome).toEqual({ kind: 'running' });
   });
 });

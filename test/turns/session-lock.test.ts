@@ -29,20 +29,25 @@ function queue(key: string) {
 }
 
 describe('a caller that waits for a session', () => {
-  test('leaves when its call is cancelled; later callers still wait for earlier ones', async () => {
+  test('leaves when its call is cancelled, and frees the session for nobody', async () => {
     const { held, join, release } = queue('cancelled');
-    const caller = new AbortController();
-    void join('first', limit());
-    const second = join('second', limit(caller.signal));
-    void join('third', limit());
+    const [middle, end] = [new AbortController(), new AbortController()];
+    void join('first');
+    const second = join('second', limit(middle.signal));
+    const last = join('last', limit(end.signal));
     await settle();
-    caller.abort();
+    middle.abort();
     expect(await second).toBe('second: the call was cancelled');
+    await settle();
+    expect(held).toEqual(['first']);
+    end.abort();
+    await last;
+    void join('next');
     await settle();
     expect(held).toEqual(['first']);
     release('first');
     await settle();
-    expect(held).toEqual(['first', 'third']);
+    expect(held).toEqual(['first', 'next']);
   });
 
   test('leaves at its deadline, though the holder never releases', async () => {
@@ -56,31 +61,16 @@ describe('a caller that waits for a session', () => {
     expect([held, clock.due()]).toEqual([['first'], 1]);
   });
 
-  test('does not free the session when it leaves as the last in the queue', async () => {
-    const { held, join, release } = queue('last');
-    const caller = new AbortController();
-    void join('first', limit());
-    const last = join('last', limit(caller.signal));
-    caller.abort();
-    await last;
-    void join('next', limit());
-    await settle();
-    expect(held).toEqual(['first']);
-    release('first');
-    await settle();
-    expect(held).toEqual(['first', 'next']);
-  });
-
   test('does not get the session if its call is cancelled at the moment of the release', async () => {
     const { held, join, release } = queue('same moment');
     const caller = new AbortController();
-    await join('first', limit());
+    await join('first');
     const second = join('second', limit(caller.signal));
     await settle();
     release('first');
     caller.abort();
     expect(await second).toBe('second: the call was cancelled');
-    await join('third', limit());
+    await join('third');
     expect(held).toEqual(['first', 'third']);
   });
 
@@ -89,9 +79,9 @@ describe('a caller that waits for a session', () => {
     expect(await join('cancelled', limit(AbortSignal.abort()))).toBe('cancelled: the call was cancelled');
     expect(await join('late', limit(undefined, 0))).toBe('late: the time for this call ran out');
     const before = clock.due();
-    await join('in time', limit());
+    await join('in time');
     release('in time');
-    await join('next', limit());
+    await join('next');
     expect([held, clock.due()]).toEqual([['in time', 'next'], before]);
   });
 });
@@ -99,7 +89,7 @@ describe('a caller that waits for a session', () => {
 describe('a session held at a place', () => {
   const at = (place: string, lost: Promise<void> = new Promise(() => {})): Holder => ({ place, whenLost: () => lost });
 
-  test('which is unreachable goes to callers from other places, in order, and to none of its own', async () => {
+  test('that is unreachable goes to callers from other places, in order, and to none from there', async () => {
     const got: string[] = [];
     const join = (name: string, holder: Holder): void => {
       void lock.acquire('copied', limit(), holder).then(() => got.push(name));
@@ -116,7 +106,7 @@ describe('a session held at a place', () => {
     expect(got).toEqual(['hung', 'healthy']);
   });
 
-  test('which is reachable is waited for by all, and probed no longer than that', async () => {
+  test('that is reachable keeps all others waiting, and is probed no longer than that', async () => {
     const looks: AbortSignal[] = [];
     const whenLost = (signal: AbortSignal): Promise<void> => {
       looks.push(signal);

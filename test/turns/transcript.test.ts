@@ -58,7 +58,7 @@ function play(messages: readonly (readonly ScriptedPart[])[], parentID = USER): 
   return steps;
 }
 
-function said(messages: readonly (readonly ScriptedPart[])[]): string {
+function textOf(messages: readonly (readonly ScriptedPart[])[]): string {
   return messages
     .flat()
     .filter(({ kind, deltas }) => kind === 'text' && deltas.join('') !== '')
@@ -66,7 +66,7 @@ function said(messages: readonly (readonly ScriptedPart[])[]): string {
     .join('\n\n');
 }
 
-test('an end that the events told stands, though the store is a moment behind', () => {
+test('an end in the events counts although the store lags a moment behind', () => {
   const steps = play([[{ kind: 'text', deltas: ['all'] }]]);
   const transcript = new Transcript(SESSION, USER);
   for (const { event } of steps) transcript.apply(event);
@@ -80,7 +80,7 @@ test('an end that the events told stands, though the store is a moment behind', 
 test.each([
   ['the event names its session', (info: object) => ({ sessionID: 'ses_2', info })],
   ['the message names it', (info: object) => ({ info: { ...info, sessionID: 'ses_2' } })],
-])('what another session is answered in the same directory is none of the turn, where %s', (_, properties) => {
+])('an answer of another session in the same directory is not part of the turn if %s', (_, properties) => {
   const steps = play([[{ kind: 'text', deltas: ['all'] }]]);
   const transcript = new Transcript(SESSION, USER);
   for (const { event, store } of steps) {
@@ -108,48 +108,34 @@ describe('Transcript', () => {
     fc.assert(
       fc.property(turns, (messages) => {
         const transcript = new Transcript(SESSION, USER);
-        const shown = play(messages)
-          .map(({ event }) => transcript.apply(event))
-          .join('');
-        expect(shown).toBe(said(messages));
-        expect(transcript.text).toBe(said(messages));
-        expect(transcript.concluded).toBe(true);
+        const shown = play(messages).map(({ event }) => transcript.apply(event));
+        expect(shown.join('')).toBe(textOf(messages));
+        expect([transcript.text, transcript.concluded]).toEqual([textOf(messages), true]);
       }),
     );
   });
 
-  test('a stream cut anywhere, any number of times, and read up from the store gives every character once', () => {
+  test('a stream cut anywhere, any number of times, and completed from the store gives every character once', () => {
     fc.assert(
       fc.property(turns, fc.array(fc.tuple(fc.nat(60), fc.nat(10)), { maxLength: 4 }), (messages, cuts) => {
         const transcript = new Transcript(SESSION, USER);
         const steps = play(messages);
+        const { store } = steps.at(-1)!;
         let shown = '';
-        let i = 0;
-        while (i < steps.length) {
-          const cut = cuts.find(([at]) => at === i);
-          if (cut !== undefined && cut[1] > 0) {
-            // These events are lost; the store is read at the reconnection.
-            i = Math.min(i + cut[1], steps.length);
+        for (let i = 0; i < steps.length;) {
+          const lost = cuts.find(([at]) => at === i)?.[1] ?? 0;
+          if (lost > 0) {
+            // The store is read at the reconnection.
+            i = Math.min(i + lost, steps.length);
             transcript.gap();
-            shown += transcript.reconcile(steps[i - 1]?.store ?? []);
-            continue;
+            shown += transcript.reconcile(steps[i - 1]!.store);
+          } else {
+            shown += transcript.apply(steps[i]!.event);
+            i += 1;
           }
-          shown += transcript.apply(steps[i]!.event);
-          i += 1;
         }
-        shown += transcript.reconcile(steps.at(-1)!.store);
-        expect(shown).toBe(said(messages));
-        expect(transcript.text).toBe(said(messages));
-      }),
-    );
-  });
-
-  test('reading the store again adds nothing', () => {
-    fc.assert(
-      fc.property(turns, (messages) => {
-        const transcript = new Transcript(SESSION, USER);
-        const store = play(messages).at(-1)!.store;
-        transcript.reconcile(store);
+        shown += transcript.reconcile(store);
+        expect([shown, transcript.text]).toEqual([textOf(messages), textOf(messages)]);
         expect(transcript.reconcile(store)).toBe('');
       }),
     );
@@ -168,30 +154,13 @@ describe('Transcript', () => {
 
   test("another session's and another message's events add nothing", () => {
     const transcript = new Transcript(SESSION, USER);
-    const foreign = play([[{ kind: 'text', deltas: ['not ours'] }]], 'msg_000000000000other');
-    expect(foreign.map(({ event }) => transcript.apply(event)).join('')).toBe('');
-    const otherSession = play([[{ kind: 'text', deltas: ['not ours'] }]]).map(({ event }) => ({
-      ...event,
-      properties: { ...event.properties, sessionID: 'ses_2' },
-    }));
-    expect(
-      otherSession
-        .filter(({ type }) => type === 'message.part.delta')
-        .map((event) => transcript.apply(event))
-        .join(''),
-    ).toBe('');
+    const text: ScriptedPart = { kind: 'text', deltas: ['not ours'] };
+    const otherMessage = play([[text]], 'msg_000000000000other');
+    const otherSession = play([[text]]).flatMap(({ event: { type, properties } }) =>
+      type === 'message.part.delta' ? [{ event: { type, properties: { ...properties, sessionID: 'ses_2' } } }] : [],
+    );
+    expect([...otherMessage, ...otherSession].map(({ event }) => transcript.apply(event)).join('')).toBe('');
     expect(transcript.text).toBe('');
-  });
-
-  test('an answer to a later message instead of ours belongs to the turn', () => {
-    const later = 'msg_000000000001zlater';
-    const answer = play([[{ kind: 'text', deltas: ['together'] }]], later)
-      .at(-1)!
-      .store.slice(1);
-    const user = (id: string): Message => ({ info: { id, role: 'user', time: { created: 1 } }, parts: [] });
-    const transcript = new Transcript(SESSION, USER);
-    expect(transcript.reconcile([user(USER), user(later), ...answer])).toBe('together');
-    expect(transcript.concluded).toBe(true);
   });
 
   test('a message stored again after its answer has a later time: the answer still belongs to the turn', () => {
@@ -203,27 +172,7 @@ describe('Transcript', () => {
     expect(transcript.concluded).toBe(true);
   });
 
-  test('an answer to a message after the end of the turn does not belong to it', () => {
-    const store = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
-    const other: Message[] = [
-      { info: { id: 'msg_000000000009u', role: 'user', time: { created: 9 } }, parts: [] },
-      {
-        info: {
-          id: 'msg_00000000000aa',
-          role: 'assistant',
-          parentID: 'msg_000000000009u',
-          time: { created: 9, completed: 10 },
-        },
-        parts: [
-          { id: 'prt_z', messageID: 'msg_00000000000aa', type: 'text', text: 'theirs', time: { start: 1, end: 2 } },
-        ],
-      },
-    ];
-    const transcript = new Transcript(SESSION, USER);
-    expect(transcript.reconcile([...store, ...other])).toBe('ours');
-  });
-
-  describe('of a flood', () => {
+  describe('in a flood', () => {
     const ANSWER = 'msg_000000000002a';
     const info = (id: string, parentID = USER): ServerEvent => ({
       type: 'message.updated',
@@ -248,7 +197,7 @@ describe('Transcript', () => {
     test.each([
       ['small deltas', 10, 500_000],
       ['huge deltas', 1_500_000, 4],
-    ])('%s: a bounded text is kept, and the store makes good the rest, each character once', (_, chars, count) => {
+    ])('of %s: keeps a bounded text; the store gives the rest, each character once', (_, chars, count) => {
       const transcript = new Transcript(SESSION, USER);
       transcript.apply(info(ANSWER));
       transcript.apply(part('prt_1', {}));
@@ -266,7 +215,7 @@ describe('Transcript', () => {
       expect(transcript.text === text).toBe(true);
     });
 
-    test('parts: a bounded number is kept, and parts confirmed by the store make room again', () => {
+    test('of parts: keeps a bounded number; parts that the store confirms make room again', () => {
       const transcript = new Transcript(SESSION, USER);
       transcript.apply(info(ANSWER));
       let shown = '';
@@ -281,7 +230,7 @@ describe('Transcript', () => {
       expect(transcript.apply(part('prt_9', { text: 'later', time: { start: 1, end: 2 } }))).toBe('\n\nlater');
     });
 
-    test('parts of other sessions and reasoning take no room from the answer', () => {
+    test('of other sessions and of reasoning: takes no room from the answer', () => {
       const transcript = new Transcript(SESSION, USER);
       transcript.apply(info(ANSWER));
       for (let index = 0; index < 100; index += 1) {
@@ -293,7 +242,7 @@ describe('Transcript', () => {
       expect(transcript.apply(delta('prt_ours', 'x'.repeat(1_900_000)))).toHaveLength(1_900_000);
     });
 
-    test('messages: a bounded number is kept', () => {
+    test('of messages: keeps a bounded number', () => {
       const transcript = new Transcript(SESSION, USER);
       for (let index = 0; index < 5_000; index += 1) transcript.apply(info(`msg_${index}`));
       expect(transcript.assistants).toHaveLength(1_000);

@@ -1,174 +1,134 @@
 import { describe, expect, test } from 'vitest';
 
-import type { Message, Part, Session } from '../../src/opencode/schema.ts';
+import type { Message, Session } from '../../src/opencode/schema.ts';
 import { endOf } from '../../src/turns/last-turn.ts';
+import type { TurnOutcome } from '../../src/turns/outcome.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-/** A session in short: `u` and `a` with their fields, a second apart. */
-function session(
-  ...steps: readonly (readonly [role: 'u' | 'a', text: string, extra?: object, part?: object])[]
-): Message[] {
-  return steps.map(([role, text, extra = {}, fields = {}], index) => {
-    const id = `msg_00000000000${index}${role}`;
+/** A message of a session in short; an empty text leaves it without parts. */
+interface Step {
+  readonly role: 'user' | 'assistant';
+  readonly text: string;
+  readonly info?: object;
+  readonly part?: object;
+}
+
+const person = (text: string, info = {}): Step => ({ role: 'user', text, info });
+/** Written by opencode itself. */
+const own = (text: string): Step => ({ role: 'user', text, part: { synthetic: true } });
+const answer = (text: string, info = {}): Step => ({ role: 'assistant', text, info });
+const step = (text: string): Step => answer(text, { finish: 'tool-calls' });
+const attempt = (text: string, info = {}): Step => answer(text, { finish: undefined, ...info });
+const compaction = (part: object): Step => ({ role: 'user', text: '', part: { type: 'compaction', ...part } });
+const AUTO = compaction({ auto: true });
+const BY_HAND = compaction({ auto: false });
+const SUMMARY = answer('sum', { summary: true });
+const FAILED_SUMMARY = answer('', { summary: true, error: { name: 'ContextOverflowError' } });
+const LATER = { time: { created: 60_000 } };
+const LATER_ANSWER = { time: { created: 60_001, completed: 60_002 } };
+
+/** These messages, a second apart. */
+function session(...steps: readonly Step[]): Message[] {
+  return steps.map(({ role, text, info = {}, part }, index) => {
+    const id = `msg_00000000000${index}${role === 'user' ? 'u' : 'a'}`;
     const created = 1_000 * index;
-    const part = {
-      id: `prt_${index}`,
-      messageID: id,
-      type: 'text',
-      text,
-      time: { start: 1, end: 2 },
-      ...fields,
-    } as Part;
-    const info =
-      role === 'u'
-        ? { id, role: 'user', time: { created }, ...extra }
-        : {
-            id,
-            role: 'assistant',
-            parentID: 'msg_any',
-            time: { created, completed: created + 500 },
-            finish: 'stop',
-            ...extra,
-          };
-    return { info: info as Message['info'], parts: text === '' && !('type' in fields) ? [] : [part] };
+    const ended = { parentID: 'msg_any', time: { created, completed: created + 500 }, finish: 'stop' };
+    const textPart = { id: `prt_${index}`, messageID: id, type: 'text', text, time: { start: 1, end: 2 } };
+    return {
+      info: { id, role, time: { created }, ...(role === 'assistant' && ended), ...info } as Message['info'],
+      parts: text === '' && part === undefined ? [] : [{ ...textPart, ...part }],
+    };
   });
 }
 
-const STEP = { finish: 'tool-calls' };
-const EMPTY = { finish: undefined };
-const SUMMARY = { summary: true };
-const AUTO = { type: 'compaction', auto: true };
-const BY_HAND = { type: 'compaction', auto: false };
-const OWN = { synthetic: true };
-const LATER = { time: { created: 60_000 } };
+function transcriptOf(messages: readonly Message[], { info }: Message): Transcript {
+  const turn = new Transcript(SESSION.id, info.id);
+  turn.reconcile(messages);
+  return turn;
+}
 
-function turnOf(messages: readonly Message[], at = 0): { text: string; end: string } {
-  const turn = new Transcript(SESSION.id, messages[at]!.info.id);
-  turn.reconcile(messages.slice(at));
-  return { text: turn.text, end: endOf(turn).kind };
+function turnOf(...steps: readonly Step[]): { text: string; end: TurnOutcome } {
+  const messages = session(...steps);
+  const turn = transcriptOf(messages, messages[0]!);
+  return { text: turn.text, end: endOf(turn) };
 }
 
 describe('a turn goes on', () => {
-  test.each([
-    [
-      'after a compaction that opencode began',
-      session(
-        ['u', 'do'],
-        ['a', 'one', STEP],
-        ['u', '', {}, AUTO],
-        ['a', 'sum', SUMMARY],
-        ['u', 'go on', {}, OWN],
-        ['a', 'two'],
-      ),
-    ],
-    [
-      'after one that came with its last step',
-      session(
-        ['u', 'do'],
-        ['a', 'one'],
-        ['u', '', {}, AUTO],
-        ['a', 'sum', SUMMARY],
-        ['u', 'go on', {}, OWN],
-        ['a', 'two'],
-      ),
-    ],
+  test.each<[string, ...Step[]]>([
+    ['after a compaction that opencode began', person('do'), step('one'), AUTO, SUMMARY, own('go on'), answer('two')],
+    ['after a compaction with its last step', person('do'), answer('one'), AUTO, SUMMARY, own('go on'), answer('two')],
     [
       'under its message that opencode repeats, however late',
-      session(
-        ['u', 'do'],
-        ['a', '', EMPTY],
-        ['u', '', {}, { ...AUTO, overflow: true }],
-        ['a', 'sum', SUMMARY],
-        ['u', 'do', LATER],
-        ['a', 'one\n\ntwo', { time: { created: 60_001, completed: 60_002 } }],
-      ),
+      person('do'),
+      attempt(''),
+      compaction({ auto: true, overflow: true }),
+      SUMMARY,
+      person('do', LATER),
+      answer('one\n\ntwo', LATER_ANSWER),
     ],
-    [
-      'under what opencode writes between two steps, as for a plan that was approved',
-      session(['u', 'do'], ['a', 'one', STEP], ['u', 'execute it', {}, OWN], ['a', 'two']),
-    ],
-    [
-      'under what a person writes while it runs',
-      session(['u', 'do'], ['a', 'one', STEP], ['u', 'and that'], ['a', 'two']),
-    ],
-  ])('%s', (_, messages) => {
-    expect(turnOf(messages)).toEqual({ text: 'one\n\ntwo', end: 'completed' });
+    ['under a message of opencode between two steps', person('do'), step('one'), own('execute it'), answer('two')],
+    ['under a message that a person writes while it runs', person('do'), step('one'), person('and'), answer('two')],
+  ])('%s', (_, ...steps) => {
+    expect(turnOf(...steps)).toEqual({ text: 'one\n\ntwo', end: { kind: 'completed' } });
   });
 });
 
 describe('a turn has ended', () => {
-  test.each([
-    ['before what a person writes next', 'completed', session(['u', 'do'], ['a', 'one'], ['u', 'next'], ['a', 'two'])],
+  test.each<[string, string, ...Step[]]>([
+    ['before the next message of a person', 'completed', person('do'), answer('one'), person('next'), answer('two')],
     [
-      'where its call was refused, before what is written later',
+      'with a refused call, before a later message',
       'completed',
-      session(
-        ['u', 'do'],
-        ['a', 'one', STEP],
-        ['u', 'next', LATER],
-        ['a', 'two', { time: { created: 60_001, completed: 60_002 } }],
-      ),
+      person('do'),
+      step('one'),
+      person('next', LATER),
+      answer('two', LATER_ANSWER),
     ],
     [
-      'where its process was killed, before what is written later',
+      'when its process was killed, before a later message',
       'interrupted',
-      session(['u', 'do'], ['a', 'one', { ...EMPTY, time: { created: 1_000 } }], ['u', 'next'], ['a', 'two']),
+      person('do'),
+      attempt('one', { time: { created: 1_000 } }),
+      person('next'),
+      answer('two'),
     ],
     [
-      'before a compaction by hand, also where that fails',
+      'before a compaction by hand, even a failed one',
       'completed',
-      session(
-        ['u', 'do'],
-        ['a', 'one'],
-        ['u', '', {}, BY_HAND],
-        ['a', 'sum', { ...SUMMARY, error: { name: 'ContextOverflowError' } }],
-      ),
+      person('do'),
+      answer('one'),
+      BY_HAND,
+      FAILED_SUMMARY,
     ],
     [
       'before a command that a person runs',
       'completed',
-      session(['u', 'do'], ['a', 'one'], ['u', 'was run', {}, OWN], ['a', '', EMPTY, { type: 'tool' }]),
+      person('do'),
+      answer('one'),
+      own('was run'),
+      { ...attempt(''), part: { type: 'tool' } },
     ],
-    [
-      'with a compaction by hand in the middle of it',
-      'interrupted',
-      session(['u', 'do'], ['a', 'one', STEP], ['u', '', {}, BY_HAND], ['a', 'sum', SUMMARY]),
-    ],
-    [
-      'with one that failed',
-      'failed',
-      session(
-        ['u', 'do'],
-        ['a', 'one', STEP],
-        ['u', '', {}, AUTO],
-        ['a', '', { ...SUMMARY, error: { name: 'ContextOverflowError' } }],
-      ),
-    ],
-    [
-      'with one after its last step that nothing followed',
-      'completed',
-      session(['u', 'do'], ['a', 'one'], ['u', '', {}, AUTO], ['a', 'sum', SUMMARY]),
-    ],
-  ])('%s: %s', (_, end, messages) => {
-    expect(turnOf(messages)).toEqual({ text: 'one', end });
+    ['with a compaction by hand in the middle of it', 'interrupted', person('do'), step('one'), BY_HAND, SUMMARY],
+    ['with a failed compaction', 'failed', person('do'), step('one'), AUTO, FAILED_SUMMARY],
+    ['with a compaction after its last step', 'completed', person('do'), answer('one'), AUTO, SUMMARY],
+  ])('%s: %s', (_, end, ...steps) => {
+    expect(turnOf(...steps)).toMatchObject({ text: 'one', end: { kind: end } });
   });
 
-  test('without text, error or reason: reported as such, and not as aborted', () => {
-    expect(turnOf(session(['u', 'do'], ['a', '', EMPTY]))).toEqual({ text: '', end: 'interrupted' });
+  test('without text, error or reason: interrupted, not aborted', () => {
+    expect(turnOf(person('do'), attempt(''))).toMatchObject({ text: '', end: { kind: 'interrupted' } });
   });
 });
 
-describe('two messages that came at the same moment', () => {
-  const messages = session(['u', 'one'], ['u', 'two'], ['a', 'both'], ['u', 'three', LATER]);
-
+describe('two messages sent at the same moment', () => {
   test.each([
     [0, 'msg_000000000001u'],
     [1, 'msg_000000000000u'],
-  ])('and are answered together: the %i. names the other', (at, other) => {
-    const turn = new Transcript(SESSION.id, messages[at]!.info.id);
-    turn.reconcile(messages);
+  ])('share their answer: number %i names the other', (at, other) => {
+    const messages = session(person('one'), person('two'), answer('both'), person('three', LATER));
+    const turn = transcriptOf(messages, messages[at]!);
     expect(turn.text).toBe('both');
     expect(endOf(turn)).toEqual({
       kind: 'completed',
@@ -177,107 +137,89 @@ describe('two messages that came at the same moment', () => {
   });
 
   test('are distinguished from an old unanswered message', () => {
-    const [old, ...rest] = session(
-      ['u', 'old'],
-      ['u', 'now', LATER],
-      ['a', 'one', { time: { created: 60_001, completed: 60_002 } }],
-    );
-    const turn = new Transcript(SESSION.id, rest[0]!.info.id);
-    turn.reconcile([old!, ...rest]);
-    expect(endOf(turn)).toEqual({ kind: 'completed' });
+    const messages = session(person('old'), person('now', LATER), answer('one', LATER_ANSWER));
+    expect(endOf(transcriptOf(messages, messages[1]!))).toEqual({ kind: 'completed' });
   });
 });
 
-describe('an answer that is not whole', () => {
-  test.each(['length', 'content-filter'])('since it ended for %s: the result says so', (finish) => {
-    const turn = new Transcript(SESSION.id, 'msg_000000000000u');
-    turn.reconcile(session(['u', 'do'], ['a', 'half', { finish }]));
-    expect(endOf(turn)).toEqual({ kind: 'completed', reason: expect.stringContaining('its answer is cut') as string });
+test.each(['length', 'content-filter'])('the result says that an answer was cut: %s', (finish) => {
+  const messages = session(person('do'), answer('half', { finish }));
+  expect(endOf(transcriptOf(messages, messages[0]!))).toEqual({
+    kind: 'completed',
+    reason: expect.stringContaining('its answer is cut') as string,
   });
 });
 
 describe('undone messages', () => {
-  const waited = 'msg_000000000000z';
-  const messages = session(['u', 'do'], ['a', 'one'], ['u', 'waited in the queue'], ['a', 'two']).map(
-    (message, index) => (index === 2 ? { ...message, info: { ...message.info, id: waited } } : message),
-  ) as readonly Message[];
-  const undone = async (revert: Session['revert']): Promise<readonly string[]> => {
-    const api = new FakeApi();
-    api.store.push(...messages);
-    return [...(await undoneIn(api, { ...SESSION, revert }))];
-  };
+  const queued = 'msg_000000000000z';
+  const messages = session(person('do'), answer('one'), person('queued', { id: queued }), answer('two'));
 
-  test('is everything listed after it, and not the answer before an older queued prompt', async () => {
-    expect(await undone({ messageID: waited })).toEqual([waited, 'msg_000000000003a']);
-    expect(await undone({ messageID: waited, partID: 'prt_1' })).toEqual(['msg_000000000003a']);
-  });
-
-  test('is nothing if the message no longer exists', async () => {
-    expect(await undone({ messageID: 'msg_000000000000b' })).toEqual([]);
-    expect(await undone(null)).toEqual([]);
+  test.each<[string, Session['revert'], string[]]>([
+    ['all listed from an older queued prompt on', { messageID: queued }, [queued, 'msg_000000000003a']],
+    [
+      'all after a message that is undone from a part on',
+      { messageID: queued, partID: 'prt_1' },
+      ['msg_000000000003a'],
+    ],
+    ['none if the message no longer exists', { messageID: 'msg_000000000000b' }, []],
+    ['none without a mark', null, []],
+  ])('are %s', async (_, revert, expected) => {
+    expect([...(await undoneIn(new FakeApi(messages), { ...SESSION, revert }))]).toEqual(expected);
   });
 });
 
 describe('the last turn', () => {
-  async function lastOf(messages: readonly Message[], revert?: Session['revert']): Promise<string | undefined> {
-    const api = new FakeApi();
-    api.store.push(...messages);
-    return (await lastTurnOf(api, { ...SESSION, revert }))?.messageId;
-  }
+  const lastOf = async (messages: Message[], revert?: Session['revert']): Promise<string | undefined> =>
+    (await lastTurnOf(new FakeApi(messages), { ...SESSION, revert }))?.messageId;
 
   test.each([
-    ['a message', { messageID: 'msg_000000000002u' }],
-    ['an answer', { messageID: 'msg_000000000001a' }],
-  ])('is the one that stands where all from %s on was undone', async (_, revert) => {
-    expect(await lastOf(session(['u', 'do'], ['a', 'one'], ['u', 'undone'], ['a', 'two']), revert)).toBe(
-      'msg_000000000000u',
-    );
+    ['is an earlier one if a message was undone', 'msg_000000000000u', { messageID: 'msg_000000000002u' }],
+    ['is the one whose answer was undone', 'msg_000000000000u', { messageID: 'msg_000000000001a' }],
+    [
+      'includes a message with an undone part',
+      'msg_000000000002u',
+      { messageID: 'msg_000000000003a', partID: 'prt_3' },
+    ],
+  ])('%s', async (_, id, revert) => {
+    expect(await lastOf(session(person('do'), answer('one'), person('then'), answer('two')), revert)).toBe(id);
   });
 
-  test('includes a message with an undone part', async () => {
-    const revert = { messageID: 'msg_000000000003a', partID: 'prt_3' };
-    expect(await lastOf(session(['u', 'do'], ['a', 'one'], ['u', 'then'], ['a', 'two']), revert)).toBe(
-      'msg_000000000002u',
-    );
-  });
-
-  test.each([
+  const OLD = [person('old'), answer('x')];
+  const DONE = [person('do'), answer('one')];
+  test.each<[string, string | undefined, ...Step[]]>([
     [
-      'began before what continues it',
+      'began before the messages that continue it',
       'msg_000000000002u',
-      session(
-        ['u', 'old'],
-        ['a', 'x'],
-        ['u', 'do'],
-        ['a', 'one'],
-        ['u', '', {}, AUTO],
-        ['a', 'sum', SUMMARY],
-        ['u', 'go on', {}, OWN],
-        ['a', 'two'],
-      ),
+      ...OLD,
+      ...DONE,
+      AUTO,
+      SUMMARY,
+      own('go on'),
+      answer('two'),
+    ],
+    ['is the one before a compaction by hand', 'msg_000000000000u', ...DONE, BY_HAND, SUMMARY],
+    [
+      'may begin with an answered message of opencode',
+      'msg_000000000002u',
+      ...DONE,
+      own('a task is done'),
+      answer('two'),
     ],
     [
-      'is the one before a compaction by hand',
+      'does not begin with the note of a plugin',
       'msg_000000000000u',
-      session(['u', 'do'], ['a', 'one'], ['u', '', {}, BY_HAND], ['a', 'sum', SUMMARY]),
+      ...DONE,
+      { ...own('pruned'), part: { ignored: true } },
     ],
+    ['does not exist without a message of a person', undefined, BY_HAND, SUMMARY],
     [
-      'may be what opencode wrote by itself, and answered',
+      'is found behind more messages than one page holds',
       'msg_000000000002u',
-      session(['u', 'do'], ['a', 'one'], ['u', 'a task is done', {}, OWN], ['a', 'two']),
+      ...OLD,
+      person('do'),
+      ...Array.from({ length: 70 }, () => step('x')),
     ],
-    [
-      'is none of what a plugin only notes down',
-      'msg_000000000000u',
-      session(['u', 'do'], ['a', 'one'], ['u', 'pruned', {}, { ignored: true }]),
-    ],
-    ['is none where nobody said anything', undefined, session(['u', '', {}, BY_HAND], ['a', 'sum', SUMMARY])],
-  ])('%s', async (_, id, messages) => {
-    expect(await lastOf(messages)).toBe(id);
-  });
-
-  test('is found behind more messages than one page holds', async () => {
-    const steps = Array.from({ length: 70 }, (): ['a', string, object] => ['a', 'x', STEP]);
-    expect(await lastOf(session(['u', 'old'], ['a', 'x'], ['u', 'do'], ...steps))).toBe('msg_000000000002u');
+  ])('%s', async (_, id, ...steps) => {
+    expect(await lastOf(session(...steps))).toBe(id);
   });
 });

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { SessionFamily } from '../../src/turns/waiting.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-test('of sessions that never end coming a bounded number is remembered, and the others are looked up', async () => {
+test('only a bounded number of sessions is remembered; the others are looked up each time', async () => {
   const api = new FakeApi();
   const asked: string[] = [];
   api.session = async (id) => {

@@ -1,10 +1,11 @@
 import type { Instance } from '../../model/instance.ts';
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { ChangedMessage, FileDiff } from '../../opencode/inspect-schema.ts';
+import { pagesBack } from '../../opencode/pages.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import { undoneIn } from '../../turns/turn-messages.ts';
-import { type Answer, cutText, OperationError, quoteBlock, quoteName } from '../answer.ts';
+import { type Answer, cutText, OperationError, quoteBlock, quoteName, sessionRef } from '../answer.ts';
 import type { Changes } from './inspect-shapes.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
 import { findSession, isMessageId, latestSession, noSuchMessage } from '../sessions/session-query.ts';
@@ -76,14 +77,11 @@ export async function standingDiffs(
 
 async function wholeSession(api: OpencodeApi, sessionId: string): Promise<{ turns: Turn[]; partial: boolean }> {
   const turns: Turn[] = [];
-  let before: string | undefined;
-  let limit = PAGE;
-  for (let page = 0; page < MAX_PAGES && turns.length < MAX_READ; page++) {
-    const { messages, olderCursor } = await api.changedMessages(sessionId, { limit, before });
+  const pages = pagesBack((query) => api.changedMessages(sessionId, query), { size: PAGE, most: MAX_PAGES });
+  for await (const { messages, olderCursor } of pages) {
     turns.unshift(...messages.map(turnOf));
     if (olderCursor === undefined) return { turns, partial: false };
-    before = olderCursor;
-    limit = messages.length < limit ? Math.max(1, messages.length) : Math.min(PAGE, 2 * limit);
+    if (turns.length >= MAX_READ) break;
   }
   return { turns, partial: true };
 }
@@ -127,7 +125,7 @@ function view(
   const { text: patch, cut } = cutText(multiLine(patches, Number.MAX_SAFE_INTEGER), PATCH_CHARS, input.offset);
   return {
     instance,
-    session: { id: session.id, title: singleLine(session.title, 100) },
+    session: sessionRef(session),
     ...(input.message_id !== undefined && { message_id: singleLine(input.message_id, 80) }),
     files: shown(files),
     total: files.length,

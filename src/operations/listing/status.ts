@@ -1,5 +1,5 @@
 import { sentence, singleLine } from '../../base/plain-text.ts';
-import { askedLine, askedLines, listAsked } from '../respond/asked.ts';
+import { type Asked, askedLine, askedLines, listAsked } from '../respond/asked.ts';
 import { type Answer, quoteName } from '../answer.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
@@ -26,11 +26,17 @@ export async function getStatus(
 ): Promise<Answer<StatusView>> {
   await runtime.fleet.ready();
   const instance = runtime.fleet.resolve(input.instance);
-  const reported = reportedStatus(runtime, instance);
-  if (reported !== undefined) {
-    const data = withElsewhere(reported, instance.key === instance.server.key ? knownElsewhere(runtime, instance) : []);
-    return { data, text: render(data) };
-  }
+  const data = reported(runtime, instance) ?? (await askedNow(runtime, instance, call));
+  return { data, text: render(data) };
+}
+
+function reported(runtime: Runtime, instance: Instance): StatusView | undefined {
+  const status = reportedStatus(runtime, instance);
+  const isOwn = instance.key === instance.server.key;
+  return status && withElsewhere(status, isOwn ? knownElsewhere(runtime, instance) : []);
+}
+
+async function askedNow(runtime: Runtime, instance: Instance, call: Call): Promise<StatusView> {
   let connected: Connected;
   try {
     connected = await connectTo(runtime, instance, call);
@@ -41,25 +47,8 @@ export async function getStatus(
   const { api, directory } = connected;
   const [statuses, elsewhere] = await Promise.all([api.statuses(directory), surveyElsewhere(runtime, connected, call)]);
   const all = await listAsked(connected, [directory], statuses);
-  const stalls = await stallsAmong(runtime, connected, statuses.keys());
-  const nowMs = runtime.clock.now();
-  const running = await Promise.all(
-    [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
-      const session = await api.session(id).catch(() => undefined);
-      const waiting = all.asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
-      const state = sessionState(statuses.get(id), {
-        waiting,
-        stalledSinceMs: stalls.get(id),
-        nowMs,
-      });
-      return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
-    }),
-  );
-  // The preview would load the directory to show how the session ended.
-  const showsLatest = running.length === 0 && connected.dialect !== 'opencode-2-preview';
-  const latest = showsLatest ? await latestSession(connected) : undefined;
-  const sessions =
-    running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
+  const running = await runningRows(runtime, connected, statuses, all.asked);
+  const sessions = running.length > 0 ? running : await latestRow(runtime, connected, call);
   const status: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
@@ -69,8 +58,25 @@ export async function getStatus(
     sessions,
     waiting: askedLines(all),
   };
-  const data = withElsewhere(status, elsewhere);
-  return { data, text: render(data) };
+  return withElsewhere(status, elsewhere);
+}
+
+async function runningRows(
+  runtime: Runtime,
+  connected: Connected,
+  statuses: ReadonlyMap<string, SessionStatus>,
+  asked: readonly Asked[],
+): Promise<StatusView['sessions']> {
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
+  const nowMs = runtime.clock.now();
+  return await Promise.all(
+    [...statuses].slice(0, MAX_SESSIONS).map(async ([id, status]) => {
+      const session = await connected.api.session(id).catch(() => undefined);
+      const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
+      const state = sessionState(status, { waiting, stalledSinceMs: stalls.get(id), nowMs });
+      return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
+    }),
+  );
 }
 
 function withElsewhere(status: StatusView, elsewhere: readonly Instance[]): StatusView {
@@ -94,13 +100,11 @@ async function surveyElsewhere(runtime: Runtime, connected: Connected, call: Cal
 }
 
 /** If nothing runs: the latest session, unless it is simply idle. */
-async function atRest(
-  runtime: Runtime,
-  connected: Connected,
-  session: Session,
-  call: Call,
-): Promise<StatusView['sessions']> {
-  const { api } = connected;
+async function latestRow(runtime: Runtime, connected: Connected, call: Call): Promise<StatusView['sessions']> {
+  const { api, dialect } = connected;
+  // The preview would load the directory to show how the session ended.
+  const session = dialect === 'opencode-2-preview' ? undefined : await latestSession(connected);
+  if (session === undefined) return [];
   const statuses = (): Promise<ReadonlyMap<string, SessionStatus>> => api.statuses(session.directory);
   const states = await sessionsAtRest([session], { api, statuses, nowMs: runtime.clock.now() });
   const state = states.get(session.id);
@@ -126,17 +130,10 @@ function listed(runtime: Runtime, instance: Instance): Instance {
   return runtime.fleet.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
 }
 
-function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
+function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): StatusView {
   const now = listed(runtime, instance);
   const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
-  const data: StatusView = {
-    instance: instance.name,
-    state,
-    reason: sentence(error.message, 500),
-    sessions: [],
-    waiting: [],
-  };
-  return { data, text: render(data) };
+  return { instance: instance.name, state, reason: sentence(error.message, 500), sessions: [], waiting: [] };
 }
 
 function render(data: StatusView): string {

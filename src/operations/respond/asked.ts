@@ -4,7 +4,7 @@ import type { Instance } from '../../model/instance.ts';
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
-import { listWaiting, stands } from '../../turns/waiting.ts';
+import { listWaiting, stillWaits } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Runtime } from '../runtime.ts';
 import { approverOf } from './approval.ts';
@@ -51,7 +51,10 @@ export async function listAsked(
   const all = listed.flat();
   const asked = await Promise.all(
     all.slice(0, MAX_ASKED).map(async ({ waiting, directory }): Promise<Asked[]> => {
-      const [session, isWaiting] = await Promise.all([rootOf(api, waiting.request.sessionID), stands(api, waiting)]);
+      const [session, isWaiting] = await Promise.all([
+        rootOf(api, waiting.request.sessionID),
+        stillWaits(api, waiting),
+      ]);
       if (session === undefined || !isWaiting) return [];
       const ofSubAgent = session.id !== waiting.request.sessionID;
       return [{ waiting, directory: directory || session.directory, session, ofSubAgent }];

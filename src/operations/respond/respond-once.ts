@@ -14,7 +14,7 @@ export interface OwnAnswer {
 }
 
 /**
- * Settles the very request that the person saw, without following the turn. `isGone`: it no longer waits, since somebody else was
+ * Settles exactly the request that the person saw, without following the turn. `isGone`: it no longer waits, since somebody else was
  * first or it was aborted.
  * @throws {OperationError | RequestError} nothing was answered, or it cannot be seen whether the answer took effect
  */

@@ -1,6 +1,5 @@
 import type { Session } from '../../opencode/schema.ts';
-import { singleLine } from '../../base/plain-text.ts';
-import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { type Answer, OperationError, quoteName, sessionRef } from '../answer.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
 import { makeChange, unseenLine } from './change.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
@@ -32,7 +31,7 @@ export async function abortSession(
   );
   const data: TurnView = {
     instance: connected.instance.name,
-    session: { id: session.id, title: singleLine(session.title, 100) },
+    session: sessionRef(session),
     aborted: ran,
     outcome: ran ? 'aborted' : 'idle',
   };

@@ -11,7 +11,7 @@ import { removeOldFiles } from '../remove-old-files.ts';
 const BELIEVED_MS = 86_400_000;
 
 /**
- * Files that tell the notifier which sessions calls on this machine follow, since a caller who learns how a turn ends needs no
+ * Files from which the notifier learns which sessions calls on this machine follow: a caller that sees how a turn ends needs no
  * notification. An empty file stands for a call that follows now; another one holds what the last call saw.
  */
 export class FollowMarks {

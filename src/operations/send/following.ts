@@ -2,7 +2,7 @@ import { wallTime } from '../../base/clock.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
 import { type FollowRequest, stageOf } from '../../turns/follower.ts';
-import type { SignOfLife, TurnResult } from '../../turns/outcome.ts';
+import type { SignOfLife, TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import { joinTurn } from '../../turns/turn.ts';
 import { type Call, type Connected, type Runtime } from '../runtime.ts';
 
@@ -41,20 +41,27 @@ export async function followOn(
   { act, onWaiting }: Pick<FollowRequest, 'onWaiting'> & { readonly act?: () => Promise<void> },
 ): Promise<TurnResult> {
   const { api, instance } = connected;
-  // Only for a turn that this call drives: a `wait` for everything must not silence notifications.
-  const endMark = act && runtime.marks?.begin(session.id);
-  let outcome: TurnResult['outcome'] | undefined;
-  try {
-    const result = await joinTurn(
-      {
-        ...followRequest(instance, session, call),
-        onWaiting,
-        lastSign: runtime.lastSigns.get(keyOf(instance, session)),
-      },
-      { api, clock: runtime.clock },
-      act,
-    );
+  const lastSign = runtime.lastSigns.get(keyOf(instance, session));
+  const request = { ...followRequest(instance, session, call), onWaiting, lastSign };
+  const follow = async (): Promise<TurnResult> => {
+    const result = await joinTurn(request, { api, clock: runtime.clock }, act);
     remember(runtime, instance, session, result);
+    return result;
+  };
+  // A `wait` for everything must not silence notifications.
+  return act === undefined ? await follow() : await whileMarked(runtime, session, follow);
+}
+
+/** Marks a session as followed by the call that drives its turn. */
+export async function whileMarked(
+  { marks }: Pick<Runtime, 'marks'>,
+  { id }: Pick<Session, 'id'>,
+  follow: () => Promise<TurnResult>,
+): Promise<TurnResult> {
+  const endMark = marks?.begin(id);
+  let outcome: TurnOutcome | undefined;
+  try {
+    const result = await follow();
     ({ outcome } = result);
     return result;
   } finally {

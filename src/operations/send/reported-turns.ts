@@ -15,7 +15,7 @@ export type ReportedTurn =
   | { readonly session: Pick<WatchedSession, 'id' | 'title'>; readonly result: TurnResult }
   | { readonly answer: Answer<TurnView> };
 
-/** What the report tells when waiting by it is over. */
+/** The result of waiting by the report. */
 export interface ReportedWait {
   /** The turns, if one of them waits or the time is up; absent if the sessions must be read. */
   readonly turns?: readonly ReportedTurn[];

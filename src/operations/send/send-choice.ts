@@ -1,4 +1,4 @@
-import type { ModelName } from '../../opencode/api.ts';
+import type { ModelName, Prompt } from '../../opencode/api.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import { isWholeService, sessionNeeded } from '../listing/directories.ts';
@@ -8,10 +8,7 @@ import type { SendInput } from './send.ts';
 import { findSession } from '../sessions/session-query.ts';
 
 /** A checked agent and model. */
-export interface Choice {
-  readonly agentName?: string;
-  readonly modelName?: ModelName;
-}
+export type Choice = Pick<Prompt, 'agent' | 'model'>;
 
 const MAX_LISTED = 20;
 
@@ -40,11 +37,11 @@ export async function checkChoice(
     }
     return found;
   };
-  const [agentName, modelName] = await Promise.all([
-    agent === undefined ? undefined : checkAgent(connected, agent, onceLoaded),
-    model === undefined ? undefined : checkModel(connected, model, onceLoaded),
+  const [agentChoice, modelChoice] = await Promise.all([
+    agent === undefined ? {} : checkAgent(connected, agent, onceLoaded),
+    model === undefined ? {} : checkModel(connected, model, onceLoaded),
   ]);
-  return { ...(agentName !== undefined && { agentName }), ...(modelName !== undefined && { modelName }) };
+  return { ...agentChoice, ...modelChoice };
 }
 
 /** OpenCode 2 lists none while it loads a directory; the preview took 2.3 s. */
@@ -56,9 +53,9 @@ async function checkAgent(
   { api, directory, instance }: Connected,
   wanted: string,
   onceLoaded: OnceLoaded,
-): Promise<string> {
+): Promise<Choice> {
   const agents = await onceLoaded(() => api.agents(directory));
-  if (agents.includes(wanted)) return wanted;
+  if (agents.includes(wanted)) return { agent: wanted };
   throw unknown(instance.name, 'agent', wanted, agents);
 }
 
@@ -66,11 +63,11 @@ async function checkModel(
   { api, directory, instance }: Connected,
   wanted: string,
   onceLoaded: OnceLoaded,
-): Promise<ModelName> {
+): Promise<Choice> {
   const models = await onceLoaded(() => api.models(directory));
   const names = models.map(nameOf);
   const found = models[names.indexOf(wanted)];
-  if (found !== undefined) return found;
+  if (found !== undefined) return { model: found };
   // Similar names help more than the whole list.
   const part = wanted.split('/').at(-1)?.toLowerCase() ?? '';
   const near = names.filter((name) => name.toLowerCase().includes(part));

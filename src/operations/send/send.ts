@@ -7,7 +7,7 @@ import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, NotSentError, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { madeSession } from './change.ts';
-import { followRequest, remember } from './following.ts';
+import { followRequest, remember, whileMarked } from './following.ts';
 import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
 import { findOtherProcess, notifyOtherTerminals } from '../sessions/other-process.ts';
@@ -65,7 +65,8 @@ interface Message extends SendInput {
   readonly message: string;
 }
 
-interface Checked extends Message, Choice {
+interface Checked extends Message {
+  readonly choice: Choice;
   /** What the call has done so far, for its error if it ends before it sends. */
   readonly done: string[];
 }
@@ -80,7 +81,7 @@ async function sendOne(
   const answer = await reportUnsent(instance.name, done, async () => {
     const connected = await connectTo(runtime, instance, several.call);
     const choice = await checkChoice(runtime, connected, input, several.call);
-    return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
+    return await sendChecked(runtime, connected, { ...input, choice, done }, several);
   });
   return answer();
 }
@@ -137,7 +138,7 @@ async function sendChecked(
         alsoOpenIn,
         ...(maxChars !== undefined && { maxChars }),
       });
-      return connected.dialect === 'opencode-1' ? answer : withKeptChoice(answer, input);
+      return connected.dialect === 'opencode-1' ? answer : withKeptChoice(answer, input.choice);
     };
   } finally {
     release();
@@ -145,10 +146,10 @@ async function sendChecked(
 }
 
 /** In OpenCode 2 a message's agent and model become the session's. */
-function withKeptChoice(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
+function withKeptChoice(answer: Answer<TurnView>, { agent, model }: Choice): Answer<TurnView> {
   const kept = [
-    ...(agentName === undefined ? [] : [`agent ${quoteName(agentName)}`]),
-    ...(modelName === undefined ? [] : [`model ${quoteName(`${modelName.providerID}/${modelName.modelID}`)}`]),
+    ...(agent === undefined ? [] : [`agent ${quoteName(agent)}`]),
+    ...(model === undefined ? [] : [`model ${quoteName(`${model.providerID}/${model.modelID}`)}`]),
   ];
   if (kept.length === 0) return answer;
   const stays = `The session keeps ${kept.join(' and ')} from now on, in its terminal too.`;
@@ -216,8 +217,7 @@ async function serialized(
     ...followRequest(instance, session, call),
     signal: follow.signal,
     text: prepared.message,
-    agent: prepared.agentName,
-    model: prepared.modelName,
+    ...prepared.choice,
     whenBusy: prepared.when_busy === 'queue' ? 'queue' : 'fail',
     onWaiting: prepared.onWaiting,
     onStarted: () => {
@@ -237,30 +237,18 @@ async function serialized(
     },
   };
   const deps = { api, clock: runtime.clock };
-  const endMark = runtime.marks?.begin(session.id);
-  let outcome: TurnResult['outcome'] | undefined;
+  const earlier = prepared.request?.found.entry;
   try {
-    const { agentName, modelName } = prepared;
-    const earlier = prepared.request?.found.entry;
-    if (earlier !== undefined) await call.onBegun?.(begunOn(connected, session, earlier.messageId));
-    const result =
-      earlier === undefined
-        ? await runTurn(request, deps)
-        : await resumeTurn(
-            {
-              ...earlier,
-              text: prepared.message,
-              ...(agentName !== undefined && { agent: agentName }),
-              ...(modelName !== undefined && { model: modelName }),
-            },
-            request,
-            deps,
-          );
-    remember(runtime, instance, session, result);
-    ({ outcome } = result);
-    return result;
+    return await whileMarked(runtime, session, async () => {
+      if (earlier !== undefined) await call.onBegun?.(begunOn(connected, session, earlier.messageId));
+      const result =
+        earlier === undefined
+          ? await runTurn(request, deps)
+          : await resumeTurn({ ...earlier, text: prepared.message, ...prepared.choice }, request, deps);
+      remember(runtime, instance, session, result);
+      return result;
+    });
   } finally {
-    await endMark?.(outcome?.kind);
     follow.end();
     release();
   }

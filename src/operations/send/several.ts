@@ -81,11 +81,11 @@ function outcomes(answers: readonly Answer<TurnView>[]): string {
 
 /** Puts the instance's name before each line of text, so that no line can pass for another instance's. */
 export class NamedProgress {
-  readonly #tell: (text: string) => void;
+  readonly #onText: (text: string) => void;
   #last: string | undefined;
 
-  constructor(tell: (text: string) => void) {
-    this.#tell = tell;
+  constructor(onText: (text: string) => void) {
+    this.#onText = onText;
   }
 
   of(name: string): (text: string) => void {
@@ -94,7 +94,7 @@ export class NamedProgress {
     return (text) => {
       const before = this.#last === name ? '' : `${this.#last === undefined ? '' : '\n'}${head}`;
       this.#last = name;
-      this.#tell(before + cleaner.add(text).replaceAll('\n', `\n${head}`));
+      this.#onText(before + cleaner.add(text).replaceAll('\n', `\n${head}`));
     };
   }
 }

@@ -1,7 +1,7 @@
 import { type AdvisedText, inWords, type ReaderWords } from '../../model/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
-import { multiLine, sentence, singleLine } from '../../base/plain-text.ts';
+import { multiLine, sentence } from '../../base/plain-text.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import {
   type Answer,
@@ -12,6 +12,7 @@ import {
   OperationError,
   quoteBlock,
   quoteName,
+  sessionRef,
 } from '../answer.ts';
 import { renderCut } from '../sessions/messages.ts';
 import type { Runtime } from '../runtime.ts';
@@ -64,7 +65,7 @@ export function turnAnswer(
   const text = middleCut(...wholeAndNew(result), options.maxChars ?? TEXT_CHARS);
   const data: TurnView = {
     instance,
-    session: { id: session.id, title: singleLine(session.title, 100) },
+    session: sessionRef(session),
     ...(options.aborted !== undefined && { aborted: options.aborted }),
     ...(options.settled !== undefined && options.settled.length > 0 && { settled: options.settled.join('; ') }),
     outcome,
@@ -90,7 +91,7 @@ export function waitingAnswer(
   const name = quoteName(instance);
   const data: TurnView = {
     instance,
-    session: { id: session.id, title: singleLine(session.title, 100) },
+    session: sessionRef(session),
     outcome: 'waiting',
     waiting: [waitingLine(waiting)],
     next: inWords(settleAdvice(instance, waiting.id), words),

@@ -3,7 +3,7 @@ import { singleLine } from '../../base/plain-text.ts';
 import { abortVerified } from '../send/abort.ts';
 import { madeSession, makeChange, unseenLine } from '../send/change.ts';
 import { holdSession } from '../send/hold-session.ts';
-import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { type Answer, OperationError, quoteName, sessionRef } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, type CallSpan, type Connected, type Runtime } from '../runtime.ts';
@@ -121,7 +121,7 @@ export async function deleteSession(
   );
   const data: DeletedSession = {
     instance: connected.instance.name,
-    session: { id: session.id, title: singleLine(session.title, 100) },
+    session: sessionRef(session),
     deleted: true,
   };
   const name = quoteName(data.instance);

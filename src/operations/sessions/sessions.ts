@@ -30,57 +30,72 @@ export async function listSessions(
   call: Call,
 ): Promise<Answer<SessionList>> {
   const connected = await connect(runtime, input.instance, call);
-  const { api, instance, directory } = connected;
-  const sessions = await api.sessions({
+  const found = await connected.api.sessions({
     ...scopeOf(connected),
     rootsOnly: true,
     limit: LISTED + 1,
     ...(input.search ? { search: input.search } : {}),
   });
-  const listed = sessions.slice(0, LISTED);
-  // OpenCode 2 reports the status of all its sessions at once.
-  const isOpencode1 = connected.dialect === 'opencode-1';
-  const others =
-    isOpencode1 && listed.some((session) => session.directory !== directory)
-      ? (await runtime.fleet.surveyServer(connected, call.signal)).asked
-      : [];
-  const directories = [directory, ...others.filter((one) => listed.some((session) => session.directory === one))];
-  const statuses = await statusesIn(connected, directories);
-  const { asked } = await listAsked(connected, directories, statuses);
-  const now = runtime.clock.now();
-  const isAsked = ({ id, directory: own }: Session): boolean =>
-    isOpencode1 ? directories.includes(own) : statuses.has(id) || connected.dialect === 'opencode-2';
-  const resting = listed.filter((session) => !statuses.has(session.id) && isAsked(session));
-  const atRest = await sessionsAtRest(resting, {
-    api,
-    statuses: () => statusesIn(connected, directories),
-    otherProcessOf: (session) => findOtherProcess(runtime, connected, session, call, 'not'),
-    nowMs: now,
-  });
-  const stalls = await stallsAmong(runtime, connected, statuses.keys());
-  const stateOf = (one: Session): SessionState =>
-    isAsked(one)
-      ? (briefly(atRest.get(one.id)) ??
-        sessionState(statuses.get(one.id), {
-          waiting: asked.filter(({ session }) => session.id === one.id).map(askedLine),
-          stalledSinceMs: stalls.get(one.id),
-          nowMs: now,
-        }))
-      : { state: 'unknown' };
+  const sessions = found.slice(0, LISTED);
+  const stateOf = await statesOf(runtime, connected, sessions, call);
   const data: SessionList = {
-    instance: instance.name,
-    sessions: listed.map((session) => sessionRow(session, stateOf(session))),
-    more: sessions.length > LISTED,
+    instance: connected.instance.name,
+    sessions: sessions.map((session) => sessionRow(session, stateOf(session))),
+    more: found.length > LISTED,
   };
-  const lines = data.sessions.map((row) => renderSession(row, now));
-  const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
-  const foot = [
-    ...(data.sessions.some(({ state }) => state === 'interrupted') ? [INTERRUPTED] : []),
-    ...(data.sessions.some(({ state }) => state === 'unknown') ? [isOpencode1 ? UNKNOWN : UNKNOWN_OF_PREVIEW] : []),
+  const name = quoteName(data.instance);
+  if (sessions.length === 0) {
+    const what = input.search ? ' with that title' : '';
+    return { data, text: `${name} has no sessions${what}; create_session or send starts one.` };
+  }
+  const shows = (state: string): boolean => data.sessions.some((row) => row.state === state);
+  const lines = [
+    `${data.sessions.length} sessions of ${name}, most recent first:`,
+    ...data.sessions.map((row) => renderSession(row, runtime.clock.now())),
+    ...(shows('interrupted') ? [INTERRUPTED] : []),
+    ...(shows('unknown') ? [connected.dialect === 'opencode-1' ? UNKNOWN : UNKNOWN_OF_PREVIEW] : []),
     ...(data.more ? ['(there are more; give search to find one by its title)'] : []),
   ];
-  const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
-  return { data, text: lines.length === 0 ? none : [head, ...lines, ...foot].join('\n') };
+  return { data, text: lines.join('\n') };
+}
+
+/** The states of these sessions; `unknown` if asking would load a directory. */
+async function statesOf(
+  runtime: Runtime,
+  connected: Connected,
+  sessions: readonly Session[],
+  call: Call,
+): Promise<(session: Session) => SessionState> {
+  const { api, directory, dialect } = connected;
+  const nowMs = runtime.clock.now();
+  const isUsed = (one: string): boolean => sessions.some((session) => session.directory === one);
+  // OpenCode 2 reports the status of all its sessions at once.
+  const isOpencode1 = dialect === 'opencode-1';
+  const others =
+    isOpencode1 && sessions.some((session) => session.directory !== directory)
+      ? (await runtime.fleet.surveyServer(connected, call.signal)).asked
+      : [];
+  const directories = [directory, ...others.filter(isUsed)];
+  const statuses = await statusesIn(connected, directories);
+  const { asked } = await listAsked(connected, directories, statuses);
+  const isAsked = ({ id, directory: own }: Session): boolean =>
+    isOpencode1 ? directories.includes(own) : statuses.has(id) || dialect === 'opencode-2';
+  const atRest = await sessionsAtRest(
+    sessions.filter((session) => !statuses.has(session.id) && isAsked(session)),
+    {
+      api,
+      statuses: () => statusesIn(connected, directories),
+      otherProcessOf: (session) => findOtherProcess(runtime, connected, session, call, 'not'),
+      nowMs,
+    },
+  );
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
+  return (one) => {
+    if (!isAsked(one)) return { state: 'unknown' };
+    const waiting = asked.filter(({ session }) => session.id === one.id).map(askedLine);
+    const facts = { waiting, stalledSinceMs: stalls.get(one.id), nowMs };
+    return briefly(atRest.get(one.id)) ?? sessionState(statuses.get(one.id), facts);
+  };
 }
 
 /** The reason is in the footer, once. */
