@@ -75,13 +75,16 @@ describe('the LAN as one socket', () => {
     const port = await freePort();
     // From a documentation network, which no machine has.
     const gone: NetworkInterfaceInfo = { ...FOUR[0]!, address: '192.0.2.1', cidr: '192.0.2.1/24', internal: false };
-    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ gone: [gone] }) });
-    expect(alone.problem).toMatch(/^no multicast on this machine: gone: .*ENODEV|EADDRNOTAVAIL/);
+    // Windows has such names.
+    const name = 'Ethernet 2';
+    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ [name]: [gone] }) });
+    expect(alone.problem).toMatch(/^no multicast on this machine: Ethernet 2: .*(?:ENODEV|EADDRNOTAVAIL)/);
     const both = await lanOn(port, {
-      interfaces: ['gone', LOOPBACK],
-      readInterfaces: () => ({ gone: [gone], [LOOPBACK]: FOUR }),
+      interfaces: [name, LOOPBACK],
+      readInterfaces: () => ({ [name]: [gone], [LOOPBACK]: FOUR }),
     });
     expect(both.problem).toBeUndefined();
+    expect(both.unusable).toMatchObject([{ link: 'Ethernet 2 IPv4 192.0.2.1' }]);
   });
 
   it('reports unreadable interfaces, and continues once they are readable', async () => {
