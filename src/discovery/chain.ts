@@ -89,7 +89,7 @@ class SourceRunner {
   #wake: () => void = () => {};
   #lastGoodMs: number | undefined;
   /** A scan is running, perhaps beyond its deadline. */
-  #stuck = false;
+  #isScanning = false;
   #loops: Promise<void>[] = [];
 
   constructor(source: DiscoverySource, deps: ChainDeps) {
@@ -135,45 +135,43 @@ class SourceRunner {
       const startMs = clock.monotonic();
       this.#hinted = false;
       const waiters = this.#waiters.splice(0);
-      const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
+      const window = this.#sleep(HINT_WINDOW_MS, () => this.#waiters.length > 0);
       await this.#scan({ thorough: waiters.length > 0 });
       this.#endFirstScan();
       for (const resolve of waiters) resolve();
       await window;
-      await this.#nap(
-        discoveryIntervalMs - (clock.monotonic() - startMs),
-        () => this.#hinted || this.#waiters.length > 0,
-      );
+      const restMs = discoveryIntervalMs - (clock.monotonic() - startMs);
+      await this.#sleep(restMs, () => this.#hinted || this.#waiters.length > 0);
     }
   }
 
-  /** Sleeps for `ms`, or until `#wake` is called while `enough` holds. One at a time. */
-  async #nap(ms: number, enough: () => boolean): Promise<void> {
-    const rest = new AbortController();
+  /** Sleeps for `ms`, or until `#wake` is called while `isDue` holds. One at a time. */
+  async #sleep(ms: number, isDue: () => boolean): Promise<void> {
+    const end = new AbortController();
     this.#wake = () => {
-      if (enough() || this.#root.signal.aborted) rest.abort();
+      if (isDue() || this.#root.signal.aborted) end.abort();
     };
     this.#wake();
-    await this.#deps.clock.sleep(ms, rest.signal);
+    await this.#deps.clock.sleep(ms, end.signal);
     this.#wake = () => {};
   }
 
   async #scan(options: ScanOptions): Promise<void> {
     // On a file system that hangs, each poll would otherwise add a stuck scan that holds a thread.
-    if (this.#stuck) {
+    if (this.#isScanning) {
       this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
       return;
     }
     const { signal: closing } = this.#root;
     const late = (): Error => new Error(`the scan did not end within ${SCAN_DEADLINE_MS} ms`);
-    this.#stuck = true;
+    this.#isScanning = true;
     try {
       const limit = { clock: this.#deps.clock, ms: SCAN_DEADLINE_MS, late, signal: closing };
       const scan = await within(limit, async (signal) => {
         try {
           return await this.#source.scan(signal, options);
         } finally {
-          this.#stuck = false;
+          this.#isScanning = false;
         }
       });
       if (!closing.aborted) this.#succeeded(scan);

@@ -20,7 +20,12 @@ export interface SourceDependencies extends RegistryDependencies {
   readonly clock: Clock;
 }
 
-type CreateSource = (settings: Settings, dependencies: SourceDependencies) => DiscoverySource;
+type SourceSettings = Pick<
+  Settings,
+  'sources' | 'registryDir' | 'stateDir' | 'opencodeStateDir' | 'tailnet' | 'mdnsInterfaces' | 'instances'
+>;
+
+type CreateSource = (settings: SourceSettings, dependencies: SourceDependencies) => DiscoverySource;
 
 /** One line for each source. Settings are validated already. */
 const SOURCES: Readonly<Record<SourceName, CreateSource>> = {
@@ -38,11 +43,11 @@ export function systemDependencies(logger: Logger): SourceDependencies {
 }
 
 /** The sources selected by the settings, in the order of `SOURCE_NAMES`. */
-export function createSources(settings: Settings, dependencies: SourceDependencies): DiscoverySource[] {
+export function createSources(settings: SourceSettings, dependencies: SourceDependencies): DiscoverySource[] {
   return SOURCE_NAMES.filter((name) => isSelected(name, settings)).map((name) => SOURCES[name](settings, dependencies));
 }
 
-function isSelected(name: SourceName, { sources, instances, mdnsInterfaces }: Settings): boolean {
+function isSelected(name: SourceName, { sources, instances, mdnsInterfaces }: SourceSettings): boolean {
   // Configured instances are listed whatever sources are named.
   if (name === STATIC_SOURCE && instances.length > 0) return true;
   if (sources !== 'all') return sources.includes(name);

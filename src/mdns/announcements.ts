@@ -11,7 +11,7 @@ export interface Announcement {
   /** Only a hint: opencode 1.18.33 sends goodbyes for names of other machines (see `Sightings`). */
   readonly isGoodbye: boolean;
   readonly port: number;
-  readonly says: Advertised;
+  readonly claims: Advertised;
   /** Address records of the service's host, in lower case and without zones. */
   readonly addresses: readonly string[];
 }
@@ -52,7 +52,7 @@ export function announcementsIn(decoded: unknown): readonly Announcement[] {
       name: service,
       isGoodbye: ttl === 0,
       port: srv.data.port,
-      says: kind === 'connected' ? readTxt(txts.get(service)?.data ?? []) : {},
+      claims: kind === 'connected' ? readTxt(txts.get(service)?.data ?? []) : {},
       addresses: addresses
         .filter((record) => record.name.toLowerCase() === target)
         .slice(0, MAX_ADDRESSES)

@@ -53,8 +53,8 @@ export class Lan extends EventEmitter {
   readonly #senders = new Map<string, Sender>();
   readonly #root = new AbortController();
   #neighbour: ReturnType<typeof neighbourhood> = () => undefined;
-  /** Why existing links cannot be used, by their keys. */
-  readonly #refused = new Map<string, string>();
+  /** Existing links that cannot be used, by their keys. */
+  readonly #refused = new Map<string, { readonly link: Link; readonly reason: string }>();
   #unreadable: string | undefined;
   #hasMishandled = false;
 
@@ -79,7 +79,7 @@ export class Lan extends EventEmitter {
     const reasons = [
       ...(this.#unreadable === undefined ? [] : [this.#unreadable]),
       ...senders.map(({ link, problem }) => `${link.address}: ${problem}`),
-      ...[...this.#refused].map(([key, reason]) => `${key.split(' ')[0]}: ${reason}`),
+      ...[...this.#refused.values()].map(({ link, reason }) => `${link.interfaceName}: ${reason}`),
     ];
     const { interfaces } = this.#options;
     const where = interfaces === 'all' ? 'no network interface but loopback' : `no interface ${interfaces.join(', ')}`;
@@ -90,7 +90,10 @@ export class Lan extends EventEmitter {
 
   /** Existing links that cannot be used. */
   get unusable(): readonly { readonly link: string; readonly reason: string }[] {
-    return [...this.#refused].map(([key, reason]) => ({ link: key.split(' ').slice(0, 3).join(' '), reason }));
+    return [...this.#refused.values()].map(({ link: { interfaceName, family, address }, reason }) => ({
+      link: `${interfaceName} ${family} ${address}`,
+      reason,
+    }));
   }
 
   /** The interface on which `address` is a neighbour now, or undefined. */
@@ -171,7 +174,7 @@ export class Lan extends EventEmitter {
       return true;
     } catch (error) {
       // An IPv6 address may still be tentative, or the interface is being removed; the next update tries again.
-      this.#refused.set(link.key, reasonOf(error));
+      this.#refused.set(link.key, { link, reason: reasonOf(error) });
       return known === undefined ? false : this.#drop(link);
     }
   }

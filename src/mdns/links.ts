@@ -17,7 +17,7 @@ export interface Link {
   readonly address: string;
 }
 
-/** A container host has hundreds of interfaces with link-local addresses, on which there is nobody. */
+/** A container host has hundreds of interfaces with link-local addresses and no neighbours. */
 export const MAX_LINKS = 32;
 
 /** The wanted links, interfaces with an IPv4 address first. */

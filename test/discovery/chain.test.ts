@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import {
   Chain,
@@ -25,18 +25,22 @@ const INTERVAL_MS = 30_000;
 /** A source whose scans end at once with `result`, or under control of the test. */
 class ScriptedSource implements DiscoverySource {
   readonly name: string;
-  result: Scan | Error | 'wait' = { candidates: [], notes: [] };
+  result: Scan | Error | 'wait';
   readonly open: Array<Deferred<Scan>> = [];
   scans = 0;
   /** `thorough` of each scan. */
   readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
   readonly notifiers: ChangeNotifier[] = [];
-  readonly changes?: (signal: AbortSignal) => AsyncIterable<void>;
+  changes?: (signal: AbortSignal) => AsyncIterable<void> = (signal) => {
+    const notifier = new ChangeNotifier(signal);
+    this.notifiers.push(notifier);
+    return notifier;
+  };
 
-  constructor(name: string, options: { readonly hints?: boolean } = {}) {
+  constructor(result: Scan | Error | 'wait' = scanOf(), name = 'one') {
+    this.result = result;
     this.name = name;
-    if (options.hints !== false) this.changes = (signal) => this.#listen(signal);
   }
 
   async scan(signal: AbortSignal, options?: ScanOptions): Promise<Scan> {
@@ -61,29 +65,9 @@ class ScriptedSource implements DiscoverySource {
   async close(): Promise<void> {
     this.closed += 1;
   }
-
-  #listen(signal: AbortSignal): ChangeNotifier {
-    const notifier = new ChangeNotifier();
-    signal.addEventListener('abort', () => notifier.end(), { once: true });
-    this.notifiers.push(notifier);
-    return notifier;
-  }
 }
 
-interface Rig {
-  readonly chain: Chain;
-  readonly clock: ManualClock;
-  readonly changes: SourceView[];
-  readonly lines: string[];
-}
-
-const open: Chain[] = [];
-
-afterEach(async () => {
-  await Promise.all(open.splice(0).map((chain) => chain.close()));
-});
-
-async function start(...sources: readonly DiscoverySource[]): Promise<Rig> {
+async function start(...sources: readonly DiscoverySource[]) {
   const clock = new ManualClock();
   const changes: SourceView[] = [];
   const lines: string[] = [];
@@ -94,7 +78,7 @@ async function start(...sources: readonly DiscoverySource[]): Promise<Rig> {
     discoveryIntervalMs: INTERVAL_MS,
     onChange: (view) => void changes.push(view),
   });
-  open.push(chain);
+  onTestFinished(() => chain.close());
   chain.start();
   await settle();
   return { chain, clock, changes, lines };
@@ -110,11 +94,13 @@ function candidate(key: string): Candidate {
   };
 }
 
-const scanOf = (...keys: readonly string[]): Scan => ({ candidates: keys.map(candidate), notes: [] });
+function scanOf(...keys: readonly string[]): Scan {
+  return { candidates: keys.map(candidate), notes: [] };
+}
 
 describe('polling', () => {
   test('scans at the start and then once per interval', async () => {
-    const source = new ScriptedSource('one');
+    const source = new ScriptedSource();
     const { clock } = await start(source);
     expect(source.scans).toBe(1);
     await clock.advance(INTERVAL_MS - 1);
@@ -126,58 +112,35 @@ describe('polling', () => {
   });
 
   test('every scan is reported with its candidates and notes', async () => {
-    const source = new ScriptedSource('one');
-    source.result = { candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] };
-    const { chain, changes } = await start(source);
-    expect(changes).toEqual([
-      {
-        name: 'one',
-        status: 'ok',
-        candidates: [candidate('a')],
-        notes: [{ subject: 'x', reason: 'y' }],
-        dropped: [],
-        scannedAtMs: expect.any(Number),
-      },
-    ]);
+    const scan = { candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] };
+    const { chain, changes } = await start(new ScriptedSource(scan));
+    expect(changes).toEqual([{ name: 'one', status: 'ok', ...scan, dropped: [], scannedAtMs: expect.any(Number) }]);
     expect(chain.views()).toEqual(changes);
   });
 
-  test('keeps at most a hundred dropped notes of a source', async () => {
-    const source = new ScriptedSource('one');
-    const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
-    source.result = { candidates: [], notes: [], dropped };
-    const { chain } = await start(source);
-    expect(chain.views()[0]?.dropped).toEqual([...dropped.slice(0, 100), { subject: 'one', reason: 'and 30 more' }]);
-  });
-
   test('a hanging source does not block others', async () => {
-    const hung = new ScriptedSource('hung');
-    hung.result = 'wait';
-    const fine = new ScriptedSource('fine');
-    const { clock, chain } = await start(hung, fine);
+    const fine = new ScriptedSource();
+    const { clock, chain } = await start(new ScriptedSource('wait'), fine);
     expect(chain.views().map(({ status }) => status)).toEqual(['pending', 'ok']);
     await clock.advance(2 * INTERVAL_MS);
     expect(fine.scans).toBe(3);
   });
 
-  test('at most 10,000 candidates of a source are used, and a note says so', async () => {
-    const source = new ScriptedSource('one');
-    source.result = scanOf(...Array.from({ length: MAX_CANDIDATES + 3 }, (_, index) => String(index)));
-    const { chain } = await start(source);
+  test('uses at most 10,000 candidates and a hundred dropped notes of a source, and says so', async () => {
+    const { candidates } = scanOf(...Array.from({ length: MAX_CANDIDATES + 3 }, (_, index) => String(index)));
+    const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
+    const { chain } = await start(new ScriptedSource({ candidates, notes: [], dropped }));
     const [view] = chain.views();
     expect(view?.candidates).toHaveLength(MAX_CANDIDATES);
-    expect(view?.notes).toEqual([
-      {
-        subject: 'one',
-        reason: '3 of 10003 candidates are left out: at most 10000 of one source are used',
-      },
-    ]);
+    const reason = '3 of 10003 candidates are left out: at most 10000 of one source are used';
+    expect(view?.notes).toEqual([{ subject: 'one', reason }]);
+    expect(view?.dropped).toEqual([...dropped.slice(0, 100), { subject: 'one', reason: 'and 30 more' }]);
   });
 });
 
 describe('hints', () => {
   test('the first hint scans at once; others within the window cause one scan at its end', async () => {
-    const source = new ScriptedSource('one');
+    const source = new ScriptedSource();
     const { clock } = await start(source);
     await clock.advance(HINT_WINDOW_MS);
     source.hint();
@@ -195,8 +158,7 @@ describe('hints', () => {
   });
 
   test('a hint during a scan causes one more scan after it', async () => {
-    const source = new ScriptedSource('one');
-    source.result = 'wait';
+    const source = new ScriptedSource('wait');
     const { clock } = await start(source);
     source.hint();
     source.hint();
@@ -211,16 +173,14 @@ describe('hints', () => {
   });
 
   test('hints that end or throw are restarted with growing pauses', async () => {
-    const source = new ScriptedSource('one');
+    const source = new ScriptedSource();
     let started = 0;
-    const failing = Object.assign(source, {
-      changes: (): AsyncIterable<void> => {
-        started += 1;
-        if (started % 2 === 0) throw new Error('no watcher');
-        return (async function* () {})();
-      },
-    });
-    const { clock } = await start(failing);
+    source.changes = () => {
+      started += 1;
+      if (started % 2 === 0) throw new Error('no watcher');
+      return (async function* () {})();
+    };
+    const { clock } = await start(source);
     expect(started).toBe(1);
     await clock.advance(1000);
     expect(started).toBe(2);
@@ -235,8 +195,7 @@ describe('hints', () => {
 
 describe('failures', () => {
   test('a failing source keeps its last result until that expires', async () => {
-    const source = new ScriptedSource('one', { hints: false });
-    source.result = scanOf('a');
+    const source = new ScriptedSource(scanOf('a'));
     const { chain, clock } = await start(source);
     source.result = new Error('disk on fire');
     await clock.advance(LIFETIME_IN_INTERVALS * INTERVAL_MS);
@@ -249,8 +208,9 @@ describe('failures', () => {
   });
 
   test('a missing system is logged once as unavailable until it returns, and never as a failure', async () => {
-    const source = new ScriptedSource('one', { hints: false });
-    source.result = new SourceUnavailableError('no socket');
+    const source = new ScriptedSource(new SourceUnavailableError('no socket'));
+    // A source without hints is not asked for them again.
+    delete source.changes;
     const { chain, clock, lines } = await start(source);
     await clock.advance(3 * INTERVAL_MS);
     expect(chain.views()).toMatchObject([{ status: 'unavailable', reason: 'no socket' }]);
@@ -260,7 +220,7 @@ describe('failures', () => {
     source.result = new SourceUnavailableError('no socket');
     await clock.advance(INTERVAL_MS);
     expect(lines).toEqual([
-      // Nobody misses a system that was missing from the start.
+      // A system that was missing from the start is probably not in use.
       'debug source one is not available',
       'info source one is available again',
       'info source one is not available',
@@ -268,8 +228,7 @@ describe('failures', () => {
   });
 
   test('a scan is reported and aborted after its deadline', async () => {
-    const source = new ScriptedSource('one', { hints: false });
-    source.result = 'wait';
+    const source = new ScriptedSource('wait');
     const { chain, clock } = await start(source);
     await clock.advance(SCAN_DEADLINE_MS);
     expect(chain.views()).toMatchObject([
@@ -281,8 +240,7 @@ describe('failures', () => {
   });
 
   test('while a scan ignores its abort, no second one starts, and the result still expires', async () => {
-    const source = new ScriptedSource('one', { hints: false });
-    source.result = scanOf('a');
+    const source = new ScriptedSource(scanOf('a'));
     const { chain, clock } = await start(source);
     source.onAbort = () => {};
     source.result = 'wait';
@@ -298,13 +256,10 @@ describe('failures', () => {
   });
 });
 
-describe('asking', () => {
+describe('waiting for scans', () => {
   test('scanned resolves when the first scan of every source has ended, even if it failed', async () => {
-    const slow = new ScriptedSource('slow');
-    slow.result = 'wait';
-    const failing = new ScriptedSource('failing');
-    failing.result = new Error('no');
-    const { chain } = await start(slow, failing);
+    const slow = new ScriptedSource('wait', 'slow');
+    const { chain } = await start(slow, new ScriptedSource(new Error('no'), 'failing'));
     let scanned = false;
     const waiting = chain.scanned().then(() => (scanned = true));
     await settle();
@@ -314,8 +269,7 @@ describe('asking', () => {
   });
 
   test('rescan resolves after a scan that began after the call, without waiting for the hint window', async () => {
-    const source = new ScriptedSource('one');
-    source.result = 'wait';
+    const source = new ScriptedSource('wait');
     const { chain } = await start(source);
     let rescanned = false;
     const waiting = chain.rescan().then(() => (rescanned = true));
@@ -323,7 +277,6 @@ describe('asking', () => {
     source.open[0]?.resolve(scanOf('before'));
     await settle();
     expect([source.scans, rescanned]).toEqual([2, false]);
-    // Requested by a caller.
     expect(source.thorough).toEqual([false, true]);
     source.open[1]?.resolve(scanOf('after'));
     await waiting;
@@ -333,8 +286,7 @@ describe('asking', () => {
 
 describe('closing', () => {
   test('ends scans, hints and timers, closes the sources, and is idempotent', async () => {
-    const source = new ScriptedSource('one');
-    source.result = 'wait';
+    const source = new ScriptedSource('wait');
     const { chain, clock, changes } = await start(source);
     const waiting = chain.rescan();
     await Promise.all([chain.close(), chain.close()]);
@@ -348,7 +300,7 @@ describe('closing', () => {
   });
 
   test('does not wait for a hanging source', async () => {
-    const source = new ScriptedSource('one');
+    const source = new ScriptedSource();
     source.close = () => new Promise(() => {});
     const { chain, clock } = await start(source);
     const closing = chain.close();

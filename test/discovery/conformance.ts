@@ -18,12 +18,6 @@ export interface HintingStage extends Stage {
   readonly change: () => Promise<void>;
 }
 
-/** Work that blocks until `release`. */
-interface HeldUp {
-  readonly entered: Promise<void>;
-  readonly release: () => void;
-}
-
 /** Creates a source in each state of the contract. States that the source cannot have are left out. */
 export interface Subject {
   readonly name: string;
@@ -35,7 +29,7 @@ export interface Subject {
   /** The system fails after a partial result. */
   readonly failingMidway?: () => Promise<Stage>;
   /** A scan blocks until `release`. `entered` resolves once it does. */
-  readonly hanging?: () => Promise<Stage & HeldUp>;
+  readonly hanging?: () => Promise<Stage & Pick<ReturnType<typeof holdUp>, 'entered' | 'release'>>;
 }
 
 const never = new AbortController().signal;
@@ -59,9 +53,10 @@ export function conformance(subject: Subject): void {
       return stage;
     }
 
-    it('returns everything visible, well formed', async () => {
+    it('returns everything visible, well formed, from two concurrent scans and a later one', async () => {
       const { source, keys } = await enter(subject.working());
-      const { candidates, notes } = await source.scan(never);
+      const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
+      const { candidates, notes } = first;
       expect(candidates.map(({ key }) => key).toSorted()).toEqual([...keys].toSorted());
       for (const candidate of candidates) {
         expect(candidate.source).toBe(source.name);
@@ -72,11 +67,6 @@ export function conformance(subject: Subject): void {
       }
       for (const text of notes.flatMap((note) => [note.subject, note.reason]))
         expect(singleLine(text, 4096)).toBe(text);
-    });
-
-    it('returns the same from two concurrent scans and a later one', async () => {
-      const { source } = await enter(subject.working());
-      const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
       expect(second).toEqual(first);
       expect(await source.scan(never)).toEqual(first);
     });
@@ -126,25 +116,15 @@ export function conformance(subject: Subject): void {
     });
 
     describe.each(given(subject.hanging))('on a system that hangs', (hanging) => {
-      it('rejects a scan as soon as its signal aborts', async () => {
-        const { source, entered, release } = await enter(hanging());
-        const abort = new AbortController();
-        const scan = source.scan(abort.signal);
-        await within(entered, 'the scan to reach the system');
-        abort.abort(new Error('enough'));
-        await expect(within(scan, 'the scan to reject', PROMPT_MS)).rejects.toThrow('enough');
-        release();
-      });
-
-      it('does not pile up scans', async () => {
+      it('rejects a scan as soon as its signal aborts, and begins the next one after its end', async () => {
         const { source, keys, entered, release } = await enter(hanging());
         const abort = new AbortController();
         const first = source.scan(abort.signal);
         await within(entered, 'the scan to reach the system');
         abort.abort(new Error('enough'));
-        await expect(first).rejects.toThrow('enough');
+        await expect(within(first, 'the scan to reject', PROMPT_MS)).rejects.toThrow('enough');
         const second = source.scan(never);
-        // Takes longer than `second` would need to reach the system if it were not kept waiting.
+        // Takes longer than `second` would need to reach the system if it did not wait.
         const other = await enter(subject.working());
         await other.source.scan(never);
         release();
@@ -164,13 +144,13 @@ export function conformance(subject: Subject): void {
     });
 
     describe.each(given(subject.hinting))('whose hints', (hinting) => {
-      async function listen(signal: AbortSignal): Promise<{ stage: HintingStage; hints: AsyncIterator<void> }> {
+      async function listen(signal = never): Promise<{ stage: HintingStage; hints: AsyncIterator<void> }> {
         const stage = await enter(hinting());
         return { stage, hints: stage.source.changes(signal)[Symbol.asyncIterator]() };
       }
 
       it('arrive once listening has begun, and after a change', async () => {
-        const { stage, hints } = await listen(never);
+        const { stage, hints } = await listen();
         expect(await next(hints)).toBe('hint');
         const hint = next(hints);
         await stage.change();
@@ -187,36 +167,25 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('end at once if the signal has already aborted', async () => {
-        const { hints } = await listen(AbortSignal.abort());
+      it('end before the first if the signal has aborted or the source is closed', async () => {
+        const { stage, hints } = await listen(AbortSignal.abort());
         expect(await next(hints)).toBe('end');
+        const others = stage.source.changes(never)[Symbol.asyncIterator]();
+        await stage.source.close();
+        expect(await next(others)).toBe('end');
       });
 
-      it('end for good when the source is closed', async () => {
-        const { stage, hints } = await listen(never);
+      it('end for good when the source is closed, and unread ones are dropped', async () => {
+        const { stage, hints } = await listen();
+        const unread = stage.source.changes(never)[Symbol.asyncIterator]();
         await next(hints);
         const waiting = next(hints);
         await stage.source.close();
-        expect(await waiting).toBe('end');
+        expect([await waiting, await next(unread)]).toEqual(['end', 'end']);
         await stage.change();
         expect(await next(hints)).toBe('end');
         const late = stage.source.changes(never)[Symbol.asyncIterator]();
         expect(await next(late)).toBe('end');
-      });
-
-      it('end when the source is closed before the first', async () => {
-        const { stage, hints } = await listen(never);
-        await stage.source.close();
-        expect(await next(hints)).toBe('end');
-      });
-
-      it('are dropped on close if unread', async () => {
-        const { stage, hints } = await listen(never);
-        await next(hints);
-        await stage.change();
-        await stage.change();
-        await stage.source.close();
-        expect(await next(hints)).toBe('end');
       });
     });
   });
@@ -262,8 +231,8 @@ function added(before: readonly string[], after: readonly string[]): string[] {
   });
 }
 
-/** For `hanging`. */
-export function holdUp(): HeldUp & { readonly pass: () => Promise<void> } {
+/** Work that calls `pass` blocks until `release`. */
+export function holdUp() {
   const entered = deferred<void>();
   const open = deferred<void>();
   return {

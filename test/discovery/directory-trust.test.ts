@@ -52,91 +52,93 @@ function link(target: string, path: string, owner: number): string {
 }
 
 const cases: readonly Case[] = [
-  { name: 'ours, the default', explicit: false },
+  { name: 'the default one, of this user', explicit: false },
+  { name: 'one closed to all other users', make: (top) => registry(join(top, 'reg'), ALICE, 0o700, 0o600) },
   {
-    name: 'ours, closed to all others',
-    make: (top) => registry(join(top, 'reg'), ALICE, 0o700, 0o600),
+    name: 'the default one, of root, read by root',
+    make: (top) => registry(join(top, 'reg'), ROOT),
+    uid: ROOT,
+    explicit: false,
   },
-  { name: 'ours, as root', make: (top) => registry(join(top, 'reg'), ROOT), uid: ROOT, explicit: false },
   {
-    name: 'of another user, the default',
+    name: 'the default one, of another user, read by root',
     uid: ROOT,
     explicit: false,
     untrusted: /reg belongs to uid 1000, not to this user \(uid 0\); .*set RELAY_REGISTRY_DIR/,
   },
   {
-    name: 'of another user, as one who could not read the passwords in it',
+    name: 'the default one, of another user, read by a user who cannot read its passwords',
     uid: MALLORY,
     explicit: false,
     untrusted:
       /reg belongs to uid 1000, not to this user \(uid 1001\); run this as uid 1000 \(docker run --user 1000:\d+\)$/,
   },
   {
-    name: 'of another user, set by a person, as root',
+    name: 'a configured one, of another user, read by root',
     uid: ROOT,
   },
-  { name: 'of root, set by a person', make: (top) => registry(join(top, 'reg'), ROOT) },
+  { name: 'a configured one, of root', make: (top) => registry(join(top, 'reg'), ROOT) },
   {
-    name: 'open to its group',
+    name: 'one that its group can write',
     make: (top) => registry(join(top, 'reg'), ALICE, 0o775),
     untrusted: /reg can be written by its group or by others \(mode 0775, uid 1000\); run: chmod go-w \S*reg$/,
   },
   {
-    name: 'open to all',
+    name: 'one that all can write',
     make: (top) => registry(join(top, 'reg'), ALICE, 0o757),
     untrusted: /\(mode 0757, uid 1000\); run: chmod go-w/,
   },
   {
-    name: 'open to all and sticky',
+    name: 'a sticky one that all can write',
     make: (top) => registry(join(top, 'reg'), ALICE, 0o1777),
     untrusted: /\(mode 1777, uid 1000\); name a folder of its own, or, if it holds registrations only, run: chmod go-w/,
   },
   {
-    name: 'under a folder open to its group',
+    name: 'one below a folder that its group can write',
     make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o775), 'reg'), ALICE),
     untrusted: /up, on the path to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/,
   },
   {
-    name: 'two below a folder open to all',
+    name: 'one two levels below a folder that all can write',
     make: (top) =>
       registry(join(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755), 'reg'), ALICE),
     untrusted: /up, on the path to/,
   },
   {
-    name: 'under a sticky folder open to all',
+    name: 'one below a sticky folder that all can write',
     make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o1777), 'reg'), ALICE),
   },
   {
-    name: 'under a folder of a third user',
+    name: 'one below a folder of a third user',
     make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
     untrusted: /up, on the path to .*, belongs to another user \(mode 0755, uid 1001\)/,
   },
   {
-    name: 'of another user, under a folder of ours',
+    name: 'one of another user, below a folder of this user',
     make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
     uid: MALLORY,
   },
   {
-    name: 'of another user, under a folder of theirs',
+    name: 'one of another user, below a folder of its owner',
     make: (top) => registry(join(folder(join(top, 'up'), ALICE, 0o755), 'reg'), ALICE),
     uid: MALLORY,
   },
   {
-    name: 'by a link of root',
+    name: 'one behind a link of root',
     make: (top) => link(aliceRegistry(top), join(top, 'link'), ROOT),
   },
   {
-    name: 'by a link of the owner',
+    name: 'one behind a link of its owner, read by root',
     make: (top) => link(aliceRegistry(top), join(top, 'link'), ALICE),
     uid: ROOT,
   },
   {
-    name: 'by a link of ours to another',
+    name: 'one of another user, behind a link of this user',
     make: (top) => link(aliceRegistry(top), join(top, 'link'), MALLORY),
     uid: MALLORY,
   },
   {
-    name: 'by a relative link',
+    name: 'one behind a relative link',
     make: (top) =>
       link(
         '../x/reg',
@@ -145,13 +147,13 @@ const cases: readonly Case[] = [
       ),
   },
   {
-    name: 'by a link of a third user',
+    name: 'one behind a link of a third user',
     make: (top) => link(aliceRegistry(top), join(top, 'link'), MALLORY),
     untrusted:
       /the symbolic link .*link on the path to .*reg belongs to another user \(uid 1001\); name the directory itself/,
   },
   {
-    name: 'by a link of a third user in the middle',
+    name: 'one behind a link of a third user to a folder above it',
     make: (top) => {
       registry(join(folder(join(top, 'up'), ROOT, 0o755), 'reg'), ALICE);
       return join(link(join(top, 'up'), join(top, 'middle'), MALLORY), 'reg');
@@ -159,18 +161,18 @@ const cases: readonly Case[] = [
     untrusted: /the symbolic link .*middle on the path to/,
   },
   {
-    name: 'by a link of ours in a folder where others can replace it',
+    name: 'one behind a link of this user in a folder that all can write',
     make: (top) => link(aliceRegistry(top), join(folder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
     untrusted: /open, on the path to .*reg, can be written/,
   },
   {
-    name: 'whose name needs quotes',
+    name: 'one whose name needs quotes',
     make: (top) => registry(join(top, "it's a reg"), ALICE, 0o777),
     untrusted: /run: chmod go-w '\S*it'\\''s a reg'$/,
   },
 ];
 
-describe('trust in a registry directory', () => {
+describe('a registry directory', () => {
   let top: TempDir;
   beforeEach(() => {
     top = tempDir('trust');
@@ -178,16 +180,20 @@ describe('trust in a registry directory', () => {
   });
   afterEach(() => top.close());
 
-  it.for(cases)('$name', async ({ make = aliceRegistry, uid = ALICE, explicit = true, untrusted }, context) => {
-    needRoot(context);
-    const { candidates, notes } = await registrySource(make(top.path), { uid, explicit }).scan(never);
-    const trust = untrusted ? { level: 'untrusted', reason: expect.stringMatching(untrusted) } : { level: 'trusted' };
-    expect(candidates.map((candidate) => candidate.trust)).toEqual([trust]);
-    expect(candidates.map(({ credential }) => credential !== undefined)).toEqual([!untrusted]);
-    expect(notes.map(({ reason }) => reason)).toEqual(untrusted ? [expect.stringMatching(/^untrusted: /)] : []);
-  });
+  const verdicts = cases.map((one) => ({ ...one, verdict: one.untrusted ? 'untrusted' : 'trusted' }));
+  it.for(verdicts)(
+    '$name, is $verdict',
+    async ({ make = aliceRegistry, uid = ALICE, explicit = true, untrusted }, context) => {
+      needRoot(context);
+      const { candidates, notes } = await registrySource(make(top.path), { uid, explicit }).scan(never);
+      const trust = untrusted ? { level: 'untrusted', reason: expect.stringMatching(untrusted) } : { level: 'trusted' };
+      expect(candidates.map((candidate) => candidate.trust)).toEqual([trust]);
+      expect(candidates.map(({ credential }) => credential !== undefined)).toEqual([!untrusted]);
+      expect(notes.map(({ reason }) => reason)).toEqual(untrusted ? [expect.stringMatching(/^untrusted: /)] : []);
+    },
+  );
 
-  it('needs a system that has owners', async () => {
+  it('is untrusted on a system without user ids', async () => {
     const { candidates } = await registrySource(aliceRegistry(top.path), { uid: undefined }).scan(never);
     expect(candidates[0]).toMatchObject({
       trust: { reason: expect.stringMatching(/cannot be checked on this system/) },
@@ -196,27 +202,22 @@ describe('trust in a registry directory', () => {
 
   const files: readonly { name: string; spoil: (file: string) => void; untrusted: RegExp }[] = [
     {
-      name: 'of another user',
+      name: 'belongs to another user',
       spoil: (file) => chownSync(file, MALLORY, MALLORY),
       untrusted: /bad.json belongs to uid 1001, not to the owner of its directory \(uid 1000\); remove it/,
     },
     {
-      name: 'of ours, in the directory of another',
+      name: 'belongs to root',
       spoil: (file) => chownSync(file, ROOT, ROOT),
       untrusted: /bad.json belongs to uid 0, not to the owner/,
     },
     {
-      name: 'open to its group',
+      name: 'can be written by its group',
       spoil: (file) => chmodSync(file, 0o664),
       untrusted: /bad.json can be written .*mode 0664, uid 1000\); run: chmod go-w \S*bad.json/,
     },
-    {
-      name: 'open to others',
-      spoil: (file) => chmodSync(file, 0o646),
-      untrusted: /bad.json can be written .*mode 0646/,
-    },
   ];
-  it.for(files)('is withheld from a file $name, and kept by its neighbour', async ({ spoil, untrusted }, context) => {
+  it.for(files)('does not give its trust to a file that $name', async ({ spoil, untrusted }, context) => {
     needRoot(context);
     const path = registry(join(top.path, 'reg'), ALICE);
     const file = join(path, 'bad.json');
@@ -232,7 +233,7 @@ describe('trust in a registry directory', () => {
     expect(notesOn(scan, '/bad.json')).toMatch(untrusted);
   });
 
-  it('follows a change of mode at the next scan', async () => {
+  it('is checked again by each scan', async () => {
     const path = join(top.path, 'reg');
     mkdirSync(path, 0o755);
     writeFileSync(join(path, 'a.json'), '{"port":4096}', { mode: 0o644 });

@@ -1,5 +1,5 @@
 import { networkInterfaces } from 'node:os';
-import { afterEach, describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { createMdnsSource } from '../../src/discovery/mdns/mdns.ts';
@@ -13,14 +13,11 @@ const LOOPBACK =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal))?.[0] ?? 'lo';
 const never = new AbortController().signal;
 
+const SYSTEM = { clock: systemClock, logger: silentLogger };
+
 async function publish(port: number, id: string, listensOn: number): Promise<Publisher> {
-  const common = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger };
-  const publisher = new Publisher({
-    ...common,
-    port,
-    instance: { id, name: 'a', hostname: 'h', directory: '/d' },
-    listensOn,
-  });
+  const instance = { id, name: 'a', hostname: 'h', directory: '/d' };
+  const publisher = new Publisher({ ...SYSTEM, interfaces: [LOOPBACK], port, instance, listensOn });
   await publisher.open();
   expect(publisher.problem).toBeUndefined();
   return publisher;
@@ -29,7 +26,7 @@ async function publish(port: number, id: string, listensOn: number): Promise<Pub
 async function stage(): Promise<HintingStage> {
   const port = await freePort();
   const published = [await publish(port, 'one', 5001), await publish(port, 'two', 5002)];
-  const source = createMdnsSource({ interfaces: [LOOPBACK] }, { clock: systemClock, logger: silentLogger, port });
+  const source = createMdnsSource({ interfaces: [LOOPBACK] }, { ...SYSTEM, port });
   return {
     source,
     keys: ['connected/127.0.0.1/5001', 'connected/127.0.0.1/5002'],
@@ -46,27 +43,19 @@ conformance({
   working: stage,
   hinting: stage,
   unavailable: async () => {
-    const source = createMdnsSource({ interfaces: [] }, { clock: systemClock, logger: silentLogger, port: 1 });
+    const source = createMdnsSource({ interfaces: [] }, { ...SYSTEM, port: 1 });
     return { source, keys: [], [Symbol.asyncDispose]: async () => {} };
   },
 });
 
-describe('the source mdns', () => {
-  const open: AsyncDisposable[] = [];
-  afterEach(async () => {
-    for (const one of open.splice(0)) await one[Symbol.asyncDispose]();
-  });
-
-  it("returns an instance's claims and address", async () => {
-    const made = await stage();
-    open.push(made);
-    const { candidates } = await made.source.scan(never);
-    expect(candidates.find(({ claims }) => claims.id === 'two')).toMatchObject({
-      source: 'mdns',
-      key: 'connected/127.0.0.1/5002',
-      endpoint: { url: 'http://127.0.0.1:5002', route: 'lan' },
-      claims: { id: 'two', name: 'a', hostname: 'h', directory: '/d', localPort: 5002 },
-      trust: { level: 'trusted' },
-    });
+it("returns an instance's claims and address", async () => {
+  await using made = await stage();
+  const { candidates } = await made.source.scan(never);
+  expect(candidates.find(({ claims }) => claims.id === 'two')).toMatchObject({
+    source: 'mdns',
+    key: 'connected/127.0.0.1/5002',
+    endpoint: { url: 'http://127.0.0.1:5002', route: 'lan' },
+    claims: { id: 'two', name: 'a', hostname: 'h', directory: '/d', localPort: 5002 },
+    trust: { level: 'trusted' },
   });
 });

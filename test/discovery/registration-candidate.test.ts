@@ -9,58 +9,29 @@ const site = {
 } as const;
 
 describe('the candidate of a registration', () => {
-  const routes: readonly {
-    name: string;
-    fields: Partial<Registration>;
-    route: string;
-    localPort: number | undefined;
-  }[] = [
-    { name: 'our host, same port', fields: { hostname: 'relay', localPort: 5000 }, route: 'loopback', localPort: 5000 },
-    { name: 'our host in other case', fields: { hostname: 'RELAY' }, route: 'loopback', localPort: 5000 },
-    { name: 'localhost', fields: { hostname: 'localhost', localPort: 5000 }, route: 'loopback', localPort: 5000 },
-    { name: 'no host, no local port', fields: {}, route: 'loopback', localPort: 5000 },
-    { name: 'no host, same port', fields: { localPort: 5000 }, route: 'loopback', localPort: 5000 },
-    {
-      name: 'our host, another port: a tunnel',
-      fields: { hostname: 'relay', localPort: 4096 },
-      route: 'relay',
-      localPort: 4096,
-    },
-    {
-      name: 'another host, another port',
-      fields: { hostname: 'laptop', localPort: 4096 },
-      route: 'relay',
-      localPort: 4096,
-    },
-    {
-      name: 'another host, same port by chance',
-      fields: { hostname: 'laptop', localPort: 5000 },
-      route: 'relay',
-      localPort: 5000,
-    },
-    { name: 'another host, local port unknown', fields: { hostname: 'laptop' }, route: 'relay', localPort: undefined },
-  ];
-  it.each(routes)('$name: $route', ({ fields, route, localPort }) => {
+  it.each<[name: string, fields: Partial<Registration>, route: string, localPort: number | undefined]>([
+    ['this host, same port', { hostname: 'relay', localPort: 5000 }, 'loopback', 5000],
+    ['this host in other case', { hostname: 'RELAY' }, 'loopback', 5000],
+    ['localhost', { hostname: 'localhost', localPort: 5000 }, 'loopback', 5000],
+    ['no host, no local port', {}, 'loopback', 5000],
+    ['this host, another port: a tunnel', { hostname: 'relay', localPort: 4096 }, 'relay', 4096],
+    ['another host, another port', { hostname: 'laptop', localPort: 4096 }, 'relay', 4096],
+    ['another host, same port by chance', { hostname: 'laptop', localPort: 5000 }, 'relay', 5000],
+    ['another host, local port unknown', { hostname: 'laptop' }, 'relay', undefined],
+  ])('%s', (_, fields, route, localPort) => {
     const candidate = candidateOf('a.json', { name: 'a', port: 5000, ...fields }, site);
     expect(candidate.endpoint).toEqual({ url: 'http://127.0.0.1:5000', route, ownerUid: 1000 });
     expect(candidate.claims.localPort).toBe(localPort);
   });
 
   it('has the claims, with the directory as a label only', () => {
-    const registration = {
-      id: 'i1',
-      name: 'a',
-      hostname: 'laptop',
-      port: 5000,
-      localPort: 4096,
-      cwd: '/x',
-      connectedAt: 7,
-    };
+    const claims = { id: 'i1', name: 'a', hostname: 'laptop', connectedAt: 7 };
+    const registration = { ...claims, port: 5000, localPort: 4096, cwd: '/x' };
     expect(candidateOf('a.json', registration, site)).toEqual({
       source: 'local-relay',
       key: 'a.json',
       endpoint: { url: 'http://127.0.0.1:5000', route: 'relay', ownerUid: 1000 },
-      claims: { id: 'i1', name: 'a', hostname: 'laptop', localPort: 4096, directory: '/x', connectedAt: 7 },
+      claims: { ...claims, localPort: 4096, directory: '/x' },
       trust: { level: 'trusted' },
       credential: { password: { kind: 'file', path: '/srv/registry/.credentials/i1', ownerUid: 1000, optional: true } },
     });

@@ -5,6 +5,7 @@ import {
   type Registration,
   type RegistrationReading,
 } from '../../src/discovery/registry/registration.ts';
+import { anyText } from '../rig/any-text.ts';
 
 const COMPLETE = {
   id: 'a_B-9',
@@ -32,11 +33,10 @@ describe('a registration file', () => {
   const accepted: readonly { name: string; content: unknown; expected: Partial<Registration> }[] = [
     { name: 'with every field', content: COMPLETE, expected: { ...COMPLETE, connectedAt: CONNECTED_AT } },
     {
-      name: 'of the original, without id',
+      name: 'of the original program, without id',
       content: { ...COMPLETE, id: undefined },
       expected: { name: 'api', port: 40_001 },
     },
-    { name: 'with a port and no more', content: { port: 1234 }, expected: { name: 'file', port: 1234 } },
     {
       name: 'with nulls, as templates leave them',
       content: {
@@ -52,11 +52,6 @@ describe('a registration file', () => {
       expected: { name: 'file', port: 1234 },
     },
     {
-      name: 'with fields of which we know nothing',
-      content: { port: 1234, pid: 7, token: 'x', __proto__: 1 },
-      expected: { port: 1234 },
-    },
-    {
       name: 'with milliseconds',
       content: { port: 1234, connectedAt: CONNECTED_AT },
       expected: { connectedAt: CONNECTED_AT },
@@ -66,20 +61,14 @@ describe('a registration file', () => {
       content: { port: 1234, connectedAt: '2026-01-02T04:04:05+01:00' },
       expected: { connectedAt: CONNECTED_AT },
     },
-    { name: 'with an empty name', content: { port: 1234, name: '' }, expected: { name: 'file' } },
     { name: 'with a name of blanks', content: { port: 1234, name: ' \t ' }, expected: { name: 'file' } },
-    { name: 'of our protocol', content: { port: 1234, protocol: 1 }, expected: { port: 1234 } },
+    { name: 'of this protocol', content: { port: 1234, protocol: 1 }, expected: { port: 1234 } },
     { name: 'with a byte order mark', content: `\ufeff${JSON.stringify({ port: 1234 })}`, expected: { port: 1234 } },
     { name: 'with the longest id', content: { port: 1234, id: 'x'.repeat(64) }, expected: { id: 'x'.repeat(64) } },
     {
-      name: 'with a cwd of any characters, as it is compared',
+      name: 'with a cwd of any characters, because it is compared',
       content: { port: 1234, cwd: '/a\n\u001b[31m\u202e' },
       expected: { cwd: '/a\n\u001b[31m\u202e' },
-    },
-    {
-      name: 'with a hostile cwd, which is only carried',
-      content: { port: 1234, cwd: '/srv/../etc/$(reboot)/;`x`' },
-      expected: { cwd: '/srv/../etc/$(reboot)/;`x`' },
     },
     { name: 'with the highest port', content: { port: 65_535 }, expected: { port: 65_535 } },
   ];
@@ -87,32 +76,25 @@ describe('a registration file', () => {
     expect(good(read(content)).registration).toMatchObject(expected);
   });
 
-  it('has only the given fields', () => {
-    expect(good(read({ port: 1234, extra: 1 })).registration).toEqual({ name: 'file', port: 1234 });
+  it('is read without unknown fields', () => {
+    expect(good(read({ port: 1234, token: 'x' })).registration).toEqual({ name: 'file', port: 1234 });
   });
 
   const refused: readonly { name: string; content: string | object; problem: RegExp }[] = [
     { name: 'empty', content: '', problem: /empty/ },
     { name: 'half written', content: '{"name":"api","po', problem: /not complete JSON/ },
-    { name: 'not JSON', content: 'name=api', problem: /not complete JSON/ },
-    { name: 'two documents', content: '{"port":1234}{"port":1234}', problem: /not complete JSON/ },
-    { name: 'NUL bytes', content: '\0'.repeat(100), problem: /NUL bytes/ },
     { name: 'a NUL after good JSON', content: '{"port":1234}\0', problem: /NUL bytes/ },
     { name: 'an array', content: '[1]', problem: /expected a JSON object, got \[1\]/ },
-    { name: 'a string', content: '"x"', problem: /expected a JSON object, got "x"/ },
     { name: 'null', content: 'null', problem: /expected a JSON object, got null/ },
     { name: 'deep nesting', content: '['.repeat(60_000), problem: /not complete JSON/ },
     { name: 'no port', content: { name: 'api' }, problem: /^port: expected an integer from 1 to 65535, got nothing$/ },
     { name: 'port 0', content: { port: 0 }, problem: /^port: .*got 0$/ },
-    { name: 'port -1', content: { port: -1 }, problem: /^port: .*got -1$/ },
-    { name: 'port 99999', content: { port: 99_999 }, problem: /^port: .*got 99999$/ },
-    { name: 'port "x"', content: { port: 'x' }, problem: /^port: .*got "x"$/ },
+    { name: 'port 65536', content: { port: 65_536 }, problem: /^port: .*got 65536$/ },
     { name: 'port "4096"', content: { port: '4096' }, problem: /^port: .*got "4096"$/ },
     { name: 'port 1.5', content: { port: 1.5 }, problem: /^port: .*got 1.5$/ },
     { name: 'port null', content: { port: null }, problem: /^port: .*got null$/ },
     { name: 'a port that fetch refuses', content: { port: 6667 }, problem: /6667 .*fetch refuses/ },
     { name: 'localPort "4096"', content: { port: 1234, localPort: '4096' }, problem: /^localPort: .*got "4096"$/ },
-    { name: 'localPort 0', content: { port: 1234, localPort: 0 }, problem: /^localPort: / },
     { name: 'a name that is a number', content: { port: 1234, name: 5 }, problem: /^name: expected a string, got 5$/ },
     { name: 'a hostname that is an object', content: { port: 1234, hostname: {} }, problem: /^hostname: / },
     { name: 'a cwd with a NUL', content: { port: 1234, cwd: '/a\0/b' }, problem: /^cwd: no directory has such a name/ },
@@ -129,7 +111,6 @@ describe('a registration file', () => {
       content: { port: 1234, id: '../../etc/passwd' },
       problem: /^id: .*got "\.\.\/\.\.\/etc\/passwd"$/,
     },
-    { name: 'an empty id', content: { port: 1234, id: '' }, problem: /^id: / },
     { name: 'an id with a line break at its end', content: { port: 1234, id: 'a\n' }, problem: /^id: / },
     { name: 'an id of 65 characters', content: { port: 1234, id: 'x'.repeat(65) }, problem: /^id: / },
     { name: 'several wrong fields', content: { port: 'x', name: 1 }, problem: /^name: .*; port: / },
@@ -163,19 +144,6 @@ describe('a registration file', () => {
       remark: /^name: left out control/,
     },
     {
-      name: 'newlines',
-      content: { name: 'api\nIgnore all that' },
-      expected: { name: 'api Ignore all that' },
-      remark: /^name: left out control/,
-    },
-    { name: 'bidi characters', content: { name: 'a\u202epi' }, expected: { name: 'api' }, remark: /^name: left out/ },
-    {
-      name: 'nothing but escapes',
-      content: { name: '\u001b[0m' },
-      expected: { name: 'file' },
-      remark: /^name: left out/,
-    },
-    {
       name: '10,000 characters',
       content: { name: 'x'.repeat(10_000) },
       expected: { name: `${'x'.repeat(127)}…` },
@@ -187,7 +155,7 @@ describe('a registration file', () => {
       expected: { name: '../../etc' },
       remark: /^name: looks like a path/,
     },
-    { name: 'dots only', content: { name: '..' }, expected: { name: '..' }, remark: /^name: looks like a path/ },
+    { name: 'two dots', content: { name: '..' }, expected: { name: '..' }, remark: /^name: looks like a path/ },
     {
       name: 'a hostile hostname',
       content: { hostname: 'a\u001b[1mb' },
@@ -195,14 +163,14 @@ describe('a registration file', () => {
       remark: /^hostname: left out/,
     },
     {
-      name: 'a date that is none',
+      name: 'an invalid date',
       content: { connectedAt: 'port 1' },
       expected: {},
       remark: /^connectedAt: expected an ISO date .*got "port 1"; left out$/,
     },
     { name: 'a date out of range', content: { connectedAt: 1e300 }, expected: {}, remark: /^connectedAt: / },
   ];
-  it.each(cleaned)('keeps what is safe and says what it changed: $name', ({ content, expected, remark }) => {
+  it.each(cleaned)('is cleaned, with a remark: $name', ({ content, expected, remark }) => {
     const { registration, remarks } = good(read({ port: 1234, ...content }));
     expect(registration).toEqual(expect.objectContaining({ port: 1234, ...expected }));
     if ('connectedAt' in content) expect(registration).not.toHaveProperty('connectedAt');
@@ -214,19 +182,12 @@ describe('a registration file', () => {
     expect(good(read({ port: 1234 }, '\u0001.json')).registration.name).toBe('unnamed');
   });
 
-  it('never throws and never returns unsafe text, whatever the file contains', () => {
+  it('never causes an exception or unsafe text, whatever it contains', () => {
+    const anything = fc.oneof(anyText(), fc.jsonValue());
     const port = fc.constantFrom<unknown>(1234, 0, '4096', null);
-    const anything = fc.oneof(fc.string({ unit: 'binary' }), fc.jsonValue());
+    const names = ['name', 'hostname', 'cwd', 'id', 'connectedAt', 'protocol'];
     const fields = fc.record(
-      {
-        port,
-        name: anything,
-        hostname: anything,
-        cwd: anything,
-        id: anything,
-        connectedAt: anything,
-        protocol: anything,
-      },
+      { port, ...Object.fromEntries(names.map((name) => [name, anything])) },
       { requiredKeys: [] },
     );
     fc.assert(
@@ -235,7 +196,7 @@ describe('a registration file', () => {
           fc.uint8Array(),
           fields.map((value) => Buffer.from(JSON.stringify(value))),
         ),
-        fc.string({ unit: 'binary' }),
+        anyText(),
         (content, fileName) => {
           const reading = readRegistration(content, fileName);
           const texts =
@@ -252,7 +213,6 @@ describe('a registration file', () => {
           for (const text of texts) expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e]/u);
         },
       ),
-      { numRuns: 500 },
     );
   });
 });

@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/folder/file-system.ts';
@@ -6,7 +6,8 @@ import { openRegistry } from '../rig/registry.ts';
 import type { Scan } from '../../src/discovery/source.ts';
 import { within } from '../rig/wait.ts';
 import { asUser, needRoot } from './as-root.ts';
-import { conformance, holdUp, type HintingStage } from './conformance.ts';
+import { conformance, holdUp } from './conformance.ts';
+import { type FolderStage, folderSubject } from './folder-subject.ts';
 import {
   fileSystem,
   HOSTNAME,
@@ -22,9 +23,7 @@ import {
 
 const never = new AbortController().signal;
 
-async function stage(
-  changed: Parameters<typeof registrySource>[1] = {},
-): Promise<HintingStage & { readonly directory: string }> {
+async function stage(fs = nodeFileSystem): Promise<FolderStage> {
   const folder = registryFolder();
   const { directory } = folder;
   const registry = await openRegistry(directory);
@@ -33,7 +32,7 @@ async function stage(
     await registry.add({ name, port: 4096 + index, id: `id-${name}` }, { password: 'x' });
   let changes = 0;
   return {
-    source: registrySource(directory, changed),
+    source: registrySource(directory, { fs }),
     directory,
     keys: names.map((name) => `${name}.json`),
     change: async () => {
@@ -44,90 +43,54 @@ async function stage(
   };
 }
 
-conformance({
-  name: 'local-relay',
-  working: () => stage(),
-  hinting: () => stage(),
-  unavailable: async () => {
-    const made = await stage();
-    rmSync(made.directory, { recursive: true });
-    return made;
-  },
-  failingMidway: () =>
-    stage({
-      fs: fileSystem({
-        lstat: (path) => (path.endsWith('web.json') ? Promise.reject(systemError('EIO')) : nodeFileSystem.lstat(path)),
-      }),
-    }),
-  hanging: async () => {
-    const hold = holdUp();
-    let inside = 0;
-    const readdir = async (path: string): Promise<string[]> => {
-      inside += 1;
-      expect(inside).toBe(1);
-      await hold.pass();
-      inside -= 1;
-      return nodeFileSystem.readdir(path);
-    };
-    return { ...(await stage({ fs: fileSystem({ readdir }) })), ...hold };
-  },
-});
+conformance(
+  folderSubject('local-relay', stage, {
+    lstat: (path) => (path.endsWith('web.json') ? Promise.reject(systemError('EIO')) : nodeFileSystem.lstat(path)),
+  }),
+);
 
 describe('the registry directory', () => {
   let folder: RegistryFolder;
   let directory: string;
   let put: RegistryFolder['put'];
+  /** The path of this user's own directory, which does not exist. */
+  let own: string;
   beforeEach(() => {
     folder = registryFolder();
     ({ directory, put } = folder);
+    own = join(folder.path, 'own');
   });
   afterEach(() => folder[Symbol.asyncDispose]());
 
-  it('lists two files with the same name as two instances', async () => {
-    put('a.json', { name: 'api', port: 4096 });
-    put('b.json', { name: 'api', port: 4097 });
-    const { candidates, notes } = await registrySource(directory).scan(never);
-    expect(candidates.map(({ key, claims, endpoint }) => [key, claims.name, endpoint.url])).toEqual([
-      ['a.json', 'api', 'http://127.0.0.1:4096'],
-      ['b.json', 'api', 'http://127.0.0.1:4097'],
-    ]);
-    expect(notes).toEqual([]);
-  });
-
-  it("the default one is read besides this user's own, and either may be missing or another user's", async (context) => {
-    needRoot(context);
-    put('a.json');
-    const own = join(folder.path, 'own');
+  it("is read besides this user's own if it is the default one", async () => {
     const source = registrySource(directory, { explicit: false, own });
+    put('a.json');
     const alone = await source.scan(never);
     expect([keysOf(alone), alone.dropped]).toEqual([['a.json'], undefined]);
     mkdirSync(own, 0o700);
     writeFileSync(join(own, 'a.json'), '{"port": 4097}');
     expect(keysOf(await source.scan(never))).toEqual(['a.json', 'own/a.json']);
+  });
+
+  it('is left out, with the reason, if it is the default one and belongs to another user', async (context) => {
+    needRoot(context);
+    mkdirSync(own, 0o700);
+    writeFileSync(join(own, 'a.json'), '{"port": 4097}');
     chownSync(directory, 1000, 1000);
-    chmodSync(directory, 0o700);
     for (const path of [folder.path, own, join(own, 'a.json')]) chownSync(path, 65_534, 65_534);
-    const asNobody = (work: () => Promise<Scan>): Promise<Scan> => asUser(65_534, work);
-    const theirs = registrySource(directory, { explicit: false, own, uid: 65_534 });
-    const scan = await asNobody(() => theirs.scan(never));
+    const source = registrySource(directory, { explicit: false, own, uid: 65_534 });
+    const scan = (): Promise<Scan> => asUser(65_534, () => source.scan(never));
     const dropped = [{ subject: 'local-relay', reason: expect.stringMatching(/EACCES; it belongs to uid 1000/) }];
-    expect(scan).toMatchObject({ candidates: [{ key: 'own/a.json' }], notes: [], dropped });
+    expect(await scan()).toMatchObject({ candidates: [{ key: 'own/a.json' }], notes: [], dropped });
     rmSync(directory, { recursive: true });
     writeFileSync(directory, '');
     chownSync(directory, 1000, 1000);
-    expect(keysOf(await asNobody(() => theirs.scan(never)))).toEqual(['own/a.json']);
+    expect(keysOf(await scan())).toEqual(['own/a.json']);
     rmSync(own, { recursive: true });
-    await expect(asNobody(() => theirs.scan(never))).rejects.toThrow(/belongs to uid 1000: run this as uid 1000/);
+    await expect(scan()).rejects.toThrow(/belongs to uid 1000: run this as uid 1000/);
     writeFileSync(own, '');
     chownSync(own, 65_534, 65_534);
-    await expect(asNobody(() => theirs.scan(never))).rejects.toThrow(/own: ENOTDIR/);
-  });
-
-  it('keeps a hostile cwd in the claims only', async () => {
-    put('a.json', { port: 4096, cwd: '/evil' });
-    const [candidate] = (await registrySource(directory).scan(never)).candidates;
-    expect(candidate?.claims.directory).toBe('/evil');
-    expect(JSON.stringify({ ...candidate, claims: undefined })).not.toContain('evil');
+    await expect(scan()).rejects.toThrow(/own: ENOTDIR/);
   });
 
   it('ignores temporary names, other files and the folder of credentials', async () => {
@@ -138,46 +101,35 @@ describe('the registry directory', () => {
     expect(await registrySource(directory).scan(never)).toEqual({ candidates: [], notes: [] });
   });
 
-  it('recognises its own machine', async () => {
-    put('a.json', { port: 4096, localPort: 4096, hostname: HOSTNAME });
-    put('b.json', { port: 4097, localPort: 4096, hostname: 'laptop' });
-    const { candidates } = await registrySource(directory).scan(never);
-    expect(candidates.map(({ endpoint }) => endpoint.route)).toEqual(['loopback', 'relay']);
-  });
-
-  it('bounds its notes', async () => {
+  it('has at most 100 notes on its files', async () => {
     for (let index = 0; index < 150; index += 1) put(`${index}.json`, 'no');
     const { notes } = await registrySource(directory).scan(never);
     expect(notes).toHaveLength(101);
     expect(notes.at(-1)).toEqual({ subject: directory, reason: 'and 50 more' });
   });
 
-  it('lists the newest 10,000, and reads unchanged files only once', async () => {
-    for (let index = 0; index < 10_003; index += 1) put(`${index}.json`, { port: 4096 });
-    for (const old of [17, 5000, 10_002]) utimesSync(join(directory, `${old}.json`), 1, 1);
+  it('lists the newest up to its limit, and reads unchanged files only once', async () => {
+    for (let index = 1; index <= 8; index += 1) put(`${index}.json`);
+    for (const old of [2, 4, 8]) utimesSync(join(directory, `${old}.json`), 1, 1);
     let opened = 0;
     const open: FileSystem['open'] = (path, flags) => {
       opened += 1;
       return nodeFileSystem.open(path, flags);
     };
-    const source = registrySource(directory, { fs: fileSystem({ open }) });
+    const source = registrySource(directory, { fs: fileSystem({ open }), maxRegistrations: 5 });
     const scan = await source.scan(never);
-    expect(scan.candidates).toHaveLength(10_000);
-    expect(keysOf(scan)).not.toEqual(expect.arrayContaining([expect.stringMatching(/^(17|5000|10002)\.json$/)]));
-    expect(notesOn(scan, directory)).toMatch(/holds 3 registrations more than the limit of 10000/);
-    expect(opened).toBe(10_000);
-
+    expect(keysOf(scan)).toEqual(['1.json', '3.json', '5.json', '6.json', '7.json']);
+    expect(notesOn(scan, directory)).toMatch(/holds 3 registrations more than the limit of 5/);
+    expect(opened).toBe(5);
     expect(await source.scan(never)).toEqual(scan);
-    expect(opened).toBe(10_000);
+    expect(opened).toBe(5);
+    put('7.json', { port: 5555 });
+    const { candidates } = await source.scan(never);
+    expect(candidates.at(-1)?.endpoint.url).toBe('http://127.0.0.1:5555');
+    expect(opened).toBe(6);
+  });
 
-    put('.next', { port: 5555 });
-    renameSync(join(directory, '.next'), join(directory, '8.json'));
-    const changed = await source.scan(never);
-    expect(opened).toBe(10_001);
-    expect(changed.candidates.find(({ key }) => key === '8.json')?.endpoint.url).toBe('http://127.0.0.1:5555');
-  }, 60_000);
-
-  it('continues an aborted scan with the next', async () => {
+  it('does not open files again that an aborted scan has read', async () => {
     for (let index = 0; index < 100; index += 1) put(`${index}.json`);
     const abort = new AbortController();
     let opened = 0;
@@ -198,53 +150,34 @@ describe('the registry directory', () => {
     expect(openedAtStart).toEqual([0, 50]);
   });
 
-  const rewrites: readonly { name: string; rewrite: (path: string) => void }[] = [
-    { name: 'in place', rewrite: (path) => writeFileSync(path, '{"port":5678}') },
-    {
-      name: 'by rename, with the old time put back',
-      rewrite: (path) => {
-        const { mtime } = lstatSync(path);
-        writeFileSync(`${path}.tmp`, '{"port":5678}');
-        utimesSync(`${path}.tmp`, mtime, mtime);
+  it.each<[how: string, fs: FileSystem, rewrite: (path: string) => void]>([
+    [
+      'in place, with its old time restored',
+      nodeFileSystem,
+      (path) => {
+        writeFileSync(path, '{"port":5678}');
+        utimesSync(path, 1, 1);
+      },
+    ],
+    [
+      'by rename, on a file system without times',
+      withFacts({ mtimeNs: 0n, ctimeNs: 0n }),
+      (path) => {
+        writeFileSync(`${path}.tmp`, '{"port":5678}', { mode: 0o644 });
         renameSync(`${path}.tmp`, path);
       },
-    },
-    {
-      name: 'in place, with the old time put back',
-      rewrite: (path) => {
-        const { mtime } = lstatSync(path);
-        writeFileSync(path, '{"port":5678}');
-        utimesSync(path, mtime, mtime);
-      },
-    },
-  ];
-  it.each(rewrites)('sees a file rewritten to the same size $name', async ({ rewrite }) => {
+    ],
+  ])('reads a file again that was rewritten to the same size %s', async (_, fs, rewrite) => {
     const path = put('a.json', '{"port":1234}');
     utimesSync(path, 1, 1);
-    const source = registrySource(directory);
+    const source = registrySource(directory, { fs });
     await source.scan(never);
     rewrite(path);
     const { candidates } = await source.scan(never);
     expect(candidates[0]?.endpoint.url).toBe('http://127.0.0.1:5678');
   });
 
-  it('sees a file replaced by rename on a file system without times', async () => {
-    const path = put('a.json', '{"port":1234}');
-    const source = registrySource(directory, { fs: withFacts({ mtimeNs: 0n, ctimeNs: 0n }) });
-    await source.scan(never);
-    writeFileSync(`${path}.tmp`, '{"port":5678}', { mode: 0o644 });
-    renameSync(`${path}.tmp`, path);
-    const { candidates } = await source.scan(never);
-    expect(candidates[0]?.endpoint.url).toBe('http://127.0.0.1:5678');
-  });
-
-  it('rejects a scan after it was closed', async () => {
-    const source = registrySource(directory);
-    await source.close();
-    await expect(source.scan(never)).rejects.toThrow('the source local-relay is closed');
-  });
-
-  it('closes after its open files are closed', async () => {
+  it('closes after its open files are closed, and then rejects scans', async () => {
     put('a.json');
     const hold = holdUp();
     const order: string[] = [];
@@ -266,15 +199,7 @@ describe('the registry directory', () => {
     hold.release();
     await within(closing, 'the close');
     expect(order).toEqual(['file', 'source']);
-  });
-
-  it('forgets a file that is gone', async () => {
-    put('a.json');
-    put('b.json');
-    const source = registrySource(directory);
-    await source.scan(never);
-    rmSync(join(directory, 'a.json'));
-    expect(keysOf(await source.scan(never))).toEqual(['b.json']);
+    await expect(source.scan(never)).rejects.toThrow('the source local-relay is closed');
   });
 
   it('starts over when the directory is replaced while it is read', async () => {
@@ -297,12 +222,14 @@ describe('the registry directory', () => {
     expect(replaced).toBe(4);
   });
 
-  it("gives a credential of the directory's owner", async (context) => {
+  it("passes this machine's name and the directory's owner to its candidates", async (context) => {
     needRoot(context);
     chownSync(directory, 1000, 1000);
-    chownSync(put('a.json', { port: 4096, id: 'i1' }), 1000, 1000);
+    put('a.json', { port: 4096, hostname: HOSTNAME });
+    chownSync(put('b.json', { port: 4097, hostname: 'laptop', id: 'i1' }), 1000, 1000);
     const { candidates } = await registrySource(directory).scan(never);
-    expect(candidates[0]?.credential).toEqual({
+    expect(candidates.map(({ endpoint }) => endpoint.route)).toEqual(['loopback', 'relay']);
+    expect(candidates[1]?.credential).toEqual({
       password: { kind: 'file', path: join(directory, '.credentials', 'i1'), ownerUid: 1000, optional: true },
     });
   });

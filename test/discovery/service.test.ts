@@ -1,8 +1,4 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
@@ -10,18 +6,18 @@ import { nodeFileSystem } from '../../src/discovery/folder/file-system.ts';
 import type { RegistryDependencies } from '../../src/discovery/registry/registry.ts';
 import { createServiceSource } from '../../src/discovery/service/service.ts';
 import { type Scan, SourceUnavailableError } from '../../src/discovery/source.ts';
-import { exchange } from '../../src/http/exchange.ts';
-import type { Candidate } from '../../src/model/candidate.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
 import { needRoot, run } from './as-root.ts';
-import { conformance, holdUp, type HintingStage } from './conformance.ts';
+import { conformance } from './conformance.ts';
+import { type FolderStage, folderSubject } from './folder-subject.ts';
 import { fileSystem, HOSTNAME, keysOf, notesOn, systemError } from './registry-stage.ts';
 
 const never = new AbortController().signal;
 const MARK = 'f0rtyTwo-s3cret';
 
 const SERVICE = { id: 'a1', version: '2.3.2', url: 'http://127.0.0.1:49374', pid: 4242, password: MARK };
+const PREVIEW = { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 };
 
 function source(
   directory: string,
@@ -39,18 +35,18 @@ function write(directory: string, fileName: string, content: unknown): void {
   renameSync(`${path}.tmp`, path);
 }
 
-async function stage(changed: Partial<RegistryDependencies> = {}): Promise<HintingStage & { directory: string }> {
+async function stage(fs = nodeFileSystem): Promise<FolderStage> {
   const folder = tempDir('service');
   const directory = join(folder.path, 'opencode');
   mkdirSync(directory);
   write(directory, 'service.json', SERVICE);
   write(directory, 'service-beta.json', { ...SERVICE, url: 'http://127.0.0.1:49375' });
-  write(directory, 'server.json', { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 });
+  write(directory, 'server.json', PREVIEW);
   write(directory, 'password', MARK);
   write(directory, 'model.json', {});
   let changes = 0;
   return {
-    source: source(directory, changed),
+    source: source(directory, { fs }),
     directory,
     keys: ['server', 'service', 'service-beta'],
     change: async () => {
@@ -61,33 +57,14 @@ async function stage(changed: Partial<RegistryDependencies> = {}): Promise<Hinti
   };
 }
 
-conformance({
-  name: 'service',
-  working: () => stage(),
-  hinting: () => stage(),
-  unavailable: async () => {
-    const made = await stage();
-    rmSync(made.directory, { recursive: true });
-    return made;
-  },
-  failingMidway: () =>
-    stage({
-      fs: fileSystem({
-        open: (path, flags) =>
-          path.endsWith('service.json') ? Promise.reject(systemError('EMFILE')) : nodeFileSystem.open(path, flags),
-      }),
-    }),
-  hanging: async () => {
-    const hold = holdUp();
-    const readdir = async (path: string): Promise<string[]> => {
-      await hold.pass();
-      return nodeFileSystem.readdir(path);
-    };
-    return { ...(await stage({ fs: fileSystem({ readdir }) })), ...hold };
-  },
-});
+conformance(
+  folderSubject('service', stage, {
+    open: (path, flags) =>
+      path.endsWith('service.json') ? Promise.reject(systemError('EMFILE')) : nodeFileSystem.open(path, flags),
+  }),
+);
 
-describe('the folder of an OpenCode 2', () => {
+describe('the service source', () => {
   let folder: TempDir;
   let directory: string;
   beforeEach(() => {
@@ -99,7 +76,7 @@ describe('the folder of an OpenCode 2', () => {
   const put = (fileName: string, content: unknown): void => write(directory, fileName, content);
   const look = (changed: Partial<RegistryDependencies> = {}): Promise<Scan> => source(directory, changed).scan(never);
 
-  it('gives a service with its password', async () => {
+  it('lists a service with its password', async () => {
     put('service.json', SERVICE);
     expect(await look()).toEqual({
       candidates: [
@@ -116,8 +93,8 @@ describe('the folder of an OpenCode 2', () => {
     });
   });
 
-  it('gives the preview with the password from its own file', async () => {
-    put('server.json', { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 });
+  it('lists the preview with the password from a separate file', async () => {
+    put('server.json', PREVIEW);
     put('password', MARK);
     expect(await look()).toMatchObject({
       candidates: [
@@ -134,9 +111,9 @@ describe('the folder of an OpenCode 2', () => {
   it.each([
     ['a service that has none', 'service.json', { ...SERVICE, password: undefined }],
     ['a service whose password is empty', 'service.json', { ...SERVICE, password: '' }],
-    ['a preview without the file', 'server.json', { ...SERVICE, password: undefined }],
-    ['a preview, whose own file is no place for one', 'server.json', SERVICE],
-  ])('gives no password for %s', async (_, fileName, content) => {
+    ['a preview without a password file', 'server.json', PREVIEW],
+    ['a preview whose service file has one', 'server.json', SERVICE],
+  ])('lists %s without a password', async (_, fileName, content) => {
     put(fileName, content);
     const { candidates, notes } = await look();
     expect(candidates).toMatchObject([{ trust: { level: 'trusted' } }]);
@@ -176,68 +153,39 @@ describe('the folder of an OpenCode 2', () => {
     expect((await look()).candidates.map(({ endpoint }) => endpoint.url)).toEqual([expected]);
   });
 
-  describe('refuses, with a note and without a candidate,', () => {
-    const hostile = `\u001b]0;x\u0007\u202e${MARK}\nIgnore`;
-    it.each<[string, unknown, RegExp]>([
-      ['no JSON', '{"url":"http:', /is not a JSON object/],
-      ['an empty file', '', /is not a JSON object/],
-      ['a list', [SERVICE], /is not a JSON object/],
-      ['null', 'null', /is not a JSON object/],
-      ['bytes', Buffer.from([0xff, 0xfe, 0]), /is not a JSON object/],
-      ['a missing url', { ...SERVICE, url: undefined }, /url: expected text/],
-      ['a missing pid', { ...SERVICE, pid: undefined }, /pid: expected an integer from 1/],
-      ['all fields missing', {}, /url: .*pid: /],
-      ['pid 0', { ...SERVICE, pid: 0 }, /pid: /],
-      ['a negative pid', { ...SERVICE, pid: -1 }, /pid: /],
-      ['a pid beyond any', { ...SERVICE, pid: 1e12 }, /pid: /],
-      ['half a pid', { ...SERVICE, pid: 1.5 }, /pid: /],
-      ['a pid as text', { ...SERVICE, pid: '4242/../1' }, /pid: /],
-      ['a password that is no text', { ...SERVICE, password: [MARK] }, /password: expected text/],
-      [
-        'another machine',
-        { ...SERVICE, url: 'http://10.1.2.3:4096' },
-        /host is 10\.1\.2\.3, not loopback.*"instances"/,
-      ],
-      ['a name', { ...SERVICE, url: 'http://127.0.0.1.evil.example:4096' }, /host is 127\.0\.0\.1\.evil\.example/],
-      ['a mapped address', { ...SERVICE, url: 'http://[::ffff:127.0.0.1]:4096' }, /not loopback/],
-      ['https', { ...SERVICE, url: 'https://127.0.0.1:4096' }, /expected http:/],
-      ['a socket', { ...SERVICE, url: 'unix:///run/x' }, /expected http:/],
-      ['no URL', { ...SERVICE, url: '127.0.0.1:4096' }, /expected http/],
-      ['a path', { ...SERVICE, url: 'http://127.0.0.1:4096/x' }, /only a scheme/],
-      ['a query', { ...SERVICE, url: 'http://127.0.0.1:4096/?x' }, /only a scheme/],
-      ['a user', { ...SERVICE, url: `http://o:${MARK}@127.0.0.1:4096` }, /only a scheme/],
-      ['a port that is blocked', { ...SERVICE, url: 'http://127.0.0.1:6667' }, /port 6667/],
-      ['hostile text as version', { ...SERVICE, version: hostile }, /version: expected 1 to 64 letters/],
-      ['a long version', { ...SERVICE, version: '1'.repeat(65) }, /version: /],
-      ['hostile text as url', { ...SERVICE, url: hostile }, /url: expected http/],
-      ['a host of hostile text', { ...SERVICE, url: `http://${encodeURIComponent('\u202eevil')}` }, /url: /],
-      ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the limit of 65536/],
-    ])('%s', async (_, content, reason) => {
-      put('service.json', content);
-      put('service-beta.json', SERVICE);
-      const scan = await look();
-      expect(keysOf(scan)).toEqual(['service-beta']);
-      expect(notesOn(scan, 'service.json')).toMatch(reason);
-      expect(JSON.stringify(scan.notes)).not.toContain(MARK);
-    });
-
-    it.each<[string, (path: string) => void, RegExp]>([
-      ['a symbolic link to a good one', (path) => symlinkSync(join(directory, 'good'), path), /is a symbolic link/],
-      ['a FIFO', (path) => void run('mkfifo', path), /is a FIFO/],
-      ['a folder', (path) => mkdirSync(path), /is a folder/],
-      ['a device', (path) => symlinkSync('/dev/zero', path), /is a symbolic link/],
-    ])('%s', async (_, make, reason) => {
-      put('good', SERVICE);
-      make(join(directory, 'service.json'));
-      const scan = await within(look(), 'the scan');
-      expect(keysOf(scan)).toEqual([]);
-      expect(notesOn(scan, 'service.json')).toMatch(reason);
-    });
+  const hostile = `\u001b]0;x\u0007\u202e${MARK}\nIgnore`;
+  it.each<[string, unknown, RegExp]>([
+    ['no JSON', '{"url":"http:', /is not a JSON object/],
+    ['null', 'null', /is not a JSON object/],
+    ['missing fields', {}, /url: expected text; pid: expected an integer from 1/],
+    ['pid 0', { ...SERVICE, pid: 0 }, /pid: /],
+    ['a pid above 31 bits', { ...SERVICE, pid: 1e12 }, /pid: /],
+    ['a fraction as pid', { ...SERVICE, pid: 1.5 }, /pid: /],
+    ['text as pid', { ...SERVICE, pid: '4242/../1' }, /pid: /],
+    ['a list as password', { ...SERVICE, password: [MARK] }, /password: expected text/],
+    ['another host', { ...SERVICE, url: 'http://10.1.2.3:4096' }, /is 10\.1\.2\.3, not loopback.*"instances"/],
+    ['a host name', { ...SERVICE, url: 'http://127.0.0.1.evil.example:4096' }, /host is 127\.0\.0\.1\.evil\.example/],
+    ['an IPv4-mapped address', { ...SERVICE, url: 'http://[::ffff:127.0.0.1]:4096' }, /not loopback/],
+    ['https', { ...SERVICE, url: 'https://127.0.0.1:4096' }, /expected http:/],
+    ['no URL', { ...SERVICE, url: '127.0.0.1:4096' }, /expected http/],
+    ['a path', { ...SERVICE, url: 'http://127.0.0.1:4096/x' }, /only a scheme/],
+    ['a user', { ...SERVICE, url: `http://o:${MARK}@127.0.0.1:4096` }, /only a scheme/],
+    ['a blocked port', { ...SERVICE, url: 'http://127.0.0.1:6667' }, /port 6667/],
+    ['hostile text as version', { ...SERVICE, version: hostile }, /version: expected 1 to 64 letters/],
+    ['a long version', { ...SERVICE, version: '1'.repeat(65) }, /version: /],
+    ['hostile text as url', { ...SERVICE, url: hostile }, /url: expected http/],
+    ['a host of hostile text', { ...SERVICE, url: `http://${encodeURIComponent('\u202eevil')}` }, /url: /],
+    ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the limit of 65536/],
+  ])('notes and leaves out a file with %s', async (_, content, reason) => {
+    put('service.json', content);
+    put('service-beta.json', SERVICE);
+    const scan = await look();
+    expect(keysOf(scan)).toEqual(['service-beta']);
+    expect(notesOn(scan, 'service.json')).toMatch(reason);
+    expect(JSON.stringify(scan.notes)).not.toContain(MARK);
   });
 
   describe('lists as untrusted and without password', () => {
-    const preview = { ...SERVICE, password: undefined };
-
     async function expectUntrusted(reason: RegExp, changed: Partial<RegistryDependencies> = {}): Promise<void> {
       const scan = await look(changed);
       expect(scan.candidates).toMatchObject([{ trust: { level: 'untrusted', reason: expect.stringMatching(reason) } }]);
@@ -267,20 +215,32 @@ describe('the folder of an OpenCode 2', () => {
     });
 
     it('a preview whose password others may read', async () => {
-      put('server.json', preview);
+      put('server.json', PREVIEW);
       put('password', MARK);
       chmodSync(join(directory, 'password'), 0o644);
       await expectUntrusted(/access to \S+password \(mode 0644\)/);
     });
 
     it('a preview whose password is a FIFO', async () => {
-      put('server.json', preview);
+      put('server.json', PREVIEW);
       run('mkfifo', join(directory, 'password'));
       await within(expectUntrusted(/the file "password" beside it is a FIFO/), 'the scan');
     });
   });
 
-  it('reads a bounded number of files', async () => {
+  it('gives a hint when the preview gets a new password', async () => {
+    put('server.json', PREVIEW);
+    const one = source(directory);
+    onTestFinished(() => one.close());
+    const hints = one.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    const hint = within(hints.next(), 'a hint of the password');
+    put('password', 'new');
+    await hint;
+    expect((await one.scan(never)).candidates).toMatchObject([{ credential: { password: { value: 'new' } } }]);
+  });
+
+  it('reads at most 16 files', async () => {
     for (let index = 10; index < 30; index += 1) put(`service-${index}.json`, SERVICE);
     const { candidates, notes } = await look();
     expect(candidates).toHaveLength(16);
@@ -292,88 +252,5 @@ describe('the folder of an OpenCode 2', () => {
     await expect(look({ fs: denied })).rejects.toThrow(/^cannot read the folder \S+: EACCES$/);
     writeFileSync(join(directory, 'file'), '');
     await expect(source(join(directory, 'file')).scan(never)).rejects.toThrow(SourceUnavailableError);
-  });
-});
-
-describe('hints of the service source', () => {
-  it('follow a folder that appears, and a service that starts, restarts and ends', async () => {
-    await using top = tempDir('hints');
-    const directory = join(top.path, 'state', 'opencode');
-    const one = source(directory);
-    onTestFinished(() => one.close());
-    const hints = one.changes(never)[Symbol.asyncIterator]();
-
-    /** Scans only after hints. */
-    async function see(wanted: unknown): Promise<void> {
-      let seen: unknown;
-      const look = async (): Promise<void> => {
-        do {
-          await hints.next();
-          seen = await one.scan(never).then(
-            ({ candidates }) => candidates.map(pidAndPassword),
-            (error: unknown) => {
-              if (error instanceof SourceUnavailableError) return 'unavailable';
-              throw error;
-            },
-          );
-        } while (JSON.stringify(seen) !== JSON.stringify(wanted));
-      };
-      await within(look(), () => `hints that lead to ${JSON.stringify(wanted)}; last seen ${JSON.stringify(seen)}`);
-    }
-
-    await see('unavailable');
-    mkdirSync(directory, { recursive: true });
-    await see([]);
-    write(directory, 'service.json', SERVICE);
-    await see([[4242, MARK]]);
-    write(directory, 'service.json', { ...SERVICE, pid: 5151 });
-    await see([[5151, MARK]]);
-    unlinkSync(join(directory, 'service.json'));
-    await see([]);
-  });
-
-  it('come for a new password of the preview', async () => {
-    await using folder = tempDir('hints');
-    write(folder.path, 'server.json', { url: SERVICE.url, pid: 6161 });
-    const one = source(folder.path);
-    onTestFinished(() => one.close());
-    const hints = one.changes(never)[Symbol.asyncIterator]();
-    await within(hints.next(), 'the first hint');
-    const hint = within(hints.next(), 'a hint of the password');
-    write(folder.path, 'password', 'new');
-    await hint;
-    expect((await one.scan(never)).candidates.map(pidAndPassword)).toEqual([[6161, 'new']]);
-  });
-});
-
-function pidAndPassword({ endpoint, credential }: Candidate): unknown[] {
-  const password = credential?.password;
-  return [endpoint.holderPid, password?.kind === 'value' ? password.value : undefined];
-}
-
-describe('the password of a service', () => {
-  it('goes only to the process that the file names', async () => {
-    await using folder = tempDir('service');
-    const seen: unknown[] = [];
-    const server = createServer(({ headers }, response) => {
-      seen.push(headers.authorization);
-      response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
-    }).listen(0, '127.0.0.1');
-    onTestFinished(() => server.close().closeAllConnections());
-    await once(server, 'listening');
-    const other = spawn('sleep', ['600'], { stdio: 'ignore' });
-    onTestFinished(() => void other.kill());
-    const ask = async (pid: number | undefined): Promise<unknown> => {
-      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-      write(folder.path, 'service.json', { ...SERVICE, url, pid });
-      const [found] = (await source(folder.path).scan(never)).candidates;
-      const { endpoint } = found!;
-      const limits = { timeoutMs: 10_000, maxBytes: 1024 };
-      return exchange({ endpoint, credential: { username: 'opencode', password: MARK } }, '/api/info', {}, limits);
-    };
-    await expect(ask(other.pid)).rejects.toThrow(/nothing was sent: process \d+, which the service's file names/);
-    expect(seen).toEqual([]);
-    await ask(process.pid);
-    expect(seen).toEqual([`Basic ${Buffer.from(`opencode:${MARK}`).toString('base64')}`]);
   });
 });

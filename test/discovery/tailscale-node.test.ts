@@ -9,7 +9,6 @@ import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-lis
 import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import { isReported } from '../../src/model/report.ts';
-import { instances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
 import type { Call } from '../../src/operations/runtime.ts';
 import { wait } from '../../src/operations/send/wait.ts';
@@ -73,7 +72,7 @@ const call = (): Call => ({
 });
 
 /** The fleet of the other machine, and the requests it makes through the node service. */
-function looking({ source, service }: Pair) {
+function fleetOver({ source, service }: Pair) {
   const fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
     sources: [source],
@@ -90,7 +89,7 @@ function looking({ source, service }: Pair) {
         fleet.snapshot().instances.find((one) => one.name === wanted && one.state === state && isReported(one.server)),
       ),
     /** Waits for the end of probes from before it was followed. */
-    quiet: (): Promise<true> => until('the first look to end', () => fleet.counters.inFlight === 0),
+    quiet: (): Promise<true> => until('the first probes to end', () => fleet.counters.inFlight === 0),
     /** Requests that the node service forwarded to the instance with that id. */
     passedOn: (id: string): readonly string[] =>
       service.log.map(({ fields }) => String(fields['path'])).filter((path) => path.startsWith(INSTANCE_PREFIX + id)),
@@ -98,7 +97,7 @@ function looking({ source, service }: Pair) {
 }
 
 describe.skipIf(process.platform !== 'linux')('a source and a node service', () => {
-  test('changes of instances arrive without a scan, through dial too', async () => {
+  test('an instance that starts or ends causes a hint without a scan, also through dial', async () => {
     await using pair = await openPair();
     const { service, source, names } = pair;
     const listening = new AbortController();
@@ -108,19 +107,19 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('the list to be held', () => service.service.waiting === 1);
     await using second = await startFakeOpencode();
     await service.registry.add({ name: 'second', port: second.port, cwd: second.directory, id: 'second' });
-    await until('word of it', async () => {
+    await until('the second instance', async () => {
       await within(hints.next(), 'a hint');
       return (await names()).includes('second');
     });
     await until('the list to be held again', () => service.service.waiting === 1);
     await service.registry.remove('second');
-    await until('word of its end', async () => {
+    await until('the end of the second instance', async () => {
       await within(hints.next(), 'a hint');
       return !(await names()).includes('second');
     });
     await until('the list to be held again', () => service.service.waiting === 1);
     await source.close();
-    await until('it to be let go', () => service.service.waiting === 0);
+    await until('the held request to end', () => service.service.waiting === 0);
   });
 
   test('the state of an instance is known without a request to it, from busy to idle', async () => {
@@ -128,22 +127,17 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     const { service } = pair;
     await using fake = await startFakeOpencode();
     await service.registry.add({ name: 'worker', port: fake.port, cwd: fake.directory, id: 'worker' });
-    const { runtime, isIn, quiet, passedOn } = looking(pair);
+    const { runtime, isIn, quiet, passedOn } = fleetOver(pair);
     await isIn('worker', 'idle');
     await quiet();
     const before = passedOn('worker');
     const { id } = fake.addSession({ title: 'Fix the build' });
     fake.state.begin(id, 'do it');
     await isIn('worker', 'busy');
-    const waiting = wait(runtime, { instances: ['worker'], for: 'any' }, call());
     const { id: request } = fake.addPermission({ sessionID: id });
-    expect((await waiting).data.turns).toMatchObject([
-      { instance: 'worker', session: { id, title: 'Fix the build' }, outcome: 'waiting' },
-    ]);
+    await isIn('worker', 'waiting');
     const status = await getStatus(runtime, { instance: 'worker' }, call());
     expect(status.data).toMatchObject({ state: 'waiting', waiting: [`permission ${request}: «bash "ls"»`] });
-    const { data } = await instances(runtime, { offset: 0 }, call());
-    expect(data.instances[0]).toMatchObject({ name: 'worker', state: 'waiting' });
     expect(passedOn('worker')).toEqual(before);
     fake.state.permissions.clear();
     fake.emit('permission.replied', { sessionID: id, requestID: request, reply: 'once' });
@@ -155,17 +149,17 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     expect(passedOn('worker').length).toBeGreaterThan(before.length);
   });
 
-  test('an OpenCode 2 and its directories are known too, without loading any', async () => {
+  test('the state of an OpenCode 2 and of its directories is known without loading a directory', async () => {
     await using folder = tempDir('reported-service');
     await mkdir(folder.path, { recursive: true });
     await using fake = await startFakeOpencode2();
     await fake.register(folder.path);
     await using pair = await openPair({ watch: true, opencodeStateDir: folder.path });
-    const { runtime, isIn, quiet, passedOn } = looking(pair);
+    const { runtime, isIn, quiet, passedOn } = fleetOver(pair);
     await isIn('host2:service', 'idle');
     await quiet();
     const before = passedOn('service');
-    // The own directory of another server, which lists it while idle.
+    // The directory of another server, which lists it while idle.
     const directory = DIRECTORY;
     const { data: made } = await fake.json<{ data: { id: string } }>('POST', '/api/session', {
       location: { directory },
@@ -184,7 +178,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
       { instance: 'host2-project', outcome: 'completed', text: 'done' },
     ]);
     await isIn('host2:service', 'idle');
-    // Not its last listed state.
+    // Not the state in which it was listed last.
     expect((await getStatus(runtime, { instance: 'host2-project' }, call())).data.state).toBe('idle');
   });
 });

@@ -1,13 +1,15 @@
+import type { RequestListener } from 'node:http';
+
 import type { TailnetSettings } from '../../src/config/settings.ts';
 import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createTailscaleSource, type TailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { type FakeLocalApi, type FakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { type FakeLocalApi, type FakePeer, json, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
 
 /** The answer of a fake peer on one of its ports: a JSON value, or a handler. */
-export type PeerServer = Parameters<typeof listenHttp>[0] | Readonly<Record<string, unknown>> | readonly unknown[];
+export type PeerServer = RequestListener | Readonly<Record<string, unknown>>;
 
 export interface TailnetStageOptions {
   readonly peers?: readonly FakePeer[];
@@ -85,11 +87,6 @@ export function listed(id: string, more: Readonly<Record<string, unknown>> = {})
 
 export const HEALTH = { healthy: true, version: '1.18.33' };
 
-function handlerOf(server: PeerServer): Exclude<PeerServer, Readonly<Record<string, unknown>> | readonly unknown[]> {
-  if (typeof server === 'function') return server;
-  const text = JSON.stringify(server);
-  return (_, response) => {
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(text);
-  };
+function handlerOf(server: PeerServer): RequestListener {
+  return typeof server === 'function' ? server : (_, response) => json(response, JSON.stringify(server));
 }

@@ -11,8 +11,8 @@ import { listed } from './listing.ts';
 import { mutations } from './mutations.ts';
 import { speaker } from './speaker.ts';
 
-/** What a process of the server takes with 500 services is some 75 MB. */
-const MOST_MB = 200;
+/** A server with 500 services takes some 75 MB. */
+const MAX_MB = 200;
 
 async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
@@ -25,7 +25,7 @@ function service(port: number, more: Partial<Service> = {}): Service {
 
 describe('hostile multicast on the LAN', () => {
   let lan: Lan;
-  let viewer: Machine;
+  let server: McpChild;
   let mallory: Machine;
   let honest: Program & { readonly directory: string };
   let host: string;
@@ -33,32 +33,35 @@ describe('hostile multicast on the LAN', () => {
   beforeAll(async () => {
     if (missingForNamespaces() !== undefined) return;
     lan = await Lan.open();
-    viewer = await lan.machine('viewer');
+    const viewer = await lan.machine('viewer');
     mallory = await lan.machine('mallory', { number: 66 });
     const machine = await lan.machine('honest');
     honest = await machine.opencode(4096);
     host = machine.on(1);
+    server = await viewer.mcp();
+    await isHonestListed();
   });
-  afterAll(() => lan?.close());
+  afterAll(async () => {
+    await server?.close();
+    await lan?.close();
+  });
   beforeEach(needNamespaces);
 
   /** The honest machine is listed and answers. */
-  async function isHonestListed(server: McpChild): Promise<void> {
+  async function isHonestListed(): Promise<void> {
     await listed(server, (rows) => rows.some((row) => row.host === host && row.state === 'idle'));
   }
 
   test('forged announcements do not change another machine’s entry', async () => {
-    await using server = await viewer.mcp();
-    await isHonestListed(server);
     await using liar = await speaker(mallory);
-    // The honest machine's name, port and address, as one's own; its goodbye; and another address for it.
-    await liar.say([
+    // The honest machine's name, port and address; its goodbye; and its address with another port.
+    await liar.send([
       announcement(service(4096, { addresses: [host] })),
       announcement(service(4096, { addresses: [host], ttl: 0 })),
       announcement(service(4097, { addresses: [host] })),
     ]);
     const rows = await listed(server, (found) => found.filter((row) => row.host === mallory.on(1)).length === 2);
-    // What it says leads to itself, where nothing listens.
+    // They lead to the sender, where nothing listens.
     for (const row of rows.filter((one) => one.host === mallory.on(1)))
       expect([row.state, row.via]).toEqual(['offline', expect.stringContaining(`lan http://${mallory.on(1)}:`)]);
     expect(rows.find((row) => row.via?.endsWith(':4097'))?.reason).toContain(
@@ -68,49 +71,11 @@ describe('hostile multicast on the LAN', () => {
     expect(truth).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
   });
 
-  test('a port without an opencode is listed offline with the reason', async () => {
-    const sandbox = await mallory.sandbox();
-    const code = `require('http').createServer((_, answer) => answer.end('<html>a printer</html>')).listen(4096, () => console.log('up'))`;
-    const printer = mallory.run([process.execPath, '-e', code], sandbox);
-    await printer.says(/up/);
-    await using server = await viewer.mcp();
-    // opencode (1.18.33) does not advertise a name that it hears from another machine first.
-    await isHonestListed(server);
-    await using liar = await speaker(mallory);
-    await liar.say([announcement(service(4096))]);
-    const rows = await listed(server, (found) => found.some((row) => row.host === mallory.on(1)));
-    expect(rows.find((row) => row.host === mallory.on(1))).toMatchObject({
-      state: 'offline',
-      reason: expect.stringContaining('not an opencode server') as string,
-    });
-    await isHonestListed(server);
-  });
-
-  test('more than 500 services: the first 500 are listed, at most 64 per machine', async () => {
-    await using server = await viewer.mcp();
-    await isHonestListed(server);
-    const addresses = Array.from({ length: 9 }, (_, index) => `192.168.1.${200 + index}`);
-    for (const address of addresses) await mallory.alias(address);
-    await using crowd = await speaker(mallory);
-    const packets = Array.from({ length: 80 }, (_, index) => announcement(service(20_000 + index)));
-    const { text } = await until('the limit to be told', async () => {
-      // Some are lost: a buffer holds so many.
-      for (const from of addresses) await crowd.say(packets, { from });
-      const answer = await server.call('refresh_instances', { limit: 1 });
-      return answer.text.includes('at most 64 of one machine and 500 in all') && answer;
-    });
-    expect(text).toContain('192.168.1.200: advertises more services than are listed');
-    await isHonestListed(server);
-    expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
-  });
-
   test('TXT records of 60 KB and malformed packets are survived', async () => {
-    await using server = await viewer.mcp();
-    await isHonestListed(server);
     await using liar = await speaker(mallory);
     const large = Array.from({ length: 240 }, (_, index) => `${index}=${'x'.repeat(245)}`);
     const ours = { label: 'opencode-id', type: '_opencode-mcp._tcp.local', port: 5000 };
-    await liar.say([announcement({ ...ours, txt: large }), announcement(service(5001, { txt: large }))]);
+    await liar.send([announcement({ ...ours, txt: large }), announcement(service(5001, { txt: large }))]);
     const recorded = [
       ...recordedPackets(),
       announcement(service(5002, { addresses: ['10.0.0.1', '10.0.0.2'] })),
@@ -118,30 +83,27 @@ describe('hostile multicast on the LAN', () => {
       question('_opencode-mcp._tcp.local'),
       response([...recordsOf(service(5003)), ...recordsOf(service(5004)), ...recordsOf(ours)]),
     ];
-    // From several machines, since of one so many are not heard.
+    // From several addresses, because packets of one are limited.
     const addresses = Array.from({ length: 8 }, (_, index) => `192.168.1.${200 + index}`);
     for (const [index, from] of addresses.entries()) {
       await mallory.alias(from);
-      await liar.say(mutations(recorded, 200, index), { from });
+      await liar.send(mutations(recorded, 200, index), { from });
     }
-    // It is still there, and hears what is right.
+    // It still runs, and receives valid packets.
     await mallory.alias('192.168.1.67');
-    await until('it to hear on', async () => {
+    await until('a valid announcement to be listed', async () => {
       // It may be lost behind the others.
-      await liar.say([announcement(service(5999))], { from: '192.168.1.67' });
+      await liar.send([announcement(service(5999))], { from: '192.168.1.67' });
       return (await server.call('list_instances', { limit: 200 })).text.includes('lan http://192.168.1.67:5999');
     });
-    await isHonestListed(server);
+    await isHonestListed();
     expect(server.stderr.filter((line) => !line.startsWith('info'))).toEqual([]);
     const { text } = await server.call('list_instances', { limit: 200 });
-    expect(text).not.toMatch(/[\p{Bidi_Control}]/u);
+    expect(text).not.toMatch(/\p{Bidi_Control}/u);
     expect(text).not.toContain('\u0007');
-    expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
   });
 
   test('a flood of announcements, goodbyes and questions is survived', async () => {
-    await using server = await viewer.mcp();
-    await isHonestListed(server);
     await using liar = await speaker(mallory);
     const flood = Array.from({ length: 1000 }, (_, index) => [
       announcement(service(10_000 + index)),
@@ -155,12 +117,26 @@ describe('hostile multicast on the LAN', () => {
       while (!over.signal.aborted)
         answered.push((await server.call('list_instances', { limit: 1 })).result.isError !== true);
     })();
-    await liar.say(flood, { times: 25 });
+    await liar.send(flood, { times: 25 });
     over.abort();
     await asking;
     expect(answered.length).toBeGreaterThan(0);
     expect(answered.every(Boolean)).toBe(true);
-    await isHonestListed(server);
-    expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
+    await isHonestListed();
+  });
+
+  test('more than 500 services: the first 500 are listed, at most 64 per machine', async () => {
+    const addresses = Array.from({ length: 9 }, (_, index) => `192.168.1.${200 + index}`);
+    for (const address of addresses) await mallory.alias(address);
+    await using crowd = await speaker(mallory);
+    const packets = Array.from({ length: 80 }, (_, index) => announcement(service(20_000 + index)));
+    const note = '192.168.1.200: advertises more services than are listed: at most 64 of one machine and 500 in all';
+    await until('the note on the limit', async () => {
+      // Receive buffers are small, so some packets are lost.
+      for (const from of addresses) await crowd.send(packets, { from });
+      return (await server.call('refresh_instances', { limit: 1 })).text.includes(note);
+    });
+    await isHonestListed();
+    expect(await residentMb(server.pid)).toBeLessThan(MAX_MB);
   });
 });

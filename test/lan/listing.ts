@@ -11,15 +11,15 @@ export interface Row {
   readonly directory?: string;
 }
 
-/** The list as soon as it is as wanted; asks nothing anew. */
+/** The list of instances once `isWanted` accepts it. Does not refresh it. */
 export async function listed(server: McpChild, isWanted: (rows: readonly Row[]) => boolean): Promise<readonly Row[]> {
   let latest = '';
-  return until('the list to be as wanted', async () => {
+  return until('the wanted list', async () => {
     const { result, text } = await server.call('list_instances', { limit: 200 });
     latest = text;
     const { instances } = result.structuredContent as { readonly instances: readonly Row[] };
     return isWanted(instances) ? instances : undefined;
   }).catch((error: unknown) => {
-    throw new Error(`${String(error)}; it is\n${latest}\nlog:\n${server.stderr.join('\n')}`, { cause: error });
+    throw new Error(`${String(error)}; the list is\n${latest}\nlog:\n${server.stderr.join('\n')}`, { cause: error });
   });
 }

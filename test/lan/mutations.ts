@@ -1,4 +1,4 @@
-/** `count` packets made of good ones: cut, lengthened, with bits turned, lengths and pointers wrong. The same ones for the same seed. */
+/** `count` mutations of valid packets: cut, lengthened, with flipped bits, wrong lengths and pointers. The same ones for the same seed. */
 export function mutations(packets: readonly Buffer[], count: number, seed: number): Buffer[] {
   const random = generator(seed);
   return Array.from({ length: count }, (_, index) => {
@@ -8,13 +8,13 @@ export function mutations(packets: readonly Buffer[], count: number, seed: numbe
       // A pointer of name compression, the largest byte, another bit, anything.
       packet[at] = [0xc0, 0xff, (packet[at] ?? 0) ^ (1 << random(8)), random(256)][random(4)] ?? 0;
     }
-    // The mark by which packets are chosen stays, or they would not get far.
+    // Without the mark that the intake looks for, the packets would not be decoded.
     const marked = Buffer.concat([packet, Buffer.from('opencode-')]);
     return random(3) === 0 ? marked.subarray(random(packet.length)) : marked;
   });
 }
 
-/** Whole numbers below `limit`; a linear congruential generator, since a failure must come again. */
+/** Whole numbers below `limit`, from a linear congruential generator, so that a failure can be repeated. */
 function generator(seed: number): (limit: number) => number {
   let state = seed;
   return (limit) => {

@@ -9,17 +9,17 @@ import { within } from '../rig/wait.ts';
 const PROGRAM = fileURLToPath(new URL('programs/speaker.ts', import.meta.url));
 
 export interface Order {
-  /** An IPv4 address of its machine. */
+  /** An IPv4 address of the machine. */
   readonly from: string;
   /** In base64. */
   readonly packets: readonly string[];
   readonly times: number;
 }
 
-/** Who says on the LAN whatever a test wants it to. */
+/** A process on a machine that multicasts packets. */
 export interface Speaker extends AsyncDisposable {
-  /** Resolves when all of it has gone out. */
-  say(packets: readonly Buffer[], options?: { readonly from?: string; readonly times?: number }): Promise<void>;
+  /** Resolves when all packets have been sent. */
+  send(packets: readonly Buffer[], options?: { readonly from?: string; readonly times?: number }): Promise<void>;
 }
 
 export async function speaker(machine: Machine): Promise<Speaker> {
@@ -30,10 +30,10 @@ export async function speaker(machine: Machine): Promise<Speaker> {
   if (stdin === null || stdout === null) throw new Error('Expected pipes');
   const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
   return {
-    async say(packets, { from = machine.on(1), times = 1 } = {}) {
+    async send(packets, { from = machine.on(1), times = 1 } = {}) {
       const order: Order = { from, packets: packets.map((packet) => packet.toString('base64')), times };
       stdin.write(`${JSON.stringify(order)}\n`);
-      await within(lines.next(), `${machine.name} to have spoken`);
+      await within(lines.next(), `${machine.name} to have sent its packets`);
     },
     async [Symbol.asyncDispose]() {
       const ended = once(child, 'exit');

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import { announcementsIn } from '../../src/mdns/announcements.ts';
 import { readTxt, txtOf } from '../../src/mdns/service-types.ts';
+import { anyText } from '../rig/any-text.ts';
 
 const NAME = 'opencode-4096._http._tcp.local';
 const PTR = { name: '_http._tcp.local', type: 'PTR', ttl: 28_800, data: NAME };
@@ -20,15 +21,15 @@ function found(...records: readonly unknown[]): ReturnType<typeof announcementsI
 }
 
 describe('a packet', () => {
-  it('announces an opencode, by its name and port', () => {
+  it('announces an opencode that its name and port identify', () => {
     expect(announcementsIn({ answers: [PTR], additionals: [SRV, A] })).toEqual([
-      { kind: 'opencode', name: NAME, isGoodbye: false, port: 4096, says: {}, addresses: ['192.168.1.7'] },
+      { kind: 'opencode', name: NAME, isGoodbye: false, port: 4096, claims: {}, addresses: ['192.168.1.7'] },
     ]);
   });
 
-  it('announces an instance of ours, with its claims', () => {
+  it('announces an instance of opencode-connected, with its claims', () => {
     const txt = { name: OWN_NAME, type: 'TXT', ttl: 120, data: [Buffer.from('v=1'), Buffer.from('id=abc')] };
-    expect(found(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, says: { id: 'abc' } }]);
+    expect(found(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, claims: { id: 'abc' } }]);
   });
 
   it('is a goodbye if its TTL is 0', () => {
@@ -37,7 +38,7 @@ describe('a packet', () => {
 
   it.each([
     { name: 'without a port', records: [PTR] },
-    { name: 'with a port that is none', records: [PTR, { ...SRV, data: { port: 0, target: 'x' } }] },
+    { name: 'with an invalid port', records: [PTR, { ...SRV, data: { port: 0, target: 'x' } }] },
     {
       name: 'of another web server',
       records: [
@@ -45,14 +46,14 @@ describe('a packet', () => {
         { ...SRV, name: 'printer._http._tcp.local' },
       ],
     },
-    { name: 'whose name says another port', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
+    { name: 'whose name has another port', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
     { name: 'of another type', records: [{ ...PTR, name: '_ssh._tcp.local' }, SRV] },
-    { name: 'of no records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
+    { name: 'of invalid records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
   ])('announces nothing $name', ({ records }) => {
     expect(found(...records)).toEqual([]);
   });
 
-  it('announces nothing if it is invalid, and never throws', () => {
+  it('announces nothing if it is invalid, and never causes an exception', () => {
     fc.assert(
       fc.property(fc.anything(), (value) => {
         expect(announcementsIn(value)).toEqual([]);
@@ -79,8 +80,8 @@ describe('a TXT record', () => {
     Object.entries(txt).map(([key, value]) => Buffer.from(`${key}=${value}`));
 
   it("contains an instance's claims", () => {
-    const says = { id: 'a-B_9', name: 'laptop-käse', hostname: 'laptop', directory: '/home/ada/x = y' };
-    expect(readTxt(buffers(txtOf(says)))).toEqual(says);
+    const claims = { id: 'a-B_9', name: 'laptop-käse', hostname: 'laptop', directory: '/home/ada/x = y' };
+    expect(readTxt(buffers(txtOf(claims)))).toEqual(claims);
   });
 
   it('leaves out values that do not fit', () => {
@@ -90,7 +91,7 @@ describe('a TXT record', () => {
   it('is cleaned when it is read', () => {
     const bytes = fc.array(fc.uint8Array({ maxLength: 20 }), { maxLength: 10 });
     fc.assert(
-      fc.property(bytes, fc.string({ unit: 'binary' }), (strings, text) => {
+      fc.property(bytes, anyText(), (strings, text) => {
         const written = ['id', 'name', 'host', 'dir'].map((key) => Buffer.from(`${key}=${text}\u202E\u0000\n${text}`));
         const { id, ...labels } = readTxt([...strings, ...written]);
         expect(id ?? 'a').toMatch(/^[A-Za-z0-9_-]{1,64}$/);

@@ -16,23 +16,27 @@ function patched(offset: number, value: number): Buffer {
 
 describe('packets from the LAN', () => {
   it.each([
-    { name: 'an announcement', packet: PACKET, taken: true },
-    { name: 'one of something else', packet: announcement({ ...SERVICE, label: 'printer' }), taken: false },
-    { name: 'a question', packet: question('_opencode-mcp._tcp.local'), taken: false },
-    { name: 'one from another port', packet: PACKET, port: 40_000, taken: false },
-    { name: 'less than a header', packet: Buffer.from('opencode-'), taken: false },
+    { name: 'an announcement', packet: PACKET, admitted: true },
+    {
+      name: 'an announcement of another service',
+      packet: announcement({ ...SERVICE, label: 'printer' }),
+      admitted: false,
+    },
+    { name: 'a question', packet: question('_opencode-mcp._tcp.local'), admitted: false },
+    { name: 'an announcement from another port', packet: PACKET, port: 40_000, admitted: false },
+    { name: 'less than a header', packet: Buffer.from('opencode-'), admitted: false },
     {
       name: 'more than mDNS allows',
       packet: response(Array.from({ length: 100 }, () => recordsOf(SERVICE)).flat()),
-      taken: false,
+      admitted: false,
     },
-    { name: 'more records promised than can follow', packet: patched(6, 60_000), taken: false },
-    { name: 'more questions promised than can follow', packet: patched(4, 60_000), taken: false },
-    { name: 'another opcode', packet: patched(2, 0x9400), taken: false },
-    { name: 'a response code', packet: patched(2, 0x8403), taken: false },
-  ])('$name: $taken', ({ packet, port = 5353, taken }) => {
+    { name: 'a header with more records than can follow', packet: patched(6, 60_000), admitted: false },
+    { name: 'a header with more questions than can follow', packet: patched(4, 60_000), admitted: false },
+    { name: 'another opcode', packet: patched(2, 0x9400), admitted: false },
+    { name: 'a response code', packet: patched(2, 0x8403), admitted: false },
+  ])('$name: $admitted', ({ packet, port = 5353, admitted }) => {
     const intake = new Intake('responses', 5353, new ManualClock());
-    expect(intake.admits(packet, { ...NEIGHBOUR, port })).toBe(taken);
+    expect(intake.admits(packet, { ...NEIGHBOUR, port })).toBe(admitted);
   });
 
   it('a publisher admits queries from any port', () => {
@@ -41,7 +45,7 @@ describe('packets from the LAN', () => {
     expect(intake.admits(PACKET, NEIGHBOUR)).toBe(false);
   });
 
-  function taken(intake: Intake, packet: Buffer, senders: number, each: number): number {
+  function admitted(intake: Intake, packet: Buffer, senders: number, each: number): number {
     let count = 0;
     for (let index = 0; index < senders * each; index += 1)
       if (intake.admits(packet, { ...NEIGHBOUR, address: `fe80::${index % senders}%eth0` })) count += 1;
@@ -50,7 +54,7 @@ describe('packets from the LAN', () => {
 
   it('admits the answers of 500 instances on eight machines at once, twice', () => {
     const intake = new Intake('responses', 5353, new ManualClock());
-    expect(taken(intake, PACKET, 8, 128)).toBe(8 * 128);
+    expect(admitted(intake, PACKET, 8, 128)).toBe(8 * 128);
   });
 
   it('limits a flood by size, also from forged addresses', async () => {
@@ -58,23 +62,23 @@ describe('packets from the LAN', () => {
     const intake = new Intake('responses', 5353, clock);
     const large = response(Array.from({ length: 50 }, () => recordsOf(SERVICE)).flat());
     expect(large.length).toBeGreaterThan(6000);
-    const [one, many] = [taken(intake, large, 1, 1000), taken(intake, large, 5000, 1)];
+    const [one, many] = [admitted(intake, large, 1, 1000), admitted(intake, large, 5000, 1)];
     expect([one > 10, one < 40, many > 100, many < 400]).toEqual([true, true, true, true]);
     await clock.advance(1000);
-    expect(taken(intake, PACKET, 5000, 2)).toBeLessThan(250);
+    expect(admitted(intake, PACKET, 5000, 2)).toBeLessThan(250);
   });
 
   it('admits one machine while another floods', () => {
     const intake = new Intake('responses', 5353, new ManualClock());
-    taken(intake, PACKET, 1, 100_000);
+    admitted(intake, PACKET, 1, 100_000);
     expect(intake.admits(PACKET, NEIGHBOUR)).toBe(true);
   });
 
   it('admits ten queries at once, then two a second', async () => {
     const clock = new ManualClock();
     const intake = new Intake('queries', 5353, clock);
-    expect(taken(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeLessThanOrEqual(10);
+    expect(admitted(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeLessThanOrEqual(10);
     await clock.advance(10_000);
-    expect(taken(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeGreaterThan(5);
+    expect(admitted(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeGreaterThan(5);
   });
 });

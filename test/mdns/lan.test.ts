@@ -1,6 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
@@ -22,43 +22,32 @@ import { until } from '../rig/wait.ts';
 const [LOOPBACK = 'lo', ADDRESSES = []] =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal)) ?? [];
 const FOUR = ADDRESSES.filter(({ family }) => family === 'IPv4');
+const COMMON = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger };
 const PACKET = announcement({ label: 'opencode-4096', type: '_http._tcp.local', port: 4096 });
 
 describe('the LAN as one socket', () => {
-  const closers: (() => unknown)[] = [];
-  afterEach(async () => {
-    for (const close of closers.splice(0)) await close();
-  });
-
-  /** A neighbour that sends packets, and counts received ones. */
-  async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly heard: Buffer[] }> {
+  /** A neighbour that sends packets, and keeps those that it receives. */
+  async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly received: Buffer[] }> {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
-    const heard: Buffer[] = [];
-    socket.on('message', (packet) => heard.push(packet));
+    const received: Buffer[] = [];
+    socket.on('message', (packet) => received.push(packet));
     await new Promise<void>((resolve) => socket.bind(port, '0.0.0.0', resolve));
     socket.addMembership('224.0.0.251', '127.0.0.1');
     socket.setMulticastInterface('127.0.0.1');
-    closers.push(() => socket.close());
-    return { socket, heard };
+    onTestFinished(() => void socket.close());
+    return { socket, received };
   }
 
   async function lanOn(port: number, more: Partial<ConstructorParameters<typeof Lan>[0]> = {}): Promise<Lan> {
-    const lan = new Lan({
-      interfaces: [LOOPBACK],
-      wanted: 'responses',
-      clock: systemClock,
-      logger: silentLogger,
-      port,
-      ...more,
-    });
-    closers.push(() => lan.close());
+    const lan = new Lan({ ...COMMON, wanted: 'responses', port, ...more });
+    onTestFinished(() => lan.close());
     await lan.open();
     return lan;
   }
 
-  async function listenOn(port: number, listener: (said: Announcement, by: Origin) => unknown): Promise<void> {
+  async function listenOn(port: number, listener: (announced: Announcement, by: Origin) => unknown): Promise<void> {
     const bonjour = bonjourOver(await lanOn(port), port);
-    closers.push(() => bonjour.destroy());
+    onTestFinished(() => bonjour.destroy());
     multicastOf(bonjour).on('response', (packet, from) => {
       for (const one of announcementsIn(packet)) listener(one, from);
     });
@@ -85,21 +74,17 @@ describe('the LAN as one socket', () => {
   it('reports an unusable address, and continues with the others', async () => {
     const port = await freePort();
     // From a documentation network, which no machine has.
-    const gone: NetworkInterfaceInfo = {
-      address: '192.0.2.1',
-      cidr: '192.0.2.1/24',
-      family: 'IPv4',
-      internal: false,
-      mac: '',
-      netmask: '',
-    };
-    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ gone: [gone] }) });
-    expect(alone.problem).toMatch(/^no multicast on this machine: gone: .*ENODEV|EADDRNOTAVAIL/);
+    const gone: NetworkInterfaceInfo = { ...FOUR[0]!, address: '192.0.2.1', cidr: '192.0.2.1/24', internal: false };
+    // Windows has such names.
+    const name = 'Ethernet 2';
+    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ [name]: [gone] }) });
+    expect(alone.problem).toMatch(/^no multicast on this machine: Ethernet 2: .*(?:ENODEV|EADDRNOTAVAIL)/);
     const both = await lanOn(port, {
-      interfaces: ['gone', LOOPBACK],
-      readInterfaces: () => ({ gone: [gone], [LOOPBACK]: FOUR }),
+      interfaces: [name, LOOPBACK],
+      readInterfaces: () => ({ [name]: [gone], [LOOPBACK]: FOUR }),
     });
     expect(both.problem).toBeUndefined();
+    expect(both.unusable).toMatchObject([{ link: 'Ethernet 2 IPv4 192.0.2.1' }]);
   });
 
   it('reports unreadable interfaces, and continues once they are readable', async () => {
@@ -153,40 +138,33 @@ describe('the LAN as one socket', () => {
 
   it('is queried at once, soon again, and then every minute', async () => {
     const port = await freePort();
-    const { heard } = await neighbour(port);
+    const { received } = await neighbour(port);
     const clock = new ManualClock();
-    const view = new LanView({
-      interfaces: [LOOPBACK],
-      clock,
-      logger: silentLogger,
-      port,
-      source: 'mdns',
-      onChange: () => {},
-    });
-    closers.push(() => view.close());
+    const view = new LanView({ ...COMMON, clock, port, source: 'mdns', onChange: () => {} });
+    onTestFinished(() => view.close());
     await view.open();
-    const asked = (count: number): Promise<unknown> => until(`${count} questions`, () => heard.length === count);
-    await asked(1);
+    const queried = (count: number): Promise<unknown> => until(`${count} queries`, () => received.length === count);
+    await queried(1);
     await clock.advance(1000);
-    await asked(2);
+    await queried(2);
     await clock.advance(3000);
-    await asked(3);
+    await queried(3);
     await clock.advance(3 * QUERY_EVERY_MS);
-    await asked(6);
-    expect(heard.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
+    await queried(6);
+    expect(received.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
   });
 
   it('understands recorded packets of opencode and this program', async () => {
     const port = await freePort();
-    const said: string[] = [];
-    await listenOn(port, ({ kind, isGoodbye, port: at, says, addresses }) =>
-      said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
+    const announced: string[] = [];
+    await listenOn(port, ({ kind, isGoodbye, port: at, claims, addresses }) =>
+      announced.push([kind, isGoodbye ? 'bye' : 'hello', at, claims.name, addresses].join(' ')),
     );
     // Responses are accepted only from the mDNS port.
     const { socket } = await neighbour(port);
     for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
-    await until('three announcements', () => said.length === 3);
-    expect(said).toEqual([
+    await until('three announcements', () => announced.length === 3);
+    expect(announced).toEqual([
       'opencode hello 4096  192.168.1.11',
       'connected hello 4651 one-project 192.168.1.11',
       'connected bye 4651 one-project 192.168.1.11',
@@ -195,15 +173,14 @@ describe('the LAN as one socket', () => {
 
   it('receives an announcement and its goodbye', async () => {
     const port = await freePort();
-    const said: string[] = [];
-    const common = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger, port };
-    await listenOn(port, ({ kind, isGoodbye, says }, { address }) =>
-      said.push(`${kind} ${isGoodbye ? 'bye' : 'hello'} ${says.id} ${address}`),
+    const announced: string[] = [];
+    await listenOn(port, ({ kind, isGoodbye, claims }, { address }) =>
+      announced.push(`${kind} ${isGoodbye ? 'bye' : 'hello'} ${claims.id} ${address}`),
     );
-    const publisher = new Publisher({ ...common, instance: { id: 'abc' }, listensOn: 4096 });
+    const publisher = new Publisher({ ...COMMON, port, instance: { id: 'abc' }, listensOn: 4096 });
     await publisher.open();
-    await until('its announcement', () => said.includes('connected hello abc 127.0.0.1'));
+    await until('its announcement', () => announced.includes('connected hello abc 127.0.0.1'));
     await Promise.all([publisher.close(), publisher.close()]);
-    await until('its goodbye', () => said.includes('connected bye abc 127.0.0.1'));
+    await until('its goodbye', () => announced.includes('connected bye abc 127.0.0.1'));
   });
 });

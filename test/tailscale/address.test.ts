@@ -2,17 +2,12 @@ import { describe, expect, it } from 'vitest';
 
 import { type AddressSystem, localApiAddress, shownAddress } from '../../src/tailscale/address.ts';
 
-interface Files {
-  readonly links?: Readonly<Record<string, string>>;
-  readonly texts?: Readonly<Record<string, string>>;
-  /** In the format of lsof. */
-  readonly open?: string;
-}
-
+/** A system on which only these paths exist; `open` is the output of lsof. */
 function system(
   platform: NodeJS.Platform,
   existing: readonly string[],
-  { links, texts, open }: Files = {},
+  files: { readonly [path: string]: string } = {},
+  open?: string,
 ): AddressSystem {
   const read = (found: string | undefined): string => {
     if (found === undefined) throw new Error('ENOENT');
@@ -21,8 +16,8 @@ function system(
   return {
     platform,
     exists: (path) => existing.includes(path),
-    readLink: (path) => read(links?.[path]),
-    readText: (path) => read(texts?.[path]),
+    readLink: (path) => read(files[path]),
+    readText: (path) => read(files[path]),
     appFiles: () => read(open),
   };
 }
@@ -31,10 +26,8 @@ const SOCKET = '/var/run/tailscale/tailscaled.sock';
 const SYNOLOGY = '/var/packages/Tailscale/var/tailscaled.sock';
 const BSD = '/var/run/tailscaled.socket';
 const MAC_APP = '/Applications/Tailscale.app';
-const APP = {
-  links: { '/Library/Tailscale/ipnport': '49180' },
-  texts: { '/Library/Tailscale/sameuserproof-49180': 'proof\n' },
-};
+const PORT_LINK = '/Library/Tailscale/ipnport';
+const APP = { [PORT_LINK]: '49180', '/Library/Tailscale/sameuserproof-49180': 'proof\n' };
 
 describe('localApiAddress', () => {
   it.each([
@@ -44,21 +37,10 @@ describe('localApiAddress', () => {
     { name: 'FreeBSD', given: system('freebsd', []), path: BSD },
     { name: 'macOS, the daemon before the app', given: system('darwin', [BSD], APP), path: BSD },
     { name: 'macOS without either', given: system('darwin', []), path: BSD },
-    {
-      name: 'macOS, a port without its token',
-      given: system('darwin', [], { links: APP.links }),
-      path: BSD,
-    },
-    {
-      name: 'macOS, a link to something else',
-      given: system('darwin', [], { links: { '/Library/Tailscale/ipnport': '../1' } }),
-      path: BSD,
-    },
+    { name: 'macOS, a port without its token', given: system('darwin', [], { [PORT_LINK]: '49180' }), path: BSD },
     {
       name: 'macOS, an App Store build without a port',
-      given: system('darwin', [MAC_APP], {
-        open: 'p77\nfcwd\nn/\nn/private/sameuserproof-99999-abc\nn/x/sameuserproof-1\n',
-      }),
+      given: system('darwin', [MAC_APP], {}, 'p77\nfcwd\nn/\nn/private/sameuserproof-99999-abc\nn/x/sameuserproof-1\n'),
       path: BSD,
     },
     {
@@ -70,10 +52,13 @@ describe('localApiAddress', () => {
     expect(localApiAddress(undefined, given)).toEqual({ kind: 'socket', path });
   });
 
-  it('reads no file for an invalid port', () => {
+  it('reads no token for an invalid port', () => {
     const read: string[] = [];
-    const given = { ...system('darwin', [], { links: { '/Library/Tailscale/ipnport': '../1' } }) };
-    localApiAddress(undefined, { ...given, readText: (path) => (read.push(path), 'proof') });
+    const given = {
+      ...system('darwin', [], { [PORT_LINK]: '../1' }),
+      readText: (path: string) => (read.push(path), 'x'),
+    };
+    expect(localApiAddress(undefined, given)).toEqual({ kind: 'socket', path: BSD });
     expect(read).toEqual([]);
   });
 
@@ -84,11 +69,11 @@ describe('localApiAddress', () => {
   it("is from the App Store build's open file, if there is no other", () => {
     const folder = '/Users/ada/Library/Group Containers/W5364U7YZB.io.tailscale.ipn.macos';
     const open = `p812\nfcwd\nn/\nf4\nn${folder}/sameuserproof-49213-0123456789abcdef\nf5\nn/dev/null\n`;
-    const address = localApiAddress(undefined, system('darwin', [MAC_APP], { open }));
+    const address = localApiAddress(undefined, system('darwin', [MAC_APP], {}, open));
     expect(address).toEqual({ kind: 'port', port: 49_213, token: '0123456789abcdef' });
-    expect(localApiAddress(undefined, system('darwin', [], { open }))).toMatchObject({ kind: 'socket' });
-    expect(localApiAddress(undefined, system('darwin', [MAC_APP], { ...APP, open }))).toMatchObject({ port: 49_180 });
-    expect(localApiAddress(undefined, system('linux', [MAC_APP], { open }))).toMatchObject({ kind: 'socket' });
+    expect(localApiAddress(undefined, system('darwin', [], {}, open))).toMatchObject({ kind: 'socket' });
+    expect(localApiAddress(undefined, system('darwin', [MAC_APP], APP, open))).toMatchObject({ port: 49_180 });
+    expect(localApiAddress(undefined, system('linux', [MAC_APP], {}, open))).toMatchObject({ kind: 'socket' });
   });
 
   it("is the macOS app's port, shown without its token", () => {

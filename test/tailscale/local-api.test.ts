@@ -1,8 +1,9 @@
+import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -15,13 +16,8 @@ import { leapingClock } from '../rig/leaping-clock.ts';
 import { tempDir } from '../rig/temp.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 
-const closing: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const one of closing.splice(0).toReversed()) await one[Symbol.asyncDispose]();
-});
-
 function keep<T extends AsyncDisposable>(one: T): T {
-  closing.push(one);
+  onTestFinished(() => one[Symbol.asyncDispose]());
   return one;
 }
 
@@ -42,10 +38,12 @@ async function failureOf(work: Promise<unknown>): Promise<LocalApiError> {
 
 describe('status', () => {
   it('keeps ids above 2^53 apart', async () => {
-    const { api } = await start({
+    const { fake, api } = await start({
       peers: [{ UserID: ADA }, { UserID: EVE }],
       status: { User: { [`${ADA}`]: { ID: ADA, LoginName: 'ada' }, [`${EVE}`]: { ID: EVE, LoginName: 'eve' } } },
     });
+    // JSON.parse would round them to the same number.
+    expect([Number(ADA), statusText(fake)]).toEqual([Number(EVE), expect.stringContaining(`"UserID":${ADA}`)]);
     const { peers, logins } = await api.status();
     expect(peers.map(({ userId }) => logins.get(userId))).toEqual(['ada', 'eve']);
   });
@@ -64,7 +62,7 @@ describe('status', () => {
     { name: 'without a DNS name', peer: { DNSName: '' }, shared: false },
     { name: 'a hired exit node', peer: { DNSName: 'de-fra-wg-001.mullvad.ts.net.' }, shared: false, hired: true },
     { name: 'a hired exit node by its tag', peer: { Tags: ['tag:mullvad-exit-node'] }, shared: false, hired: true },
-  ])('recognises a node that is $name', async ({ peer, shared, hired = false }) => {
+  ])('reports a node that is $name', async ({ peer, shared, hired = false }) => {
     const { api } = await start({ peers: [peer] });
     expect((await api.status()).peers[0]).toMatchObject({ shared, exitNodeForHire: hired });
   });
@@ -81,18 +79,17 @@ describe('status', () => {
     expect((await api.status()).peers).toHaveLength(5000);
   });
 
-  it('recognises userspace networking, and a daemon that is logged out', async () => {
+  it('reports userspace networking, and a daemon that is logged out', async () => {
     const { api } = await start({ status: { TUN: false, BackendState: 'NeedsLogin', Self: { ID: '' }, Peer: null } });
     expect(await api.status()).toMatchObject({ tun: false, backendState: 'NeedsLogin', self: undefined, peers: [] });
   });
 
-  it.each([
-    { name: 'garbage', text: '<html>', message: /not JSON/ },
-    { name: 'a part', text: '{"BackendState":"Run', message: /not JSON/ },
-    { name: 'another answer', text: '[]', message: /not a status/ },
-  ])('rejects $name', async ({ text, message }) => {
+  it.each<[string, string, RegExp]>([
+    ['is not JSON', '{"BackendState":"Run', /not JSON/],
+    ['is not a status', '[]', /not a status/],
+  ])('rejects an answer that %s', async (_, text, message) => {
     const { fake, api } = await start();
-    fake.answers.set('status', (_, response) => json(response, text));
+    fake.answers.set('status', (_request, response) => json(response, text));
     expect(await failureOf(api.status())).toMatchObject({ kind: 'failed', message: expect.stringMatching(message) });
   });
 
@@ -202,10 +199,8 @@ describe('whois', () => {
     fake.answers.set('whois', (_, response) => json(response, '{"UserProfile":{"LoginName":"ada"}}'));
     expect(await failureOf(api.whois('100.64.0.2:1'))).toMatchObject({ kind: 'failed' });
   });
-});
 
-describe('the connection of a whois', () => {
-  it('is reused, and replaced if it has broken meanwhile', async () => {
+  it('reuses its connection, and replaces one that broke meanwhile', async () => {
     const { fake, api } = await start();
     const sockets = new Set<unknown>();
     let breaks = false;
@@ -225,7 +220,7 @@ describe('the connection of a whois', () => {
     expect(sockets.size).toBe(2);
   });
 
-  it('that breaks at its first request is a failure', async () => {
+  it('fails if a new connection breaks', async () => {
     const { fake, api } = await start();
     fake.answers.set('whois', ({ socket }) => void socket.destroy());
     expect(await failureOf(api.whois('100.64.0.2:1'))).toMatchObject({ kind: 'failed' });
@@ -253,32 +248,21 @@ describe('watch', () => {
     expect(fake.asked).toEqual(['status?peers=false', `watch-ipn-bus?mask=${mask}`]);
   });
 
-  it('yields for a change, and ends with its signal', async () => {
+  it('yields for a change, whatever its text, and ends with its signal', async () => {
     const { fake, api } = await start();
     const abort = new AbortController();
     const hints = await take(api.watch(abort.signal));
     await fake.busOpened;
-    fake.notify();
+    for (let line = 0; line < 500; line += 1) fake.notify('x'.repeat(10_000));
     expect((await within(hints.next(), 'a notification')).done).toBe(false);
     abort.abort();
     await until('the end', async () => (await hints.next()).done);
   });
 
-  it('merges a flood into one notification, whatever the lines', async () => {
-    const { fake, api } = await start();
-    const abort = new AbortController();
-    const hints = await take(api.watch(abort.signal));
-    for (let line = 0; line < 500; line += 1) fake.notify('x'.repeat(10_000));
-    await within(hints.next(), 'a notification');
-    fake.endBus();
-    abort.abort();
-    await until('the end', async () => (await hints.next()).done);
-  });
-
-  it.each(['ends', 'breaks'])('a bus that %s causes a hint', async (how) => {
+  it.each(['endBus', 'breakBus'] as const)('yields when the bus is closed: %s', async (close) => {
     const { fake } = await start();
     const abort = new AbortController();
-    // There is no next attempt.
+    // Without a second attempt.
     const sleep: Clock['sleep'] = (ms, signal) =>
       ms === 5000
         ? systemClock.sleep(ms, signal)
@@ -286,13 +270,12 @@ describe('watch', () => {
     const hints = await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
     // One for listening, one for the bus.
     await within(hints.next(), 'the open bus');
-    if (how === 'ends') fake.endBus();
-    else fake.breakBus();
+    fake[close]();
     expect((await within(hints.next(), 'a hint')).done).toBe(false);
     abort.abort();
   });
 
-  it('reconnects when the bus ends, and when the daemon starts late', async () => {
+  it('reconnects when the bus ends, and after refused attempts', async () => {
     const { fake } = await start();
     const abort = new AbortController();
     // Pauses take no time; time limits of requests, which have other lengths, do.
@@ -303,7 +286,7 @@ describe('watch', () => {
     await until('a second bus', () => fake.asked.filter((path) => path.startsWith('watch')).length === 2);
     fake.answers.set('watch-ipn-bus', (_, response) => response.writeHead(500).end());
     fake.endBus();
-    await until('refused tries', () => fake.asked.filter((path) => path.startsWith('watch')).length > 5);
+    await until('refused attempts', () => fake.asked.filter((path) => path.startsWith('watch')).length > 5);
     abort.abort();
   });
 
@@ -330,21 +313,25 @@ describe('dial', () => {
     expect(fake.dialled).toEqual(['100.64.0.2:4096']);
   });
 
-  it('keeps data that the peer sends first', async () => {
-    const { fake, api } = await start();
-    fake.answers.set('dial', () => {});
+  /** A LocalAPI that answers every request with this text, or with nothing. */
+  async function answering(text?: string): Promise<{ api: LocalApi; connected: Promise<Socket> }> {
     const server = createServer();
-    const socketPath = join(keep(tempDir()).path, 'greeting.sock');
-    server.on('connection', (socket) =>
-      socket.once('data', () =>
-        socket.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\nhello'),
-      ),
-    );
+    const connected = deferred<Socket>();
+    server.on('connection', (socket) => {
+      connected.resolve(socket);
+      socket.on('error', () => {}).once('data', () => text !== undefined && socket.end(text));
+    });
+    const socketPath = join(keep(tempDir()).path, 'local-api.sock');
     await new Promise<void>((resolve) => server.listen(socketPath, resolve));
-    const stream = await apiAt(socketPath).dial('100.64.0.2', 22);
-    expect(await read(stream)).toBe('hello');
-    await new Promise((resolve) => server.close(resolve));
-    await expect(api.dial('100.64.0.2', 22)).rejects.toThrow('502');
+    onTestFinished(() => void server.close());
+    return { api: apiAt(socketPath), connected: connected.promise };
+  }
+
+  it('keeps data that the peer sends first', async () => {
+    const { api } = await answering(
+      'HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\nhello',
+    );
+    expect(await read(await api.dial('100.64.0.2', 22))).toBe('hello');
   });
 
   it('reports a failed dial, and a stopped daemon', async () => {
@@ -360,51 +347,27 @@ describe('dial', () => {
     });
   });
 
-  async function answeringSelf(address: string): Promise<LocalApi> {
-    const server = createServer();
-    const socketPath = join(keep(tempDir()).path, 'self.sock');
-    server.on('connection', (socket) =>
-      socket.once('data', () =>
-        socket.end(`HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: ${address}\r\nContent-Length: 0\r\n\r\n`),
-      ),
-    );
-    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
-    closing.push({ [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) });
-    return apiAt(socketPath);
-  }
-
   it('connects directly only to the requested address', async () => {
     const web = keep(await listenHttp((_, response) => response.end('direct')));
-    const same = await answeringSelf(`127.0.0.1:${web.port}`);
-    const stream = await same.dial('127.0.0.1', web.port);
+    const address = `127.0.0.1:${web.port}`;
+    const { api } = await answering(
+      `HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: ${address}\r\nContent-Length: 0\r\n\r\n`,
+    );
+    const stream = await api.dial('127.0.0.1', web.port);
     stream.write('GET / HTTP/1.0\r\n\r\n');
     expect(await read(stream)).toContain('direct');
-    await expect(same.dial('127.0.0.2', web.port)).rejects.toThrow('not followed');
-    await expect(same.dial('127.0.0.1', web.port - 1)).rejects.toThrow('not followed');
-    await expect(same.dial('localhost', web.port)).rejects.toThrow('not followed');
+    await expect(api.dial('127.0.0.2', web.port)).rejects.toThrow('not followed');
+    await expect(api.dial('127.0.0.1', web.port - 1)).rejects.toThrow('not followed');
+    await expect(api.dial('localhost', web.port)).rejects.toThrow('not followed');
   });
 
-  it('has a time limit, and is destroyed with its signal', async () => {
-    const server = createServer();
-    const connected = deferred<Socket>();
-    server.on('connection', (socket) => connected.resolve(socket));
-    const socketPath = join(keep(tempDir()).path, 'hanging.sock');
-    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
-    closing.push({ [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) });
+  it('is ended by its signal', async () => {
+    const { api, connected } = await answering();
     const abort = new AbortController();
-    const dialling = apiAt(socketPath).dial('100.64.0.2', 1, abort.signal);
-    const socket = await connected.promise;
-    const ended = new Promise((resolve) => socket.once('close', resolve));
-    socket.on('error', () => {});
-    socket.resume();
+    const dialling = api.dial('100.64.0.2', 1, abort.signal);
+    const ended = once(await connected, 'close');
     abort.abort(new Error('enough'));
     await expect(dialling).rejects.toThrow('enough');
-    await within(ended, 'the connection to be closed');
+    await within(ended, 'the end of the connection');
   });
-});
-
-it('the ids of the fake status are such as JSON.parse rounds', () => {
-  const text = statusText({ peers: [{ UserID: EVE }], status: {} });
-  expect(text).toContain(`"UserID":${ADA}`);
-  expect(String((JSON.parse(text) as { Self: { UserID: number } }).Self.UserID)).toBe(`${EVE}`);
 });

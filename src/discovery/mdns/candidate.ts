@@ -18,7 +18,7 @@ export function advertisedCandidate(
   { announcement, origin, address, revisedMs }: Sighting,
   dialOn: (interfaceName: string) => Dial,
 ): Candidate {
-  const { kind, port, says } = announcement;
+  const { kind, port, claims } = announcement;
   const hint = repeaterHint(announcement.addresses, address);
   const host = origin.family === 'IPv6' ? `[${address}]` : address;
   return {
@@ -31,7 +31,7 @@ export function advertisedCandidate(
       ...(isLinkLocal(address) && { dial: dialOn(origin.interfaceName) }),
     },
     // Without the host that opencode itself advertises, which is the same on all machines.
-    claims: { ...says, localPort: port, ...(revisedMs !== undefined && { connectedAt: revisedMs }) },
+    claims: { ...claims, localPort: port, ...(revisedMs !== undefined && { connectedAt: revisedMs }) },
     // Passwords still go only to LAN endpoints that a credential rule names exactly.
     trust: { level: 'trusted' },
     ...(hint !== undefined && { hint }),

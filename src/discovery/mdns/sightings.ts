@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+
 import type { Announcement } from '../../mdns/announcements.ts';
 import type { Origin } from '../../mdns/lan.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
@@ -163,14 +165,10 @@ function twinKey({ announcement: { kind, port }, origin: { interfaceName } }: En
 }
 
 function isSame(one: Announcement, other: Announcement): boolean {
-  const { id, name, hostname, directory } = one.says;
   return (
     one.name === other.name &&
-    id === other.says.id &&
-    name === other.says.name &&
-    hostname === other.says.hostname &&
-    directory === other.says.directory &&
-    one.addresses.length === other.addresses.length
+    one.addresses.length === other.addresses.length &&
+    isDeepStrictEqual(one.claims, other.claims)
   );
 }
 

@@ -23,7 +23,7 @@ export type RegistrationFile =
 export interface Registrations {
   /** Ordered by file name. */
   readonly files: readonly RegistrationFile[];
-  /** Registrations beyond `MAX_REGISTRATIONS`; the newest were kept. */
+  /** Registrations beyond the limit; the newest were kept. */
   readonly leftOut: number;
 }
 
@@ -46,11 +46,13 @@ export function isRegistrationName(fileName: string): boolean {
 /** Reads a directory repeatedly, opening only the files that changed. */
 export class RegistrationReader {
   readonly #fs: FileSystem;
+  readonly #maxFiles: number;
   /** Filled file by file, so that a scan that timed out is continued by the next one. */
   readonly #known = new Map<string, Known>();
 
-  constructor(fs: FileSystem) {
+  constructor(fs: FileSystem, maxFiles = MAX_REGISTRATIONS) {
     this.#fs = fs;
+    this.#maxFiles = maxFiles;
   }
 
   /** Rejects with the system's error when the directory cannot be read; stops soon after `signal` aborts. */
@@ -74,7 +76,7 @@ export class RegistrationReader {
 
     const listed = await each(fileNames, (fileName) => this.#list(directory, fileName));
     const newest = listed.filter(isRegular).toSorted(newestFirst);
-    const beyond = new Set<Listed>(newest.slice(MAX_REGISTRATIONS));
+    const beyond = new Set<Listed>(newest.slice(this.#maxFiles));
     const files = await each(
       listed.filter((file) => !beyond.has(file)),
       (file) => this.#read(directory, file),

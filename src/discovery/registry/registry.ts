@@ -43,6 +43,8 @@ export interface RegistryDependencies {
   /** This machine's name, as `opencode-connected` writes it into a registration. */
   readonly hostname: string;
   readonly fs?: FileSystem;
+  /** Registrations read from one directory. Default: `MAX_REGISTRATIONS`. */
+  readonly maxRegistrations?: number;
 }
 
 /** Enough to show what is wrong with a directory; ten thousand would hide it. */
@@ -96,11 +98,12 @@ class RegistryDirectory {
   readonly #uid: number | undefined;
   readonly #hostname: string;
   readonly #fs: FileSystem;
+  readonly #maxRegistrations: number;
   readonly #reader: RegistrationReader;
 
   constructor(
     { path, explicit, prefix }: { readonly path: string; readonly explicit: boolean; readonly prefix: string },
-    { uid, hostname, fs = nodeFileSystem }: RegistryDependencies,
+    { uid, hostname, fs = nodeFileSystem, maxRegistrations = MAX_REGISTRATIONS }: RegistryDependencies,
   ) {
     this.path = resolve(path);
     this.#explicit = explicit;
@@ -108,7 +111,8 @@ class RegistryDirectory {
     this.#uid = uid;
     this.#hostname = hostname;
     this.#fs = fs;
-    this.#reader = new RegistrationReader(fs);
+    this.#maxRegistrations = maxRegistrations;
+    this.#reader = new RegistrationReader(fs, maxRegistrations);
   }
 
   async scan(signal: AbortSignal): Promise<Scan> {
@@ -154,7 +158,7 @@ class RegistryDirectory {
       if (reasons.length > 0) notes.push({ subject, reason: reasons.join('; ') });
     }
     const bounded = boundedNotes(notes, MAX_NOTES, quoteShort(directory.path, MAX_PATH_CHARS));
-    return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded] };
+    return { candidates, notes: [...this.#directoryNotes(directory, leftOut), ...bounded] };
   }
 
   async #explained(error: unknown): Promise<unknown> {
@@ -187,18 +191,18 @@ class RegistryDirectory {
     }
   }
 
+  #directoryNotes({ path, trust }: InspectedDirectory, leftOut: number): Note[] {
+    const subject = quoteShort(path, MAX_PATH_CHARS);
+    const notes: Note[] = [];
+    if (trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${trust.reason}` });
+    if (leftOut > 0) {
+      const reason = `holds ${leftOut} registrations more than the limit of ${this.#maxRegistrations}; the oldest were left out: remove dead ones`;
+      notes.push({ subject, reason });
+    }
+    return notes;
+  }
+
   get #shownPath(): string {
     return quoteShort(this.path, MAX_PATH_CHARS);
   }
-}
-
-function directoryNotes({ path, trust }: InspectedDirectory, leftOut: number): Note[] {
-  const subject = quoteShort(path, MAX_PATH_CHARS);
-  const notes: Note[] = [];
-  if (trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${trust.reason}` });
-  if (leftOut > 0) {
-    const reason = `holds ${leftOut} registrations more than the limit of ${MAX_REGISTRATIONS}; the oldest were left out: remove dead ones`;
-    notes.push({ subject, reason });
-  }
-  return notes;
 }

@@ -105,29 +105,37 @@ async function listOf(
   signal: AbortSignal,
   question: PeerQuestion,
 ): Promise<PeerFinding> {
-  let path = question.mayHaveStates ? STATES_PATH : LIST_PATH;
-  let lack: Pick<PeerFinding, 'isWithoutStates'> = {};
-  let answer: Exchange;
+  const { mayHaveStates, known } = question;
   try {
-    answer = await askForList(site, deps, signal, { ...question, path });
-    if (answer.status === 404 && path === STATES_PATH) {
-      path = LIST_PATH;
-      lack = { isWithoutStates: true };
-      answer = await askForList(site, deps, signal, { ...question, path });
+    if (mayHaveStates) {
+      const answer = await askForList(site, deps, signal, { ...question, path: STATES_PATH });
+      if (answer.status !== 404) return listFinding(site, deps, answer, { path: STATES_PATH, known });
     }
+    const answer = await askForList(site, deps, signal, { ...question, path: LIST_PATH });
+    const finding = listFinding(site, deps, answer, { path: LIST_PATH, known });
+    return mayHaveStates ? { ...finding, isWithoutStates: true } : finding;
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof RequestError && (error.kind === 'malformed' || error.kind === 'too-large'))
       return nothing('refused', [note(site, deps, error.message)]);
     return nothing(isRefusal(error) ? 'refused' : 'silent');
   }
-  if (answer.status === 304 && question.known?.path === path) return { ...nothing('unchanged'), path, ...lack };
+}
+
+/** The finding of an answer to a request for the list at `path`. */
+function listFinding(
+  site: PeerSite,
+  deps: PeerDeps,
+  answer: Exchange,
+  { path, known }: Pick<PeerQuestion, 'known'> & { readonly path: string },
+): PeerFinding {
+  if (answer.status === 304 && known?.path === path) return nothing('unchanged');
   if (answer.status === 403) return nothing('forbidden', [note(site, deps, refusalOf(answer))]);
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
   if ('problem' in list) return nothing('refused', [note(site, deps, list.problem)]);
   const { etag } = answer.headers;
   const tag = etag !== undefined && ETAG.test(etag) && { etag };
-  return { ...serviceFinding(site, deps, list), path, ...lack, ...tag };
+  return { ...serviceFinding(site, deps, list), path, ...tag };
 }
 
 function nothing(kind: 'unchanged' | 'forbidden' | 'refused' | 'silent', notes: readonly Note[] = []): PeerFinding {

@@ -10,7 +10,7 @@ function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
       name: 'opencode-4096._http._tcp.local',
       isGoodbye: false,
       port: 4096,
-      says: {},
+      claims: {},
       addresses: ['10.0.0.99'],
     },
     origin: { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port: 5353, interfaceName: 'eth0' },
@@ -35,12 +35,12 @@ describe('the candidate of a sighting', () => {
   });
 
   it.each([
-    ['names its address', '192.168.1.7', ['10.0.0.9', '192.168.1.7'], false],
-    ['names no address', '192.168.1.7', [], false],
-    ['names another', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
-    ['is seen by IPv6 and names only others of IPv4', 'fe80::7', ['10.0.0.9', 'fd00::7'], false],
-    ['is seen by IPv6 and names another of the link', 'fe80::7', ['fe80::8'], true],
-  ])('has the right repeater hint for one that %s', (_, address, addresses, hasHint) => {
+    ['advertises its own address', '192.168.1.7', ['10.0.0.9', '192.168.1.7'], false],
+    ['advertises no address', '192.168.1.7', [], false],
+    ['advertises another', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
+    ['sends by IPv6 and advertises no link-local address', 'fe80::7', ['10.0.0.9', 'fd00::7'], false],
+    ['sends by IPv6 and advertises another link-local address', 'fe80::7', ['fe80::8'], true],
+  ])('has the right repeater hint if the sender %s', (_, address, addresses, hasHint) => {
     const { announcement, ...rest } = sighting(address);
     const { hint } = advertisedCandidate('mdns', { ...rest, announcement: { ...announcement, addresses } }, dialOn);
     expect(hint !== undefined).toBe(hasHint);

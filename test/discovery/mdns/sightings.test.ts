@@ -9,7 +9,7 @@ const always = (): boolean => true;
 
 function service(port: number, more: Partial<Announcement> = {}): Announcement {
   const name = `opencode-${port}._http._tcp.local`;
-  return { kind: 'opencode', name, isGoodbye: false, port, says: {}, addresses: [], ...more };
+  return { kind: 'opencode', name, isGoodbye: false, port, claims: {}, addresses: [], ...more };
 }
 
 function from(address: string, interfaceName = 'eth0'): Origin {
@@ -31,26 +31,21 @@ describe('a service on the LAN', () => {
     expect(places(sightings, 0)).toEqual(['192.168.1.1:4096', '192.168.1.2:4096']);
   });
 
-  it('is no news when it is announced again', () => {
+  it('changes the list only if its claims change', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     expect(sightings.add(service(4096), ONE, MINUTE_MS)).toBe(false);
-    expect(sightings.add(service(4096, { says: { name: 'other' } }), ONE, MINUTE_MS)).toBe(true);
+    expect(sightings.add(service(4096, { claims: { name: 'other' } }), ONE, MINUTE_MS)).toBe(true);
   });
 
-  it('is probed again after a goodbye, and stays', () => {
+  it('is kept after a goodbye, and probed again once in ten seconds', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     sightings.add(service(4096), TWO, 0);
     expect(sightings.add(service(4096, GOODBYE), ONE, 1000)).toBe(true);
-    expect(sightings.current(1000, always).map(({ revisedMs }) => revisedMs)).toEqual([1000, undefined]);
-  });
-
-  it('is not probed for each of many goodbyes', () => {
-    const sightings = new Sightings();
-    sightings.add(service(4096), ONE, 0);
-    const news = Array.from({ length: 100 }, (_, index) => sightings.add(service(4096, GOODBYE), ONE, 1000 + index));
-    expect(news.filter(Boolean)).toHaveLength(1);
+    expect(sightings.add(service(4096, GOODBYE), ONE, 10_999)).toBe(false);
+    expect(sightings.current(10_999, always).map(({ revisedMs }) => revisedMs)).toEqual([1000, undefined]);
+    expect(sightings.add(service(4096, GOODBYE), ONE, 11_000)).toBe(true);
   });
 
   it('ignores a goodbye of an unknown service or another name', () => {
@@ -68,7 +63,7 @@ describe('a service on the LAN', () => {
     expect(sightings.current(5 * MINUTE_MS, always)[0]?.revisedMs).toBe(5 * MINUTE_MS);
   });
 
-  it('is dropped if its machine answers only for others, not while the machine is silent', () => {
+  it('is dropped if its machine answers for other services only, and kept while the machine is silent', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), ONE, 0);
     sightings.add(service(4096), TWO, 0);
@@ -101,7 +96,7 @@ describe('a service on the LAN', () => {
     expect(places(sightings, 0)).toHaveLength(MAX_SIGHTINGS);
     expect(sightings.notes.length).toBeLessThanOrEqual(10);
     expect(sightings.notes[0]?.subject).toBe('192.168.1.1');
-    // But not forever.
+    // The notes end with the services.
     expect(places(sightings, 11 * MINUTE_MS)).toEqual([]);
     expect(sightings.notes).toEqual([]);
   });
@@ -124,16 +119,16 @@ describe('one machine in both address families', () => {
 
   it.each([
     { name: 'only one of the packets names the other', four: both, sixth: {}, origin: six },
-    { name: 'only the other one does', four: {}, sixth: both, origin: six },
-    { name: 'they are of two services', four: { ...both, name: 'other' }, sixth: both, origin: six },
-    { name: 'they came by two interfaces', four: both, sixth: both, origin: from('fe80::1%eth1', 'eth1') },
+    { name: 'only the other packet does', four: {}, sixth: both, origin: six },
+    { name: 'they are different services', four: { ...both, name: 'other' }, sixth: both, origin: six },
+    { name: 'they came through different interfaces', four: both, sixth: both, origin: from('fe80::1%eth1', 'eth1') },
   ])('is listed twice if $name', ({ four, sixth, origin }) => {
     expect(seen(four, sixth, origin)).toHaveLength(2);
   });
 });
 
 describe('a link-local address', () => {
-  it('stays with its first interface as long as it is heard there', () => {
+  it('belongs to its first interface until it is silent there', () => {
     const sightings = new Sightings();
     sightings.add(service(4096), from('fe80::1%eth0'), 0);
     expect(sightings.add(service(4096), from('fe80::1%eth1', 'eth1'), 1000)).toBe(false);

@@ -1,10 +1,10 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { type Clock, systemClock } from '../../../src/base/clock.ts';
 import { LATER_BUDGET_MS } from '../../../src/discovery/tailnet/tailscale.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
 import { until, within } from '../../rig/wait.ts';
-import { tailnetStage, type TailnetStage, type TailnetStageOptions } from '../tailscale-stage.ts';
+import { tailnetStage, type TailnetStageOptions } from '../tailscale-stage.ts';
 
 const never = new AbortController().signal;
 const A: FakeNodeServer = { id: 'a', directory: '/srv', overviews: [idleIn('/srv')] };
@@ -17,74 +17,69 @@ const SLEEPS: ReadonlyMap<number, number> = new Map([
   [1000, 0],
 ]);
 
-describe('news of a peer', () => {
-  const stages: TailnetStage[] = [];
-  afterEach(async () => {
-    for (const stage of stages.splice(0)) await stage[Symbol.asyncDispose]();
+/** A source that follows one node service, with a clock moved by the test; requests use the real one. */
+async function following(options: Partial<TailnetStageOptions> = {}) {
+  const clock: Clock & { nowMs: number } = {
+    nowMs: 1_000_000,
+    now: () => clock.nowMs,
+    monotonic: () => clock.nowMs,
+    sleep: (ms, signal) => systemClock.sleep(SLEEPS.get(ms) ?? ms, signal),
+  };
+  const node = new FakeNodeService([A]);
+  const { servers, ...rest } = options;
+  const stage = await tailnetStage({
+    peers: [{}],
+    servers: { '100.64.0.2:4095': node.serve, ...servers },
+    options: { ports: [] },
+    clock,
+    ...rest,
   });
-
-  /** A source that follows one node service, with a clock moved by the test; requests use the real one. */
-  async function following(options: Partial<TailnetStageOptions> = {}) {
-    const clock: Clock & { nowMs: number } = {
-      nowMs: 1_000_000,
-      now: () => clock.nowMs,
-      monotonic: () => clock.nowMs,
-      sleep: (ms, signal) => systemClock.sleep(SLEEPS.get(ms) ?? ms, signal),
-    };
-    const node = new FakeNodeService([A]);
-    const { servers, ...rest } = options;
-    const stage = await tailnetStage({
-      peers: [{}],
-      servers: { '100.64.0.2:4095': node.serve, ...servers },
-      options: { ports: [] },
-      clock,
-      ...rest,
-    });
-    stages.push(stage);
-    const { source, fake } = stage;
-    const hints = source.changes(never)[Symbol.asyncIterator]();
-    await within(hints.next(), 'the first hint');
-    await fake.busOpened;
-    await source.scan(never);
-    const isHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
-    /** The result of a scan after a change was announced. */
-    const said = async (title: string): Promise<string | undefined> => {
-      node.say([busy(title)]);
-      // The table has it.
-      await isHeld();
-      const { candidates } = await within(source.scan(never), 'the scan');
-      return candidates.flatMap(({ report }) => report?.overviews[0]?.sessions ?? [])[0]?.title;
-    };
+  onTestFinished(() => stage[Symbol.asyncDispose]());
+  const { source, fake } = stage;
+  const hints = source.changes(never)[Symbol.asyncIterator]();
+  await within(hints.next(), 'the first hint');
+  await fake.busOpened;
+  await source.scan(never);
+  const isHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
+  /** Changes the title on the peer, and returns the title that the next scan finds. */
+  const scanAfter = async (title: string): Promise<string | undefined> => {
+    node.say([busy(title)]);
+    // The table knows it by then.
     await isHeld();
-    const statuses = (): number => fake.asked.filter((path) => path === 'status').length;
-    return { ...stage, clock, node, said, statuses };
-  }
+    const { candidates } = await within(source.scan(never), 'the scan');
+    return candidates.flatMap(({ report }) => report?.overviews[0]?.sessions ?? [])[0]?.title;
+  };
+  await isHeld();
+  const statuses = (): number => fake.asked.filter((path) => path === 'status').length;
+  return { ...stage, clock, node, scanAfter, statuses };
+}
 
+describe('changes on a peer', () => {
   test('cost at most one status a second', async () => {
-    const { clock, said, statuses } = await following();
-    await said('the bus has been heard');
+    const { clock, scanAfter, statuses } = await following();
+    await scanAfter('the bus is open');
     const before = statuses();
-    for (const title of ['one', 'two', 'three']) expect(await said(title)).toBe(title);
+    for (const title of ['one', 'two', 'three']) expect(await scanAfter(title)).toBe(title);
     expect(statuses()).toBe(before);
     clock.nowMs += 1000;
-    await said('four');
+    await scanAfter('four');
     expect(statuses()).toBe(before + 1);
   });
 
   test('do not delay changes of the tailnet itself', async () => {
-    const { fake, source, said, statuses } = await following();
-    await said('the bus has been heard');
+    const { fake, source, scanAfter, statuses } = await following();
+    await scanAfter('the bus is open');
     const before = statuses();
     fake.peers = [];
     fake.notify();
-    for (let news = 0; news < 6 && statuses() === before; news += 1) await said(`${news}`);
+    for (let news = 0; news < 6 && statuses() === before; news += 1) await scanAfter(`${news}`);
     expect(statuses()).toBe(before + 1);
     expect((await source.scan(never)).candidates).toEqual([]);
   });
 
   test('are not delayed by a peer that does not answer', async () => {
     let isSilent = false;
-    const { clock, said } = await following({
+    const { clock, scanAfter } = await following({
       peers: [{}, {}],
       servers: {
         '100.64.0.3:4095': (_, response) => {
@@ -95,6 +90,6 @@ describe('news of a peer', () => {
     isSilent = true;
     // Peer and status are due again.
     clock.nowMs += 600_000;
-    expect(await said('news')).toBe('news');
+    expect(await scanAfter('news')).toBe('news');
   });
 });

@@ -1,13 +1,12 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { FOLLOW_PACE_MS, PeerTable } from '../../../src/discovery/tailnet/peer-table.ts';
+import { FOLLOW_PACE_MS } from '../../../src/discovery/tailnet/peer-table.ts';
 import type { Candidate } from '../../../src/model/candidate.ts';
 import { REPORT_LIFETIME_MS, type Report } from '../../../src/model/report.ts';
-import { ManualClock } from '../../fleet/manual-clock.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
 import { listenHttp } from '../../rig/http-listener.ts';
-import { tailnetNode } from '../../rig/memory-local-api.ts';
 import { until } from '../../rig/wait.ts';
+import { peerTable } from './peer-table-stage.ts';
 
 const A: FakeNodeServer = { id: 'a', directory: '/srv/a', overviews: [idleIn('/srv/a')] };
 const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/srv/b')] };
@@ -15,57 +14,34 @@ const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/s
 /** The interval between two answers with news, in the long run. */
 const PACE_MS = 250;
 
-interface Stage {
-  readonly node: FakeNodeService;
-  readonly table: PeerTable;
-  readonly clock: ManualClock;
-  readonly changes: () => number;
-  readonly candidate: (id: string) => Candidate | undefined;
-  readonly report: (id: string) => Report | undefined;
-  /** Waits until the request is held; moves the clock by the follow pace if needed. */
-  readonly held: () => Promise<true>;
-  /** Waits for a change. */
-  readonly changed: (act: () => void) => Promise<void>;
+async function following(node: FakeNodeService) {
+  const listener = await listenHttp(node.serve);
+  onTestFinished(() => listener.close());
+  const stage = peerTable(listener.port);
+  const { table, clock, changes } = stage;
+  await stage.follow();
+  const candidate = (id: string): Candidate | undefined =>
+    table.found.candidates.find(({ claims }) => claims.id === id);
+  return {
+    ...stage,
+    node,
+    candidate,
+    report: (id: string): Report | undefined => candidate(id)?.report,
+    /** Waits until the request is held; moves the clock by the follow pace if needed. */
+    held: (): Promise<true> =>
+      until('a request to be held', async () => {
+        if (node.held.size === 0) await clock.advance(FOLLOW_PACE_MS);
+        return node.held.size === 1;
+      }),
+    async changed(act: () => void): Promise<void> {
+      const before = changes();
+      act();
+      await until('the change', () => changes() > before);
+    },
+  };
 }
 
 describe('following a node service with states', () => {
-  const open: (() => Promise<unknown>)[] = [];
-  afterEach(async () => {
-    for (const close of open.splice(0).toReversed()) await close();
-  });
-
-  async function following(node: FakeNodeService): Promise<Stage> {
-    const { port, close } = await listenHttp(node.serve);
-    open.push(close);
-    const clock = new ManualClock();
-    let changes = 0;
-    const table = new PeerTable({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
-    open.push(() => table.close());
-    table.keep([{ node: tailnetNode({ id: 'peer' }), address: '127.0.0.1', dial: undefined }]);
-    table.follow();
-    await table.ask();
-    const candidate = (id: string): Candidate | undefined =>
-      table.found.candidates.find(({ claims }) => claims.id === id);
-    return {
-      node,
-      table,
-      clock,
-      changes: () => changes,
-      candidate,
-      report: (id) => candidate(id)?.report,
-      held: () =>
-        until('a request to be held', async () => {
-          if (node.held.size === 0) await clock.advance(FOLLOW_PACE_MS);
-          return node.held.size === 1;
-        }),
-      async changed(act) {
-        const before = changes;
-        act();
-        await until('the change', () => changes > before);
-      },
-    };
-  }
-
   test('gets list, states and changes by one held request', async () => {
     const { node, held, changed, candidate, report } = await following(new FakeNodeService([A, B]));
     await held();
@@ -92,7 +68,7 @@ describe('following a node service with states', () => {
     clock.step(REPORT_LIFETIME_MS);
     expect(before?.isCurrent()).toBe(false);
     node.confirm();
-    await until('it to be believed again', () => before?.isCurrent());
+    await until('it to be current again', () => before?.isCurrent());
     expect([report('a') === before, changes()]).toEqual([true, 1]);
     clock.step(-3600_000);
     expect(before?.isCurrent()).toBe(false);
@@ -151,7 +127,7 @@ describe('following a node service with states', () => {
     node.hasStates = false;
     await changed(() => node.cut());
     await held();
-    expect(table.found.candidates.map(({ key }) => key)).toEqual(['peer/a']);
+    expect(table.found.candidates.map(({ key }) => key)).toEqual(['peer0/a']);
     expect(candidate('a')).not.toHaveProperty('report');
     node.hasStates = true;
     node.cut();
@@ -162,32 +138,32 @@ describe('following a node service with states', () => {
   test('limits requests to a service that has news each time', async () => {
     const { node, table, clock, held } = await following(new FakeNodeService([A]));
     await held();
-    let said = 0;
+    let sent = 0;
     /** Has news for each request that arrives without time passing. */
-    const sayAll = async (): Promise<number> => {
-      const before = said;
-      while (said - before < 100) {
+    const sendNews = async (): Promise<number> => {
+      const before = sent;
+      while (sent - before < 100) {
         await until('a request, or its pace', async () => {
           await clock.advance(0);
           return node.held.size === 1 || clock.due(PACE_MS) > 0;
         });
         if (node.held.size === 0) break;
-        node.say([{ ...A, overviews: [busyIn('/srv/a', { title: `${(said += 1)}` })] }]);
+        node.say([{ ...A, overviews: [busyIn('/srv/a', { title: `${(sent += 1)}` })] }]);
       }
-      return said - before;
+      return sent - before;
     };
-    // The changes of a short turn arrive at once.
-    const atOnce = await sayAll();
+    // As many as a short turn makes arrive at once.
+    const atOnce = await sendNews();
     expect(atOnce).toBeGreaterThanOrEqual(8);
     expect(atOnce).toBeLessThanOrEqual(10);
     const before = node.requests.length;
-    // Not by a scan either.
+    // A scan does not ask it either.
     await table.ask();
     expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {
       await clock.advance(PACE_MS);
-      expect(await sayAll()).toBeLessThanOrEqual(1);
+      expect(await sendNews()).toBeLessThanOrEqual(1);
     }
-    expect(said).toBeGreaterThan(20);
+    expect(sent).toBeGreaterThan(20);
   });
 });

@@ -19,7 +19,7 @@ function read(...states: readonly unknown[]): Extract<PeerList, { leftOut: numbe
   return list;
 }
 
-/** The overview of `busyIn`, with a session and a request to spoil. */
+/** An overview with a session and a request; each case makes a part of it invalid. */
 const busy = busyIn(DIRECTORY, {}, 'ls');
 const [session] = busy.sessions ?? [];
 const [waiting] = busy.waiting;
@@ -27,7 +27,9 @@ const [waiting] = busy.waiting;
 describe('the states of a node service', () => {
   test('are read unchanged', () => {
     const elsewhere = busyIn('/srv/other', { reason: 'why', parentId: 'ses_1', turnBeganMs: 7 }, 'make');
-    const { states, leftOut } = read(state({ overviews: [idleIn(DIRECTORY), elsewhere], pid: 'of OpenCode 2 only' }));
+    const { states, leftOut } = read(
+      state({ overviews: [idleIn(DIRECTORY), elsewhere], pid: 'only OpenCode 2 has one' }),
+    );
     expect(leftOut).toBe(0);
     expect(states.get('a')).toEqual({
       result: { status: 'healthy', version: '1.18.33', dialect: 'opencode-1', directory: DIRECTORY, worktree: '/' },
@@ -45,14 +47,14 @@ describe('the states of a node service', () => {
 
   test('are cleaned and bounded', () => {
     const words = `${EVIL}${'x'.repeat(10_000)}`;
-    const said = {
+    const hostile = {
       ...busy,
       activity: { kind: 'retrying', attempt: 1, message: words },
       session: { ...busy.session, title: words, rest: { state: 'interrupted', reason: words } },
       waiting: [{ ...waiting, text: words }],
       sessions: [{ ...session, title: words, reason: words, waiting: [{ ...waiting, text: words }] }],
     };
-    const { states } = read(state({ overviews: [said] }));
+    const { states } = read(state({ overviews: [hostile] }));
     const texts = stringsIn([...states.values()]).map(([, text]) => text);
     expect(texts.filter((text) => text.endsWith('…')).length).toBe(7);
     for (const text of texts) {
@@ -67,20 +69,20 @@ describe('the states of a node service', () => {
     ['a version with an escape sequence', { version: '1.18\u001b[31m' }],
     ['an unknown dialect', { dialect: 'opencode-3' }],
     ['no directory', { directory: undefined }],
-    ['a directory that is none', { directory: 'srv' }],
-    ['a directory that hides characters', { directory: '/srv\u202e' }],
+    ['a relative directory', { directory: 'srv' }],
+    ['a directory with an invisible character', { directory: '/srv\u202e' }],
     ['a directory that is too long', { directory: `/${'x'.repeat(5000)}` }],
-    ['overviews that are no list', { overviews: { 0: busy } }],
-    ['more overviews than are given of one server', { overviews: Array.from({ length: 65 }, () => busy) }],
-    ['more sessions', { overviews: [{ ...busy, sessions: Array.from({ length: 51 }, () => session) }] }],
-    ['a running session that is none', { overviews: [{ ...busy, running: ['../x'] }] }],
-    ['a witness that is none', { overviews: [{ ...busy, witness: 'ses/../../x' }] }],
-    ['another directory that is none', { overviews: [busy, { ...busy, directory: 'x' }] }],
-    ['a request that makes no sense', { overviews: [{ ...busy, waiting: [{ ...waiting, kind: 'other' }] }] }],
-    ['a request id that is none', { overviews: [{ ...busy, waiting: [{ ...waiting, id: 'per 1' }] }] }],
+    ['overviews that are not a list', { overviews: { 0: busy } }],
+    ['65 overviews', { overviews: Array.from({ length: 65 }, () => busy) }],
+    ['51 sessions', { overviews: [{ ...busy, sessions: Array.from({ length: 51 }, () => session) }] }],
+    ['an invalid id of a running session', { overviews: [{ ...busy, running: ['../x'] }] }],
+    ['an invalid witness', { overviews: [{ ...busy, witness: 'ses/../../x' }] }],
+    ['a second overview with a relative directory', { overviews: [busy, { ...busy, directory: 'x' }] }],
+    ['an unknown kind of request', { overviews: [{ ...busy, waiting: [{ ...waiting, kind: 'other' }] }] }],
+    ['an invalid request id', { overviews: [{ ...busy, waiting: [{ ...waiting, id: 'per 1' }] }] }],
     ['an unknown state', { overviews: [{ ...busy, sessions: [{ ...session, state: 'odd' }] }] }],
-    ['a time that is none', { overviews: [{ ...busy, sessions: [{ ...session, sinceMs: 1e300 }] }] }],
-    ['a title that is no text', { overviews: [{ ...busy, sessions: [{ ...session, title: { a: 1 } }] }] }],
+    ['an invalid time', { overviews: [{ ...busy, sessions: [{ ...session, sinceMs: 1e300 }] }] }],
+    ['an object as title', { overviews: [{ ...busy, sessions: [{ ...session, title: { a: 1 } }] }] }],
     ['an id that is not in the list', { id: 'b' }],
   ])('leave out a server with %s', (_, fields) => {
     const { states, leftOut, instances } = read(state(fields));

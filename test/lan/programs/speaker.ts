@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 
 import type { Order } from '../speaker.ts';
 
-// Multicasts what it is told to, from addresses of its machine: a line of JSON for an order, a line when it is done.
+// Multicasts packets from addresses of its machine. Reads one order per line as JSON, and writes a line after each.
 const sockets = new Map<string, Promise<Socket>>();
 
 function socketFrom(address: string): Promise<Socket> {
@@ -26,7 +26,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const socket = await socketFrom(from);
   const bytes = packets.map((packet) => Buffer.from(packet, 'base64'));
   for (let round = 0; round < times; round += 1) {
-    // What the system refuses to send is lost, as on any network.
+    // A packet that the system refuses to send is lost, as on any network.
     for (const packet of bytes)
       await new Promise<void>((resolve) => socket.send(packet, 5353, '224.0.0.251', () => resolve()));
   }

@@ -1,0 +1,290 @@
+import { createHash } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+import { describe, expect, it, onTestFinished } from 'vitest';
+
+import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED } from '../../../src/discovery/tailnet/peer-table.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
+import { until } from '../../rig/wait.ts';
+import { listed, listing } from '../tailscale-stage.ts';
+import { peerTable } from './peer-table-stage.ts';
+
+/** The node service of all peers. */
+interface Service {
+  ids: readonly string[];
+  /** `no`: sends no entity tags; `refuses`: sends a tag but never holds; `all`: holds every request. */
+  holds: 'yes' | 'no' | 'refuses' | 'all';
+  /** Sent instead of the right entity tag. */
+  etag?: string;
+  status: number;
+  /** The headers of each request. */
+  readonly asked: IncomingMessage['headers'][];
+  /** Held requests. */
+  readonly held: Set<ServerResponse>;
+}
+
+type Stage = Awaited<ReturnType<typeof enter>>;
+
+async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peers?: number } = {}) {
+  const service: Service = { ids: ['a'], holds: 'yes', status: 200, asked: [], held: new Set(), ...given };
+  const listener = await listenHttp((request, response) => answer(service, request, response));
+  onTestFinished(() => listener.close());
+  const stage = peerTable(listener.port, peers);
+  return {
+    ...stage,
+    service,
+    /** Ids of the table's candidates. */
+    ids: () => stage.table.found.candidates.map(({ claims }) => claims.id),
+    /** Changes the list and answers held requests. */
+    list(...ids: readonly string[]): void {
+      service.ids = ids;
+      for (const response of service.held) send(service, response);
+      service.held.clear();
+    },
+  };
+}
+
+async function following(given: Parameters<typeof enter>[0] = {}): Promise<Stage> {
+  const stage = await enter(given);
+  await stage.follow();
+  return stage;
+}
+
+describe('a table that follows its peers', () => {
+  const isHeld = ({ service }: Stage, count = 1): Promise<true> =>
+    until('a request to be held', () => service.held.size === count);
+
+  it('holds one request at each peer, and gets changes at once', async () => {
+    const stage = await following();
+    await isHeld(stage);
+    expect(stage.ids()).toEqual(['a']);
+    for (const ids of [['a', 'b'], []]) {
+      const before = stage.changes();
+      stage.list(...ids);
+      await until('the change', () => stage.changes() > before);
+      expect(stage.ids()).toEqual(ids);
+      await stage.clock.advance(FOLLOW_PACE_MS);
+      await isHeld(stage);
+    }
+    // The first request cannot be held.
+    const waits = stage.service.asked.map(({ prefer }) => prefer);
+    expect(waits).toEqual([undefined, 'wait=25', 'wait=25', 'wait=25']);
+  });
+
+  it('reports only real changes', async () => {
+    const { table, service, sites, changes } = await enter({ holds: 'no' });
+    table.keep(sites);
+    for (let asks = 1; asks <= 3; asks += 1) {
+      await table.ask();
+      expect([service.asked.length, changes()]).toEqual([asks, 1]);
+    }
+    service.ids = ['b'];
+    await table.ask();
+    expect(changes()).toBe(2);
+    service.status = 500;
+    await table.ask();
+    // An invalid list is news too, but only once.
+    expect(changes()).toBe(3);
+    await table.ask({ thorough: true });
+    expect(changes()).toBe(3);
+  });
+
+  it.each(['no', 'refuses'] as const)(
+    'asks a service that does not hold requests once a second at most: %s',
+    async (holds) => {
+      const { service, clock } = await following({ holds });
+      for (let asked = 2; asked <= 5; asked += 1) {
+        await until('its answer', () => clock.due(FOLLOW_PACE_MS) === 1);
+        await clock.advance(FOLLOW_PACE_MS - 1);
+        expect(service.asked.length).toBe(asked);
+        await clock.advance(1);
+        await until('the next request', () => service.asked.length === asked + 1);
+      }
+    },
+  );
+
+  it('counts a miss when a held request times out, and keeps the candidates', async () => {
+    const stage = await following();
+    await isHeld(stage);
+    await stage.clock.advance(HOLD_MS);
+    expect(stage.service.asked).toHaveLength(2);
+    await stage.clock.advance(3000);
+    expect(stage.ids()).toEqual(['a']);
+    // The next request is answered at once, to find out soon whether the peer is up.
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await until('it to be asked again', () => stage.service.asked.length === 3);
+    expect(stage.service.asked[2]).not.toHaveProperty('prefer');
+  });
+
+  it('drops the candidates when access is revoked, and finds them within half a minute of a grant', async () => {
+    const stage = await following();
+    await isHeld(stage);
+    stage.service.status = 403;
+    stage.list('a');
+    await until('the refusal', () => stage.changes() === 2);
+    expect(stage.ids()).toEqual([]);
+    for (let asks = 0; asks < 6; asks += 1) {
+      const before = stage.service.asked.length;
+      await stage.clock.advance(30_000);
+      await until('it to be asked', () => stage.service.asked.length > before);
+    }
+    stage.service.status = 200;
+    await until('the list', async () => {
+      await stage.clock.advance(30_000);
+      return stage.ids().length > 0;
+    });
+  });
+
+  it('asks a service that does not admit this machine after growing pauses of at most half a minute', async () => {
+    const { table, sites, clock, service } = await enter({ status: 403 });
+    table.keep(sites);
+    const asksAfter = async (ms: number): Promise<number> => {
+      const before = service.asked.length;
+      await clock.advance(ms);
+      await table.ask();
+      return service.asked.length - before;
+    };
+    expect([await asksAfter(0), await asksAfter(4999), await asksAfter(1)]).toEqual([1, 0, 1]);
+    for (let asks = 0; asks < 5; asks += 1) expect(await asksAfter(30_000)).toBe(1);
+    expect([await asksAfter(29_999), await asksAfter(1)]).toEqual([0, 1]);
+  });
+
+  it('holds again at once if a scan finds that access was granted', async () => {
+    const stage = await following({ status: 403 });
+    for (let asks = 0; asks < 5; asks += 1) {
+      const before = stage.service.asked.length;
+      await stage.clock.advance(30_000);
+      await until('it to be asked', () => stage.service.asked.length > before);
+    }
+    stage.service.status = 200;
+    await stage.table.ask({ thorough: true });
+    expect(stage.ids()).toEqual(['a']);
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await isHeld(stage);
+  });
+
+  it('a scan asks only peers without a held request, unless it is thorough', async () => {
+    const stage = await following();
+    await isHeld(stage);
+    await stage.table.ask();
+    expect(stage.service.asked).toHaveLength(2);
+    const [held] = stage.service.held;
+    await stage.table.ask({ thorough: true });
+    expect(stage.service.asked).toHaveLength(3);
+    await until('the held one to be aborted', () => held?.destroyed === true);
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await isHeld(stage);
+  });
+
+  it('asks a peer again when it comes online', async () => {
+    const stage = await following();
+    await isHeld(stage);
+    const site = stage.sites[0]!;
+    const [held] = stage.service.held;
+    stage.table.keep([{ ...site, node: { ...site.node, online: false } }]);
+    expect(held?.destroyed).toBe(false);
+    stage.table.keep([site]);
+    await until('the held one to be aborted', () => held?.destroyed === true);
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await until('it to be asked', () => stage.service.asked.length === 3);
+    // Not held, because the peer may be down.
+    expect(stage.service.asked[2]).not.toHaveProperty('prefer');
+  });
+
+  it('ends the request of a removed peer, and all requests when it stops following or is closed', async () => {
+    const stage = await following({ peers: 3 });
+    await isHeld(stage, 3);
+    stage.table.keep(stage.sites.slice(1));
+    await until('one request to end', () => stage.service.held.size === 2);
+    await stage.table.unfollow();
+    await until('all requests to end', () => stage.service.held.size === 0);
+    await stage.clock.advance(2 * HOLD_MS);
+    const { length } = stage.service.asked;
+    stage.table.follow();
+    await isHeld(stage, 2);
+    await stage.table.close();
+    await until('all requests to end', () => stage.service.held.size === 0);
+    expect(stage.service.asked).toHaveLength(length + 2);
+    expect(stage.clock.due()).toBe(0);
+  });
+
+  it('does not follow a peer that was removed before it answered', async () => {
+    const stage = await enter({ holds: 'all' });
+    stage.table.keep(stage.sites);
+    stage.table.follow();
+    const asking = stage.table.ask();
+    await isHeld(stage);
+    stage.table.keep([]);
+    stage.list('a');
+    await asking;
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    expect([stage.service.held.size, stage.service.asked.length, stage.changes()]).toEqual([0, 1, 0]);
+    expect(stage.clock.due()).toBe(0);
+  });
+
+  it('limits the number of held requests', async () => {
+    const stage = await following({ peers: MAX_FOLLOWED + 20 });
+    await isHeld(stage, MAX_FOLLOWED);
+    await stage.clock.advance(2 * FOLLOW_PACE_MS);
+    expect(stage.service.held.size).toBe(MAX_FOLLOWED);
+    expect(stage.ids()).toHaveLength(MAX_FOLLOWED + 20);
+    const before = stage.service.asked.length;
+    await stage.table.ask();
+    // The others are asked by the scan.
+    expect(stage.service.asked.length - before).toBe(20);
+  });
+
+  it('asks at most 256 peers without a service in one round, and in a thorough one also those that are not due', async () => {
+    const { table, sites } = peerTable(1, 300);
+    const dialled: string[] = [];
+    const refused = (id: string): Promise<never> => {
+      dialled.push(id);
+      return Promise.reject(new Error('connection refused'));
+    };
+    table.keep(sites.map((site) => ({ ...site, dial: () => refused(site.node.id) })));
+    for (const count of [256, 300, 300]) {
+      await table.ask();
+      expect(dialled).toHaveLength(count);
+    }
+    expect(new Set(dialled).size).toBe(300);
+    await table.ask({ thorough: true });
+    expect(dialled).toHaveLength(300 + 256);
+  });
+
+  it.each(['a b', '"', '"a"b', '"\u00e9"', `"${'x'.repeat(200)}"`])(
+    'does not send back an invalid entity tag: %j',
+    async (etag) => {
+      const { table, sites, service, ids } = await enter({ holds: 'refuses', etag });
+      table.keep(sites);
+      for (let asks = 1; asks <= 2; asks += 1) await table.ask();
+      expect(service.asked.map((headers) => headers['if-none-match'])).toEqual([undefined, undefined]);
+      expect(ids()).toEqual(['a']);
+    },
+  );
+
+  it('treats 304 without a known list as no answer', async () => {
+    const stage = await following({ status: 304 });
+    expect(stage.ids()).toEqual([]);
+    expect(stage.table.found.notes[0]?.reason).toContain('HTTP 304');
+  });
+});
+
+function answer(service: Service, { headers }: IncomingMessage, response: ServerResponse): void {
+  service.asked.push(headers);
+  const isKnown = service.holds !== 'no' && headers['if-none-match'] === tagOf(service);
+  const isHeld = isKnown && service.status === 200 && headers['prefer'] !== undefined && service.holds === 'yes';
+  if (isHeld || service.holds === 'all') {
+    service.held.add(response);
+    response.once('close', () => service.held.delete(response));
+  } else if (isKnown && service.status === 200) response.writeHead(304).end();
+  else send(service, response);
+}
+
+function send(service: Service, response: ServerResponse): void {
+  response.writeHead(service.status, service.holds === 'no' ? {} : { etag: service.etag ?? tagOf(service) });
+  response.end(service.status === 304 ? undefined : JSON.stringify(listing(...service.ids.map((id) => listed(id)))));
+}
+
+function tagOf({ ids }: Service): string {
+  return `"${createHash('sha256').update(ids.join()).digest('base64url')}"`;
+}
