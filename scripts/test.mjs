@@ -24,7 +24,8 @@ const ON_THE_NEWEST = {
     'setup/relay',
   ],
   'files, modes, watches': [
-    'base/rotating-file',
+    'base/files/own-file',
+    'base/files/rotating-file',
     'base/socket-table',
     'discovery/directory-trust',
     'discovery/directory-watch',

@@ -1,4 +1,4 @@
-import { didYouMean, nearest } from '../config/file/nearest.ts';
+import { didYouMean } from '../config/file/nearest.ts';
 import { knownFlags } from '../config/flags.ts';
 import { quote } from '../config/quote.ts';
 import { SettingsError } from '../config/settings.ts';
@@ -29,37 +29,41 @@ export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean
   survey: { json: 'boolean', request: 'boolean' },
 };
 
-/** The flags of a start that are ours, and whether they take a value. */
-const OWN_FLAGS = knownFlags('opencode-connected', { flags: FLAGS.start, positionals: false });
+/** Our options of a start, and whether they take a value. */
+const OWN_OPTIONS = new Map<string, boolean>(
+  [...knownFlags('opencode-connected', { flags: FLAGS.start, positionals: false })].map(([name, takesValue]) => [
+    `--${name}`,
+    takesValue,
+  ]),
+);
 /** A shorter word resembles opencode's own options just as much. */
 const MIN_TYPO_CHARS = '--config'.length;
 
 /**
- * Parses the command line: a subcommand of ours, or a command line of `opencode` that may contain our flags, but not after `--`.
+ * Parses the command line: a subcommand of ours, or a command line of `opencode` that may contain our options, but not after `--`.
  *
  * @param isDirectory whether a word names a directory
  * @throws {SettingsError}
  */
 export function readCommandLine(argv: readonly string[], isDirectory: (word: string) => boolean): CommandLine {
-  const subcommand = SUBCOMMANDS.find((name) => name === argv[0]);
-  if (subcommand !== undefined && subcommand !== 'start') return readSubcommand(subcommand, argv.slice(1));
-  const words = subcommand === undefined ? argv : argv.slice(1);
-  const read = split(words);
-  const { own, forOpencode, project, plain } = read;
-  if (plain === '--help' && read.isPlainOurs) return { kind: 'help' };
-  if ((plain === '--version' || plain === '-v') && read.isPlainOurs) return { kind: 'version' };
-  const isPlain = plain !== undefined || (project !== undefined && !isDirectory(project));
-  if (!isPlain) {
+  const [first, ...rest] = argv;
+  const subcommand = SUBCOMMANDS.find((name) => name === first);
+  if (subcommand !== undefined && subcommand !== 'start') return readSubcommand(subcommand, rest);
+  const words = subcommand === 'start' ? rest : argv;
+  const { own, forOpencode, project, plain } = split(words);
+  if (plain === undefined && (project === undefined || isDirectory(project))) {
     refuseAddress(forOpencode);
     return { kind: 'start', own, forOpencode, project };
   }
+  if (plain?.isOurs === true && ['--help', '-h'].includes(plain.word)) return { kind: 'help' };
+  if (plain?.isOurs === true && ['--version', '-v'].includes(plain.word)) return { kind: 'version' };
   if (plain === undefined && words[0] === project) refuseTypo(project ?? '');
   const [flag] = own;
   if (flag !== undefined)
     throw new SettingsError(
       plain === undefined
         ? `${quote(project ?? '')} is not a directory; ${quote(flag)} is for a start of opencode in a directory`
-        : `${quote(flag)} is for a start of opencode in a project; ${quote(plain)} runs without opencode-connected, so leave ${quote(flag)} out`,
+        : `${quote(flag)} is for a start of opencode in a project; ${quote(plain.word)} runs without opencode-connected, so leave ${quote(flag)} out`,
     );
   return { kind: 'plain', forOpencode };
 }
@@ -81,54 +85,48 @@ interface Split {
   readonly own: string[];
   readonly forOpencode: string[];
   project: string | undefined;
-  /** The word because of which this is not a start; everything after it is opencode's. `-h` is given as `--help`. */
-  plain: string | undefined;
-  /** Whether that word comes before `--`. */
-  isPlainOurs: boolean;
+  /** The word because of which this is not a start, and whether it comes before `--`. Everything after it is opencode's. */
+  plain: { readonly word: string; readonly isOurs: boolean } | undefined;
 }
 
 function split(words: readonly string[]): Split {
-  const read: Split = { own: [], forOpencode: [], project: undefined, plain: undefined, isPlainOurs: true };
-  const { own, forOpencode } = read;
-  for (let index = 0; index < words.length && read.plain === undefined; index += 1) {
-    const word = words[index] ?? '';
+  const read: Split = { own: [], forOpencode: [], project: undefined, plain: undefined };
+  const rest = [...words];
+  let isOurs = true;
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
     const [name = ''] = word.split('=', 1);
-    const next = name === word ? words.slice(index + 1, index + 2) : [];
-    if (word === '--' && read.isPlainOurs) {
-      read.isPlainOurs = false;
+    const takeValue = (): string[] => (name === word ? rest.splice(0, 1) : []);
+    if (isOurs && word === '--') {
+      isOurs = false;
       continue;
     }
-    const takesValue = read.isPlainOurs && name.startsWith('--') ? OWN_FLAGS.get(name.slice(2)) : undefined;
+    const takesValue = isOurs ? OWN_OPTIONS.get(name) : undefined;
     if (takesValue !== undefined) {
-      own.push(word, ...(takesValue ? next : []));
-      index += takesValue ? next.length : 0;
+      read.own.push(word, ...(takesValue ? takeValue() : []));
       continue;
     }
-    if (read.isPlainOurs && name.startsWith('--')) refuseOwnTypo(name);
-    forOpencode.push(word);
-    if (word === '--' || PLAIN_OPTIONS.has(name) || (read.project === undefined && COMMANDS.has(word))) {
-      // A second `--` is opencode's own, and no options follow it.
-      if (word !== '--') read.plain = name === '-h' ? '--help' : word;
-      forOpencode.push(...words.slice(index + 1));
+    if (isOurs) refuseOwnTypo(name);
+    read.forOpencode.push(word);
+    const isPlain = PLAIN_OPTIONS.has(name) || (read.project === undefined && COMMANDS.has(word));
+    if (isPlain) read.plain = { word, isOurs };
+    // A second `--` is opencode's own, and no options follow it.
+    if (isPlain || word === '--') {
+      read.forOpencode.push(...rest);
       return read;
     }
-    if (VALUE_OPTIONS.has(name)) {
-      forOpencode.push(...next);
-      index += next.length;
-    } else if (!word.startsWith('-')) read.project ??= word;
+    if (VALUE_OPTIONS.has(name)) read.forOpencode.push(...takeValue());
+    else if (!word.startsWith('-')) read.project ??= word;
   }
   return read;
 }
 
 /** Refuses a misspelled option of ours. The known options of opencode are accepted. */
 function refuseOwnTypo(name: string): void {
-  if (name.length < MIN_TYPO_CHARS || VALUE_OPTIONS.has(name) || PLAIN_OPTIONS.has(name)) return;
-  const known = [...OWN_FLAGS.keys()].map((flag) => `--${flag}`);
-  const meant = nearest(name, known);
-  if (meant !== undefined)
-    throw new SettingsError(
-      `${quote(name)}: unknown option${didYouMean(name, known)} An option of opencode of that name goes after --`,
-    );
+  if (!name.startsWith('--') || name.length < MIN_TYPO_CHARS) return;
+  if (VALUE_OPTIONS.has(name) || PLAIN_OPTIONS.has(name)) return;
+  const meant = didYouMean(name, [...OWN_OPTIONS.keys()]);
+  if (meant !== '')
+    throw new SettingsError(`${quote(name)}: unknown option${meant} An option of opencode of that name goes after --`);
 }
 
 function refuseTypo(word: string): void {

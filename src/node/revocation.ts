@@ -1,9 +1,10 @@
 import { lstatSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChangeNotifiers } from '../base/change-notifier.ts';
 import type { Clock } from '../base/clock.ts';
 import { errorCode } from '../base/errors.ts';
+import { replaceOwnFile } from '../base/files/own-file.ts';
 import type { Logger } from '../base/log.ts';
 import { DirectoryWatch } from '../discovery/folder/directory-watch.ts';
 import { type FileSystem, nodeFileSystem } from '../discovery/folder/file-system.ts';
@@ -29,15 +30,8 @@ export function isRevoked(stateDir: string): boolean {
 }
 
 /** Atomic. Rejects if the marker cannot be written. */
-export async function revoke(stateDir: string, nowMs: number): Promise<void> {
-  await mkdir(stateDir, { recursive: true, mode: 0o700 });
-  const temporary = join(stateDir, `.${MARKER}.${process.pid}.tmp`);
-  try {
-    await writeFile(temporary, `${new Date(nowMs).toISOString()}\n`, { mode: 0o600 });
-    await rename(temporary, revocationPath(stateDir));
-  } finally {
-    await rm(temporary, { force: true }).catch(() => {});
-  }
+export function revoke(stateDir: string, nowMs: number): Promise<void> {
+  return replaceOwnFile(revocationPath(stateDir), `${new Date(nowMs).toISOString()}\n`);
 }
 
 /** False if nothing was revoked. Rejects if the marker cannot be removed. */

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import * as z from 'zod';
 
 import { errorCode, jsonOf, messageOf } from '../base/errors.ts';
+import { replaceOwnFile } from '../base/files/own-file.ts';
 import type { Logger } from '../base/log.ts';
 import { NOTIFY_EVENTS } from '../config/notify.ts';
 import type { Memory } from './facts.ts';
@@ -97,15 +97,11 @@ export class NoticeStore {
     // The time of a check that found nothing new is not worth a write.
     const substance = text.replace(/"lookedMs":\d+/g, '');
     if (substance === this.#written) return;
-    const temporary = `${this.#path}.${randomUUID()}.tmp`;
     try {
-      await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-      await writeFile(temporary, text, { mode: 0o600 });
-      await rename(temporary, this.#path);
+      await replaceOwnFile(this.#path, text);
       this.#hasFailed = false;
       this.#written = substance;
     } catch (error) {
-      await rm(temporary, { force: true }).catch(() => {});
       if (this.#hasFailed) return;
       this.#hasFailed = true;
       this.#warn('cannot write pending notifications; a restart would lose them', messageOf(error));

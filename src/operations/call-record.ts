@@ -4,7 +4,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { singleLine } from '../base/plain-text.ts';
-import { RotatingFile } from '../base/rotating-file.ts';
+import { RotatingFile } from '../base/files/rotating-file.ts';
 
 /** One recorded call: which client did what to which instance, never the text of a message. */
 export interface RecordEntry {

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { CallRecord, type RecordEntry } from '../../src/operations/call-record.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { RotatingFile } from '../../src/base/rotating-file.ts';
+import { RotatingFile } from '../../src/base/files/rotating-file.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { deferred } from '../rig/wait.ts';
 

@@ -1,9 +1,9 @@
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import * as z from 'zod';
 
 import { jsonOf } from '../../base/errors.ts';
+import { replaceOwnFile } from '../../base/files/own-file.ts';
 import { silentLogger } from '../../base/log.ts';
 import { readTextFile } from '../../config/file/text-file.ts';
 import { hasUnsafeCharacters } from '../../config/quote.ts';
@@ -26,15 +26,7 @@ export async function rememberNames(stateDir: string, { instances, sources }: Sn
   if (sources.some(({ status }) => status === 'pending')) return;
   const path = namesPath(stateDir);
   const text = `${JSON.stringify(instances.slice(0, MAX_NAMES).map(({ name }) => name))}\n`;
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    if (textOf(path) === text) return;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    await writeFile(temporary, text, { mode: 0o600 });
-    await rename(temporary, path);
-  } catch {
-    await rm(temporary, { force: true }).catch(() => {});
-  }
+  if (textOf(path) !== text) await replaceOwnFile(path, text).catch(() => {});
 }
 
 /**

@@ -26,8 +26,6 @@ export interface RelayLinkOptions {
   readonly onChange?: (state: RelayState) => void;
   /** Called with each line that ssh prints before `connectFirst` resolves, safe to show: a banner, an address to open. */
   readonly onMessage?: (line: string) => void;
-  /** The relay removes the registration after this many seconds without a line; default 90. */
-  readonly limitSeconds?: number;
 }
 
 /** How long the start waits for a relay that asks nothing: a login takes up to 2 s across an ocean. */
@@ -212,7 +210,7 @@ export class RelayLink {
   }
 
   #header(): string[] {
-    const { sshCommand, registryDir, id, name, password, limitSeconds } = this.#options;
+    const { sshCommand, registryDir, id, name, password } = this.#options;
     return [
       `directory ${registryDir.path}`,
       ...(registryDir.explicit ? [] : ['default yes']),
@@ -221,7 +219,6 @@ export class RelayLink {
       ...(sshCommand === undefined ? ['place here'] : []),
       ...(this.#name === undefined ? [] : [`keep ${this.#name}`]),
       ...(password === undefined ? [] : [`password ${password}`]),
-      ...(limitSeconds === undefined ? [] : [`limit ${limitSeconds}`]),
       '',
     ];
   }

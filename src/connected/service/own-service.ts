@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
 import { quoted } from '../../base/plain-text.ts';
 import { ReportedError } from '../../base/program.ts';
@@ -21,7 +21,6 @@ export interface OwnServiceOptions {
   readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
   readonly program: string;
   readonly env: Readonly<Record<string, string>>;
-  readonly clock: Clock;
 }
 
 export interface FoundService {
@@ -62,7 +61,7 @@ export class OwnService {
 
   /** Resolves once the service answers; starts it first if none runs. @throws {ReportedError} it does not start or answer */
   async ensure(signal: AbortSignal, onStart: () => void): Promise<FoundService> {
-    const { program, env, clock } = this.#options;
+    const { program, env } = this.#options;
     let standing = await this.#look(signal);
     if (standing.kind === 'none' && !signal.aborted) {
       onStart();
@@ -79,7 +78,7 @@ export class OwnService {
       standing = await this.#look(signal);
       if (standing.kind === 'runs') return standing.found;
       if (standing.kind === 'wrong') throw new ReportedError(standing.reason);
-      await clock.sleep(POLL_MS, signal);
+      await systemClock.sleep(POLL_MS, signal);
     }
     const why = 'reason' in standing ? standing.reason : 'it left no file in its state folder that names it';
     throw new ReportedError(

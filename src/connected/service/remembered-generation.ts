@@ -1,8 +1,9 @@
-import { mkdir, open, readFile, realpath, rename, writeFile } from 'node:fs/promises';
+import { open, readFile, realpath } from 'node:fs/promises';
 import { basename, join, parse } from 'node:path';
 import * as z from 'zod';
 
 import { jsonOf } from '../../base/errors.ts';
+import { replaceOwnFile } from '../../base/files/own-file.ts';
 import { askGeneration, type OpencodeGeneration } from './generation.ts';
 
 const rememberedSchema = z.object({
@@ -30,7 +31,8 @@ export async function rememberedGeneration(
   const generation = await askGeneration(program, env);
   const isCertain = generation.version !== undefined || generation.number === 2;
   // If the answer cannot be stored, only the next start is slower.
-  if (stamp !== undefined && isCertain) await write(path, stateDir, { stamp, generation }).catch(() => {});
+  if (stamp !== undefined && isCertain)
+    await replaceOwnFile(path, `${JSON.stringify({ stamp, generation })}\n`).catch(() => {});
   return generation;
 }
 
@@ -58,11 +60,4 @@ async function stampOf(program: string): Promise<string | undefined> {
 
 async function read(path: string): Promise<z.infer<typeof rememberedSchema> | undefined> {
   return rememberedSchema.safeParse(jsonOf(await readFile(path, 'utf8').catch(() => ''))).data;
-}
-
-async function write(path: string, folder: string, remembered: object): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const temporary = `${path}.${process.pid}.tmp`;
-  await writeFile(temporary, `${JSON.stringify(remembered)}\n`, { mode: 0o600 });
-  await rename(temporary, path);
 }

@@ -2,7 +2,7 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as z from 'zod';
 import { jsonOf } from '../../base/errors.ts';
-import { linkIfFree } from '../link-if-free.ts';
+import { linkIfFree } from '../../base/files/own-file.ts';
 import { isAlive, type ProcessIdentity } from '../process-table.ts';
 
 const holderSchema = z.object({ pid: z.int(), started: z.string().optional() });

@@ -1,17 +1,15 @@
 import { randomBytes } from 'node:crypto';
 
-import type { Clock } from '../../base/clock.ts';
-import type { Logger } from '../../base/log.ts';
+import { systemClock } from '../../base/clock.ts';
 import { ReportedError } from '../../base/program.ts';
 import type { ExchangeProxy } from '../../node/proxy/exchange-proxy.ts';
 import { processIdentity, type ProcessIdentity } from '../process-table.ts';
-import type { Guard } from '../start/guard.ts';
-import { everyAddress, type LanAdvert, lanPassword, lanPasswordPath } from '../start/lan.ts';
+import { everyAddress, lanPassword, lanPasswordPath } from '../start/lan.ts';
 import type { Ending } from '../start/opencode-process.ts';
 import { cannotListen, choosePort } from '../start/port.ts';
-import { OwnRegistrations, type Ports, type RegistrationsOptions } from '../start/registrations.ts';
+import { OwnRegistrations, type Ports } from '../start/registrations.ts';
 import { passSignals } from '../start/signals.ts';
-import type { StartOptions } from '../start/start.ts';
+import type { Prepared, StartOptions } from '../start/start.ts';
 import { rememberTerminal } from '../start/terminal.ts';
 import type { OpencodeGeneration } from './generation.ts';
 import { type FoundService, OwnService } from './own-service.ts';
@@ -19,16 +17,8 @@ import { ServiceLock } from './service-lock.ts';
 import { openServiceProxy } from './service-proxy.ts';
 import { HeldOpen, ServiceTerminal } from './service-terminal.ts';
 
-export interface ServiceStart extends StartOptions {
+export interface ServiceStart extends StartOptions, Prepared {
   readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
-  readonly program: string;
-  readonly env: Readonly<Record<string, string>>;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly guard: Guard;
-  readonly registration: Omit<RegistrationsOptions, 'password' | 'relayPassword'>;
-  /** Undefined without --lan. */
-  readonly advert: LanAdvert | undefined;
 }
 
 const PASSWORD_BYTES = 32;
@@ -147,11 +137,11 @@ class HeldService {
 
   /** With --lan, puts a proxy on the LAN. @throws {ReportedError} it cannot listen on the port */
   async openLan(): Promise<void> {
-    const { settings, clock, onLan } = this.#start;
+    const { settings, onLan } = this.#start;
     if (!onLan) return;
     const { stateDir, connected } = settings;
     // OPENCODE_SERVER_PASSWORD may be that of an OpenCode 1.
-    const password = await lanPassword({ stateDir }, clock);
+    const password = await lanPassword({ stateDir });
     const host = everyAddress();
     const port = connected.lanPort ?? (await choosePort(host));
     this.#lanProxy = await this.#proxy(host, port, password).catch((error: unknown) => {
@@ -186,14 +176,9 @@ class HeldService {
    * the service, first waits for it to end. Never rejects, and prints nothing: the terminal is the person's.
    */
   async follow(terminal: ProcessIdentity | undefined, isWaiting: boolean, signal: AbortSignal): Promise<void> {
-    const { clock, logger } = this.#start;
+    const { logger } = this.#start;
     try {
-      for (let holds = !isWaiting; !holds;) {
-        await clock.sleep(TAKEOVER_LOOK_MS, signal);
-        if (signal.aborted) return;
-        holds = (await this.take()) === undefined;
-      }
-      if (isWaiting) await this.#takeOver(terminal, signal);
+      if (isWaiting && !(await this.#takeOver(terminal, signal))) return;
       for await (const _ of this.#service.changes(signal)) {
         const before = this.#found;
         await this.#look(signal);
@@ -207,13 +192,19 @@ class HeldService {
     }
   }
 
-  async #takeOver(terminal: ProcessIdentity | undefined, signal: AbortSignal): Promise<void> {
+  /** Waits for the end of the wrapper that holds the service, and takes its place. False if `signal` aborts first. */
+  async #takeOver(terminal: ProcessIdentity | undefined, signal: AbortSignal): Promise<boolean> {
     const { logger } = this.#start;
+    do {
+      await systemClock.sleep(TAKEOVER_LOOK_MS, signal);
+      if (signal.aborted) return false;
+    } while ((await this.take()) !== undefined);
     logger.log('info', 'holds the registration of the service now');
     await this.openLan().catch((error: unknown) => logger.log('warn', 'not on the LAN', { reason: String(error) }));
     await this.#look(signal);
     await this.#registrations.move(this.#ports);
     this.announce(terminal);
+    return true;
   }
 
   async close(): Promise<void> {

@@ -1,7 +1,9 @@
 import { systemClock } from '../../base/clock.ts';
 import { within } from '../../base/within.ts';
+import type { Dialect } from '../../model/instance.ts';
+import type { OpencodeApi } from '../../opencode/api.ts';
 import { createApi } from '../../opencode/dialects/dialects.ts';
-import type { Session } from '../../opencode/schema.ts';
+import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
 import { askedLine, listAsked } from '../../operations/respond/asked.ts';
 import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
@@ -78,24 +80,7 @@ async function sessionsOf(
         api.sessions({ rootsOnly: true, limit: LISTED_PER_INSTANCE }),
         api.statuses(ownDirectory),
       ]);
-      const nowMs = Date.now();
-      const isOpencode1 = dialect === 'opencode-1';
-      const resting = sessions.filter(
-        // To show how a session ended, the preview would load the session's directory.
-        ({ id, directory }) =>
-          !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
-      );
-      // What waits is also running.
-      const asked = statuses.size === 0 ? [] : (await listAsked({ api }, [ownDirectory], statuses)).asked;
-      const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
-      const stateOf = ({ id }: Session): SessionState =>
-        atRest.get(id) ??
-        (dialect === 'opencode-2-preview' && !statuses.has(id)
-          ? { state: 'unknown' }
-          : sessionState(statuses.get(id), {
-              waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
-              nowMs,
-            }));
+      const stateOf = await sessionStates(sessions, statuses, { api, dialect, ownDirectory });
       return {
         sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
       };
@@ -103,6 +88,33 @@ async function sessionsOf(
   } catch (error) {
     return { instance, reason: reasonOf(error) };
   }
+}
+
+/** The state of each session in the process that listed them. */
+async function sessionStates(
+  sessions: readonly Session[],
+  statuses: ReadonlyMap<string, SessionStatus>,
+  {
+    api,
+    dialect,
+    ownDirectory,
+  }: { readonly api: OpencodeApi; readonly dialect: Dialect; readonly ownDirectory: string },
+): Promise<(session: Session) => SessionState> {
+  const nowMs = Date.now();
+  const isKnownAtRest = ({ directory }: Session): boolean =>
+    dialect === 'opencode-1' ? directory === ownDirectory : dialect === 'opencode-2';
+  // To show how a session ended, the preview would load the session's directory.
+  const resting = sessions.filter((session) => !statuses.has(session.id) && isKnownAtRest(session));
+  const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
+  // What waits is also running.
+  const asked = statuses.size === 0 ? [] : (await listAsked({ api }, [ownDirectory], statuses)).asked;
+  return ({ id }) => {
+    const known = atRest.get(id);
+    if (known !== undefined) return known;
+    if (dialect === 'opencode-2-preview' && !statuses.has(id)) return { state: 'unknown' };
+    const waiting = asked.filter(({ session }) => session.id === id).map(askedLine);
+    return sessionState(statuses.get(id), { waiting, nowMs });
+  };
 }
 
 /** The states that a session can show in a process that does not run it. */

@@ -1,16 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
 import { badPortReason } from '../../base/urls.ts';
-import type { Clock } from '../../base/clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Publisher } from '../../mdns/publisher.ts';
-import { errorCode, messageOf } from '../../base/errors.ts';
+import { messageOf } from '../../base/errors.ts';
+import { createOwnFile } from '../../base/files/own-file.ts';
 
 const PASSWORD_BYTES = 32;
 
@@ -39,12 +39,12 @@ export function everyAddress(): string {
  * The password for an instance on the LAN: the configured one, or one that is made once and kept, because other machines store it.
  * @throws {SettingsError} it cannot be read or written
  */
-export async function lanPassword(
-  { defaultCredential, stateDir }: Pick<Settings, 'defaultCredential' | 'stateDir'>,
-  clock: Clock,
-): Promise<string> {
+export async function lanPassword({
+  defaultCredential,
+  stateDir,
+}: Pick<Settings, 'defaultCredential' | 'stateDir'>): Promise<string> {
   const signal = AbortSignal.timeout(PASSWORD_LIMIT_MS);
-  const deps = { commands: createSecretCommands({ clock, signal }) };
+  const deps = { commands: createSecretCommands({ clock: systemClock, signal }) };
   const kept = {
     kind: 'file',
     path: lanPasswordPath(stateDir),
@@ -55,7 +55,7 @@ export async function lanPassword(
       const password = await readSecret(defaultCredential.password, deps, signal);
       if (password !== undefined) return password;
     }
-    await makeOnce(kept.path);
+    await createOwnFile(kept.path, `${randomBytes(PASSWORD_BYTES).toString('base64url')}\n`);
     return (await readSecret(kept, deps, signal)) ?? '';
   } catch (error) {
     throw new SettingsError(`--lan: ${messageOf(error)}`, { cause: error });
@@ -66,18 +66,9 @@ export function lanPasswordPath(stateDir: string): string {
   return join(stateDir, 'lan', 'password');
 }
 
-async function makeOnce(path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const password = randomBytes(PASSWORD_BYTES).toString('base64url');
-  await writeFile(path, `${password}\n`, { mode: 0o600, flag: 'wx' }).catch((error: unknown) => {
-    if (errorCode(error) !== 'EEXIST') throw error;
-  });
-}
-
 export interface AdvertOptions {
   readonly id: string;
   readonly interfaces: Settings['mdnsInterfaces'];
-  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -91,10 +82,10 @@ export class LanAdvert {
   }
 
   announce(name: string, { port, directory }: { readonly port: number; readonly directory?: string }): void {
-    const { id, interfaces, clock, logger } = this.#options;
+    const { id, interfaces, logger } = this.#options;
     this.#publisher = import('../../mdns/publisher.ts').then(async ({ Publisher: Made }) => {
       const instance = { id, name, hostname: hostname(), ...(directory !== undefined && { directory }) };
-      const publisher = new Made({ interfaces, clock, logger, instance, listensOn: port });
+      const publisher = new Made({ interfaces, clock: systemClock, logger, instance, listensOn: port });
       await publisher.open();
       if (publisher.problem !== undefined)
         logger.log('warn', 'not advertised on the LAN for now', { reason: publisher.problem });

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 import { lineLogger, type Logger } from '../../base/log.ts';
-import { RotatingFile } from '../../base/rotating-file.ts';
+import { RotatingFile } from '../../base/files/rotating-file.ts';
 
 export function logPath(stateDir: string): string {
   return join(stateDir, 'logs', 'opencode-connected.log');

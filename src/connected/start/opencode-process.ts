@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 
-import type { Clock } from '../../base/clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { healthOf, pathOf } from '../../probing/answers.ts';
 import { requestJson, RequestError } from '../../http/exchange.ts';
 import {
@@ -25,7 +25,6 @@ export interface OpencodeOptions {
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly password?: string;
-  readonly clock: Clock;
 }
 
 export interface Ending {
@@ -85,7 +84,6 @@ export class OpencodeProcess {
    * ended. Has no time limit, since a cold start has none.
    */
   async answers(): Promise<Answering | 'taken' | undefined> {
-    const { clock } = this.#options;
     while (!this.#over.signal.aborted) {
       const owner = await this.#portOwner();
       if (owner === 'another') return 'taken';
@@ -93,7 +91,7 @@ export class OpencodeProcess {
         const answer = await this.#ask();
         if (answer !== undefined) return answer;
       }
-      await clock.sleep(POLL_MS, this.#over.signal);
+      await systemClock.sleep(POLL_MS, this.#over.signal);
     }
     return undefined;
   }

@@ -2,7 +2,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import type { Clock } from '../../base/clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { VERSION } from '../../base/version.ts';
@@ -33,7 +33,6 @@ export interface RegistrationsOptions {
   /** The password for callers through the tunnel. */
   readonly relayPassword: string | undefined;
   readonly onLan: boolean;
-  readonly clock: Clock;
   readonly logger: Logger;
   readonly onSsh: (ssh: ProcessIdentity | undefined) => void;
   /** Prints a line for the person; not called once opencode has the terminal. */
@@ -72,7 +71,7 @@ export class OwnRegistrations {
 
   constructor(options: RegistrationsOptions) {
     this.#options = options;
-    this.#startedAt = new Date(options.clock.now()).toISOString();
+    this.#startedAt = new Date().toISOString();
     this.#stateFile = new RunStateWriter(options.settings.stateDir, options.id, options.logger);
   }
 
@@ -124,7 +123,7 @@ export class OwnRegistrations {
 
   announce(instance: RunningInstance): void {
     this.#instance = instance;
-    this.#connectedAt = new Date(this.#options.clock.now()).toISOString();
+    this.#connectedAt = new Date().toISOString();
     this.#here?.announce();
     this.#relay?.announce();
     void this.#save();
@@ -141,10 +140,10 @@ export class OwnRegistrations {
   }
 
   async #open(ports: Ports): Promise<void> {
-    const { settings, sshCommand, id, name, password, relayPassword, clock, logger, tell } = this.#options;
+    const { settings, sshCommand, id, name, password, relayPassword, logger, tell } = this.#options;
     this.#ports = ports;
     this.#self = await processIdentity(process.pid);
-    const common = { id, name, describe: (port: number) => this.#describe(port), clock, logger };
+    const common = { id, name, describe: (port: number) => this.#describe(port), clock: systemClock, logger };
     this.#here = new RelayLink({
       ...common,
       password,

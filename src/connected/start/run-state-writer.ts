@@ -1,6 +1,6 @@
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { rm } from 'node:fs/promises';
 
+import { replaceOwnFile } from '../../base/files/own-file.ts';
 import type { Logger } from '../../base/log.ts';
 import { type RunState, runStatePath } from '../run-state.ts';
 
@@ -16,13 +16,8 @@ export class RunStateWriter {
   }
 
   write(state: RunState): Promise<void> {
-    return this.#then(async () => {
-      await mkdir(dirname(this.path), { recursive: true, mode: 0o700 });
-      // Each file has one writer. The guard knows this name.
-      const temporary = `${this.path}.tmp`;
-      await writeFile(temporary, `${JSON.stringify(state)}\n`, { mode: 0o600 });
-      await rename(temporary, this.path);
-    });
+    // Each file has one writer. The guard removes the temporary file by its name.
+    return this.#then(() => replaceOwnFile(this.path, `${JSON.stringify(state)}\n`, `${this.path}.tmp`));
   }
 
   remove(): Promise<void> {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 
-import { systemClock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
 import type { Settings } from '../../config/settings.ts';
 import type { ProcessIdentity } from '../process-table.ts';
 import { relayCommand } from '../relay/ssh-command.ts';
@@ -16,7 +16,7 @@ import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
-import { OwnRegistrations, type Ports } from './registrations.ts';
+import { OwnRegistrations, type Ports, type RegistrationsOptions } from './registrations.ts';
 import { passSignals } from './signals.ts';
 import { refuseTooOld, Supervised } from './supervised.ts';
 import { rememberTerminal } from './terminal.ts';
@@ -33,6 +33,17 @@ export interface StartOptions {
   readonly tell: (line: string) => void;
 }
 
+/** What both generations need. */
+export interface Prepared {
+  readonly program: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly logger: Logger;
+  readonly guard: Guard;
+  readonly registration: Omit<RegistrationsOptions, 'password' | 'relayPassword'>;
+  /** Undefined without --lan. */
+  readonly advert: LanAdvert | undefined;
+}
+
 const ID_BYTES = 12;
 const PASSWORD_BYTES = 32;
 
@@ -42,7 +53,7 @@ const PASSWORD_BYTES = 32;
  * @throws {ReportedError} opencode cannot do what it should
  */
 export async function start(options: StartOptions): Promise<Ending> {
-  const { settings, headless, onLan, forOpencode, process, tell } = options;
+  const { settings, onLan, process, tell } = options;
   const { stateDir } = settings;
   const { opencodeBin, relaySshCommand } = settings.connected;
   if (onLan) checkLan(settings, options.withPassword);
@@ -56,16 +67,25 @@ export async function start(options: StartOptions): Promise<Ending> {
   const name = nameOf(options, generation);
   const guard = new Guard();
   const id = randomBytes(ID_BYTES).toString('base64url');
-  const advert = onLan
-    ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
-    : undefined;
   const onSsh = (ssh: ProcessIdentity | undefined): void => guard.watch('ssh', ssh);
-  const registration = { settings, sshCommand, id, name, onLan, clock: systemClock, logger, onSsh, tell };
-  if (generation.number === 2) {
-    const { startOnService } = await import('../service/start-service.ts');
-    const more = { generation, program, env, clock: systemClock, logger, guard, registration, advert };
-    return await startOnService({ ...options, ...more });
-  }
+  const prepared: Prepared = {
+    program,
+    env,
+    logger,
+    guard,
+    registration: { settings, sshCommand, id, name, onLan, logger, onSsh, tell },
+    advert: onLan ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, logger }) : undefined,
+  };
+  if (generation.number === 1) return await startOpencode1(options, prepared);
+  const { startOnService } = await import('../service/start-service.ts');
+  return await startOnService({ ...options, ...prepared, generation });
+}
+
+async function startOpencode1(
+  options: StartOptions,
+  { program, logger, guard, registration, advert }: Prepared,
+): Promise<Ending> {
+  const { settings, headless, onLan, forOpencode, process, tell } = options;
   const password = await passwordOf(options);
   const registrations = new OwnRegistrations({ ...registration, password, relayPassword: password });
   const supervised = new Supervised({
@@ -77,7 +97,6 @@ export async function start(options: StartOptions): Promise<Ending> {
       host: onLan ? everyAddress() : '127.0.0.1',
       args: forOpencode,
       env: childEnvironment(process.env, password),
-      clock: systemClock,
       ...(password !== undefined && { password }),
     },
     terminal: rememberTerminal(process),
@@ -119,7 +138,7 @@ const ON_LAN =
   'listening on the LAN, over plain HTTP: others there can read the password and all traffic; opencode-connected status shows how to reach it from other machines';
 
 async function passwordOf({ settings, withPassword, onLan }: StartOptions): Promise<string | undefined> {
-  if (onLan) return lanPassword(settings, systemClock);
+  if (onLan) return lanPassword(settings);
   return withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
 }
 

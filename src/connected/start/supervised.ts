@@ -71,29 +71,33 @@ export class Supervised {
 
   /** Resolves with how it ended. */
   async run(hooks: Hooks): Promise<Ending> {
-    for (let starts = 1; ; starts += 1) {
-      const opencode = await this.#start();
-      const answer = await this.#answerOf(opencode);
-      if (answer === 'taken' && this.#stopping === undefined) {
-        this.#options.logger.log('warn', 'another process listens on the port', { port: this.#port });
-        await opencode.stop('SIGKILL');
-        this.#options.terminal.restore();
-        if (starts === MAX_STARTS)
-          throw new ReportedError('other processes took every port that was chosen; try again');
-        this.#taken.add(this.#port);
-        await this.choosePort();
-        await hooks.moved(this.#port);
-        continue;
-      }
-      if (typeof answer === 'object') {
-        const { directory } = answer;
-        if (opencode.server !== undefined) this.#options.guard.watch('server', opencode.server);
-        hooks.answers({ process: await processIdentity(opencode.pid), directory }, opencode.port);
-      }
-      const ending = await opencode.ended;
-      if (ending.signal !== null) this.#options.terminal.restore();
-      return ending;
+    let opencode = await this.#start();
+    let answer = await this.#answerOf(opencode);
+    while (answer === 'taken' && this.#stopping === undefined) {
+      await this.#leavePort(opencode);
+      await hooks.moved(this.#port);
+      opencode = await this.#start();
+      answer = await this.#answerOf(opencode);
     }
+    if (typeof answer === 'object') {
+      const { directory } = answer;
+      if (opencode.server !== undefined) this.#options.guard.watch('server', opencode.server);
+      hooks.answers({ process: await processIdentity(opencode.pid), directory }, opencode.port);
+    }
+    const ending = await opencode.ended;
+    if (ending.signal !== null) this.#options.terminal.restore();
+    return ending;
+  }
+
+  /** Ends an opencode that cannot listen, and chooses another port. */
+  async #leavePort(opencode: OpencodeProcess): Promise<void> {
+    this.#options.logger.log('warn', 'another process listens on the port', { port: this.#port });
+    await opencode.stop('SIGKILL');
+    this.#options.terminal.restore();
+    this.#taken.add(this.#port);
+    if (this.#taken.size === MAX_STARTS)
+      throw new ReportedError('other processes took every port that was chosen; try again');
+    await this.choosePort();
   }
 
   async #start(): Promise<OpencodeProcess> {

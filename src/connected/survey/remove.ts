@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { errorCode } from '../../base/errors.ts';
+import { linkIfFree } from '../../base/files/own-file.ts';
 import { nodeFileSystem } from '../../discovery/folder/file-system.ts';
 import { readSmallFile } from '../../discovery/folder/small-file.ts';
-import { linkIfFree } from '../link-if-free.ts';
 import { identifyProcess } from '../process-table.ts';
 import { listenerOn } from '../start/port.ts';
 import { claimPath, readClaim } from './claim.ts';

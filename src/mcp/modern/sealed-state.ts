@@ -1,8 +1,9 @@
-import { createHash, createHmac, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { errorCode } from '../../base/errors.ts';
+import { createOwnFile } from '../../base/files/own-file.ts';
 import { isObject } from '../wire.ts';
 
 /** What the client gets with a question and sends back with the answer. */
@@ -32,7 +33,7 @@ export class StateSealer {
   /** @throws the key can be neither read nor saved */
   static async open(folder: string): Promise<StateSealer> {
     const path = join(folder, 'question.key');
-    return new StateSealer((await readKey(path)) ?? (await makeKey(folder, path)));
+    return new StateSealer((await readKey(path)) ?? (await makeKey(path)));
   }
 
   seal(state: AskedState): string {
@@ -80,18 +81,9 @@ async function readKey(path: string): Promise<Buffer | undefined> {
   }
 }
 
-/** Atomic; if another process was first, returns that one's key. */
-async function makeKey(folder: string, path: string): Promise<Buffer> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const temporary = `${path}.${randomUUID()}.tmp`;
-  try {
-    await writeFile(temporary, randomBytes(KEY_BYTES), { mode: 0o600 });
-    await link(temporary, path).catch((error: unknown) => {
-      if (errorCode(error) !== 'EEXIST') throw error;
-    });
-  } finally {
-    await rm(temporary, { force: true });
-  }
+/** If another process was first, returns that one's key. */
+async function makeKey(path: string): Promise<Buffer> {
+  await createOwnFile(path, randomBytes(KEY_BYTES));
   const key = await readKey(path);
   if (key === undefined) throw new Error(`cannot keep ${path}`);
   return key;

@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
 import type { Clock } from '../../base/clock.ts';
-import { errorCode } from '../../base/errors.ts';
+import { createOwnFile, replaceOwnFile } from '../../base/files/own-file.ts';
 import { removeOldFiles } from '../../operations/remove-old-files.ts';
 import { begunSchema } from '../../operations/send/resume.ts';
 
@@ -52,32 +51,25 @@ export class TaskStore {
 
   /** Resolves to the stored task: as another process ended it, if one was first. @throws it cannot be written */
   async write(id: string, task: KeptTask): Promise<KeptTask> {
-    const write = async (): Promise<KeptTask> => {
-      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-      await this.#tidy();
-      const temporary = join(this.#folder, `.${randomUUID()}.tmp`);
-      try {
-        await writeFile(temporary, JSON.stringify(task), { mode: 0o600 });
-        if (task.end === undefined) {
-          await rename(temporary, this.#path(id));
-          return (await this.#read(this.#endPath(id))) ?? task;
-        }
-        await link(temporary, this.#endPath(id));
-        return task;
-      } catch (error) {
-        const first = errorCode(error) === 'EEXIST' ? await this.#read(this.#endPath(id)) : undefined;
-        if (first === undefined) throw error;
-        return first;
-      } finally {
-        await rm(temporary, { force: true }).catch(() => {});
-      }
-    };
-    const written = this.#writing.then(write);
+    const written = this.#writing.then(() => this.#write(id, task));
     this.#writing = written.then(
       () => {},
       () => {},
     );
     return await written;
+  }
+
+  async #write(id: string, task: KeptTask): Promise<KeptTask> {
+    await this.#tidy();
+    const endPath = this.#endPath(id);
+    if (task.end === undefined) {
+      await replaceOwnFile(this.#path(id), JSON.stringify(task));
+      return (await this.#read(endPath)) ?? task;
+    }
+    if (await createOwnFile(endPath, JSON.stringify(task))) return task;
+    const first = await this.#read(endPath);
+    if (first === undefined) throw new Error(`${endPath} is damaged; remove it`);
+    return first;
   }
 
   /** Undefined if there is none, or it has expired. */
@@ -103,6 +95,7 @@ export class TaskStore {
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     await removeOldFiles(this.#folder, TASK_TTL_MS, this.#clock.now());
   }
 

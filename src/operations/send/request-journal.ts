@@ -1,9 +1,10 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
 import { errorCode, jsonOf, messageOf } from '../../base/errors.ts';
+import { createOwnFile } from '../../base/files/own-file.ts';
 import type { Clock } from '../../base/clock.ts';
 import { removeOldFiles } from '../remove-old-files.ts';
 import { addressOf } from '../../model/endpoint-key.ts';
@@ -90,7 +91,6 @@ export class RequestJournal {
     const entry: JournalEntry = { sessionId, messageId, partId, digest: digestOf(text) };
     const path = this.#path(chain, count);
     try {
-      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       await this.#tidy();
       if (!(await this.#create(path, entry))) return undefined;
       for (const identity of identities) await this.#create(this.#path(chainOf(identity, requestId), 0), { chain });
@@ -139,15 +139,9 @@ export class RequestJournal {
     return entry.data;
   }
 
-  /** Atomic; false if the file exists. */
-  async #create(path: string, content: object): Promise<boolean> {
-    const temporary = join(this.#folder, `.${randomUUID()}.tmp`);
-    try {
-      await writeFile(temporary, `${JSON.stringify(content)}\n`, { mode: 0o600 });
-      return await linked(temporary, path);
-    } finally {
-      await rm(temporary, { force: true }).catch(() => {});
-    }
+  /** False if the file exists. */
+  #create(path: string, content: object): Promise<boolean> {
+    return createOwnFile(path, `${JSON.stringify(content)}\n`);
   }
 
   #path(chain: string, count: number): string {
@@ -157,18 +151,8 @@ export class RequestJournal {
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     await removeOldFiles(this.#folder, KEPT_MS, this.#clock.now());
-  }
-}
-
-/** Unlike a rename, a link never replaces a file; false if one exists. */
-async function linked(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to);
-    return true;
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') return false;
-    throw error;
   }
 }
 

@@ -1,78 +1,59 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { chmod, chown, lstat, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { runCleanup } from '../../../src/connected/cleanup/command.ts';
 import { identifyProcess } from '../../../src/connected/process-table.ts';
-import type { Places } from '../../../src/connected/status/places.ts';
-import { needRoot } from '../../discovery/as-root.ts';
-import { freePort } from '../../rig/ports.ts';
-import { HOUR_MS, openRemains, type Remains } from './remains.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
+import { HOUR_MS, openRemains, outputOf, type Remains } from './remains.ts';
 
-const never = new AbortController().signal;
+interface CleanupCase {
+  readonly dryRun?: boolean;
+  /** Called with each piece of output. */
+  readonly onText?: (text: string) => void;
+}
 
 describe('cleanup on this machine', () => {
   let remains: Remains;
-  const servers: Server[] = [];
 
   beforeEach(async () => {
     remains = await openRemains();
   });
-  afterEach(async () => {
-    for (const server of servers.splice(0)) {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    }
-    await remains[Symbol.asyncDispose]();
-  });
+
+  function cleanup({ dryRun = false, onText = () => {} }: CleanupCase = {}): ReturnType<typeof outputOf> {
+    return outputOf(({ out, signal }) => {
+      const both = (more: string): void => {
+        out(more);
+        onText(more);
+      };
+      return runCleanup({ settings: remains.places(), dryRun, out: both, signal });
+    });
+  }
 
   async function listen(): Promise<number> {
-    const port = await freePort();
-    const server = createServer((_, response) => response.end());
-    servers.push(server);
-    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+    const { port, close } = await listenHttp((_, response) => response.end());
+    onTestFinished(close);
     return port;
   }
 
-  async function cleanup({ dryRun = false, places = {}, onText = () => {} }: CleanupCase = {}): Promise<{
-    readonly text: string;
-    readonly code: number;
-  }> {
-    let text = '';
-    const out = (more: string): void => {
-      text += more;
-      onText(more);
-    };
-    const code = await runCleanup({ settings: remains.places(places), dryRun, out, signal: never });
-    return { text, code };
-  }
-
-  interface CleanupCase {
-    readonly dryRun?: boolean;
-    readonly places?: Partial<Places>;
-    readonly onText?: (text: string) => void;
-  }
-
   it('removes the remains of a dead instance, password and state file too', async () => {
-    const { id, port } = await remains.register('app', { claim: 'dead', password: true });
-    const state = await remains.state({ id, port });
+    const states = [];
+    for (const [name, claim] of [
+      ['claimed', 'dead'],
+      ['unclaimed', undefined],
+    ] as const) {
+      const { id, port } = await remains.register(name, { ...(claim && { claim }), password: true });
+      states.push(await remains.state({ id, port }));
+    }
     const { text, code } = await cleanup();
-    expect(text).toContain(`registration ${remains.registry}/app.json`);
-    expect(text).toContain('Removed');
+    for (const name of ['claimed', 'unclaimed'])
+      expect(text).toContain(`Removed registration ${remains.registry}/${name}.json`);
     expect(code).toBe(0);
     expect(await remains.files()).toEqual([]);
-    expect(existsSync(state)).toBe(false);
-  });
-
-  it('removes a registration without a claim if the state file proves it dead', async () => {
-    const { id, port } = await remains.register('app', { password: true });
-    await remains.state({ id, port });
-    expect((await cleanup()).code).toBe(0);
-    expect(await remains.files()).toEqual([]);
+    expect(states.filter((path) => existsSync(path))).toEqual([]);
   });
 
   it('lists everything before it removes anything, and removes nothing in a dry run', async () => {
@@ -97,12 +78,10 @@ describe('cleanup on this machine', () => {
   });
 
   it('leaves a held claim, a running wrapper and a port that answers', async () => {
-    const process = await remains.process();
-    const pid = process.pid ?? 0;
+    const { pid, started } = await remains.process();
     await remains.register('held', { claim: { pid }, password: true });
     const wrapped = await remains.register('wrapped', { password: true });
-    const started = (await identifyProcess(pid))?.started;
-    await remains.state({ ...wrapped, pid, ...(started !== undefined && { started }) });
+    await remains.state({ ...wrapped, pid, started });
     const answering = await remains.register('answering', { port: await listen(), claim: 'dead', password: true });
     const outlived = await remains.register('outlived', { port: await listen() });
     await remains.state(outlived);
@@ -115,113 +94,18 @@ describe('cleanup on this machine', () => {
     expect(text).toContain(`has ended, but something listens on its port ${outlived.port}`);
   });
 
-  it('is not misled by a later process with the pid of a dead one', async () => {
-    const { pid = 0 } = await remains.process();
-    const { id } = await remains.register('app');
-    await writeFile(join(remains.registry, '.app.claim'), `${id} ${pid} 12 ${hostname()}\n`);
-    expect((await cleanup()).text).toContain('Removed');
-    expect(await remains.files()).toEqual([]);
-  });
-
-  it.each([
-    ['nobody claims it', {}, 'its writer is unknown'],
-    ['nobody claims it and it has no id', { fields: { id: undefined } }, 'its writer is unknown'],
-    ['it has no id', { claim: 'dead', fields: { id: undefined } }, 'its writer is unknown'],
-  ] as const)('leaves a silent registration where %s', async (_, options, reason) => {
-    await remains.register('app', options);
-    const before = await remains.files();
-    expect((await cleanup()).text).toContain(reason);
-    expect(await remains.files()).toEqual(before);
-  });
-
-  it('leaves a registration whose claim is that of another instance', async () => {
-    const { id } = await remains.register('app');
-    await remains.claim('app', 'another');
-    await remains.state({ id });
-    const { text } = await cleanup();
-    expect(text).toContain('its writer is unknown');
-    expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
-  });
-
-  it('leaves a name that a process of another machine holds', async () => {
-    const { id } = await remains.register('app');
-    await writeFile(join(remains.registry, '.app.claim'), `${id} 1 1 elsewhere\n`);
-    expect((await cleanup()).text).toContain('is held by a process of "elsewhere", which cannot be checked here');
-    expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
-  });
-
-  it('leaves and names garbage', async () => {
-    await remains.register('alive');
+  it('leaves and names what is no registration, without characters that control a terminal', async () => {
     await writeFile(join(remains.registry, 'half.json'), '{"name":"ha');
-    await writeFile(join(remains.registry, 'empty.json'), '');
     await writeFile(join(remains.registry, 'binary.json'), Buffer.from([0xff, 0x00, 0x0a, 0x0a, 0x1b, 0x5b, 0x41]));
-    await writeFile(join(remains.registry, 'large.json'), `{"port":1,"x":"${'x'.repeat(100_000)}"}`);
     await writeFile(join(remains.registry, 'line\nbreak.json'), '{}');
-    await writeFile(
-      Buffer.concat([Buffer.from(`${remains.registry}/`), Buffer.from([0xff]), Buffer.from('.json')]),
-      '{}',
-    );
-    await mkdir(join(remains.registry, 'folder.json'));
-    await remains.claim('half', 'id-x');
     const before = await remains.files();
     const { text, code } = await cleanup();
     expect(text).toMatch(/half\.json\n {4}is not complete JSON/);
-    expect(text).toMatch(/empty\.json\n {4}is empty/);
-    expect(text).toMatch(/large\.json\n {4}has \d+ bytes, more than/);
-    expect(text).toMatch(/folder\.json\n {4}is a folder, not a regular file/);
     expect(text).toMatch(/line break\.json'?"?\n {4}port: expected/);
-    expect(text).toContain('its name is not UTF-8');
-    // oxlint-disable-next-line no-control-regex -- what is looked for
+    // oxlint-disable-next-line no-control-regex -- none may be there
     expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
     expect(code).toBe(0);
     expect(await remains.files()).toEqual(before);
-  });
-
-  it('follows no symbolic link', async () => {
-    const outside = join(remains.path, 'outside');
-    await mkdir(outside);
-    const { port } = await remains.register('app', { id: 'id-app' });
-    await rename(join(remains.registry, 'app.json'), join(outside, 'app.json'));
-    await symlink(join(outside, 'app.json'), join(remains.registry, 'app.json'));
-    await remains.state({ id: 'id-app', port });
-    await writeFile(join(outside, 'claim'), `id-two 1 1 ${hostname()}\n`);
-    await symlink(join(outside, 'claim'), join(remains.registry, '.two.claim'));
-    await remains.register('two', { id: 'id-two' });
-    await writeFile(join(outside, 'id-old'), 'a secret\n');
-    await rm(join(remains.registry, '.credentials'), { recursive: true });
-    await symlink(outside, join(remains.registry, '.credentials'));
-    const { text } = await cleanup();
-    expect(text).toMatch(/app\.json\n {4}is a symbolic link/);
-    expect(existsSync(join(outside, 'app.json'))).toBe(true);
-    expect(existsSync(join(outside, 'id-old'))).toBe(true);
-    expect((await lstat(join(remains.registry, 'app.json'))).isSymbolicLink()).toBe(true);
-    expect(existsSync(join(remains.registry, 'two.json'))).toBe(true);
-  });
-
-  it("leaves another user's files", async (context) => {
-    needRoot(context);
-    await remains.register('theirs', { claim: 'dead', password: true, id: 'id-theirs' });
-    for (const name of ['theirs.json', '.theirs.claim', '.credentials/id-theirs']) {
-      await chown(join(remains.registry, name), 65_534, 65_534);
-    }
-    await remains.register('claimed-by-them', { claim: 'dead', id: 'id-two' });
-    await chown(join(remains.registry, '.claimed-by-them.claim'), 65_534, 65_534);
-    await remains.password('id-old', { ageMs: 2 * HOUR_MS });
-    await chown(join(remains.registry, '.credentials', 'id-old'), 65_534, 65_534);
-    const before = await remains.files();
-    const { text } = await cleanup();
-    expect(text).toMatch(/theirs\.json\n {4}belongs to uid 65534, not to this user/);
-    expect(text).toMatch(/id-old\n {4}belongs to another user/);
-    expect(await remains.files()).toEqual(before);
-  });
-
-  it('leaves everything in a directory to which others can write', async () => {
-    await remains.register('app', { claim: 'dead', password: true });
-    await chmod(remains.registry, 0o770);
-    const { text } = await cleanup();
-    expect(text).toContain('others can write in the registry directory');
-    expect(text).toContain('Nothing is provably dead.');
-    expect(await remains.files()).toEqual(['.app.claim', '.credentials/id-1', 'app.json']);
   });
 
   it('reports why it cannot enter the directory, and cleans up the rest', async () => {
@@ -243,11 +127,10 @@ describe('cleanup on this machine', () => {
     const { id } = await remains.register('kept', { fields: {} });
     await remains.password(id, { ageMs: 2 * HOUR_MS });
     await remains.password('claimed', { ageMs: 2 * HOUR_MS });
-    await remains.claim('starting', 'claimed', (await remains.process()).pid);
-    const { pid = 0 } = await remains.process();
-    const started = (await identifyProcess(pid))?.started;
+    const { pid, started } = await remains.process();
+    await remains.claim('starting', 'claimed', pid);
     await remains.password('running', { ageMs: 2 * HOUR_MS });
-    await remains.state({ id: 'running', pid, ...(started !== undefined && { started }) });
+    await remains.state({ id: 'running', pid, started });
     const { text } = await cleanup();
     expect(text).toContain('has no registration, but is younger than an hour');
     expect(await remains.files()).toEqual(
@@ -269,23 +152,23 @@ describe('cleanup on this machine', () => {
     expect(await remains.files()).toEqual([]);
   });
 
-  it.each([
-    ['it\'s "quoted"', 'quotes'],
-    ['$(touch ran) `touch ran` ; & | > *', 'what a shell would run'],
-    ['ноутбук-目录-🙂', 'Unicode'],
-    [String.raw`a\n%s\0101b`, 'backslashes'],
-    ['two  words ', 'spaces'],
-    ['-rf', 'a dash'],
-  ])('removes %j: %s', async (name) => {
-    await remains.register(name, { claim: 'dead', password: true, fields: { cwd: `/home/${name}\nx` } });
-    expect((await cleanup()).text).toContain('Removed');
+  it('removes registrations of any name', async () => {
+    for (const name of [
+      'it\'s "quoted"',
+      '$(touch ran) `touch ran` ; & | > *',
+      'ноутбук-目录-🙂',
+      String.raw`a\n%s\0101b`,
+      'two  words ',
+      '-rf',
+    ])
+      await remains.register(name, { claim: 'dead', password: true, fields: { cwd: `/home/${name}\nx` } });
+    expect((await cleanup()).code).toBe(0);
     expect(await remains.files()).toEqual([]);
   });
 
   it('leaves the state file of a wrapper whose opencode still runs', async () => {
-    const { pid = 0 } = await remains.process();
-    const opencodeStarted = (await identifyProcess(pid))?.started ?? '';
-    const state = await remains.state({ id: 'app', opencodePid: pid, opencodeStarted });
+    const { pid, started } = await remains.process();
+    const state = await remains.state({ id: 'app', opencodePid: pid, opencodeStarted: started });
     expect((await cleanup()).text).toContain(`but its opencode (pid ${pid}) still runs`);
     expect(existsSync(state)).toBe(true);
   });

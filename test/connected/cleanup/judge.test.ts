@@ -36,10 +36,10 @@ function judge(found: Partial<RegistrySurvey>, extra: Partial<Evidence> = {}): (
   return findings.map(({ what, reason, action }) => [what, reason, action !== undefined]);
 }
 
-function running(id: string): RunStateFile {
+function stateOf(id: string, isRunning: boolean): RunStateFile {
   return {
     path: `/state/${id}.json`,
-    isRunning: true,
+    isRunning,
     state: {
       id,
       name: id,
@@ -61,33 +61,67 @@ it('finds a registration with a dead claim and a silent port dead', () => {
   ]);
 });
 
-it('leaves a registration if something listens on its port, or may', () => {
-  for (const [listens, reason] of [
-    ['unknown', 'it is not known whether something listens on its port'],
-    ['some', 'but something listens on its port 4100'],
-  ] as const) {
-    expect(judge({ registrations: [{ ...REGISTERED, listens }], claims: [DEAD] })).toEqual([
-      ['registration', expect.stringContaining(reason), false],
-    ]);
-  }
+it.each<readonly [string, Partial<SurveyedRegistration>, string]>([
+  ['something listens on its port', { listens: 'some' }, 'has ended, but something listens on its port 4100'],
+  ['something may listen on its port', { listens: 'unknown' }, 'but it is not known whether something listens'],
+  ["it is another user's", { isMine: false }, 'belongs to uid 1000, not to this user'],
+])('leaves a registration with a dead claim if %s', (_, fields, reason) => {
+  const registrations = [{ ...REGISTERED, ...fields }];
+  expect(judge({ registrations, claims: [DEAD] })).toEqual([['registration', expect.stringContaining(reason), false]]);
 });
 
-it.each<SurveyedClaim['holder']>(['alive', 'elsewhere', 'unknown'])(
-  'leaves a claim alone whose holder is %s',
-  (holder) => {
-    const claims = [{ ...DEAD, holder }];
-    expect(judge({ claims })).toEqual([]);
-    expect(judge({ registrations: [REGISTERED], claims }).some(([, , isRemoved]) => isRemoved)).toBe(false);
-  },
-);
+it('leaves a registration that listens, or whose wrapper runs here, without a word', () => {
+  expect(judge({ registrations: [{ ...REGISTERED, listens: 'some' }] })).toEqual([]);
+  expect(judge({ registrations: [REGISTERED], claims: [DEAD] }, { states: [stateOf('id-app', true)] })).toEqual([]);
+});
+
+it('finds a registration without a claim dead if its wrapper here has ended', () => {
+  const reason = 'its opencode-connected (pid 8) has ended, and nothing listens on its port 4100';
+  const registrations = [REGISTERED];
+  expect(judge({ registrations }, { states: [stateOf('id-app', false)] })).toEqual([['registration', reason, true]]);
+});
+
+it.each<readonly [string, Partial<SurveyedRegistration>, readonly SurveyedClaim[]]>([
+  ['without a claim', {}, []],
+  ['without an id', { registration: { port: 4100 } }, []],
+  ['without an id, whose name has a dead claim', { registration: { port: 4100 } }, [DEAD]],
+  ['whose name another instance has claimed', {}, [{ ...DEAD, id: 'another' }]],
+])('leaves a silent registration %s', (_, fields, claims) => {
+  const reason = 'its writer is unknown, so it may be alive; remove it by hand if it is dead';
+  const registrations = [{ ...REGISTERED, ...fields }];
+  expect(judge({ registrations, claims })).toEqual([['registration', reason, false]]);
+});
+
+it.each<readonly [SurveyedClaim['holder'], string | undefined]>([
+  ['alive', undefined],
+  ['elsewhere', 'is held by a process of "relay", which cannot be checked here'],
+  ['unknown', 'its writer is unknown'],
+])('leaves a claim alone whose holder is %s, and its registration', (holder, reason) => {
+  const claims = [{ ...DEAD, holder }];
+  expect(judge({ claims })).toEqual([]);
+  const expected = reason === undefined ? [] : [['registration', expect.stringContaining(reason), false]];
+  expect(judge({ registrations: [REGISTERED], claims })).toEqual(expected);
+});
 
 it("leaves another user's claim, even of a dead holder", () => {
   expect(judge({ claims: [{ ...DEAD, isMine: false }] })).toEqual([]);
 });
 
 it('leaves the claim of an instance whose wrapper runs here', () => {
-  expect(judge({ claims: [DEAD] }, { states: [running('another')] })).toHaveLength(1);
-  expect(judge({ claims: [DEAD] }, { states: [running('id-app')] })).toEqual([]);
+  expect(judge({ claims: [DEAD] }, { states: [stateOf('another', true)] })).toHaveLength(1);
+  expect(judge({ claims: [DEAD] }, { states: [stateOf('id-app', true)] })).toEqual([]);
+});
+
+it('leaves a file that is no registration, with the claim of its name: it may still be in use', () => {
+  expect(judge({ odd: [{ fileName: 'app.json', reason: 'is empty' }], claims: [DEAD] })).toEqual([
+    ['registration', 'is empty; remove it by hand if it is in the way', false],
+  ]);
+});
+
+it("leaves another user's password", () => {
+  expect(judge({ passwords: [{ id: 'id-app', isMine: false, isOld: true }] })).toEqual([
+    ['password', 'belongs to another user', false],
+  ]);
 });
 
 it('leaves everything in a directory that is not ours alone', () => {

@@ -4,13 +4,15 @@ import { mkdir, readdir, rename, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
+import { onTestFinished } from 'vitest';
+
 import { identifyProcess } from '../../../src/connected/process-table.ts';
 import { type RunState, runStateFolder, runStatePath } from '../../../src/connected/run-state.ts';
-import type { Places } from '../../../src/connected/status/places.ts';
+import type { CommandOptions, ExitCode, Places } from '../../../src/connected/status/places.ts';
 import { freePort } from '../../rig/ports.ts';
 import { tempDir } from '../../rig/temp.ts';
 
-/** A registry directory with the remains of instances, in the form in which the programs write them. */
+/** A registry directory and a state directory with the remains of instances, as the programs write them. */
 export interface Remains extends AsyncDisposable {
   readonly registry: string;
   readonly stateDir: string;
@@ -21,8 +23,8 @@ export interface Remains extends AsyncDisposable {
   claim(name: string, id: string, pid?: number): Promise<void>;
   password(id: string, options?: { readonly ageMs?: number }): Promise<string>;
   state(fields: Partial<RunState> & Pick<RunState, 'id'>): Promise<string>;
-  /** A process that lives until the end of the test. */
-  process(): Promise<ChildProcess>;
+  /** A process that runs until the end of the test, with its identity as a state file has it. */
+  process(): Promise<RunningProcess>;
   /** Every file of the registry directory, `.credentials` included; sorted. */
   files(): Promise<string[]>;
 }
@@ -39,6 +41,22 @@ export interface RegisterOptions {
 export const NO_PID = 4_194_305;
 export const HOUR_MS = 3_600_000;
 
+interface RunningProcess {
+  readonly child: ChildProcess;
+  readonly pid: number;
+  readonly started: string | undefined;
+}
+
+/** Runs a command, and resolves with its output and exit code. */
+export async function outputOf(
+  run: (options: Pick<CommandOptions, 'out' | 'signal'>) => Promise<ExitCode>,
+): Promise<{ readonly text: string; readonly code: ExitCode }> {
+  let text = '';
+  const code = await run({ out: (more) => (text += more), signal: new AbortController().signal });
+  return { text, code };
+}
+
+/** They are removed after the test. */
 export async function openRemains(): Promise<Remains> {
   const temp = tempDir('remains');
   const registry = join(temp.path, 'registry');
@@ -63,6 +81,12 @@ export async function openRemains(): Promise<Remains> {
     await utimes(path, at, at);
     return path;
   }
+
+  async function close(): Promise<void> {
+    for (const child of children) child.kill('SIGKILL');
+    await temp.close();
+  }
+  onTestFinished(close);
 
   return {
     registry,
@@ -122,16 +146,14 @@ export async function openRemains(): Promise<Remains> {
       const child = spawn('sleep', ['600'], { stdio: 'ignore', env: { PATH: process.env['PATH'], TMPDIR: temp.tmp } });
       children.push(child);
       await new Promise((resolve) => child.once('spawn', resolve));
-      return child;
+      const { pid = 0 } = child;
+      return { child, pid, started: (await identifyProcess(pid))?.started };
     },
     async files() {
       const folder = join(registry, '.credentials');
       const passwords = existsSync(folder) ? (await readdir(folder)).map((name) => `.credentials/${name}`) : [];
       return [...(await readdir(registry)).filter((name) => name !== '.credentials'), ...passwords].toSorted();
     },
-    async [Symbol.asyncDispose]() {
-      for (const child of children) child.kill('SIGKILL');
-      await temp.close();
-    },
+    [Symbol.asyncDispose]: close,
   };
 }

@@ -2,12 +2,12 @@ import { existsSync } from 'node:fs';
 import { chown, mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 
 import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
 import { kernelAddress, readListeners } from '../../../src/base/socket-table.ts';
 import { needRoot } from '../../discovery/as-root.ts';
-import { installConnected, needSshd, signalProcess } from '../../rig/sshd.ts';
+import { installConnected, needSshd } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
@@ -21,22 +21,12 @@ describe('a link to a real sshd', () => {
     needSshd(context);
     stage = await openRelayStage();
   });
-  afterEach(() => stage?.[Symbol.asyncDispose]());
 
   async function connected(options: Parameters<RelayStage['link']>[0] = {}): Promise<Link> {
     const link = stage.link(options);
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
     link.keep();
     return link;
-  }
-
-  /** Lets the waiting time pass, and resolves once the link is up and registered again. */
-  async function backAgain(link: Link): Promise<void> {
-    const seen = link.states.length;
-    await until('the link to wait', () => link.state.kind === 'waiting' && stage.clock.due(60_000) > 0);
-    await stage.clock.advance(1_000);
-    const { port, name = '' } = await link.reaches('connected', seen);
-    expect(await stage.registration(name)).toMatchObject({ port });
   }
 
   /** Lets the time of a heartbeat pass, and resolves once its answer is on the way. */
@@ -108,27 +98,23 @@ describe('a link to a real sshd', () => {
     expect(found).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
   });
 
-  it('reconnects each time ssh is killed, and the registration is gone in between', async () => {
+  it("reconnects after ssh is killed, again and again, and after the relay's session is; nothing is registered in between", async () => {
     const link = await connected();
-    for (let lost = 0; lost < 3; lost += 1) {
+    for (const kill of [
+      () => link.signalSsh('SIGKILL'),
+      () => link.signalSsh('SIGKILL'),
+      () => stage.sshd.killSessions('SIGKILL'),
+    ]) {
       const seen = link.states.length;
-      const [ssh] = await link.ssh();
-      signalProcess(ssh!.pid, 'SIGKILL');
-      expect(await link.reaches('waiting', seen)).toMatchObject({ reason: expect.stringContaining('SIGKILL') });
+      await kill();
+      await link.reaches('waiting', seen);
       await stage.nothingLeft();
-      await backAgain(link);
+      await stage.backAgain(link);
     }
+    expect(link.states.find(({ kind }) => kind === 'waiting')?.reason).toContain('SIGKILL');
     expect(await stage.passwords()).toEqual(['id-one']);
     const response = await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
     expect(response.status).toBe(200);
-  });
-
-  it("reconnects after the relay's session is killed", async () => {
-    const link = await connected();
-    expect(await stage.sshd.killSessions('SIGKILL')).toBeGreaterThan(0);
-    await link.reaches('waiting');
-    await stage.nothingLeft();
-    await backAgain(link);
   });
 
   it('keeps a connection whose heartbeats are answered', async () => {
@@ -136,13 +122,6 @@ describe('a link to a real sshd', () => {
     // 100 s: past the relay's 90 and the 45 after which an answer is missed.
     for (let round = 0; round < 5; round += 1) await heartbeat(link);
     expect(link.states.map(({ kind }) => kind)).toEqual(['connecting', 'connected']);
-  });
-
-  it('loses its registration on the relay, and every process there, if it sends nothing', async () => {
-    const link = await connected({ limitSeconds: 1 });
-    // The clock stands still, so there is no heartbeat.
-    expect(await link.reaches('waiting')).toMatchObject({ kind: 'waiting' });
-    await stage.nothingLeft();
   });
 
   it('reconnects when sshd is back, and gives the reason until then', async () => {
@@ -157,7 +136,18 @@ describe('a link to a real sshd', () => {
       reason: expect.stringContaining('Connection refused'),
     });
     await stage.sshd.start();
-    await backAgain(link);
+    await stage.backAgain(link);
+  });
+
+  it('registers twice if the relay is this machine; the password stays for the other registration', async () => {
+    const here = await connected({ sshCommand: undefined });
+    const there = await connected();
+    expect([here.state.name, there.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
+    await there.close();
+    expect(await stage.files()).toEqual(['.laptop-app.claim', 'laptop-app.json']);
+    expect(await stage.passwords()).toEqual(['id-one']);
+    await here.close();
+    await stage.nothingLeft();
   });
 
   it('gets another name if an instance has the wanted one, and keeps it after reconnecting', async () => {
@@ -166,10 +156,9 @@ describe('a link to a real sshd', () => {
     expect([first.state.name, second.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
     expect(await stage.registration('laptop-app-2')).toMatchObject({ id: 'id-two', name: 'laptop-app-2' });
     await first.close();
-    const [ssh] = await second.ssh();
-    signalProcess(ssh!.pid, 'SIGKILL');
+    await second.signalSsh('SIGKILL');
     await second.reaches('waiting');
-    await backAgain(second);
+    await stage.backAgain(second);
     expect(second.state.name).toBe('laptop-app-2');
     expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app-2.json']);
   });
@@ -178,7 +167,7 @@ describe('a link to a real sshd', () => {
 describe('a relay with GatewayPorts', () => {
   it('yes is refused with the reason: no port stays open, nothing is registered, no further attempt', async (context) => {
     needSshd(context);
-    await using stage = await openRelayStage({ config: ['GatewayPorts yes'] });
+    const stage = await openRelayStage({ config: ['GatewayPorts yes'] });
     const link = stage.link();
     expect(await link.connectFirst(never)).toEqual({
       kind: 'closed',
@@ -194,9 +183,9 @@ describe('a relay with GatewayPorts', () => {
     expect(stage.sshd.logs().match(/Accepted publickey/g)).toHaveLength(1);
   });
 
-  it.for(['system', 'busybox'] as const)('clientspecified listens on loopback; %s shell', async (shell, context) => {
-    needSshd(context, shell);
-    await using stage = await openRelayStage({ shell, config: ['GatewayPorts clientspecified'] });
+  it('clientspecified listens on loopback', async (context) => {
+    needSshd(context);
+    const stage = await openRelayStage({ config: ['GatewayPorts clientspecified'] });
     const { port } = await stage.link().connectFirst(never);
     const at = (await readListeners())?.filter(({ local }) => local.port === port).map(({ local }) => local.address);
     expect(new Set(at)).toEqual(new Set([kernelAddress('127.0.0.1'), kernelAddress('::1')]));
@@ -207,18 +196,14 @@ it('warns once if the relay cannot see whether the tunnel is open to other machi
   needSshd(context);
   needRoot(context);
   const blind = `unshare --mount /bin/sh -c 'mount -t tmpfs none /proc; exec sh -c "$SSH_ORIGINAL_COMMAND"'`;
-  await using stage = await openRelayStage({ config: [`ForceCommand ${blind}`] });
+  const stage = await openRelayStage({ config: [`ForceCommand ${blind}`] });
   const warnings: string[] = [];
   const logger = { log: (level: string, message: string) => void (level === 'warn' && warnings.push(message)) };
   const link = stage.link({ logger });
   expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
   const unseen = (): string[] => warnings.filter((message) => message.includes('GatewayPorts'));
   expect(unseen()).toEqual([expect.stringContaining('the relay cannot see whether the tunnel is open')]);
-  link.keep();
-  const seen = link.states.length;
   await stage.sshd.killSessions();
-  await until('the link to wait', () => link.state.kind === 'waiting' && stage.clock.due(60_000) > 0);
-  await stage.clock.advance(1_000);
-  await link.reaches('connected', seen);
+  await stage.backAgain(link);
   expect(unseen()).toHaveLength(1);
 });

@@ -2,18 +2,27 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { expect, onTestFinished } from 'vitest';
+
 import { RelayLink, type RelayLinkOptions } from '../../../src/connected/relay/relay-link.ts';
 import type { RelayState } from '../../../src/connected/run-state.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
-import { descendantsOf, startSshd, type SessionProcess, type Sshd, type SshdOptions } from '../../rig/sshd.ts';
+import {
+  descendantsOf,
+  signalProcess,
+  startSshd,
+  type SessionProcess,
+  type Sshd,
+  type SshdOptions,
+} from '../../rig/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until, within } from '../../rig/wait.ts';
 import { ManualClock } from '../../fleet/manual-clock.ts';
 
 /** A relay with a real sshd, an instance to register there, and links to it on a clock that only the test moves. */
-export interface RelayStage extends AsyncDisposable {
+export interface RelayStage {
   readonly sshd: Sshd;
   readonly opencode: FakeOpencode;
   readonly clock: ManualClock;
@@ -25,6 +34,10 @@ export interface RelayStage extends AsyncDisposable {
   /** The names in `.credentials`. */
   passwords(): Promise<string[]>;
   registration(name: string): Promise<Record<string, unknown>>;
+  /** Lets the time until the link's next attempt pass. Resolves with the number of states before it. */
+  retry(link: Link): Promise<number>;
+  /** As `retry`; resolves once the link is connected and its new port is registered. */
+  backAgain(link: Link): Promise<void>;
   /** Resolves once nothing of any connection is left: no registration, password, temporary, session or ssh. */
   nothingLeft(): Promise<void>;
 }
@@ -34,10 +47,13 @@ export interface Link extends RelayLink {
   readonly states: readonly RelayState[];
   /** Resolves with the current state once it is of this kind; with `after`, once there were more states than that. */
   reaches(kind: RelayState['kind'], after?: number): Promise<RelayState>;
-  /** The ssh processes of this link. */
+  /** The ssh processes of all links of the stage. */
   ssh(): Promise<SessionProcess[]>;
+  /** Sends a signal to the first of them. */
+  signalSsh(signal: NodeJS.Signals): Promise<void>;
 }
 
+/** It is closed after the test. */
 export async function openRelayStage(options: SshdOptions = {}): Promise<RelayStage> {
   const temp = tempDir('relay-stage');
   const registry = join(temp.path, 'registry');
@@ -49,7 +65,22 @@ export async function openRelayStage(options: SshdOptions = {}): Promise<RelaySt
     (await descendantsOf(process.pid)).filter(({ command }) => command.startsWith(sshd.command.join(' ')));
   const files = async (): Promise<string[]> =>
     existsSync(registry) ? (await readdir(registry)).filter((name) => name !== '.credentials').toSorted() : [];
+  const registration = async (name: string): Promise<Record<string, unknown>> =>
+    JSON.parse(await readFile(join(registry, `${name}.json`), 'utf8'));
+  const retry = async (link: Link): Promise<number> => {
+    await until('the link to wait', () => link.state.kind === 'waiting' && clock.due(60_000) > 0);
+    const seen = link.states.length;
+    await clock.advance(1_000);
+    return seen;
+  };
   const passwords = async (): Promise<string[]> => readdir(join(registry, '.credentials')).catch(() => []);
+
+  onTestFinished(async () => {
+    await Promise.all(links.map((link) => link.close()));
+    await sshd.close();
+    await opencode.close();
+    await temp.close();
+  });
 
   return {
     sshd,
@@ -59,63 +90,57 @@ export async function openRelayStage(options: SshdOptions = {}): Promise<RelaySt
     files,
     passwords,
     link(extra = {}) {
-      const link = watched({ ssh, clock, sshd, registry, port: opencode.port, extra });
+      const link = watched(
+        {
+          sshCommand: sshd.command,
+          registryDir: { path: registry, explicit: true },
+          localPort: opencode.port,
+          id: 'id-one',
+          name: 'laptop-app',
+          password: 'first secret',
+          describe: (port, name) => ({
+            name,
+            hostname: 'laptop',
+            port,
+            localPort: opencode.port,
+            cwd: '/home/user/project',
+            connectedAt: '2026-01-01T00:00:00Z',
+          }),
+          clock,
+          logger: silentLogger,
+          random: () => 0,
+          ...extra,
+        },
+        ssh,
+      );
       links.push(link);
       return link;
     },
-    async registration(name) {
-      const fields: Record<string, unknown> = JSON.parse(await readFile(join(registry, `${name}.json`), 'utf8'));
-      return fields;
+    registration,
+    retry,
+    async backAgain(link) {
+      link.keep();
+      const { port, name = '' } = await link.reaches('connected', await retry(link));
+      expect(await registration(name)).toMatchObject({ port });
     },
     async nothingLeft() {
-      let left: unknown;
-      await until('nothing to be left', async () => {
-        left = [await files(), await passwords(), await sshd.sessionProcesses(), await ssh()];
-        return JSON.stringify(left) === '[[],[],[],[]]';
-      }).catch((error: unknown) => {
-        throw new Error(`still there: ${JSON.stringify(left)}`, { cause: error });
-      });
-    },
-    async [Symbol.asyncDispose]() {
-      await Promise.all(links.map((link) => link.close()));
-      await sshd.close();
-      await opencode.close();
-      await temp.close();
+      let left = '';
+      await until(
+        () => `nothing to be left; there is ${left}`,
+        async () => {
+          left = JSON.stringify([await files(), await passwords(), await sshd.sessionProcesses(), await ssh()]);
+          return left === '[[],[],[],[]]';
+        },
+      );
     },
   };
 }
 
-interface Wiring {
-  readonly ssh: () => Promise<SessionProcess[]>;
-  readonly clock: ManualClock;
-  readonly sshd: Sshd;
-  readonly registry: string;
-  readonly port: number;
-  readonly extra: Partial<RelayLinkOptions>;
-}
-
-function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
+function watched(options: RelayLinkOptions, ssh: Link['ssh']): Link {
   const states: RelayState[] = [];
   const news = new EventTarget();
   const link = new RelayLink({
-    sshCommand: sshd.command,
-    registryDir: { path: registry, explicit: true },
-    localPort: port,
-    id: 'id-one',
-    name: 'laptop-app',
-    password: 'first secret',
-    describe: (tunnelPort, name) => ({
-      name,
-      hostname: 'laptop',
-      port: tunnelPort,
-      localPort: port,
-      cwd: '/home/user/project',
-      connectedAt: '2026-01-01T00:00:00Z',
-    }),
-    clock,
-    logger: silentLogger,
-    random: () => 0,
-    ...extra,
+    ...options,
     onChange(state) {
       states.push(state);
       news.dispatchEvent(new Event('state'));
@@ -124,6 +149,11 @@ function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
   return Object.assign(link, {
     states,
     ssh,
+    async signalSsh(signal: NodeJS.Signals) {
+      const [first] = await ssh();
+      if (first === undefined) throw new Error('Expected an ssh, got none');
+      signalProcess(first.pid, signal);
+    },
     reaches: (kind: RelayState['kind'], after = 0) =>
       within(
         new Promise<RelayState>((resolve) => {

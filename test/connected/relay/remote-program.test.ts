@@ -1,11 +1,11 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chown, lchown, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { lchown, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { REMOTE_COMMAND } from '../../../src/connected/relay/remote-program.ts';
 import { needRoot } from '../../discovery/as-root.ts';
@@ -35,8 +35,21 @@ interface Session {
 describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell) => {
   let temp: TempDir;
   let registry: string;
+  /** A folder of its own on the PATH. */
+  let bin: string;
   let path: string;
+  let programs: TempDir;
 
+  beforeAll(async () => {
+    programs = tempDir('remote-program-bin');
+    bin = programs.path;
+    const program = await pathOf(shell);
+    if (program === '') return;
+    const applets = shell === 'busybox' ? (await run(program, ['--list'])).stdout.split('\n').filter(Boolean) : ['sh'];
+    await Promise.all(applets.map((applet) => symlink(program, join(bin, applet))));
+    path = shell === 'busybox' ? bin : `${bin}:${process.env['PATH'] ?? ''}`;
+  });
+  afterAll(() => programs.close());
   beforeEach(async ({ skip }) => {
     for (const program of [shell, loginShell]) {
       const isThere = (await pathOf(program)) !== '';
@@ -47,17 +60,10 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     }
     temp = tempDir('remote-program');
     registry = join(temp.path, 'registry');
-    const bin = join(temp.path, 'bin');
-    await mkdir(bin);
-    const program = await pathOf(shell);
-    const applets = shell === 'busybox' ? (await run(program, ['--list'])).stdout.split('\n').filter(Boolean) : ['sh'];
-    await Promise.all(applets.map((applet) => symlink(program, join(bin, applet))));
-    path = shell === 'busybox' ? bin : `${bin}:${process.env['PATH'] ?? ''}`;
-  });
-  afterEach(async () => {
-    if (temp === undefined) return;
-    await endProcessesIn(temp.tmp);
-    await temp.close();
+    onTestFinished(async () => {
+      await endProcessesIn(temp.tmp);
+      await temp.close();
+    });
   });
 
   function start(...header: readonly string[]): Session {
@@ -91,8 +97,8 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     return session;
   }
 
-  const header = (id: string, name: string): string[] => [
-    `directory ${registry}`,
+  const header = (id: string, name: string, directory = registry): string[] => [
+    `directory ${directory}`,
     `id ${id}`,
     `name ${name}`,
     'password pw',
@@ -132,8 +138,8 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
   // A login shell reads the remote command and becomes `sh`, so the rest is the same for each of them.
   if (loginShell === 'csh' || loginShell === 'fish') return;
 
-  describe('without /proc, finds with netstat where the tunnel listens', () => {
-    const LINES = [
+  it('without /proc, finds with netstat where the tunnel listens', async () => {
+    const lines = [
       'tcp4       0      0  127.0.0.1.40001        *.*                    LISTEN',
       'tcp6       0      0  ::1.40001              *.*                    LISTEN',
       'tcp4       0      0  *.40002                *.*                    LISTEN',
@@ -141,34 +147,28 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
       'tcp6       0      0 :::40004                :::*                    LISTEN',
       'tcp4       0      0  127.0.0.1.50000        10.0.0.1.40001         ESTABLISHED',
     ];
-
-    it.each([
-      [40_001, 'claimed app'],
+    const netstat = join(bin, 'netstat');
+    await rm(netstat, { force: true });
+    await writeFile(netstat, `#!/bin/sh\ncat <<'END'\n${lines.join('\n')}\nEND\n`, { mode: 0o755 });
+    const hidden = ['unshare', '--mount', '/bin/sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh'];
+    for (const [port, ...answers] of [
       [40_002, /^refused .*GatewayPorts yes/],
-      [40_003, 'claimed app'],
       [40_004, /^refused .*GatewayPorts yes/],
-      [40_005, 'unseen'],
-    ])('port %i: %s', async (port, says) => {
-      const netstat = join(temp.path, 'bin', 'netstat');
-      await rm(netstat, { force: true });
-      await writeFile(netstat, `#!/bin/sh\ncat <<'END'\n${LINES.join('\n')}\nEND\n`, { mode: 0o755 });
-      const hidden = ['unshare', '--mount', '/bin/sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh'];
-      const session = startBy(hidden, ...header('one', 'app'), `tunnel ${port}`);
-      await session.says(says);
-      if (typeof says === 'string') await session.says('claimed app');
-      else await until('the program to end', () => session.child.exitCode !== null);
-      expect(existsSync(registry)).toBe(typeof says === 'string');
-    });
+      [40_001, 'claimed app'],
+      [40_003, 'claimed app-2'],
+      [40_005, 'unseen', 'claimed app-3'],
+    ] as const) {
+      const session = startBy(hidden, ...header(String(port), 'app'), `tunnel ${port}`);
+      for (const answer of answers) await session.says(answer);
+      expect(existsSync(registry)).toBe(port !== 40_002 && port !== 40_004);
+    }
   });
 
   it('refuses a tunnel that listens on every address', async () => {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '0.0.0.0', resolve));
-    const session = start(...header('one', 'app'), `tunnel ${(server.address() as AddressInfo).port}`);
-    await session.says(/^refused .*GatewayPorts yes/);
+    const port = await listen('0.0.0.0');
+    await start(...header('one', 'app'), `tunnel ${port}`).says(/^refused .*GatewayPorts yes/);
     await noProcess();
     expect(existsSync(registry)).toBe(false);
-    server.close();
   });
 
   it('withdraws everything on SIGTERM', async () => {
@@ -228,9 +228,7 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
   });
 
   it('replaces a registration without a claim only if nothing listens on its port', async () => {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const port = (server.address() as AddressInfo).port;
+    const port = await listen('127.0.0.1');
     await mkdir(registry, { mode: 0o700 });
     await writeFile(join(registry, 'dead.json'), '{"name":"dead","port":9}');
     await writeFile(join(registry, 'alive.json'), JSON.stringify({ name: 'alive', port }));
@@ -241,7 +239,6 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
       ['half', 'half-2'],
     ] as const)
       await start(...header(`id-${name}`, name)).says(`claimed ${claimed}`);
-    server.close();
   });
 
   it('reads the home directory as ~', async () => {
@@ -260,18 +257,22 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
       }
     });
 
-    it.for<readonly [string, () => Promise<unknown>]>([
-      ["another user's", () => mkdir(registry).then(() => chown(registry, 1000, 1000))],
-      ["another user's file", () => writeFile(registry, '').then(() => chown(registry, 1000, 1000))],
-      ["another user's link", () => symlink('/nowhere', registry).then(() => lchown(registry, 1000, 1000))],
-      ['free, but was not before', () => mkdir(own(), { recursive: true, mode: 0o700 })],
-    ])("takes this user's own instead if it is %s", async ([, occupy], context) => {
+    it("takes this user's own instead if it is another user's, and from then on always", async (context) => {
       needRoot(context);
-      await occupy();
-      const session = start(...header('one', 'app'), 'default yes');
-      await session.says(`directory ${own()}`);
-      await session.says('claimed app');
-      expect(await readdir(own())).toContain('.app.claim');
+      const at = (name: string): string => join(temp.path, name);
+      await mkdir(at('folder'));
+      await writeFile(at('file'), '');
+      await symlink('/nowhere', at('link'));
+      for (const name of ['folder', 'file', 'link', 'free']) {
+        if (name !== 'free') {
+          await lchown(at(name), 1000, 1000);
+          await rm(own(), { recursive: true, force: true });
+        }
+        const session = start(...header(name, name, at(name)), 'default yes');
+        await session.says(`directory ${own()}`);
+        await session.says(`claimed ${name}`);
+        expect(await readdir(own())).toContain(`.${name}.claim`);
+      }
     });
   });
 
@@ -311,12 +312,9 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     },
   );
 
-  it.each([
-    ['nobody', undefined],
-    ['a dead holder', 'dead 1 1'],
-  ])('gives twelve that start at once different names if %s had the name', async (_, dead) => {
+  it('gives twelve that start at once different names, and one of them that of a dead holder', async () => {
     await mkdir(registry, { mode: 0o700 });
-    if (dead !== undefined) await writeFile(join(registry, '.app.claim'), `${dead} ${await hostName()}\n`);
+    await writeFile(join(registry, '.app.claim'), `dead 1 1 ${await hostName()}\n`);
     const sessions = Array.from({ length: 12 }, () => start());
     await Promise.all(sessions.map((session) => session.says('opencode-connected 1')));
     for (const [index, session] of sessions.entries()) session.send(...header(`id-${index}`, 'app'));
@@ -327,17 +325,17 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     expect(new Set(claims)).toEqual(new Set(names.map((name) => `claimed ${name}`)));
   });
 
-  it.each([
-    ['id ../x', /^error expected an id of letters/],
-    ['id ', /^error expected an id of letters/],
-    ['name ../x', /^error expected a name without path parts/],
-    ['name .x', /^error expected a name without path parts/],
-    ['keep a/b', /^error expected a name without path parts/],
-    ['directory relative', /^error expected an absolute registry directory/],
-    ['limit 1; touch ran', /^error expected a limit in seconds/],
-  ])('refuses %j', async (line, error) => {
-    const session = start(...header('one', 'app'), line);
-    await session.says(error);
+  it('refuses a header with which it would leave the registry directory, or run something', async () => {
+    const refusals = [
+      ['id ../x', /^error expected an id of letters/],
+      ['id ', /^error expected an id of letters/],
+      ['name ../x', /^error expected a name without path parts/],
+      ['name .x', /^error expected a name without path parts/],
+      ['keep a/b', /^error expected a name without path parts/],
+      ['directory relative', /^error expected an absolute registry directory/],
+      ['limit 1; touch ran', /^error expected a limit in seconds/],
+    ] as const;
+    await Promise.all(refusals.map(([line, error]) => start(...header('one', 'app'), line).says(error)));
     await noProcess();
     expect(existsSync(registry) ? await files() : []).toEqual([]);
   });
@@ -362,6 +360,13 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     expect(await readFile(join(registry, 'app.json'), 'utf8')).toBe('{"id":"two"}');
   });
 });
+
+async function listen(host: string): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
+  onTestFinished(() => void server.close());
+  return (server.address() as AddressInfo).port;
+}
 
 async function hostName(): Promise<string> {
   return (await run('uname', ['-n'])).stdout.trim();

@@ -49,21 +49,21 @@ test('a program is asked once until its file changes; a script or a link to anot
   const kept = at('state/generation.json');
   const ask = async (program: string): Promise<string | undefined> =>
     (await rememberedGeneration(program, { env: {}, stateDir: at('state') })).version;
-  // A program that is not a script, and prints its own version.
+  // No script, and it prints its own version.
   await copyFile(process.execPath, at('opencode'));
-  const told = process.versions.node;
-  expect(await ask(at('opencode'))).toBe(told);
+  const version = process.versions.node;
+  expect(await ask(at('opencode'))).toBe(version);
   expect((await stat(kept)).mode & 0o777).toBe(0o600);
-  await writeFile(kept, (await readFile(kept, 'utf8')).replace(told, '9.9.9'));
+  await writeFile(kept, (await readFile(kept, 'utf8')).replace(version, '9.9.9'));
   expect(await ask(at('opencode'))).toBe('9.9.9');
   await utimes(at('opencode'), 1, 1);
-  expect(await ask(at('opencode'))).toBe(told);
+  expect(await ask(at('opencode'))).toBe(version);
 
   const before = await readFile(kept, 'utf8');
   await mkdir(at('shims'));
   await rename(at('opencode'), at('manager'));
   await symlink(at('manager'), at('shims/opencode'));
-  expect(await ask(at('shims/opencode'))).toBe(told);
+  expect(await ask(at('shims/opencode'))).toBe(version);
   await writeFile(at('opencode'), '#!/bin/sh\necho 1.18.33\n', { mode: 0o755 });
   expect(await ask(at('opencode'))).toBe('1.18.33');
   expect(await readFile(kept, 'utf8')).toBe(before);

@@ -2,35 +2,32 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { type ConnectedChild, filesIn, startConnected } from '../../rig/connected-child.ts';
+import { type ConnectedChild, filesIn } from '../../rig/connected-child.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { NO_MULTICAST } from '../../rig/no-multicast.ts';
-import { tempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
+import { atEnd, endAll, folder, startWrapper } from '../wrapper-stage.ts';
 
-const closers: Array<() => Promise<unknown>> = [];
-
-afterEach(async () => {
-  for (const close of closers.splice(0).toReversed()) await close();
-});
+afterEach(endAll);
 
 interface Stage {
   readonly fake: FakeOpencode2;
+  /** Of the person who starts the service. */
+  readonly home: string;
   readonly stateDir: string;
-  /** How the program was called, oldest first; but for `--version`, with its working directory and one of its variables. */
+  /** The program's calls except `--version`, oldest first, each with its working directory and one of its variables. */
   calls(): Promise<readonly string[]>;
   start(args: readonly string[], env?: Readonly<Record<string, string>>): Promise<ConnectedChild>;
 }
 
-/** A person's machine with OpenCode 2.1: a service that answers, and a program that notes how it is called. */
+/** A person's machine with OpenCode 2.1: a service that answers, and a program that records its calls. */
 async function openStage({ version = '2.1.2', says = '' } = {}): Promise<Stage> {
-  const temp = tempDir('start-service');
-  closers.push(() => temp.close());
+  const temp = folder();
   const home = join(temp.path, 'home');
   const stateDir = join(home, '.local', 'state', 'opencode');
   await mkdir(stateDir, { recursive: true });
   const fake = await startFakeOpencode2({ home });
-  closers.push(() => fake.close());
+  atEnd(() => fake.close());
   const opencode = join(temp.path, 'opencode');
   const log = join(temp.path, 'calls');
   await writeFile(
@@ -45,23 +42,21 @@ ${says}
   await chmod(opencode, 0o755);
   return {
     fake,
+    home,
     stateDir,
     async calls() {
       const text = await readFile(log, 'utf8').catch(() => '');
       return text.split('\n').filter((line) => line !== '');
     },
-    async start(args, env = {}) {
-      const child = await startConnected({
+    start: (args, env = {}) =>
+      startWrapper({
         args,
         inTerminal: !args.includes('--headless'),
         home,
         opencode,
         registry: join(home, 'registry'),
         env: { ...NO_MULTICAST, XDG_STATE_HOME: join(home, '.local', 'state'), ...env },
-      });
-      closers.push(() => child.close());
-      return child;
-    },
+      }),
   };
 }
 
@@ -69,9 +64,9 @@ describe('opencode-connected with OpenCode 2.1', () => {
   test("the terminal gets the person's arguments and environment, and its exit code is returned", async () => {
     const stage = await openStage({ says: 'exit 7' });
     await stage.fake.register(stage.stateDir);
-    const child = await stage.start(['--', '-c', '--prompt', 'two  words'], { OPENCODE_SERVER_USERNAME: 'of theirs' });
+    const child = await stage.start(['--', '-c', '--prompt', 'two  words'], { OPENCODE_SERVER_USERNAME: 'kept' });
     expect(await child.exited).toEqual({ code: 7, signal: null });
-    expect(await stage.calls()).toEqual([`-c|--prompt|two  words|${child.directory}|of theirs|`]);
+    expect(await stage.calls()).toEqual([`-c|--prompt|two  words|${child.directory}|kept|`]);
     expect(await filesIn(child.registry)).toEqual([]);
   });
 
@@ -82,7 +77,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain(`the running service is OpenCode ${stage.fake.version} (pid ${process.pid})`);
     expect(child.output()).toContain('run opencode service restart, or use --headless');
-    // It held on to nothing meanwhile.
+    // It has released the service.
     const headless = await stage.start(['--headless']);
     expect(await headless.registered()).toMatchObject({ port: stage.fake.port });
     expect(await stage.calls()).toEqual([]);
@@ -133,16 +128,12 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([]);
   });
 
-  test.each([
-    [['--', '--standalone'], 'two turns could run in one session'],
-    [['--no-password'], 'always has a password'],
-    [['--headless', '--', '-c'], 'passes nothing on'],
-  ])('%j is refused before any request', async (args, message) => {
+  test('an argument that makes no sense with the service is refused before any request', async () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir);
-    const child = await stage.start(args);
+    const child = await stage.start(['--', '--standalone']);
     expect(await child.exited).toEqual({ code: 2, signal: null });
-    expect(child.output()).toContain(message);
+    expect(child.output()).toContain('two turns could run in one session');
     expect(stage.fake.requests).toEqual([]);
     expect(await stage.calls()).toEqual([]);
   });
@@ -151,10 +142,42 @@ describe('opencode-connected with OpenCode 2.1', () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir, 'beta');
     const child = await stage.start(['--headless']);
-    // The other channel's is no service of this program's.
+    // It ignores the service of the other channel.
     await until('the start', async () => (await stage.calls()).length > 0);
     await stage.fake.register(stage.stateDir);
     await child.registered();
     expect(stage.fake.requests.length).toBeGreaterThan(0);
+  });
+
+  test('a second wrapper waits, and takes the registration over when the first is killed', async () => {
+    const stage = await openStage();
+    await stage.fake.register(stage.stateDir);
+    const first = await stage.start(['--headless']);
+    const { id } = await first.registered();
+    const second = await stage.start(['--headless']);
+    await until('the second to wait', () => second.output().includes(`(pid ${first.pid})`));
+    expect((await filesIn(first.registry)).filter((path) => path.endsWith('.json'))).toHaveLength(1);
+    first.kill('SIGKILL');
+    const taken = await second.registered();
+    expect(taken.id).not.toBe(id);
+    expect(taken.name).toMatch(/:service$/);
+  });
+
+  test('a service that starts again on another port is registered there', async () => {
+    const stage = await openStage();
+    await stage.fake.register(stage.stateDir);
+    const child = await stage.start(['--headless']);
+    const { id } = await child.registered();
+    await stage.fake.kill9();
+    await using again = await startFakeOpencode2({ home: stage.home });
+    await again.register(stage.stateDir);
+    const { port } = again;
+    expect(port).not.toBe(stage.fake.port);
+    expect(
+      await until('the registration to follow', async () => {
+        const registered = await child.registered();
+        return registered.port === port ? registered : undefined;
+      }),
+    ).toMatchObject({ id });
   });
 });

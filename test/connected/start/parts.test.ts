@@ -15,7 +15,6 @@ import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
 import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
 import { OwnRegistrations, type RegistrationsOptions } from '../../../src/connected/start/registrations.ts';
 import { RunStateWriter } from '../../../src/connected/start/run-state-writer.ts';
-import { systemClock } from '../../../src/base/clock.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { tempDir } from '../../rig/temp.ts';
 
@@ -32,7 +31,7 @@ function folder(): string {
 }
 
 describe("opencode's environment", () => {
-  test("is the person's, with this start's password and without a package manager's variables", () => {
+  test("is the user's, with the password of this start and without the variables of a package manager", () => {
     const env = {
       PATH: '/bin',
       OPENCODE_CONFIG: '/c',
@@ -43,8 +42,8 @@ describe("opencode's environment", () => {
       pnpm_config_x: 'x',
       INIT_CWD: '/x',
       NPM_TOKEN: 'kept',
-      OPENCODE_SERVER_PASSWORD: 'of another',
-      OPENCODE_SERVER_USERNAME: 'somebody',
+      OPENCODE_SERVER_PASSWORD: 'other',
+      OPENCODE_SERVER_USERNAME: 'other',
       EMPTY: undefined,
     };
     const kept = { PATH: '/bin', OPENCODE_CONFIG: '/c', NPM_TOKEN: 'kept' };
@@ -214,7 +213,6 @@ describe('the registrations', () => {
       password: undefined,
       relayPassword: undefined,
       onLan: false,
-      clock: systemClock,
       logger: silentLogger,
       onSsh: () => {},
       tell: (line) => void lines.push(line),

@@ -1,11 +1,10 @@
 import { execFile } from 'node:child_process';
 import { chmod, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { createServer as createTcpServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { identifyProcess } from '../../../src/connected/process-table.ts';
 import { runStatus } from '../../../src/connected/status/command.ts';
@@ -13,61 +12,50 @@ import type { Places } from '../../../src/connected/status/places.ts';
 import { renderStatus } from '../../../src/connected/status/render.ts';
 import type { StatusReport } from '../../../src/connected/status/report.ts';
 import { announce } from '../../rig/announce.ts';
-import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
 import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { startOpencode, type Opencode } from '../../rig/opencode.ts';
 import { freePort } from '../../rig/ports.ts';
-import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
-import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
+import { installConnected, needSshd, startSshd } from '../../rig/sshd.ts';
+import { HOUR_MS, openRemains, outputOf, type RegisterOptions, type Remains } from '../cleanup/remains.ts';
 
-const never = new AbortController().signal;
 const execute = promisify(execFile);
 
-async function printed(
-  remains: Remains,
-  json: boolean,
-  extra: Partial<Places> = {},
-): Promise<{ readonly text: string; readonly code: number }> {
-  let text = '';
-  const out = (more: string): void => void (text += more);
-  const code = await runStatus({ settings: remains.places(extra), json, out, signal: never });
-  return { text, code };
+interface Result {
+  readonly report: StatusReport;
+  /** As `status` prints the report. */
+  readonly text: string;
+  readonly code: number;
 }
 
-async function status(
-  remains: Remains,
-  extra: Partial<Places> = {},
-): Promise<{ readonly report: StatusReport; readonly text: string; readonly code: number }> {
-  const { text, code } = await printed(remains, true, extra);
+async function status(remains: Remains, extra: Partial<Places> = {}): Promise<Result> {
+  const settings = remains.places(extra);
+  const { text, code } = await outputOf((io) => runStatus({ settings, json: true, ...io }));
   const report: StatusReport = JSON.parse(text);
   return { report, text: renderStatus(report, Date.now()), code };
 }
 
-describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
-  let remains: Remains;
-  let opencode: Opencode;
+let remains: Remains;
 
-  beforeAll(async () => {
-    opencode = await startOpencode({ password: "it's a secret" });
-    announce(opencode);
-  });
-  afterAll(async () => {
-    await opencode?.close();
-  });
+beforeEach(async () => {
+  remains = await openRemains();
+});
+
+async function openFake(options: FakeOptions = {}): Promise<FakeOpencode> {
+  const fake = await startFakeOpencode(options);
+  onTestFinished(() => fake.close());
+  return fake;
+}
+
+describe('status of an opencode behind a password', () => {
+  let opencode: FakeOpencode;
+
   beforeEach(async () => {
-    remains = await openRemains();
-  });
-  afterEach(async () => {
-    await remains[Symbol.asyncDispose]();
+    opencode = await openFake({ password: "it's a secret", directory: '/home/user/project', version: '1.18.33' });
   });
 
-  const registered = (): { port: number; id: string; fields: { readonly cwd: string } } => ({
-    port: opencode.port,
-    id: 'id-app',
-    fields: { cwd: opencode.directory },
-  });
+  const registered = (): RegisterOptions => ({ port: opencode.port, id: 'id-app' });
 
   it('shows that it is healthy, and how to attach to it', async () => {
     await remains.register('app', registered());
@@ -83,14 +71,14 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
         localPort: opencode.port,
         directory: opencode.directory,
         state: 'idle',
-        answer: { state: 'healthy', version: opencode.version, directory: opencode.directory },
+        answer: { state: 'healthy', version: '1.18.33', directory: opencode.directory },
         passwordFile,
         attach: `OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}`,
       },
     ]);
     expect(text).toContain('opencode-mcp attach NAME');
     expect(text).toContain(`  OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}\n`);
-    expect(text).toMatch(new RegExp(`^idle +${opencode.port} +app +${opencode.version} +\\S+$`, 'm'));
+    expect(text).toMatch(new RegExp(`^idle +${opencode.port} +app +1.18.33 +\\S+$`, 'm'));
     expect(text).not.toContain('a secret');
     expect(code).toBe(0);
   });
@@ -129,7 +117,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
     const { report } = await status(remains);
     expect(report.here.instances[0]?.answer).toEqual({
       state: 'other',
-      version: opencode.version,
+      version: '1.18.33',
       directory: opencode.directory,
       reason: 'another instance answers here: registered for /home/user/elsewhere',
     });
@@ -138,37 +126,21 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
 });
 
 describe('status of this machine', () => {
-  let remains: Remains;
-  const servers: Server[] = [];
-
-  beforeEach(async () => {
-    remains = await openRemains();
-  });
-  afterEach(async () => {
-    for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
-    await remains[Symbol.asyncDispose]();
-  });
-
   it('shows what refuses, is silent, is no opencode, is too old or is not trusted', async () => {
-    const sockets = new Set<{ destroy(): void }>();
-    const silent = createTcpServer((socket) => sockets.add(socket));
-    servers.push(silent);
-    const silentPort = await freePort();
-    await new Promise<void>((resolve) => silent.listen(silentPort, '127.0.0.1', resolve));
-    const old = await startFakeOpencode({ version: '1.2.3' });
-    const web = await startFakeOpencode();
+    const silent = await listenHttp(() => {});
+    onTestFinished(() => silent.close());
+    const old = await openFake({ version: '1.2.3' });
+    const web = await openFake();
     web.override('GET /global/health', { kind: 'html' });
     await remains.register('refused');
-    await remains.register('silent', { port: silentPort });
+    await remains.register('silent', { port: silent.port });
     await remains.register('old', { port: old.port });
     await remains.register('web', { port: web.port });
     await remains.register('untrusted');
     await chmod(join(remains.registry, 'untrusted.json'), 0o666);
     await writeFile(join(remains.registry, 'half.json'), '{"na');
     await symlink('/etc/passwd', join(remains.registry, 'link.json'));
-    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 3_000 });
-    for (const socket of sockets) socket.destroy();
-    await Promise.all([old.close(), web.close()]);
+    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 1_000 });
     expect(Object.fromEntries(report.here.instances.map(({ name, answer }) => [name, answer.state]))).toEqual({
       refused: 'refused',
       silent: 'silent',
@@ -195,8 +167,7 @@ describe('status of this machine', () => {
   });
 
   it('shows the tunnels of running wrappers', async () => {
-    const { pid = 0 } = await remains.process();
-    const started = (await identifyProcess(pid))?.started ?? '';
+    const { pid, started } = await remains.process();
     const own = { pid, started };
     await remains.state({ id: 'one', ...own, name: 'app', relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
     await remains.state({
@@ -254,8 +225,8 @@ describe('status of this machine', () => {
     });
     await remains.register('evil', { fields: { name: '\u001b[2Jevil\u202e', cwd: '/x\u001b]0;title\u0007\n/y' } });
     await remains.register('далеко', { fields: { localPort: 9 } });
-    const { text } = await printed(remains, false);
-    // oxlint-disable-next-line no-control-regex -- what is looked for
+    const { text } = await outputOf((io) => runStatus({ settings: remains.places(), json: false, ...io }));
+    // oxlint-disable-next-line no-control-regex -- none may be there
     expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u202e]/);
     const rows = text.split('\n').filter((line) => /^\S+ +\d+ /.test(line));
     expect(rows).toHaveLength(3);
@@ -275,11 +246,10 @@ describe('status of this machine', () => {
   });
 
   it('makes no further requests to another instance than the registered one', async () => {
-    const other = await startFakeOpencode({ directory: '/home/user/own' });
+    const other = await openFake({ directory: '/home/user/own' });
     await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
     const { report } = await status(remains);
     const counts = [other.count('GET /session'), other.count('GET /session/status')];
-    await other.close();
     expect([report.here.instances[0]?.answer.state, counts]).toEqual(['other', [0, 0]]);
   });
 
@@ -291,33 +261,21 @@ describe('status of this machine', () => {
 });
 
 describe('status of a relay', () => {
-  let here: Remains;
-  let there: Remains;
-  let sshd: Sshd;
-
-  beforeEach(async (context) => {
+  it('lists registrations with their holders, and on which ports something listens', async (context) => {
     needSshd(context);
-    [here, there] = await Promise.all([openRemains(), openRemains()]);
-    sshd = await startSshd();
-    await installConnected(sshd);
+    const there = await openRemains();
+    const sshd = await startSshd();
+    onTestFinished(() => sshd.close());
     announce(sshd);
-  });
-  afterEach(async () => {
-    await sshd?.close();
-    await here?.[Symbol.asyncDispose]();
-    await there?.[Symbol.asyncDispose]();
-  });
-
-  it('lists registrations with their holders, and on which ports something listens', async () => {
-    const { pid = 0 } = await there.process();
-    const started = (await identifyProcess(pid))?.started ?? '';
-    await here.state({ id: 'id-held', pid, started });
+    await installConnected(sshd);
+    const { pid, started } = await there.process();
+    await remains.state({ id: 'id-held', pid, started });
     await there.register('held', { claim: { pid }, id: 'id-held', port: sshd.port, fields: { localPort: 4100 } });
     await there.register('lost', { claim: 'dead', password: true });
     await there.register('plain', { fields: { hostname: 'laptop' } });
     await there.password('secret-id');
     await writeFile(join(there.registry, 'half.json'), '{"na');
-    const { report, text, code } = await status(here, {
+    const { report, text, code } = await status(remains, {
       relaySshCommand: sshd.command,
       relayRegistryDir: { path: there.registry, explicit: true },
     });
@@ -349,21 +307,13 @@ describe('status of a relay', () => {
     expect(code).toBe(0);
   });
 
-  it.each([
-    ['ssh does not reach it', (): Promise<void> => sshd.stop(), 'Connection refused'],
-    [
-      'it has no such program',
-      (): Promise<void> => rm(join(sshd.bin, 'opencode-connected')),
-      'finds no opencode-connected there',
-    ],
-  ])('reports that the relay cannot be read if %s, and what is known here', async (_, cut, reason) => {
-    const { pid = 0 } = await here.process();
-    const started = (await identifyProcess(pid))?.started ?? '';
-    await here.state({ id: 'one', pid, started, relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
-    await here.register('app');
-    await cut();
-    const { report, text, code } = await status(here, { relaySshCommand: sshd.command });
-    expect(report.relay?.problem).toContain(reason);
+  it('reports that the relay cannot be read, and what is known here', async () => {
+    const { pid, started } = await remains.process();
+    await remains.state({ id: 'one', pid, started, relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
+    await remains.register('app');
+    const relaySshCommand = ['sh', '-c', 'echo "Connection refused" >&2; exit 255', 'sh'];
+    const { report, text, code } = await status(remains, { relaySshCommand });
+    expect(report.relay?.problem).toContain('Connection refused');
     expect(text).toContain('Relay: cannot be read:');
     expect(text.replace(/\s+/g, ' ')).toContain('relay: connected as app-2, port 41234 there');
     expect(report.here.instances).toHaveLength(1);
@@ -373,12 +323,11 @@ describe('status of a relay', () => {
 
 describe('status of an OpenCode 2', () => {
   it("recognizes the user's own service, and shows the command for a terminal on it", async () => {
-    await using remains = await openRemains();
     await using fake = await startFakeOpencode2();
     const opencodeStateDir = join(remains.path, 'opencode');
     await mkdir(opencodeStateDir);
     await remains.register('laptop:service', { port: fake.port, fields: { cwd: null } });
-    // Its password lies nowhere else.
+    // Its password is in no other file.
     const before = (await status(remains)).report.here.instances[0];
     expect(before).toMatchObject({ answer: { state: 'locked', reason: expect.stringContaining('OpenCode 2') } });
     await fake.register(opencodeStateDir);
@@ -393,18 +342,16 @@ describe('status of an OpenCode 2', () => {
   });
 
   it('on a relay, shows the command for a terminal on it', async () => {
-    await using remains = await openRemains();
-    await using fake = await startFakeOpencode2({ password: 'of the tunnel' });
+    await using fake = await startFakeOpencode2({ password: 'tunnel password' });
     await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
     const passwordFile = join(remains.registry, '.credentials', 'id-service');
     await mkdir(join(remains.registry, '.credentials'), { recursive: true, mode: 0o700 });
-    await writeFile(passwordFile, 'of the tunnel\n', { mode: 0o600 });
+    await writeFile(passwordFile, 'tunnel password\n', { mode: 0o600 });
     const { text } = await status(remains);
     expect(text).toContain(`  OPENCODE_PASSWORD="$(cat ${passwordFile})" opencode --server ${fake.url}\n`);
   });
 
   it('shows the service of a wrapper, and what others on the LAN need', async () => {
-    await using remains = await openRemains();
     const self = await identifyProcess(process.pid);
     await remains.state({
       id: 'id-service',

@@ -1,14 +1,14 @@
 import { chmod, chown, mkdir, readdir, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it, onTestFinished } from 'vitest';
 
 import { removalOrder, type RemovalOrder } from '../../../src/connected/survey/registry-survey.ts';
 import { removeFromRegistry } from '../../../src/connected/survey/remove.ts';
 import { takeSurvey } from '../../../src/connected/survey/take-survey.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
 import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
 const never = new AbortController().signal;
@@ -18,18 +18,6 @@ let remains: Remains;
 beforeEach(async () => {
   remains = await openRemains();
 });
-afterEach(async () => {
-  for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
-  await remains[Symbol.asyncDispose]();
-});
-
-const servers: Server[] = [];
-
-function listen(port: number): Promise<void> {
-  const server = createServer();
-  servers.push(server);
-  return new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
-}
 
 /** The order to remove `name` as it is now. */
 async function orderFor(name: string): Promise<RemovalOrder> {
@@ -56,7 +44,7 @@ it('removes a dead registration and nothing else', async () => {
 });
 
 it('leaves a registration whose claim is held', async () => {
-  const { pid = 0 } = await remains.process();
+  const { pid } = await remains.process();
   await remains.register('held', { claim: { pid } });
   expect(await result(await orderFor('held'))).toBe('its claim is held');
   expect(await remains.files()).toEqual(['.held.claim', 'held.json']);
@@ -96,7 +84,14 @@ it.each<readonly [string, string, (port: number) => Promise<unknown>]>([
     'its claim has changed',
     () => rename(claim(), outside()).then(() => symlink(outside(), claim())),
   ],
-  ['has a port on which something listens', 'something listens on its port again', (port) => listen(port)],
+  [
+    'has a port on which something listens',
+    'something listens on its port again',
+    async (port) => {
+      const { close } = await listenHttp(() => {}, port);
+      onTestFinished(close);
+    },
+  ],
 ])('leaves a registration that %s after the survey', async (_, reason, change) => {
   const { port } = await remains.register('app', { claim: 'dead' });
   const order = await orderFor('app');
@@ -139,9 +134,9 @@ it("leaves another user's files and a link to a password", async (context) => {
   const order = await orderFor('app');
   await chown(join(remains.registry, 'app.json'), NOBODY, NOBODY);
   expect(await result(order)).toBe('it has been written since');
-  await remains.password('theirs');
-  await chown(join(remains.registry, '.credentials', 'theirs'), NOBODY, NOBODY);
-  expect(await result(forget('theirs'))).toBe('it is not a file of this user');
+  await remains.password('foreign');
+  await chown(join(remains.registry, '.credentials', 'foreign'), NOBODY, NOBODY);
+  expect(await result(forget('foreign'))).toBe('it is not a file of this user');
   await symlink('/etc/passwd', join(remains.registry, '.credentials', 'link'));
   expect(await result(forget('link'))).toBe('it is not a file of this user');
 });

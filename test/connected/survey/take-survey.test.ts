@@ -1,16 +1,16 @@
 import { execFile } from 'node:child_process';
 import { chmod, chown, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { homedir } from 'node:os';
+import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 
 import { chooseDirectory } from '../../../src/connected/survey/registry-place.ts';
 import { registrySurvey } from '../../../src/connected/survey/registry-survey.ts';
 import { takeSurvey } from '../../../src/connected/survey/take-survey.ts';
 import { asUser, needRoot } from '../../discovery/as-root.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
 import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
 const never = new AbortController().signal;
@@ -20,13 +20,12 @@ let remains: Remains;
 beforeEach(async () => {
   remains = await openRemains();
 });
-afterEach(() => remains[Symbol.asyncDispose]());
 
 const survey = (): ReturnType<typeof takeSurvey> => takeSurvey(remains.registry, never);
 
 describe('a survey of a registry directory', () => {
   it('lists registrations, claims and the names of passwords', async () => {
-    const { pid = 0 } = await remains.process();
+    const { pid } = await remains.process();
     const held = await remains.register('held', { claim: { pid }, password: true });
     await remains.register('lost', { claim: 'dead', id: 'id-lost' });
     await remains.password('id-lost', { ageMs: 2 * HOUR_MS });
@@ -49,17 +48,16 @@ describe('a survey of a registry directory', () => {
   });
 
   it('shows on which ports something listens', async () => {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const address = server.address();
-    await remains.register('app', { port: address !== null && typeof address === 'object' ? address.port : 0 });
+    const { port, close } = await listenHttp(() => {});
+    await remains.register('app', { port });
     expect((await survey()).registrations).toMatchObject([{ listens: 'some' }]);
-    await new Promise((resolve) => server.close(resolve));
+    await close();
     expect((await survey()).registrations).toMatchObject([{ listens: 'none' }]);
   });
 
   it.each([
     ['a claim of another machine', 'id-app 7 1 elsewhere', 'elsewhere'],
+    ['one whose process has ended, and whose pid another one has', `id-app ${process.pid} 12 ${hostname()}`, 'dead'],
     ['one that names no process', 'id-app x 1 here', 'unknown'],
     ['one that names no machine', 'id-app 7 1', 'unknown'],
     ['an empty one', '', 'unknown'],
@@ -76,7 +74,7 @@ describe('a survey of a registry directory', () => {
       '{}',
     );
     await mkdir(join(remains.registry, 'folder.json'));
-    await symlink('/etc/passwd', join(remains.registry, 'link.json'));
+    for (const name of ['link.json', '.link.claim']) await symlink('/etc/passwd', join(remains.registry, name));
     await promisify(execFile)('mkfifo', [join(remains.registry, 'pipe.json'), join(remains.registry, '.pipe.claim')]);
     const { odd, registrations, claims } = await survey();
     expect([registrations, claims]).toEqual([[], []]);
@@ -100,24 +98,24 @@ describe('a survey of a registry directory', () => {
 
   it("marks another user's files, and those it may not read", async (context) => {
     needRoot(context);
-    await remains.register('ours', { claim: 'dead' });
-    await remains.register('theirs', { claim: 'dead', password: true, id: 'id-theirs' });
-    for (const name of ['theirs.json', '.theirs.claim', '.credentials/id-theirs'])
+    await remains.register('app', { claim: 'dead' });
+    await remains.register('foreign', { claim: 'dead', password: true, id: 'id-foreign' });
+    for (const name of ['foreign.json', '.foreign.claim', '.credentials/id-foreign'])
       await chown(join(remains.registry, name), NOBODY, NOBODY);
-    await chmod(join(remains.registry, 'ours.json'), 0o600);
+    await chmod(join(remains.registry, 'app.json'), 0o600);
     await chmod(remains.path, 0o755);
     await chmod(remains.registry, 0o755);
-    const ours = await survey();
-    expect(ours.registrations.map(({ name, isMine, ownerUid }) => [name, isMine, ownerUid])).toEqual([
-      ['ours', true, 0],
-      ['theirs', false, NOBODY],
+    const own = await survey();
+    expect(own.registrations.map(({ name, isMine, ownerUid }) => [name, isMine, ownerUid])).toEqual([
+      ['app', true, 0],
+      ['foreign', false, NOBODY],
     ]);
-    expect(ours.claims).toMatchObject([{ name: 'ours' }, { name: 'theirs', isMine: false, holder: 'unknown' }]);
-    expect(ours.passwords).toEqual([{ id: 'id-theirs', isMine: false, isOld: false }]);
-    const theirs = await asUser(NOBODY, survey);
-    expect(theirs).toMatchObject({ isOursAlone: false, registrations: [{ name: 'theirs', isMine: true }] });
-    expect(theirs.odd).toMatchObject([{ fileName: 'ours.json', reason: expect.stringContaining('EACCES') }]);
-    expect(theirs.claims[0]).toMatchObject({ name: 'ours', isMine: false, holder: 'unknown' });
+    expect(own.claims).toMatchObject([{ name: 'app' }, { name: 'foreign', isMine: false, holder: 'unknown' }]);
+    expect(own.passwords).toEqual([{ id: 'id-foreign', isMine: false, isOld: false }]);
+    const asNobody = await asUser(NOBODY, survey);
+    expect(asNobody).toMatchObject({ isOursAlone: false, registrations: [{ name: 'foreign', isMine: true }] });
+    expect(asNobody.odd).toMatchObject([{ fileName: 'app.json', reason: expect.stringContaining('EACCES') }]);
+    expect(asNobody.claims[0]).toMatchObject({ name: 'app', isMine: false, holder: 'unknown' });
     await chmod(remains.registry, 0o300);
     await expect(asUser(NOBODY, survey)).rejects.toThrow(/cannot read the registry directory .*belongs to uid 0/);
   });

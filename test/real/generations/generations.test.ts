@@ -59,8 +59,8 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       const session = await newSession();
       const { progress, ...sent } = await send(session, 'slow 5 60: word');
       expect(data(sent as never)).toMatchObject({ outcome: 'completed', instance, session: { id: session } });
-      const told = progress.map(({ message = '' }) => message).join('');
-      expect(told).toBe(data(sent as never)['text']);
+      const streamed = progress.map(({ message = '' }) => message).join('');
+      expect(streamed).toBe(data(sent as never)['text']);
       expect(progress.length).toBeGreaterThan(1);
       expect(await ground.prompts(session)).toEqual(['slow 5 60: word']);
     });

@@ -1,10 +1,9 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import type { McpChild, McpChildOptions, ToolCall } from '../../rig/mcp-child.ts';
-import { startMcpChild } from '../../rig/mcp-child.ts';
-import type { Opencode } from '../../rig/opencode.ts';
-import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { type McpChild, startMcpChild, type ToolCall } from '../../rig/mcp-child.ts';
+import { announce } from '../../rig/announce.ts';
+import { type FakeOpencode2, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { startPreview } from '../../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
 import { tempDir } from '../../rig/temp.ts';
@@ -15,9 +14,8 @@ export interface Ground extends AsyncDisposable {
   readonly model: Pick<ScriptedModel, 'waitForGate' | 'release'>;
   /** The name of its instance. */
   readonly instance: string;
-  readonly directory: string;
   /** A server; all share one state directory. */
-  server(options?: McpChildOptions): Promise<McpChild>;
+  server(): Promise<McpChild>;
   /** The user's messages in a session, in order, from opencode itself. */
   prompts(sessionId: string): Promise<readonly string[]>;
   /** SIGKILL and a restart. */
@@ -29,13 +27,12 @@ export const data = ({ result }: ToolCall): Record<string, unknown> => result.st
 export async function openOpencode1(): Promise<Ground> {
   const stage = await openStage();
   const state = tempDir('generations');
-  const opencode: Opencode = await stage.opencode();
+  const opencode = await stage.opencode();
   await stage.register('worker', opencode);
   return {
     model: stage.model,
     instance: 'worker',
-    directory: opencode.directory,
-    server: (options = {}) => stage.server({ ...options, env: { XDG_STATE_HOME: state.path, ...options.env } }),
+    server: () => stage.server({ env: { XDG_STATE_HOME: state.path } }),
     async prompts(sessionId) {
       interface Message {
         readonly info: { readonly role: string };
@@ -61,7 +58,7 @@ export async function openOpencode1(): Promise<Ground> {
 export async function openPreview(): Promise<Ground> {
   const model = await startScriptedModel();
   const preview = await startPreview({ model, registered: true });
-  process.stdout.write(`${preview.describe()}\n`);
+  announce(preview);
   // A directory is known by its sessions.
   await preview.json('POST', '/api/session', { location: { directory: preview.directory } });
   return await serviceGround(preview, model, preview.directory, async () => {
@@ -72,48 +69,53 @@ export async function openPreview(): Promise<Ground> {
 
 /** The fake of OpenCode 2.1. */
 export async function openFake(): Promise<Ground> {
-  const home = tempDir('generations-fake');
-  const directory = join(home.path, 'project');
+  const { fake, directories, close } = await openFakeService(['project']);
+  const { project } = directories;
+  await fake.json('POST', '/api/session', { location: { directory: project } });
+  return await serviceGround(fake, fake.model, project, close);
+}
+
+interface FakeService<Name extends string> {
+  readonly fake: FakeOpencode2;
+  /** Its directories, each with a README.md. */
+  readonly directories: Readonly<Record<Name, string>>;
+  close(): Promise<void>;
+}
+
+/** A fake of OpenCode 2.1 as the service of a home of its own. */
+export async function openFakeService<Name extends string>(names: readonly Name[]): Promise<FakeService<Name>> {
+  const home = tempDir('fake-service');
+  const paths = names.map((name) => join(home.path, name));
+  const files = { 'README.md': 'Read me.\n' };
   const fake = await startFakeOpencode2({
     home: home.path,
-    directories: { [directory]: { 'README.md': 'Read me.\n' } },
+    directories: Object.fromEntries(paths.map((path) => [path, files])),
     agents: ['build', 'plan'],
   });
   const stateDir = join(home.path, '.local', 'state', 'opencode');
   await mkdir(stateDir, { recursive: true });
   await fake.register(stateDir);
-  await fake.json('POST', '/api/session', { location: { directory } });
-  const service = {
-    home: home.path,
-    json: fake.json.bind(fake),
-    kill9: fake.kill9.bind(fake),
-    restart: () => fake.restart(),
+  return {
+    fake,
+    directories: Object.fromEntries(names.map((name, index) => [name, paths[index]])) as Record<Name, string>,
+    async close() {
+      await fake.close();
+      await home.close();
+    },
   };
-  return await serviceGround(service, fake.model, directory, async () => {
-    await fake.close();
-    await home.close();
-  });
-}
-
-interface Service {
-  readonly home: string;
-  json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  kill9(): Promise<void>;
-  restart(): Promise<void>;
 }
 
 async function serviceGround(
-  service: Service,
+  service: Pick<FakeOpencode2, 'home' | 'json' | 'kill9' | 'restart'>,
   model: Ground['model'],
   directory: string,
   close: () => Promise<void>,
 ): Promise<Ground> {
   const servers: McpChild[] = [];
-  const server: Ground['server'] = async (options = {}) => {
+  const server = async (): Promise<McpChild> => {
     const child = await startMcpChild({
-      ...options,
-      args: ['--transport', 'service', '--health-timeout-ms', '15000', ...(options.args ?? [])],
-      env: { HOME: service.home, ...options.env },
+      args: ['--transport', 'service', '--health-timeout-ms', '15000'],
+      env: { HOME: service.home },
     });
     servers.push(child);
     return child;
@@ -126,7 +128,6 @@ async function serviceGround(
   return {
     model,
     instance,
-    directory,
     server,
     async prompts(sessionId) {
       interface Entry {

@@ -1,29 +1,19 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
-
 import { expect, onTestFinished, test } from 'vitest';
 
 import { startMcpChild } from '../../rig/mcp-child.ts';
-import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
-import { tempDir } from '../../rig/temp.ts';
-import { data } from '../generations/grounds.ts';
+import { data, openFakeService } from '../generations/grounds.ts';
 
 const DAYS_MS = 24 * 3_600_000;
 
 test('directories of older sessions are read once, listed or counted by age, and can be named', async () => {
-  const home = tempDir('many-sessions');
-  onTestFinished(() => home.close());
-  const [app, today, far] = ['app', 'today', 'far'].map((name) => join(home.path, name)) as [string, string, string];
-  const fake = await startFakeOpencode2({ home: home.path, directories: { [app]: {}, [today]: {}, [far]: {} } });
-  onTestFinished(() => fake.close());
-  const stateDir = join(home.path, '.local', 'state', 'opencode');
-  await mkdir(stateDir, { recursive: true });
-  await fake.register(stateDir);
+  const { fake, directories: paths, close } = await openFakeService(['app', 'today', 'far']);
+  const { app, today, far } = paths;
+  onTestFinished(close);
   const old = fake.addSession({ directory: far, title: 'Long ago' });
   old.info.time.updated = Date.now() - 3 * DAYS_MS;
   fake.addSession({ directory: today, title: 'This morning' }).info.time.updated = Date.now() - DAYS_MS / 2;
   for (let count = 0; count < 150; count += 1) fake.addSession({ directory: app });
-  await using server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: home.path } });
+  await using server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: fake.home } });
   const list = async (tool = 'instances') => {
     const { text, result } = await server.call(tool, {});
     const { instances } = data({ text, result, progress: [] }) as { instances: { directory?: string }[] };

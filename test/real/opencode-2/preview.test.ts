@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { holdersOf, kernelAddress, readSocketTable } from '../../../src/base/socket-table.ts';
 import { SESSION_TEMPLATE, uriOf } from '../../../src/mcp/features/resource-uri.ts';
 import { announce } from '../../rig/announce.ts';
 import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
@@ -64,8 +65,8 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
     for (const instance of [await nameOf(), await nameOf(directories.app), await nameOf(directories.other)]) {
       await server.call('get_status', { instance });
       const listed = await server.call('list_sessions', { instance });
-      const { sessions: told } = data(listed) as { sessions: { state: string }[] };
-      expect(new Set(told.map(({ state }) => state))).toEqual(new Set(['unknown']));
+      const { sessions: found } = data(listed) as { sessions: { state: string }[] };
+      expect(new Set(found.map(({ state }) => state))).toEqual(new Set(['unknown']));
     }
     await server.call('wait', { timeout_seconds: 1 });
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
@@ -112,25 +113,29 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
 
   test('undone messages are found by their order: a queued prompt has an older id than the answer before it', async () => {
     const [instance, session_id] = [await nameOf(directories.app), sessions.app];
-    await server.call('send', { instance, session_id, message: 'echo: stands' });
+    await server.call('send', { instance, session_id, message: 'echo: kept' });
     const messageID = 'msg_000000000001waitedinthequeue';
     const path = `/api/session/${session_id}`;
-    await preview.json('POST', `${path}/prompt`, { id: messageID, prompt: { text: 'echo: goes' }, delivery: 'queue' });
+    await preview.json('POST', `${path}/prompt`, {
+      id: messageID,
+      prompt: { text: 'echo: taken back' },
+      delivery: 'queue',
+    });
     await server.call('wait', { instances: [instance], session_id });
     await preview.json('POST', `${path}/revert/stage`, { messageID });
     const { messages } = data(await server.call('read', { instance, session_id, message_limit: 4 })) as {
       messages: { id: string; text: string; state: string }[];
     };
     expect(messages.map(({ text, state }) => [text, state])).toEqual([
-      ['echo: stands', 'complete'],
-      ['stands', 'complete'],
-      ['echo: goes', 'undone'],
-      ['goes', 'undone'],
+      ['echo: kept', 'complete'],
+      ['kept', 'complete'],
+      ['echo: taken back', 'undone'],
+      ['taken back', 'undone'],
     ]);
     const one = { instance, session_id, message_id: messages[1]?.id };
     expect(data(await server.call('read', one))).toMatchObject({ messages: [{ state: 'complete' }] });
     expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
-      turns: [{ text: 'stands' }],
+      turns: [{ text: 'kept' }],
     });
     // As with other generations, the next message commits the revert.
     await server.call('send', { instance, session_id, message: 'echo: instead' });
@@ -158,6 +163,23 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
       });
   });
 
+  test('a running turn connects only to this machine', async () => {
+    const to = { instance: await nameOf(directories.app), session_id: sessions.app, async: true };
+    await server.call('send_message', { ...to, message: 'gate connected: done' });
+    await model.waitForGate('connected');
+    const remotes: string[] = [];
+    for (const { listening, remote, inode } of (await readSocketTable()) ?? []) {
+      if (listening || inode === '0') continue;
+      if ((await holdersOf(inode)).some(({ pid }) => pid === preview.pid))
+        remotes.push(`${remote.address}:${remote.port}`);
+    }
+    model.release('connected');
+    await server.call('wait', { instances: [to.instance], session_id: to.session_id });
+    const here = kernelAddress('127.0.0.1');
+    expect(remotes).toContain(`${here}:${new URL(model.url).port}`);
+    expect(remotes.filter((remote) => !remote.includes(here))).toEqual([]);
+  });
+
   test('a wrong password shows as locked OpenCode 2', async () => {
     const config = join(preview.home, 'config.json');
     const instances = [{ name: 'wrong', url: preview.url, password: 'not it' }];
@@ -179,16 +201,16 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
         env: { HOME: preview.home },
       });
       await both.call('instances', {});
-      const to = { session_id: sessions.app, async: true, message: 'gate theirs: done' };
+      const to = { session_id: sessions.app, async: true, message: 'gate first: done' };
       await both.call('send_message', { instance: await nameOf(directories.app), ...to });
-      await model.waitForGate('theirs');
+      await model.waitForGate('first');
       const refused = await both.call('send', {
         instance: 'second',
         session_id: sessions.app,
         message: 'echo: beside it',
       });
       expect(refused.text).toContain('nothing was sent');
-      model.release('theirs');
+      model.release('first');
     } finally {
       await second.close();
     }

@@ -1,39 +1,32 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-import type { McpChild } from '../../rig/mcp-child.ts';
-import { startMcpChild } from '../../rig/mcp-child.ts';
-import { type FakeOpencode2, type FakeRequest, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import type { FakeOpencode2, FakeRequest } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { RESUMED_REPLY } from '../../rig/opencode-2/turns.ts';
 import { CONTINUED } from '../../rig/model-script.ts';
-import { tempDir, type TempDir } from '../../rig/temp.ts';
-import { data } from '../generations/grounds.ts';
+import { data, openFakeService } from '../generations/grounds.ts';
 
 /** Behaviour of 2.1 that the preview lacks, on the fake. */
-let home: TempDir;
 let fake: FakeOpencode2;
+let close: () => Promise<void>;
 let server: McpChild;
 let app: string;
 let other: string;
 
 beforeAll(async () => {
-  home = tempDir('release');
-  [app, other] = [join(home.path, 'app'), join(home.path, 'other')];
-  const files = { 'README.md': 'Read me.\n' };
-  fake = await startFakeOpencode2({ home: home.path, directories: { [app]: files, [other]: files } });
-  const stateDir = join(home.path, '.local', 'state', 'opencode');
-  await mkdir(stateDir, { recursive: true });
-  await fake.register(stateDir);
+  const service = await openFakeService(['app', 'other']);
+  ({ fake, close } = service);
+  ({ app, other } = service.directories);
   for (const directory of [app, other]) fake.addSession({ directory, title: 'First' });
-  server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: home.path } });
+  server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: fake.home } });
 });
 beforeEach(() => fake.setFault(undefined));
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
-  await fake?.close();
-  await home?.close();
+  await close?.();
 });
 
 interface Row {
@@ -193,7 +186,7 @@ describe('a request of an agent', () => {
     expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
   });
 
-  test('by a form that somebody else just settled is not answered twice', async () => {
+  test('by a form that another client has just settled is not answered twice', async () => {
     const { instance, session_id } = await newSession();
     fake.script('ask all', [{ kind: 'form', title: 'Which?', fields: [{ key: 'k', type: 'string' }] }]);
     await server.call('send', { instance, session_id, message: 'ask all' });
@@ -273,7 +266,7 @@ describe('a turn', () => {
 
   test('without text completes, also after a message with a client’s own id', async () => {
     const { instance, session_id } = await newSession();
-    await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: theirs' });
+    await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: other' });
     await server.call('wait', { instances: [instance], session_id });
     fake.session(session_id).messages.splice(1);
     fake.script('nothing', []);
@@ -303,15 +296,15 @@ describe('a turn', () => {
     expect(prompts(session_id)).toEqual(['gate stop: never']);
   });
 
-  test('of another client right after ours is not followed', async () => {
+  test('of another client, right after its own turn, is not followed', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });
     await fake.model.waitForGate('mine');
-    await fake.json('POST', `/api/session/${session_id}/prompt`, { text: 'gate theirs: theirs', delivery: 'queue' });
+    await fake.json('POST', `/api/session/${session_id}/prompt`, { text: 'gate other: other', delivery: 'queue' });
     fake.model.release('mine');
     expect(data(await sending)).toMatchObject({ outcome: 'completed', text: 'mine' });
-    await fake.model.waitForGate('theirs');
-    fake.model.release('theirs');
+    await fake.model.waitForGate('other');
+    fake.model.release('other');
   });
 });
 
@@ -332,11 +325,11 @@ test('an answer that does not fit the contract is logged once, with route and fi
   await rows();
   await rows();
   fake.setFault(undefined);
-  const told = server.stderr
+  const reports = server.stderr
     .join('\n')
     .split('\n')
     .filter((line) => line.includes('please report it'));
-  expect(told).toEqual([
+  expect(reports).toEqual([
     expect.stringContaining(`GET /api/session/${session_id}/permission: unexpected answer at data.0.sessionID`),
   ]);
   await server.call('abort_session', { instance, session_id });
@@ -359,7 +352,7 @@ test('get_diff shows the changes of a session', async () => {
 
 test('a stale password or version in the service file is an error that names the service', async () => {
   const instance = await nameOf(undefined);
-  const stateDir = join(home.path, '.local', 'state', 'opencode');
+  const stateDir = join(fake.home, '.local', 'state', 'opencode');
   const { url, pid, version } = fake;
   await writeFile(join(stateDir, 'service.json'), JSON.stringify({ url, pid, version, password: 'old' }), {
     mode: 0o600,

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { RotatingFile } from '../../src/base/rotating-file.ts';
-import { tempDir } from '../rig/temp.ts';
+import { RotatingFile } from '../../../src/base/files/rotating-file.ts';
+import { tempDir } from '../../rig/temp.ts';
 
 function folder(): string {
   const temp = tempDir('rotating-file');

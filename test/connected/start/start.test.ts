@@ -1,0 +1,194 @@
+import { execFileSync } from 'node:child_process';
+import { copyFile, readFile, writeFile } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { filesIn } from '../../rig/connected-child.ts';
+import { needSshd } from '../../rig/sshd.ts';
+import { needTmux } from '../../rig/tmux.ts';
+import { until } from '../../rig/wait.ts';
+import { openTerminalStage, WRAPPER } from '../terminal-stage.ts';
+import {
+  atEnd,
+  endAll,
+  folder,
+  nothingLeft,
+  nothingOnRelay,
+  openRelay,
+  program,
+  registeredOn,
+  sshOf,
+  startWrapper,
+  stateOf,
+} from '../wrapper-stage.ts';
+
+afterEach(endAll);
+
+const healthOf = (port: number): Promise<Response> => fetch(`http://127.0.0.1:${port}/global/health`);
+
+describe('opencode-connected --headless', () => {
+  test('starts opencode with the given arguments and environment, without npm variables, and returns its exit code', async () => {
+    const seen = join(folder().path, 'seen');
+    const child = await startWrapper({
+      opencode: await program(`{ printf '%s\\n' "$@"; env; } >"${seen}"; exit 7`),
+      args: ['--headless', '--', '--log-level', 'a "b" $c'],
+      env: {
+        npm_config_registry: 'http://127.0.0.1:9/',
+        npm_package_name: 'x',
+        npm_lifecycle_event: 'y',
+        KEPT: 'kept',
+      },
+    });
+    expect(await child.exited).toEqual({ code: 7, signal: null });
+    const lines = (await readFile(seen, 'utf8')).split('\n');
+    const port: unknown = expect.stringMatching(/^\d+$/);
+    expect(lines.slice(0, 7)).toEqual(['serve', '--port', port, '--hostname', '127.0.0.1', '--log-level', 'a "b" $c']);
+    expect(lines.filter((line) => line.startsWith('npm_'))).toEqual([]);
+    expect(lines).toEqual(expect.arrayContaining(['KEPT=kept', `OPENCODE_CONFIG=${child.env['OPENCODE_CONFIG']}`]));
+    expect(lines.filter((line) => /^OPENCODE_SERVER_PASSWORD=.{20,}/.test(line))).toHaveLength(1);
+    await nothingLeft(child);
+  });
+
+  test('takes another port if another program listens on the chosen one', async () => {
+    const asked = join(folder().path, 'asked');
+    const opencode = await program(`[ -e "${asked}" ] && exec $server "$@"
+echo "$3" >"${asked}.tmp" && mv "${asked}.tmp" "${asked}"
+exec sleep 600`);
+    const child = await startWrapper({ opencode });
+    const port = Number(await until('the port', () => readFile(asked, 'utf8').catch(() => undefined)));
+    const other = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
+    atEnd(() => new Promise((resolve) => other.close(resolve)));
+    const registered = await child.registered();
+    expect(registered.port).not.toBe(port);
+    expect((await healthOf(registered.port)).status).toBe(401);
+  });
+
+  test('reports an opencode that is too old, and ends it', async () => {
+    const child = await startWrapper({ opencode: await program('VERSION=1.0.5 exec $server "$@"') });
+    expect(await child.exited).toEqual({ code: 1, signal: null });
+    expect(child.output()).toContain(
+      'opencode 1.0.5 is too old; 1.18.10 or newer is needed; its terminal does not work',
+    );
+    await nothingLeft(child);
+  });
+
+  test('--no-password warns and stores no password; SIGHUP ends it and withdraws everything', async () => {
+    const child = await startWrapper({ opencode: await program(), args: ['--headless', '--no-password'] });
+    const { port } = await child.registered();
+    expect(child.output()).toContain('without a password every user of this machine');
+    expect((await healthOf(port)).status).toBe(200);
+    expect((await filesIn(child.registry)).filter((path) => path.includes('.credentials'))).toEqual([]);
+    child.kill('SIGHUP');
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGHUP' });
+    await nothingLeft(child);
+  });
+
+  test('refuses a wrong command line before anything starts', async () => {
+    const child = await startWrapper({ args: ['stat'] });
+    expect(await child.exited).toEqual({ code: 2, signal: null });
+    expect(child.output()).toContain('"stat": neither a directory nor a subcommand');
+    expect(await child.left()).toEqual([]);
+  });
+
+  test.each(['SIGTERM', 'SIGKILL'] as const)('%s leaves no orphan of an opencode behind a script', async (signal) => {
+    const child = await startWrapper({ opencode: await program('$server "$@"\nexit $?') });
+    await child.registered();
+    child.kill(signal);
+    expect(await child.exited).toEqual({ code: null, signal });
+    await nothingLeft(child);
+  });
+});
+
+describe('opencode-connected with a relay', () => {
+  test('a kill -9 of the wrapper, even while its ssh is stopped, leaves nothing here and there', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    const child = await startWrapper({ opencode: await program(), env: relay.env });
+    await child.registered();
+    const ssh = await sshOf(child);
+    await registeredOn(relay);
+    process.kill(ssh, 'SIGSTOP');
+    child.kill('SIGKILL');
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+    await nothingOnRelay(relay);
+    await nothingLeft(child);
+  });
+
+  test('starts opencode though the relay accepts and sends nothing, and registers there once the relay works', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    await relay.sshd.stop();
+    const accepted = new Set<Socket>();
+    const silent = createServer((socket) => accepted.add(socket.on('error', () => {})));
+    await new Promise<void>((resolve) => silent.listen(relay.sshd.port, '127.0.0.1', resolve));
+    const child = await startWrapper({ opencode: await program(), env: relay.env });
+    await child.registered();
+    expect(child.output()).toContain(
+      'no connection to the relay: no answer within 3 s; trying again in the background',
+    );
+    silent.close();
+    for (const socket of accepted) socket.destroy();
+    await relay.sshd.start();
+    await sshOf(child);
+    await registeredOn(relay);
+    expect((await healthOf((await stateOf(child)).relay?.port ?? 0)).status).toBe(401);
+  });
+
+  test('the first connection may ask for host key and passphrase at the terminal, which opencode gets next', async (context) => {
+    needSshd(context);
+    needTmux(context);
+    const relay = await openRelay();
+    const { path } = folder();
+    const [key, hosts] = [join(path, 'key'), join(path, 'known_hosts')];
+    const ownKey = relay.sshd.command[relay.sshd.command.indexOf('-i') + 1] ?? '';
+    await copyFile(ownKey, key);
+    execFileSync('ssh-keygen', ['-q', '-p', '-P', '', '-N', 'open sesame', '-f', key]);
+    await writeFile(hosts, '');
+    const command = relay.sshd.relaySshCommand
+      .replace(`-i ${ownKey}`, `-i ${key}`)
+      .replace(/UserKnownHostsFile=\S+/, `UserKnownHostsFile=${hosts}`)
+      .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask');
+    const { terminal, nothingLeft: nothingHere } = await openTerminalStage({
+      opencode: await program('$server "$@" & read -r line; echo "opencode reads $line"; kill $!'),
+      env: { ...relay.env, RELAY_SSH_CMD: command },
+    });
+    await terminal.type(`clear; ${WRAPPER}; echo "code=$?"`, 'Enter');
+    await terminal.shows(/continue connecting/);
+    await terminal.type('yes', 'Enter');
+    await terminal.shows(/passphrase for key/);
+    await terminal.type('open sesame', 'Enter');
+    await registeredOn(relay);
+    await terminal.type('a line', 'Enter');
+    expect(await terminal.shows(/^code=0/m)).toContain('opencode reads a line');
+    await nothingOnRelay(relay);
+    await nothingHere();
+  });
+
+  test('Ctrl-C while it waits for the relay starts opencode without one, and the next Ctrl-C ends it', async (context) => {
+    needTmux(context);
+    const ssh = join(folder().path, 'ssh');
+    // It hangs once it may ask.
+    await writeFile(
+      ssh,
+      `#!/bin/sh
+case "$*" in *BatchMode=yes*) echo 'Permission denied (publickey).' >&2; exit 255 ;; esac
+exec sleep 600
+`,
+      { mode: 0o755 },
+    );
+    const env = { RELAY_SSH_CMD: `${ssh} relay` };
+    const { terminal, nothingLeft: nothingHere } = await openTerminalStage({ opencode: await program(), env });
+    await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
+    await terminal.shows(/connecting to the relay; Ctrl-C continues without it/);
+    await terminal.type('', 'C-c');
+    expect(await terminal.shows(/answers at http/)).toContain('no connection to the relay');
+    await terminal.type('', 'C-c');
+    // The shell sees that an interrupt ended it, and abandons the line as for any program.
+    await nothingHere();
+    await terminal.type('echo back$((1+1))', 'Enter');
+    await terminal.shows(/^back2$/m);
+  });
+});
