@@ -63,7 +63,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
 
     const harms: Readonly<Record<string, () => Promise<unknown>>> = {
       "the relay's session is killed": () => relay.sshd.killSessions(),
-      'sshd is restarted': () => relay.sshd.stop({ sessions: true }).then(() => relay.sshd.start()),
+      'sshd is restarted': () => relay.sshd.stop().then(() => relay.sshd.start()),
     };
     for (const [what, harm] of Object.entries(harms)) {
       const before = await sshOf(child);
@@ -103,7 +103,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
   test('opencode starts though the relay accepts and sends nothing, and is there once the relay works', async (context) => {
     needSshd(context);
     const relay = await openRelay();
-    await relay.sshd.stop({ sessions: true });
+    await relay.sshd.stop();
     const accepted = new Set<Socket>();
     const silent = createServer((socket) => accepted.add(socket.on('error', () => {})));
     await new Promise<void>((resolve) => silent.listen(relay.sshd.port, '127.0.0.1', resolve));

@@ -77,7 +77,6 @@ export async function openFake(): Promise<Ground> {
   const fake = await startFakeOpencode2({
     home: home.path,
     directories: { [directory]: { 'README.md': 'Read me.\n' } },
-    agents: ['build', 'plan'],
   });
   const stateDir = join(home.path, '.local', 'state', 'opencode');
   await mkdir(stateDir, { recursive: true });
