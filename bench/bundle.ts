@@ -51,15 +51,10 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
   const built = (await readdir(dirname(builtServer))).filter((name) => /^opencode-mcp\b.*\.js(?:\.map)?$/.test(name));
   for (const name of built) await copyFile(join(dirname(builtServer), name), join(folder, name));
   const script = (name: string): string => join(folder, `${name}.js`);
+  const programs = Object.keys(PROGRAMS).map((name): [string, string] => [name, script(name)]);
   return {
+    ...(Object.fromEntries(programs) as Record<keyof typeof PROGRAMS, string>),
     server,
     serve: built.includes('opencode-mcp-serve.js') ? script('opencode-mcp-serve') : server,
-    'bare-server': script('bare-server'),
-    'bare-survey': script('bare-survey'),
-    'bare-stream': script('bare-stream'),
-    'lan-crowd': script('lan-crowd'),
-    fleet: script('fleet'),
-    streamer: script('streamer'),
-    tailscaled: script('tailscaled'),
   };
 }

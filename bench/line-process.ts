@@ -16,43 +16,49 @@ export interface SpawnOptions {
   readonly env: Readonly<Record<string, string>>;
 }
 
-export function spawnNode({
-  script,
-  before = [],
-  args,
-  execArgv = [],
-  cwd,
-  env,
-}: SpawnOptions): ChildProcessByStdio<Writable, Readable, null> {
-  const [program = '', ...words] = [...before, process.execPath, ...execArgv, script, ...args];
-  const child = spawn(program, words, {
-    cwd,
-    env: { PATH: process.env['PATH'] ?? '', ...env },
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  child.stdin.on('error', () => {});
-  return child;
-}
+/** A Node program as a child process. */
+export class ChildProgram implements AsyncDisposable {
+  protected readonly child: ChildProcessByStdio<Writable, Readable, null>;
+  protected readonly exited: Promise<unknown>;
 
-/** A bench program as a child process: one line of JSON per order and per answer; it ends with its input. */
-export class LineProcess implements AsyncDisposable {
-  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
-  readonly #lines: AsyncIterator<string>;
-  readonly #exited: Promise<unknown>;
-
-  constructor(options: SpawnOptions) {
-    this.#child = spawnNode(options);
-    this.#exited = once(this.#child, 'exit');
-    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+  constructor({ script, before = [], args, execArgv = [], cwd, env }: SpawnOptions) {
+    const [program = '', ...words] = [...before, process.execPath, ...execArgv, script, ...args];
+    this.child = spawn(program, words, {
+      cwd,
+      env: { PATH: process.env['PATH'] ?? '', ...env },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    this.child.stdin.on('error', () => {});
+    this.exited = once(this.child, 'exit');
   }
 
   get pid(): number {
-    return this.#child.pid ?? 0;
+    return this.child.pid ?? 0;
   }
+
+  /** Asks the program to end. */
+  protected finish(): void {
+    this.child.stdin.end();
+  }
+
+  async close(): Promise<void> {
+    this.finish();
+    await within(this.exited, 'a program to end', 5_000).catch(() => this.child.kill('SIGKILL'));
+    await this.exited;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** A bench program: one line of JSON per order and per answer; it ends with its input. */
+export class LineProcess extends ChildProgram {
+  readonly #lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
 
   /** One at a time. The caller knows the type of the answer. */
   async ask<Answer>(order: object, timeoutMs?: number): Promise<Answer> {
-    this.#child.stdin.write(`${JSON.stringify(order)}\n`);
+    this.child.stdin.write(`${JSON.stringify(order)}\n`);
     return await this.read<Answer>(timeoutMs);
   }
 
@@ -61,15 +67,5 @@ export class LineProcess implements AsyncDisposable {
     const line = await within(this.#lines.next(), 'a line of a bench program', timeoutMs);
     if (line.done === true) throw new Error('a bench program has ended early; its reason is on standard error');
     return JSON.parse(line.value) as Answer;
-  }
-
-  async close(): Promise<void> {
-    this.#child.stdin.end();
-    await within(this.#exited, 'a bench program to end', 5_000).catch(() => this.#child.kill('SIGKILL'));
-    await this.#exited;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }

@@ -1,26 +1,17 @@
-import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { connect } from 'node:net';
 
-import { until, within } from '../test/rig/wait.ts';
-import { spawnNode, type SpawnOptions } from './line-process.ts';
+import { until } from '../test/rig/wait.ts';
+import { ChildProgram, type SpawnOptions } from './line-process.ts';
 
-/** `opencode-mcp node` as a child process. */
-export class NodeProcess implements AsyncDisposable {
+/** `opencode-mcp node`. */
+export class NodeProcess extends ChildProgram {
   readonly host: string;
   readonly port: number;
-  readonly #child: ChildProcess;
-  readonly #exited: Promise<unknown>;
 
   constructor(options: SpawnOptions, host: string, port: number) {
+    super(options);
     this.host = host;
     this.port = port;
-    this.#child = spawnNode(options);
-    this.#exited = once(this.#child, 'exit');
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
   }
 
   /** Resolves when it accepts connections on the tailnet's address. */
@@ -28,14 +19,8 @@ export class NodeProcess implements AsyncDisposable {
     await until('the node service to listen', () => accepts(this.host, this.port));
   }
 
-  async close(): Promise<void> {
-    this.#child.kill('SIGTERM');
-    await within(this.#exited, 'the node service to end', 5_000).catch(() => this.#child.kill('SIGKILL'));
-    await this.#exited;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+  protected override finish(): void {
+    this.child.kill('SIGTERM');
   }
 }
 

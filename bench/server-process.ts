@@ -1,9 +1,5 @@
-import type { ChildProcessByStdio } from 'node:child_process';
-import { once } from 'node:events';
-import type { Readable, Writable } from 'node:stream';
-
 import { within } from '../test/rig/wait.ts';
-import { spawnNode, type SpawnOptions } from './line-process.ts';
+import { ChildProgram, type SpawnOptions } from './line-process.ts';
 
 export interface ToolResult<Data> {
   readonly data: Data;
@@ -48,32 +44,27 @@ export const ENVELOPED = {
 /** One discovery round a day is none: the server does only what is measured. */
 export const NO_ROUNDS = { DISCOVERY_INTERVAL_MS: '86400000' } as const;
 
-/** An MCP server as a child process. Its messages are parsed but not validated, which would be a client's work. */
-export class ServerProcess implements AsyncDisposable {
+/** An MCP server. Its messages are parsed but not validated, which would be a client's work. */
+export class ServerProcess extends ChildProgram {
   /** Just before the process was spawned, by `performance.now()`. */
   readonly spawnedAtMs: number;
-  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
-  readonly #exited: Promise<unknown>;
   readonly #waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
   #onProgress: (text: string, atNs: bigint) => void = () => {};
   #requests = 0;
 
   constructor(options: SpawnOptions) {
-    this.spawnedAtMs = performance.now();
-    this.#child = spawnNode(options);
-    this.#exited = once(this.#child, 'exit').then(() => {
+    const spawnedAtMs = performance.now();
+    super(options);
+    this.spawnedAtMs = spawnedAtMs;
+    void this.exited.then(() => {
       for (const { reject } of this.#waiting.values()) reject(new Error('the server has ended without an answer'));
     });
     let rest = '';
-    this.#child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    this.child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (rest + chunk).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) this.#take(line);
     });
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
   }
 
   /** Performs the handshake. */
@@ -112,20 +103,6 @@ export class ServerProcess implements AsyncDisposable {
     return { data: structuredContent as Data, text, bytes, ms: atMs - startMs };
   }
 
-  signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
-  }
-
-  async close(): Promise<void> {
-    this.#child.stdin.end();
-    await within(this.#exited, 'the server to end', 5_000).catch(() => this.#child.kill('SIGKILL'));
-    await this.#exited;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
   async #request(method: string, params: object): Promise<Answer> {
     const id = (this.#requests += 1);
     const answer = new Promise<Answer>((resolve, reject) => {
@@ -136,7 +113,7 @@ export class ServerProcess implements AsyncDisposable {
   }
 
   #send(message: object): void {
-    this.#child.stdin.write(`${JSON.stringify(message)}\n`);
+    this.child.stdin.write(`${JSON.stringify(message)}\n`);
   }
 
   #take(line: string): void {

@@ -32,7 +32,7 @@ const ROOMS = [
   'commands',
 ];
 const ENTRIES = ['src/command.ts', 'src/connected.ts', 'src/main.ts', 'src/serve.ts'];
-/** Files directly in one folder: what a reader takes in at one look. */
+/** The most files directly in one folder. */
 const MOST_FILES = 15;
 
 const files = (await readdir(join(root, 'src'), { recursive: true, withFileTypes: true }))
@@ -42,7 +42,7 @@ const texts = new Map(
   await Promise.all(files.map(async (file) => [file, await readFile(join(root, file), 'utf8')] as const)),
 );
 
-test('every file is in a room, and only entry points lie beside the rooms', () => {
+test('every file but the entry points is in a room', () => {
   expect(files.filter((file) => file.split('/').length === 2).toSorted()).toEqual(ENTRIES);
   const rooms = new Set(files.filter((file) => !ENTRIES.includes(file)).map(roomOf));
   expect([...rooms].toSorted()).toEqual(ROOMS.toSorted());
@@ -58,13 +58,13 @@ test('imports go one way', () => {
   expect(upwards).toEqual([]);
 });
 
-test('a folder is taken in at one look', () => {
+test(`a folder holds at most ${MOST_FILES} files`, () => {
   const counts = new Map<string, number>();
   for (const file of files) counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1);
   expect([...counts].filter(([, count]) => count > MOST_FILES)).toEqual([]);
 });
 
-test('no exported name stands for two things', () => {
+test('exported names are unique', () => {
   const places = new Map<string, string[]>();
   for (const [file, text] of texts)
     for (const [, name = ''] of text.matchAll(

@@ -1,26 +1,23 @@
 import { execFileSync } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { expect, it } from 'vitest';
 
+import { docPages } from './rig/doc-blocks.ts';
+
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const LINK = /\]\((?!https?:)([^)\s]+)\)/g;
 
 async function pages(): Promise<ReadonlyMap<string, string>> {
-  const files = await readdir(join(root, 'docs'), { recursive: true });
-  const names = [
-    'README.md',
-    'AGENTS.md',
-    ...files.filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`),
-  ];
+  const names = await docPages();
   return new Map(
     await Promise.all(names.map(async (name) => [name, await readFile(join(root, name), 'utf8')] as const)),
   );
 }
 
-/** As GitHub makes them. */
+/** In GitHub's form. */
 function anchorsOf(page: string): ReadonlySet<string> {
   const headings = page.matchAll(/^#+ (.+)$/gm);
   return new Set(
@@ -48,7 +45,7 @@ it('every link between the pages leads somewhere', async () => {
   expect(broken).toEqual([]);
 });
 
-it('every page is reached from the README', async () => {
+it('every page is linked, directly or not, from the README', async () => {
   const all = await pages();
   const seen = new Set(['README.md']);
   for (const name of seen) {
@@ -65,7 +62,7 @@ it('the README is at most a hundred lines', async () => {
   expect(readme.split('\n').length).toBeLessThanOrEqual(101);
 });
 
-it('the pages on tools and settings say what the code says', () => {
+it('the generated pages on tools and settings are up to date', () => {
   const check = ['--import', 'tsx', 'scripts/write-docs.ts', '--check'];
   expect(() => execFileSync(process.execPath, check, { cwd: root, encoding: 'utf8' })).not.toThrow();
 });

@@ -14,11 +14,11 @@ const run = promisify(execFile);
 const root = join(import.meta.dirname, '..');
 const LINTER = join(root, 'test/components/node_modules/dockerfile-utils');
 
-/** The package of this name on npm is another project's. */
+/** The package of this name on npm belongs to another project. */
 const FROM_NPM =
   /\b(?:npm\s+(?:i|install|add|exec)|npx|bunx|pnpm\s+(?:add|dlx)|yarn\s+(?:add|dlx))\b[^`\n]*?[ \t"']opencode-mcp\b/;
 
-test('nothing sends a person to the package of this name on npm', async () => {
+test('no text recommends the unrelated package of this name on npm', async () => {
   const files = await texts(['README.md', 'AGENTS.md', 'CHANGELOG.md', 'docs', 'scripts', 'src', 'systemd']);
   expect(files.size).toBeGreaterThan(200);
   expect([...files].filter(([, text]) => FROM_NPM.test(text)).map(([file]) => file)).toEqual([]);
@@ -28,7 +28,7 @@ test('nothing sends a person to the package of this name on npm', async () => {
 
 const VERSION = /^\d+\.\d+\.\d+\n$/;
 
-test('a clone and one command; an upgrade by a tarball; a git URL; each time both commands run, and nothing is left at the end', async () => {
+test('both commands run when installed from a git URL, a clone and a tarball, and uninstalling leaves nothing', async () => {
   await using machine = await openFreshMachine();
   const { checkout, npm, run: command } = machine;
   const works = async (): Promise<void> => {
@@ -36,19 +36,19 @@ test('a clone and one command; an upgrade by a tarball; a git URL; each time bot
     expect(await command('opencode-connected', '--version')).toMatch(VERSION);
     expect(await command('opencode-connected', '--help')).toMatch(/^opencode-connected \d+\.\d+\.\d+ starts opencode/);
   };
-  // Of a git URL: it is cloned and built by npm alone, in a folder of npm's own.
+  // From a git URL: npm clones and builds it in its own folder.
   await npm('/', 'install', '--global', `git+file://${checkout}`);
   await works();
   expect(await machine.left()).toContain('lib/node_modules/opencode-mcp/scripts/install-node.sh');
 
-  // What `npm ci` brings is what the build above brought.
+  // The build above has installed the same packages as `npm ci` would.
   await symlink(join(root, 'node_modules'), join(checkout, 'node_modules'));
-  // Of the checkout: dist/ is built there, and the commands are links to it.
+  // From the checkout: dist/ is built there, and the commands are links to it.
   await npm(checkout, 'install', '--global', '.');
   await works();
   expect(await machine.left()).toContain('lib/node_modules/opencode-mcp');
 
-  // Of a tarball, over that one.
+  // From a tarball, over the previous one.
   await npm(checkout, 'pack');
   const tarball = (await readdir(checkout)).find((name) => name.endsWith('.tgz')) ?? '';
   await npm(checkout, 'install', '--global', `./${tarball}`);
@@ -59,7 +59,7 @@ test('a clone and one command; an upgrade by a tarball; a git URL; each time bot
 
 describe('docs/docker', () => {
   const docker = join(root, 'docs/docker');
-  test('the image takes from a checkout what the build reads, and only that', async () => {
+  test('the image copies from a checkout exactly the files that the build reads', async () => {
     const dockerfile = await readFile(join(docker, 'Dockerfile'), 'utf8');
     const ignored = (await readFile(join(docker, 'Dockerfile.dockerignore'), 'utf8')).split('\n');
     const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)].flatMap(([, words = '']) =>
@@ -71,7 +71,7 @@ describe('docs/docker', () => {
     );
     expect(ignored).toContain('*');
     expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
-    // Its first stage, with the packages that are installed here.
+    // The first stage of the image, with the packages that are installed here.
     await using stage = tempDir('image-build');
     await Promise.all(copied.map((path) => cp(join(root, path), join(stage.path, path), { recursive: true })));
     await symlink(join(root, 'node_modules'), join(stage.path, 'node_modules'));
@@ -114,7 +114,7 @@ describe('docs/docker', () => {
   });
 });
 
-/** Every text below these paths of the project, by path; those that are not there are left out. */
+/** Every text below these paths of the project that exist, by path. */
 async function texts(paths: readonly string[]): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   const visit = async (path: string): Promise<void> => {

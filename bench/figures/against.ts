@@ -33,37 +33,25 @@ async function against(stage: Stage, oldServer: string, size: number, pairs: num
     await using server = await stage.startServer({ ...options, ...(script !== undefined && { script }) });
     return await call(server);
   };
-  const firstOld: number[] = [];
-  const firstNew: number[] = [];
-  await interleave(Math.ceil(pairs / 3), {
-    old: async (keep) => collect(firstOld, await first(oldServer), keep),
-    new: async (keep) => collect(firstNew, await first(), keep),
-  });
+  const starts = await interleave(Math.ceil(pairs / 3), { old: () => first(oldServer), new: () => first() });
   await using older = await stage.startServer({ ...options, script: oldServer });
   await using newer = await stage.startServer(options);
   await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: size });
-  const laterOld: number[] = [];
-  const laterNew: number[] = [];
-  const laterBare: number[] = [];
   await Promise.all([call(older), call(newer)]);
-  await interleave(pairs, {
-    old: async (keep) => collect(laterOld, await call(older), keep),
-    new: async (keep) => collect(laterNew, await call(newer), keep),
-    bare: async (keep) => collect(laterBare, (await bare.ask<BareRound>({})).ms, keep),
+  const later = await interleave(pairs, {
+    old: () => call(older),
+    new: () => call(newer),
+    bare: async () => (await bare.ask<BareRound>({})).ms,
   });
   return [
-    figure(`first call over ${size}, old`, 'ms', firstOld),
-    figure(`first call over ${size}, new`, 'ms', firstNew),
-    figure(`first call over ${size}, new / old`, '×', ratios(firstNew, firstOld), { goal: atMost(0.35) }),
-    figure(`instances over ${size}, old`, 'ms', laterOld),
-    figure(`instances over ${size}, new`, 'ms', laterNew),
-    figure(`instances over ${size}, new / old`, '×', ratios(laterNew, laterOld), { goal: atMost(0.5) }),
-    figure(`instances over ${size}, new / three bare requests each, at once`, '×', ratios(laterNew, laterBare), {
+    figure(`first call over ${size}, old`, 'ms', starts.old),
+    figure(`first call over ${size}, new`, 'ms', starts.new),
+    figure(`first call over ${size}, new / old`, '×', ratios(starts.new, starts.old), { goal: atMost(0.35) }),
+    figure(`instances over ${size}, old`, 'ms', later.old),
+    figure(`instances over ${size}, new`, 'ms', later.new),
+    figure(`instances over ${size}, new / old`, '×', ratios(later.new, later.old), { goal: atMost(0.5) }),
+    figure(`instances over ${size}, new / three bare requests each, at once`, '×', ratios(later.new, later.bare), {
       goal: atMost(1),
     }),
   ];
-}
-
-function collect(samples: number[], ms: number, keep: boolean): void {
-  if (keep) samples.push(ms);
 }

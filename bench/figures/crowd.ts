@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 
 import { badPortReason } from '../../src/base/urls.ts';
+import { until } from '../../test/rig/wait.ts';
 import { exactly, type Figure, figure } from '../figure.ts';
 import { residentMb } from '../proc.ts';
 import type { ServerProcess } from '../server-process.ts';
@@ -70,19 +70,15 @@ async function closedPorts(count: number): Promise<readonly number[]> {
   return ports;
 }
 
-/** A note counts those that wait for their first probe; those that answered badly are listed offline. */
+/** Instances that wait for their first probe are in a note only; those that answered badly are listed as offline. */
 async function untilAllKnown(server: ServerProcess): Promise<void> {
-  const startMs = performance.now();
-  for (;;) {
-    const { data } = await server.call<Listing>('list_instances', { limit: 1 });
-    if (data.total === ALIVE + DEAD) return;
-    if (performance.now() - startMs > GIVE_UP_MS) {
-      throw new Error(
-        `Expected ${ALIVE + DEAD} rows within ${GIVE_UP_MS} ms, got ${data.total}; ${data.notes.join('; ')}`,
-      );
-    }
-    await delay(POLL_MS);
-  }
+  let last: Listing | undefined;
+  const what = (): string => `${ALIVE + DEAD} rows, got ${last?.total}; ${last?.notes.join('; ')}`;
+  const isAll = async (): Promise<boolean> => {
+    last = (await server.call<Listing>('list_instances', { limit: 1 })).data;
+    return last.total === ALIVE + DEAD;
+  };
+  await until(what, isAll, GIVE_UP_MS, POLL_MS);
 }
 
 async function countAlive(server: ServerProcess): Promise<number> {

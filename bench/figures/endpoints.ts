@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { merge, type KeyPair } from '../../src/identity/merge.ts';
 import type { ProbedEndpoint } from '../../src/model/instance.ts';
 import { startFaultProxy } from '../../test/rig/fault-proxy.ts';
+import { until } from '../../test/rig/wait.ts';
 import { probed } from '../../test/fleet/candidates.ts';
 import { type Figure, figure } from '../figure.ts';
 import type { Stage } from '../stage.ts';
@@ -15,6 +16,7 @@ const NS_PER_MS = 1e6;
 /** Between two words of the answer. */
 const WORD_MS = 20;
 const GIVE_UP_MS = 30_000;
+const POLL_MS = 1;
 
 /** The cost of many endpoints: merging 10,000, and switching from one to another in the middle of a turn. */
 export async function endpointFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
@@ -63,7 +65,8 @@ async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
   await registry.add({ name: 'project-0', port: better.port, ...common }, { file: 'better.json' });
   await registry.add({ name: 'project-0', port: worse.port, ...common }, { file: 'worse.json' });
   await using server = await stage.startServer({ registry });
-  await until(async () => (await server.call<Listing>('instances')).data.instances.length === 1);
+  const count = async (): Promise<number> => (await server.call<Listing>('instances')).data.instances.length;
+  await until('one instance', async () => (await count()) === 1);
   const times: number[] = [];
   for (let sample = 0; sample < samples; sample += 1) {
     const arrivals: bigint[] = [];
@@ -72,12 +75,12 @@ async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
     });
     await fleet.prompted();
     await fleet.token('Hello');
-    await until(() => arrivals.length > 0);
+    await until('the first text', () => arrivals.length > 0, GIVE_UP_MS, POLL_MS);
     const cutNs = process.hrtime.bigint();
     const before = arrivals.length;
     const [inUse, other] = better.openStreams > 0 ? [better, worse] : [worse, better];
     await inUse.down();
-    await until(() => other.openStreams > 0);
+    await until('the other stream', () => other.openStreams > 0, GIVE_UP_MS, POLL_MS);
     while (arrivals.length === before) {
       // Each is a separate part: the one that was streaming when the route broke is shown when it ends.
       await fleet.token('word ');
@@ -89,12 +92,4 @@ async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
     await inUse.up();
   }
   return figure('failover in a turn: from the cut to the next text shown', 'ms', times);
-}
-
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  const startMs = performance.now();
-  while (!(await holds())) {
-    if (performance.now() - startMs > GIVE_UP_MS) throw new Error(`Expected a change within ${GIVE_UP_MS} ms`);
-    await delay(1);
-  }
 }

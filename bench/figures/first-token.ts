@@ -20,19 +20,17 @@ export async function firstTokenFigures(stage: Stage, pairs: number): Promise<re
   await using bare = await stage.startBareStream(
     `http://127.0.0.1:${port}/event?directory=${encodeURIComponent('/home/user/project-0')}`,
   );
-  const ours: number[] = [];
-  const theirs: number[] = [];
-  await interleave(pairs, {
-    theirs: async (keep) => {
+  const { ours, theirs } = await interleave(pairs, {
+    theirs: async () => {
       await bare.ask({ order: 'open' });
       const arriving = bare.ask<BareArrival>({ order: 'wait' });
       await delay(REST_MS);
       const { atNs } = await fleet.token('Hello');
       const arrived = await arriving;
       await bare.ask({ order: 'close' });
-      if (keep) theirs.push(msBetween(BigInt(atNs), BigInt(arrived.atNs)));
+      return msBetween(BigInt(atNs), BigInt(arrived.atNs));
     },
-    ours: async (keep) => {
+    ours: async () => {
       let arrive: (atNs: bigint) => void = () => {};
       const arriving = new Promise<bigint>((resolve) => (arrive = resolve));
       const sending = server.call('send', { instance: 'project-0', message: 'Hi' }, (text, atNs) => {
@@ -44,7 +42,7 @@ export async function firstTokenFigures(stage: Stage, pairs: number): Promise<re
       const arrivedNs = await arriving;
       await fleet.finish('Hello.');
       await sending;
-      if (keep) ours.push(msBetween(BigInt(atNs), arrivedNs));
+      return msBetween(BigInt(atNs), arrivedNs);
     },
   });
   return [

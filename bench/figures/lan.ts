@@ -2,13 +2,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { Lan, type Machine } from '../../test/rig/lan.ts';
 import { inside, missingForNamespaces } from '../../test/rig/namespaces.ts';
+import { until } from '../../test/rig/wait.ts';
 import { type Figure, figure } from '../figure.ts';
 import { processorMs, residentMb } from '../proc.ts';
-import { FIRST_LIVE_PORT } from '../lan-ports.ts';
 import type { ServerProcess } from '../server-process.ts';
 import type { Stage } from '../stage.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
+const FIRST_LIVE_PORT = 21_000;
 /** 504, of which 500 count. */
 const ADDRESSES = 8;
 const EACH = 63;
@@ -37,19 +38,18 @@ export async function lanFigures(stage: Stage, samples: number, seconds: number)
 
 /** From announcing an instance to the first list that shows it healthy. */
 async function packetToListing(stage: Stage, viewer: Machine, other: Machine, samples: number): Promise<number[]> {
-  const options = { addresses: [other.on(1)], each: 0, live: samples };
+  const live = Array.from({ length: samples }, (_, index) => FIRST_LIVE_PORT + index);
+  const options = { addresses: [other.on(1)], each: 0, live };
   await using crowd = await stage.startLanCrowd(inside(other.namespace), options);
   await using server = await stage.startServer({ before: inside(viewer.namespace), env: AS_INSTALLED });
   await server.call('instances');
   const measured: number[] = [];
-  for (let index = 0; index < samples; index += 1) {
+  for (const port of live) {
     await delay(REST_MS);
     const startMs = performance.now();
-    await crowd.ask({ order: 'announce', index });
-    while (!(await isListed(server, `http://${other.on(1)}:${FIRST_LIVE_PORT + index}`))) {
-      if (performance.now() - startMs > GIVE_UP_MS) throw new Error(`Expected it to be listed within ${GIVE_UP_MS} ms`);
-      await delay(POLL_MS);
-    }
+    await crowd.ask({ order: 'announce', port });
+    const url = `http://${other.on(1)}:${port}`;
+    await until(`${url} to be listed`, () => isListed(server, url), GIVE_UP_MS, POLL_MS);
     measured.push(performance.now() - startMs);
   }
   return measured;
@@ -67,7 +67,7 @@ const MOST_ALONE_S = 600;
 async function browsing(stage: Stage, viewer: Machine, other: Machine, seconds: number): Promise<readonly Figure[]> {
   const addresses = Array.from({ length: ADDRESSES }, (_, index) => `192.168.1.${200 + index}`);
   for (const address of addresses) await other.alias(address);
-  await using crowd = await stage.startLanCrowd(inside(other.namespace), { addresses, each: EACH, live: 0 });
+  await using crowd = await stage.startLanCrowd(inside(other.namespace), { addresses, each: EACH, live: [] });
   const measure = async (
     seconds: number,
   ): Promise<{ readonly share: number; readonly mb: number; readonly highest: number }> => {

@@ -71,29 +71,19 @@ async function firstByte(scene: NodeScene, pairs: number): Promise<readonly Figu
 }
 
 /** From connecting to the first byte of an event stream, in ms, with and without the node service. */
-export async function firstBytes(
+export function firstBytes(
   { direct, proxied }: NodeScene,
   pairs: number,
 ): Promise<Record<'ours' | 'theirs', readonly number[]>> {
-  const ours: number[] = [];
-  const theirs: number[] = [];
-  const measure = (place: Place, samples: number[]) => async (keep: boolean) => {
-    const { firstMs } = await get(place, { only: 'first' });
-    if (keep) samples.push(firstMs);
-  };
-  await interleave(pairs, { theirs: measure(direct('/event'), theirs), ours: measure(proxied('/event'), ours) });
-  return { ours, theirs };
+  const measure = async (place: Place): Promise<number> => (await get(place, { only: 'first' })).firstMs;
+  return interleave(pairs, { theirs: () => measure(direct('/event')), ours: () => measure(proxied('/event')) });
 }
 
 async function throughput({ direct, proxied }: NodeScene, pairs: number): Promise<readonly Figure[]> {
-  const ours: number[] = [];
-  const theirs: number[] = [];
   const path = `/event?bytes=${STREAM_BYTES}`;
-  const measure = (place: Place, samples: number[]) => async (keep: boolean) => {
-    const { restMs } = await get(place);
-    if (keep) samples.push(restMs);
-  };
-  await interleave(pairs, { theirs: measure(direct(path), theirs), ours: measure(proxied(path), ours) });
+  const measure = async (place: Place): Promise<number> => (await get(place)).restMs;
+  const measures = { theirs: () => measure(direct(path)), ours: () => measure(proxied(path)) };
+  const { ours, theirs } = await interleave(pairs, measures);
   const what = `event stream: ${STREAM_BYTES / 1024 / 1024} MiB`;
   return [
     figure(`${what}, direct`, 'ms', theirs),
@@ -104,25 +94,22 @@ async function throughput({ direct, proxied }: NodeScene, pairs: number): Promis
 
 /** A request for the list is not passed on: on a new connection it takes longer by connecting and whois. */
 async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<readonly Figure[]> {
-  const first: number[] = [];
-  const later: number[] = [];
-  await interleave(pairs, {
-    both: async (keep) => {
+  const { both } = await interleave(pairs, {
+    both: async () => {
       const agent = keptConnection();
-      const one = await get(list, { agent });
-      const other = await get(list, { agent });
+      const first = await get(list, { agent });
+      const later = await get(list, { agent });
       agent.destroy();
-      if (!keep) return;
-      first.push(one.firstMs);
-      later.push(other.firstMs);
+      return [first.firstMs, later.firstMs] as const;
     },
   });
+  const [first, later] = [both.map(([ms]) => ms), both.map(([, ms]) => ms)];
   const asked = await whoisAsked(list, tailscaled);
   return [
     figure('list: first request of a connection, with whois', 'ms', first),
     figure('list: second request of a connection, whois known', 'ms', later),
     figure('list: first − second', 'ms', differences(first, later)),
-    figure(`whois asked for ${REQUESTS} requests of one connection`, 'count', asked, { goal: exactly(1) }),
+    figure(`whois requests for ${REQUESTS} requests of one connection`, 'count', asked, { goal: exactly(1) }),
   ];
 }
 

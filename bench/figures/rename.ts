@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { until } from '../../test/rig/wait.ts';
 import { atMost, type Figure, figure } from '../figure.ts';
 import type { Stage } from '../stage.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
@@ -53,10 +54,6 @@ export async function renameFigures(stage: Stage, samples: number): Promise<read
 async function timeUntil(change: () => Promise<unknown>, done: () => Promise<boolean>): Promise<number> {
   await change();
   const startMs = performance.now();
-  while (!(await done())) {
-    if (performance.now() - startMs > GIVE_UP_MS)
-      throw new Error(`Expected the list to change within ${GIVE_UP_MS} ms`);
-    await delay(POLL_MS);
-  }
+  await until('the list to change', done, GIVE_UP_MS, POLL_MS);
   return performance.now() - startMs;
 }

@@ -14,15 +14,17 @@ export const MODERN_RATIO = 0.85;
 export const MODERN_MEMORY_RATIO = 0.96;
 const SILENT = 50;
 
-/** One program's starts, in order. */
-class Starts {
+/** One start of a program. */
+interface Start {
   /** From spawning the process to the answer of tools/list. */
-  readonly ms: number[] = [];
+  readonly ms: number;
   /** Of the process until then. */
-  readonly processorMs: number[] = [];
+  readonly processorMs: number;
   /** Of its memory then. */
-  readonly residentMb: number[] = [];
+  readonly residentMb: number;
 }
+
+type Starts = Readonly<Record<keyof Start, readonly number[]>>;
 
 /** Ours in both eras with an empty registry, ours with silent registrations, and a bare server of the SDK, in turn. */
 export async function measureStarts(
@@ -33,14 +35,19 @@ export async function measureStarts(
   await using fleet = await stage.startFleet({ live: 0, silent: SILENT });
   const empty = await stage.registry();
   const silent = await stage.registryOf(fleet.ports);
-  const starts = { bare: new Starts(), ours: new Starts(), modern: new Starts(), oursSilent: new Starts() };
-  await interleave(pairs, {
-    bare: (keep) => start(stage.spawnBareServer(tools), keep ? starts.bare : new Starts()),
-    ours: (keep) => start(stage.spawnServer({ registry: empty }), keep ? starts.ours : new Starts()),
-    modern: (keep) => startModern(stage.spawnServer({ registry: empty }), keep ? starts.modern : new Starts()),
-    oursSilent: (keep) => start(stage.spawnServer({ registry: silent }), keep ? starts.oursSilent : new Starts()),
+  const samples = await interleave(pairs, {
+    bare: () => start(stage.spawnBareServer(tools)),
+    ours: () => start(stage.spawnServer({ registry: empty })),
+    modern: () => startModern(stage.spawnServer({ registry: empty })),
+    oursSilent: () => start(stage.spawnServer({ registry: silent })),
   });
-  return starts;
+  const startsOf = (starts: readonly Start[]): Starts => ({
+    ms: starts.map(({ ms }) => ms),
+    processorMs: starts.map((one) => one.processorMs),
+    residentMb: starts.map((one) => one.residentMb),
+  });
+  const { bare, ours, modern, oursSilent } = samples;
+  return { bare: startsOf(bare), ours: startsOf(ours), modern: startsOf(modern), oursSilent: startsOf(oursSilent) };
 }
 
 export async function startFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
@@ -79,20 +86,18 @@ export async function countTools(stage: Stage): Promise<number> {
   return count;
 }
 
-async function start(server: ServerProcess, starts: Starts): Promise<void> {
+async function start(server: ServerProcess): Promise<Start> {
   await using _ = server;
   await server.initialize();
-  keep(server, starts, (await server.listTools()).atMs);
+  return measured(server, (await server.listTools()).atMs);
 }
 
-async function startModern(server: ServerProcess, starts: Starts): Promise<void> {
+async function startModern(server: ServerProcess): Promise<Start> {
   await using _ = server;
   await server.discover();
-  keep(server, starts, (await server.listTools(ENVELOPED)).atMs);
+  return measured(server, (await server.listTools(ENVELOPED)).atMs);
 }
 
-function keep({ pid, spawnedAtMs }: ServerProcess, starts: Starts, atMs: number): void {
-  starts.processorMs.push(processorMs(pid));
-  starts.residentMb.push(residentMb(pid).now);
-  starts.ms.push(atMs - spawnedAtMs);
+function measured({ pid, spawnedAtMs }: ServerProcess, atMs: number): Start {
+  return { processorMs: processorMs(pid), residentMb: residentMb(pid).now, ms: atMs - spawnedAtMs };
 }

@@ -16,13 +16,10 @@ export async function tailnetFigures(stage: Stage, pairs: number): Promise<reado
   const seen = { address: CALLER, peer: HOST };
   await using small = await stage.startTailscaled({ ...seen, strangers: 0 });
   await using large = await stage.startTailscaled({ ...seen, strangers: MANY - 1 });
-  const few: Sample[] = [];
-  const many: Sample[] = [];
-  const measure = (tailscaled: Tailscaled, samples: Sample[]) => async (keep: boolean) => {
-    const sample = await firstList(stage, tailscaled, scene.node.port);
-    if (keep) samples.push(sample);
-  };
-  await interleave(pairs, { few: measure(small, few), many: measure(large, many) });
+  const { few, many } = await interleave(pairs, {
+    few: () => firstList(stage, small, scene.node.port),
+    many: () => firstList(stage, large, scene.node.port),
+  });
   const ms = (samples: readonly Sample[]): number[] => samples.map(({ listedMs }) => listedMs);
   return [
     figure('start to a list of another machine, 1 peer', 'ms', ms(few)),

@@ -45,12 +45,10 @@ export async function openWatchScene(stage: Stage, servers: number): Promise<Wat
   const tailscaled = await stage.startTailscaled({ address: HOST, peer: CALLER, strangers: 0 });
   const node = await stage.startNode({ registry, socketPath: tailscaled.place.socketPath, host: HOST });
   const states: Place = { host: HOST, port: node.port, path: STATES };
-  await until('all servers to be followed', async () => {
-    // Each answer adds to the measured cost.
-    await delay(POLL_MS);
-    const { text } = await get(states);
-    return text.split('"overviews"').length === servers + 1;
-  });
+  // Seldom, since each answer adds to the measured cost.
+  const areFollowed = async (): Promise<boolean> =>
+    (await get(states)).text.split('"overviews"').length === servers + 1;
+  await until('all servers to be followed', areFollowed, undefined, POLL_MS);
   return {
     node,
     fleet,
@@ -71,7 +69,7 @@ export async function watchFigures(stage: Stage, pairs: number): Promise<readonl
   for (let sample = 0; sample < SAMPLES; sample += 1) idle.push(await processorShare(scene, SAMPLE_MS));
   const { now } = residentMb(scene.node.pid);
   const { share, requests, words } = await streaming(scene, STREAMING, STREAM_MS);
-  const changes = await changesHeard(scene, pairs);
+  const changes = await changesSeen(scene, pairs);
   return [
     figure(`node service that follows ${SERVERS} idle servers: processor time in a second`, 'ms', idle, {
       goal: atMost(MOST_IDLE_MS),
@@ -113,17 +111,17 @@ export async function streaming(
 }
 
 /** From a change at the last server to the answer of the held request, in ms. */
-export async function changesHeard({ fleet, states }: WatchScene, count: number): Promise<readonly number[]> {
+export async function changesSeen({ fleet, states }: WatchScene, count: number): Promise<readonly number[]> {
   const agent = keptConnection();
   const taken: number[] = [];
   for (let change = 0; change < count; change += 1) {
     const { etag } = await get(states, { agent });
     const headers = { 'if-none-match': etag, prefer: 'wait=20' };
-    const heard = get({ ...states, headers }, { agent }).then(() => process.hrtime.bigint());
+    const answered = get({ ...states, headers }, { agent }).then(() => process.hrtime.bigint());
     // The request must be held first.
     await delay(BETWEEN_CHANGES_MS);
     const { atNs } = await fleet.change();
-    taken.push(Number((await heard) - BigInt(atNs)) / 1e6);
+    taken.push(Number((await answered) - BigInt(atNs)) / 1e6);
   }
   agent.destroy();
   return taken;

@@ -2,12 +2,12 @@
  * Baseline of `instances`: only the requests of a survey, by the global fetch with keep-alive. Its only argument is
  * `BareSurveyOptions` as JSON.
  */
-import { FLEET_PASSWORD } from './fleet-password.ts';
+import { FLEET_PASSWORD } from './fake-service.ts';
 import { serveOrders } from './orders.ts';
 
 export interface BareSurveyOptions {
   readonly ports: readonly number[];
-  /** Instances asked at once. */
+  /** The number of instances with requests at the same time. */
   readonly concurrency: number;
   /** Default 1. */
   readonly generation?: 1 | 2;

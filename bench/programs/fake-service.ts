@@ -1,5 +1,4 @@
 import { listenHttp } from '../../test/rig/http-listener.ts';
-import { FLEET_PASSWORD } from './fleet-password.ts';
 
 /** The part of an OpenCode 2 that a listing requests: one idle session in one directory. */
 export interface FakeService {
@@ -8,6 +7,8 @@ export interface FakeService {
   readonly requests: number;
 }
 
+/** The password of every OpenCode 2 of a fleet. */
+export const FLEET_PASSWORD = 'of the fleet';
 const ALLOWED = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
 
 export async function startFakeService(index: number): Promise<FakeService> {

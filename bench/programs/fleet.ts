@@ -7,6 +7,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake-http.ts';
 import { assistantMessage, newId, userMessage } from '../../test/rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake-opencode.ts';
+import { until } from '../../test/rig/wait.ts';
 import { type FakeService, startFakeService } from './fake-service.ts';
 import { BusyInstances } from './busy-instances.ts';
 import { serveOrders } from './orders.ts';
@@ -26,23 +27,11 @@ export interface FleetPorts {
   readonly silent: readonly number[];
 }
 
+/** `Fleet` in `stage.ts` describes them. */
 export type FleetOrder =
-  /** Answers with `FleetCounts` since the last order, event streams included. */
-  | { readonly order: 'count' }
-  /** Answers once every live instance was asked for its sessions since the last `count`. */
-  | { readonly order: 'surveyed' }
-  /** Answers once the first instance got a prompt since the last order and has its event stream open. */
-  | { readonly order: 'prompted' }
-  /** Emits text in the running turn of the first instance; answers with `FleetToken`. */
-  | { readonly order: 'token'; readonly text: string }
-  /** Ends the running turn of the first instance. */
-  | { readonly order: 'finish'; readonly text: string }
-  /** Begins a turn in the first so many instances, each of which emits a word at intervals until `hush`. */
-  | { readonly order: 'speak'; readonly instances: number; readonly everyMs: number }
-  /** Answers with `FleetWords`. */
-  | { readonly order: 'hush' }
-  /** Begins or ends a turn in the last instance; answers with `FleetToken`. */
-  | { readonly order: 'change' };
+  | { readonly order: 'count' | 'surveyed' | 'prompted' | 'hush' | 'change' }
+  | { readonly order: 'token' | 'finish'; readonly text: string }
+  | { readonly order: 'speak'; readonly instances: number; readonly everyMs: number };
 
 /** Words emitted. */
 export interface FleetWords {
@@ -86,12 +75,12 @@ await serveOrders(ports, async (line) => {
     case 'count':
       return count();
     case 'surveyed':
-      await until(() =>
+      await holds(() =>
         fakes.every((fake, index) => fake.count('GET /experimental/session') > (sessionsAsked[index] ?? 0)),
       );
       return {};
     case 'prompted':
-      await until(() => first().state.prompts.length > promptsSeen);
+      await holds(() => first().state.prompts.length > promptsSeen);
       promptsSeen = first().state.prompts.length;
       return {};
     case 'token':
@@ -160,14 +149,15 @@ function count(): FleetCounts {
   return { requests, byRoute, instancesAtOnce: busy.takeMax() };
 }
 
+/** As long as it takes: the bench gives up on its side. */
+async function holds(condition: () => boolean): Promise<void> {
+  await until('an order', condition, Infinity, POLL_MS);
+}
+
 function first(): FakeOpencode {
   const [fake] = fakes;
   if (fake === undefined) throw new Error('Expected a live instance, got none');
   return fake;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
 }
 
 function promptedSession({ state }: FakeOpencode): string {

@@ -7,20 +7,19 @@ import { connect, createServer } from 'node:net';
 
 import { startFakeOpencode } from '../../test/rig/fake-opencode.ts';
 import { announcement } from '../../test/rig/mdns-packets.ts';
-import { FIRST_LIVE_PORT } from '../lan-ports.ts';
 import { serveOrders } from './orders.ts';
 
 export interface CrowdOptions {
   /** This machine's addresses; each advertises `each` services. */
   readonly addresses: readonly string[];
   readonly each: number;
-  /** Fake opencodes, at the ports from `FIRST_LIVE_PORT` on. */
-  readonly live: number;
+  /** The ports of fake opencodes. */
+  readonly live: readonly number[];
 }
 
 export type CrowdOrder =
   /** Announces one of the fake opencodes. */
-  | { readonly order: 'announce'; readonly index: number }
+  | { readonly order: 'announce'; readonly port: number }
   /** From now on answers mDNS questions with everything that the addresses advertise. Answers with their number. */
   | { readonly order: 'crowd' };
 
@@ -30,12 +29,12 @@ const GROUP = '224.0.0.251';
 
 const options = JSON.parse(process.argv[2] ?? '{}') as CrowdOptions;
 const sockets = await Promise.all(options.addresses.map(open));
-await Promise.all(Array.from({ length: options.live }, (_, index) => serve(FIRST_LIVE_PORT + index)));
+await Promise.all(options.live.map(serve));
 const crowd = Array.from({ length: options.each }, (_, index) => packetOf(FIRST_CROWD_PORT + index));
 
 await serveOrders({ ready: true }, async (given) => {
   const order = given as CrowdOrder;
-  if (order.order === 'announce') await say(sockets[0], packetOf(FIRST_LIVE_PORT + order.index));
+  if (order.order === 'announce') await say(sockets[0], packetOf(order.port));
   else await answerQuestions();
   return { services: options.each * options.addresses.length };
 });

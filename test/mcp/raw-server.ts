@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
-import { SERVER_SCRIPT, type Exit } from '../rig/mcp-child.ts';
+import type { Exit } from '../rig/logged-child.ts';
+import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';

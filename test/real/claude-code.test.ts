@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { type ClaudeModel, type ClaudeReply, type ClaudeTurn, startClaudeModel } from '../rig/claude-model.ts';
+import { type ClaudeModel, type ClaudeReply, type ClaudeTurn, startClaudeModel } from '../rig/client-models.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { expectedReply, toolReply } from '../rig/model-script.ts';
 import { inside, NamespaceSet } from '../rig/namespaces.ts';

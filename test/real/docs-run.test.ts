@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { startClaudeModel } from '../rig/claude-model.ts';
+import { startClaudeModel } from '../rig/client-models.ts';
 import { type DocBlock, docBlocks, docPages } from '../rig/doc-blocks.ts';
 import { Newcomer, type Ran } from '../rig/newcomer.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';

@@ -73,7 +73,6 @@ interface PageOptions {
   readonly viewport?: { readonly width: number; readonly height: number };
   readonly colorScheme?: 'light' | 'dark';
   readonly hasTouch?: boolean;
-  readonly deviceScaleFactor?: number;
 }
 
 /** A real headless Chromium. */

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 
-/** The part of OpenAI's chat completions wire format that opencode's openai-compatible provider reads and writes. */
+/** The part of OpenAI's chat completions that opencode's openai-compatible provider uses. */
 
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
@@ -10,17 +10,16 @@ export interface ChatMessage {
 export interface ChatRequest {
   readonly model: string;
   readonly messages: readonly ChatMessage[];
-  readonly stream?: boolean;
 }
 
-/** Where a reply goes: as server-sent events or as one JSON body, so that the script need not know which. */
+/** Sends a reply as server-sent events. */
 export interface ReplySink {
   /** Sends the head of the response now; otherwise it goes with the first piece. */
   start(): void;
   text(piece: string): void;
   reasoning(piece: string): void;
   toolCall(name: string, input: Readonly<Record<string, unknown>>): void;
-  /** Why the reply ends (`stop`, or `tool_calls` where it called one), and how many tokens went into it. */
+  /** Ends the reply for this reason (default: `stop`, or `tool_calls` after a call), with the number of tokens of the prompt. */
   end(finish?: string, promptTokens?: number): void;
 }
 
@@ -31,29 +30,27 @@ export function textOf(message: ChatMessage): string {
   return (message.content ?? []).map((part) => part.text ?? '').join('\n');
 }
 
-export function replySink(request: ChatRequest, response: ServerResponse): ReplySink {
-  return request.stream === true ? streamed(request.model, response) : whole(request.model, response);
-}
-
-/** An error as OpenAI words it. A `retry-after-ms` header, where given, sets opencode's delay before the next attempt. */
+/** Sends an error in OpenAI's form. `retryAfterMs` sets opencode's delay before the next attempt. Returns false: no reply follows. */
 export function failWith(
   response: ServerResponse,
   status: number,
   { retryAfterMs, message = `scripted failure ${status}` }: { retryAfterMs?: number; message?: string } = {},
-): void {
+): false {
   response.writeHead(status, {
     'content-type': 'application/json',
     ...(retryAfterMs === undefined ? {} : { 'retry-after-ms': String(retryAfterMs) }),
   });
   response.end(JSON.stringify({ error: { message, type: 'scripted_error', code: String(status) } }));
+  return false;
 }
 
-function streamed(model: string, response: ServerResponse): ReplySink {
+/** A streamed reply: opencode (1.18.10, 1.18.33 and the preview) asks for no other. */
+export function replySink({ model }: ChatRequest, response: ServerResponse): ReplySink {
   const id = `chatcmpl-${++lastId}`;
   let pieces = 0;
   let finish = 'stop';
   const chunk = (fields: Readonly<Record<string, unknown>>): void => {
-    const body = { id, object: 'chat.completion.chunk', created: seconds(), model, ...fields };
+    const body = { id, object: 'chat.completion.chunk', created: Math.floor(Date.now() / 1000), model, ...fields };
     response.write(`data: ${JSON.stringify(body)}\n\n`);
   };
   const start = (): void => {
@@ -76,59 +73,19 @@ function streamed(model: string, response: ServerResponse): ReplySink {
         tool_calls: [
           {
             index: 0,
-            id: `call_${lastId}_${pieces}`,
+            id: `call_${id}_${pieces}`,
             type: 'function',
             function: { name, arguments: JSON.stringify(input) },
           },
         ],
       });
     },
-    end(why = finish, promptTokens?: number) {
+    end(why = finish, promptTokens = 10) {
       start();
       chunk({ choices: [{ index: 0, delta: {}, finish_reason: why }] });
-      chunk({ choices: [], usage: usage(pieces, promptTokens) });
+      const usage = { prompt_tokens: promptTokens, completion_tokens: pieces, total_tokens: promptTokens + pieces };
+      chunk({ choices: [], usage });
       response.end('data: [DONE]\n\n');
     },
   };
-}
-
-function whole(model: string, response: ServerResponse): ReplySink {
-  let content = '';
-  let thinking = '';
-  const calls: unknown[] = [];
-  return {
-    start() {},
-    text: (piece) => void (content += piece),
-    reasoning: (piece) => void (thinking += piece),
-    toolCall(name, input) {
-      calls.push({ id: `call_${++lastId}`, type: 'function', function: { name, arguments: JSON.stringify(input) } });
-    },
-    end(why = calls.length === 0 ? 'stop' : 'tool_calls', promptTokens?: number) {
-      const message = {
-        role: 'assistant',
-        content,
-        ...(thinking === '' ? {} : { reasoning_content: thinking }),
-        ...(calls.length === 0 ? {} : { tool_calls: calls }),
-      };
-      response.writeHead(200, { 'content-type': 'application/json' });
-      response.end(
-        JSON.stringify({
-          id: `chatcmpl-${++lastId}`,
-          object: 'chat.completion',
-          created: seconds(),
-          model,
-          choices: [{ index: 0, message, finish_reason: why }],
-          usage: usage(1, promptTokens),
-        }),
-      );
-    },
-  };
-}
-
-function usage(completion: number, prompt = 10): Readonly<Record<string, number>> {
-  return { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
-}
-
-function seconds(): number {
-  return Math.floor(Date.now() / 1000);
 }

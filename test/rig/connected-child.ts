@@ -1,13 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { type Exit, LoggedChild } from './logged-child.ts';
 import { PINNED_OPENCODE } from './opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
 import { processesIn } from './processes.ts';
-import { until } from './wait.ts';
 
 /** The wrapper as it is published. */
 export const CONNECTED_SCRIPT = fileURLToPath(new URL('../../dist/opencode-connected.js', import.meta.url));
@@ -24,7 +23,7 @@ export interface ConnectedOptions extends SandboxOptions {
   readonly prefix?: readonly [string, ...string[]];
   /** Runs it in a terminal, whose output is in `output()`; the wrapper is then a child of the spawned process. */
   readonly inTerminal?: boolean;
-  /** Another wrapper's, to share it. Default: a new folder that does not exist yet. */
+  /** Default: its own, which does not exist yet. */
   readonly registry?: string;
 }
 
@@ -40,27 +39,6 @@ export interface Registered {
   readonly hostname: string;
 }
 
-/** The built wrapper, running. */
-export interface ConnectedChild extends AsyncDisposable {
-  readonly pid: number;
-  readonly registry: string;
-  readonly directory: string;
-  /** The wrapper's environment, for other programs of the same person. */
-  readonly env: Readonly<Record<string, string>>;
-  readonly exited: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
-  /** Standard output and error so far. */
-  output(): string;
-  /** Resolves with its registration, once it answers. */
-  registered(): Promise<Registered>;
-  /** The password stored beside the registrations. */
-  password(): Promise<string>;
-  /** Signals only the wrapper. */
-  kill(signal: NodeJS.Signals): void;
-  /** Leftovers: files in the registry and its state folder, and processes. */
-  left(): Promise<readonly string[]>;
-  close(): Promise<void>;
-}
-
 export async function startConnected(options: ConnectedOptions = {}): Promise<ConnectedChild> {
   const sandbox = await openSandbox(options);
   const registry = options.registry ?? join(sandbox.home, 'registry');
@@ -72,7 +50,7 @@ export async function startConnected(options: ConnectedOptions = {}): Promise<Co
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  return new Running(child, sandbox, registry, env);
+  return new ConnectedChild(child, sandbox, registry, env);
 }
 
 /** The wrapper's environment in a sandbox. */
@@ -91,60 +69,61 @@ export async function filesIn(folder: string): Promise<string[]> {
   return entries.filter((entry) => !entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name));
 }
 
-class Running implements ConnectedChild {
-  readonly pid: number;
+/** The built wrapper, running. */
+export class ConnectedChild implements AsyncDisposable {
   readonly registry: string;
   readonly directory: string;
+  /** The wrapper's environment, for other programs of the same person. */
   readonly env: Readonly<Record<string, string>>;
-  readonly exited: ConnectedChild['exited'];
-  readonly #child: ChildProcess;
+  readonly #child: LoggedChild;
   readonly #sandbox: OpencodeSandbox;
-  #output = '';
   #closing: Promise<void> | undefined;
 
   constructor(child: ChildProcess, sandbox: OpencodeSandbox, registry: string, env: Readonly<Record<string, string>>) {
-    this.#child = child;
+    this.#child = new LoggedChild(child);
     this.#sandbox = sandbox;
-    this.pid = child.pid ?? 0;
     this.registry = registry;
     this.directory = sandbox.directory;
     this.env = env;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
-    }
-    this.exited = once(child, 'exit').then(() => ({ code: child.exitCode, signal: child.signalCode }));
   }
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  get exited(): Promise<Exit> {
+    return this.#child.exited;
+  }
+
+  /** Standard output and error so far. */
   output(): string {
-    return this.#output;
+    return this.#child.output;
   }
 
+  /** Resolves with its registration, once it answers. */
   async registered(): Promise<Registered> {
-    return until(
-      `a registration in ${this.registry}`,
-      async () => {
-        if (this.#child.exitCode !== null || this.#child.signalCode !== null) {
-          throw new Error(`opencode-connected ended before it was registered:\n${this.#output}`);
-        }
-        const state = await this.#state();
-        if (state === undefined) return undefined;
-        const found = parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
-        // Until its own is written, an earlier wrapper's may be there.
-        return found?.id === state.id ? found : undefined;
-      },
-      START_LIMIT_MS,
-    );
+    const look = async (): Promise<Registered | undefined> => {
+      const state = await this.#state();
+      if (state === undefined) return undefined;
+      const found = parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
+      // Until its own is written, an earlier wrapper's may be there.
+      return found?.id === state.id ? found : undefined;
+    };
+    return this.#child.until(`a registration in ${this.registry}`, look, START_LIMIT_MS);
   }
 
+  /** The password stored beside the registrations. */
   async password(): Promise<string> {
     const { id } = await this.registered();
     return (await readFile(join(this.registry, '.credentials', id), 'utf8')).trim();
   }
 
+  /** Signals only the wrapper. */
   kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+    this.#child.signal(signal);
   }
 
+  /** Leftovers: files in the registry and its state folder, and processes. */
   async left(): Promise<readonly string[]> {
     const files = await Promise.all([filesIn(this.registry), filesIn(this.#stateFolder)]);
     const pids = await processesIn(this.#sandbox.env['TMPDIR'] ?? '');
@@ -152,11 +131,8 @@ class Running implements ConnectedChild {
   }
 
   close(): Promise<void> {
-    this.#closing ??= (async () => {
-      this.#child.kill('SIGKILL');
-      await this.#sandbox.close();
-    })();
-    return this.#closing;
+    this.#child.signal('SIGKILL');
+    return (this.#closing ??= this.#sandbox.close());
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -12,7 +12,7 @@ export interface DocBlock {
   readonly commands: string;
 }
 
-/** Every page a person reads: the README first, then `docs`. */
+/** Every page: the README first, then `docs`. */
 export async function docPages(): Promise<readonly string[]> {
   const files = await readdir(join(root, 'docs'), { recursive: true });
   const pages = files.filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`);

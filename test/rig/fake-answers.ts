@@ -1,10 +1,9 @@
-import type { Answer, FakeRoute } from './fake-http.ts';
-import { WEB_PAGE } from './fake-http.ts';
+import { type Answer, WEB_PAGE } from './answer.ts';
 import { fileAnswer, findAnswer, findFileAnswer, listAnswer } from './fake-files.ts';
 import type { FakeMessage, FakeSession } from './fake-objects.ts';
 import type { FakePrompt, FakeState } from './fake-state.ts';
 
-export interface FakeRequest {
+interface FakeRequest {
   readonly url: URL;
   readonly params: Readonly<Record<string, string>>;
   readonly body: string;
@@ -14,8 +13,8 @@ type Answerer = (request: FakeRequest, state: FakeState) => Answer;
 
 const HOME = '/home/user';
 
-/** Answers by route, shaped as those of a real 1.18.33 (see `recorded/`). */
-export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
+/** Answers by route, the more special ones first, shaped as those of a real 1.18.33. */
+export const ANSWERS = {
   'GET /global/health': (_, { version }) => ok({ healthy: true, version }),
   'GET /path'({ url }, state) {
     const directory = url.searchParams.get('directory') ?? state.directory;
@@ -102,7 +101,7 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
   // Not used: the server opens a stream.
   'GET /event': () => WEB_PAGE,
   'GET /global/event': () => WEB_PAGE,
-};
+} satisfies Readonly<Record<string, Answerer>>;
 
 function listSessions(query: URLSearchParams, { sessions }: FakeState): FakeSession[] {
   const directory = query.get('directory');

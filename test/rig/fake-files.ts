@@ -1,7 +1,7 @@
-import type { Answer } from './fake-http.ts';
+import type { Answer } from './answer.ts';
 import type { FakeState } from './fake-state.ts';
 
-/** The answers of a real opencode (1.18.10 and 1.18.33) to unusable paths and patterns. */
+/** The answer of a real opencode (1.18.10 and 1.18.33) to unusable paths and patterns. */
 const REFUSED: Answer = {
   status: 500,
   body: { name: 'UnknownError', data: { message: 'Unexpected server error. Check server logs for details.' } },

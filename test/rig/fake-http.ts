@@ -1,41 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { give, WEB_PAGE } from './answer.ts';
+import { ANSWERS } from './fake-answers.ts';
+
 /** The routes of a fake opencode, and their overrides. */
 
-export const FAKE_ROUTES = [
-  'GET /global/health',
-  'GET /path',
-  'GET /project/current',
-  'GET /agent',
-  'GET /config/providers',
-  'GET /experimental/session',
-  'GET /session',
-  'POST /session',
-  'GET /session/status',
-  'GET /session/:id',
-  'PATCH /session/:id',
-  'DELETE /session/:id',
-  'POST /session/:id/fork',
-  'GET /session/:id/children',
-  'GET /session/:id/message',
-  'GET /session/:id/message/:messageID',
-  'POST /session/:id/prompt_async',
-  'POST /session/:id/abort',
-  'POST /tui/show-toast',
-  'GET /permission',
-  'POST /permission/:id/reply',
-  'GET /question',
-  'POST /question/:id/reply',
-  'POST /question/:id/reject',
-  'GET /file',
-  'GET /file/content',
-  'GET /find',
-  'GET /find/file',
-  'GET /event',
-  'GET /global/event',
-] as const;
-export type FakeRoute = (typeof FAKE_ROUTES)[number];
+export type FakeRoute = keyof typeof ANSWERS;
+export const FAKE_ROUTES = Object.keys(ANSWERS) as readonly FakeRoute[];
 
 /** Replaces a route's own answer. */
 export type Override =
@@ -56,20 +28,7 @@ export type Override =
   | { readonly kind: 'html' }
   | { readonly kind: 'redirect'; readonly to: string };
 
-export interface Answer {
-  readonly status: number;
-  readonly body?: unknown;
-  readonly headers?: Readonly<Record<string, string>>;
-}
-
-/** opencode's answer to an unknown path. */
-export const WEB_PAGE: Answer = {
-  status: 200,
-  headers: { 'content-type': 'text/html' },
-  body: '<!doctype html>\n<html lang="en">\n  <head>\n    <title>OpenCode</title>\n  </head>\n</html>\n',
-};
-
-export interface FoundRoute {
+interface FoundRoute {
   readonly route: FakeRoute;
   readonly params: Readonly<Record<string, string>>;
 }
@@ -99,16 +58,6 @@ export async function play(override: Override, incoming: IncomingMessage, respon
   else if (override.kind === 'answer') give(response, { ...override, status: override.status ?? 200 });
   else if (override.kind === 'endless') pour(response);
   return false;
-}
-
-export function give(response: ServerResponse, { status, body, headers = {} }: Answer): void {
-  if (body === undefined || typeof body === 'string') {
-    response.writeHead(status, headers);
-    response.end(body ?? '');
-    return;
-  }
-  response.writeHead(status, { 'content-type': 'application/json', ...headers });
-  response.end(JSON.stringify(body));
 }
 
 /** Writes JSON as fast as the client reads, until it disconnects. */

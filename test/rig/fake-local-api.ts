@@ -1,8 +1,9 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 
+import { listenHttp } from './http-listener.ts';
 import { deferred } from './wait.ts';
 import { tempDir } from './temp.ts';
 
@@ -17,125 +18,100 @@ export interface FakeLocalApiOptions {
   readonly dial?: (host: string, port: number) => number | undefined;
 }
 
-/** Replaces the built-in answer. */
-export type FakeAnswer = (request: IncomingMessage, response: ServerResponse) => void;
-
-/** A scripted LocalAPI on a Unix socket. */
-export interface FakeLocalApi extends AsyncDisposable {
-  readonly socketPath: string;
-  /** Requested paths with their queries. */
-  readonly asked: string[];
-  /** `host:port` of every dial. */
-  readonly dialled: string[];
-  peers: readonly FakePeer[];
-  status: Readonly<Record<string, unknown>>;
-  /** By route: `status`, `whois`, `watch-ipn-bus`, `dial`. */
-  readonly answers: Map<string, FakeAnswer>;
-  /** Writes a line to every open bus. */
-  notify(line?: string): void;
-  /** Resolves when a bus is open. */
-  readonly busOpened: Promise<void>;
-  /** Ends every open bus, as a restart of the daemon does. */
-  endBus(): void;
-  /** Breaks every open bus, as a killed daemon does. */
-  breakBus(): void;
-  close(): Promise<void>;
-}
-
 export async function startFakeLocalApi(options: FakeLocalApiOptions = {}): Promise<FakeLocalApi> {
   const temp = tempDir('fake-local-api');
-  const socketPath = join(temp.path, 'tailscaled.sock');
-  const opened = deferred<void>();
-  const buses = new Set<ServerResponse>();
-  const sockets = new Set<Duplex>();
-  const server = createServer((request, response) => route(fake, request, response));
-  const fake: FakeLocalApi & { readonly buses: Set<ServerResponse>; readonly opened: () => void } = {
-    socketPath,
-    asked: [],
-    dialled: [],
-    peers: options.peers ?? [],
-    status: options.status ?? {},
-    answers: new Map(),
-    buses,
-    opened: () => opened.resolve(),
-    busOpened: opened.promise,
-    notify: (line = '{"Version":"1.98.10"}') => {
-      for (const bus of buses) bus.write(`${line}\n`);
-    },
-    endBus: () => {
-      for (const bus of buses) bus.end();
-      buses.clear();
-    },
-    breakBus: () => {
-      for (const bus of buses) bus.destroy();
-    },
-    close,
-    [Symbol.asyncDispose]: close,
-  };
-  server.on('connection', (socket: Socket) => track(sockets, socket));
-  server.on('upgrade', (request, socket: Duplex) => upgrade(fake, options, sockets, request, socket));
-  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
-  let closing: Promise<void> | undefined;
-  function close(): Promise<void> {
-    closing ??= new Promise<void>((resolve) => {
-      server.close(() => resolve());
-      for (const socket of sockets) socket.destroy();
-    }).then(() => temp.close());
-    return closing;
-  }
+  const fake = new FakeLocalApi(join(temp.path, 'tailscaled.sock'), options, async () => {
+    await listener.close();
+    await temp.close();
+  });
+  const listener = await listenHttp(fake.serve, fake.socketPath);
+  listener.server.on('upgrade', fake.dial);
   return fake;
 }
 
-function track(sockets: Set<Duplex>, socket: Duplex): void {
-  sockets.add(socket);
-  socket.on('error', () => {});
-  socket.once('close', () => sockets.delete(socket));
-}
+/** A scripted LocalAPI on a Unix socket. */
+export class FakeLocalApi implements AsyncDisposable {
+  readonly socketPath: string;
+  /** Requested paths with their queries. */
+  readonly asked: string[] = [];
+  /** `host:port` of every dial. */
+  readonly dialled: string[] = [];
+  peers: readonly FakePeer[];
+  status: Readonly<Record<string, unknown>>;
+  /** Replaces the built-in answers, by route: `status`, `whois`, `watch-ipn-bus`. */
+  readonly answers = new Map<string, RequestListener>();
+  readonly close: () => Promise<void>;
+  readonly #options: FakeLocalApiOptions;
+  readonly #buses = new Set<ServerResponse>();
+  readonly #busOpened = deferred<void>();
 
-function route(
-  fake: FakeLocalApi & { readonly buses: Set<ServerResponse>; readonly opened: () => void },
-  request: IncomingMessage,
-  response: ServerResponse,
-): void {
-  const url = new URL(request.url ?? '', 'http://local');
-  const name = url.pathname.replace('/localapi/v0/', '');
-  fake.asked.push(name + url.search);
-  const answer = fake.answers.get(name);
-  if (answer !== undefined) answer(request, response);
-  else if (name === 'status') json(response, statusText(fake, url.searchParams.get('peers') !== 'false'));
-  else if (name === 'whois') response.writeHead(404).end('no match for IP:port\n');
-  else if (name === 'watch-ipn-bus') {
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.write('{"Version":"1.98.10","State":6}\n');
-    fake.buses.add(response);
-    response.once('close', () => fake.buses.delete(response));
-    fake.opened();
-  } else response.writeHead(404).end('not found\n');
-}
-
-function upgrade(
-  fake: FakeLocalApi,
-  options: FakeLocalApiOptions,
-  sockets: Set<Duplex>,
-  request: IncomingMessage,
-  socket: Duplex,
-): void {
-  const host = String(request.headers['dial-host']);
-  const port = Number(request.headers['dial-port']);
-  fake.dialled.push(`${host}:${port}`);
-  const target = options.dial?.(host, port);
-  if (target === undefined) {
-    const text = 'dial failure: connection was refused\n';
-    socket.end(`HTTP/1.1 502 Bad Gateway\r\nContent-Length: ${text.length}\r\n\r\n${text}`);
-    return;
+  constructor(socketPath: string, options: FakeLocalApiOptions, close: () => Promise<void>) {
+    this.socketPath = socketPath;
+    this.peers = options.peers ?? [];
+    this.status = options.status ?? {};
+    this.close = close;
+    this.#options = options;
   }
-  const out = connect(target, '127.0.0.1');
-  track(sockets, out);
-  out.once('connect', () => {
-    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\n');
-    socket.pipe(out).pipe(socket);
-  });
-  out.once('error', () => socket.destroy());
+
+  /** Resolves when a bus is open. */
+  get busOpened(): Promise<void> {
+    return this.#busOpened.promise;
+  }
+
+  /** Writes a line to every open bus. */
+  notify(line = '{"Version":"1.98.10"}'): void {
+    for (const bus of this.#buses) bus.write(`${line}\n`);
+  }
+
+  /** Ends every open bus, as a restart of the daemon does. */
+  endBus(): void {
+    for (const bus of this.#buses) bus.end();
+    this.#buses.clear();
+  }
+
+  /** Breaks every open bus, as a killed daemon does. */
+  breakBus(): void {
+    for (const bus of this.#buses) bus.destroy();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  readonly serve = (request: IncomingMessage, response: ServerResponse): void => {
+    const url = new URL(request.url ?? '', 'http://local');
+    const name = url.pathname.replace('/localapi/v0/', '');
+    this.asked.push(name + url.search);
+    const answer = this.answers.get(name);
+    if (answer !== undefined) answer(request, response);
+    else if (name === 'status') json(response, statusText(this, url.searchParams.get('peers') !== 'false'));
+    else if (name === 'whois') response.writeHead(404).end('no match for IP:port\n');
+    else if (name === 'watch-ipn-bus') {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.write('{"Version":"1.98.10","State":6}\n');
+      this.#buses.add(response);
+      response.once('close', () => this.#buses.delete(response));
+      this.#busOpened.resolve();
+    } else response.writeHead(404).end('not found\n');
+  };
+
+  readonly dial = ({ headers }: IncomingMessage, socket: Duplex): void => {
+    const host = String(headers['dial-host']);
+    const port = Number(headers['dial-port']);
+    this.dialled.push(`${host}:${port}`);
+    const target = this.#options.dial?.(host, port);
+    if (target === undefined) {
+      const text = 'dial failure: connection was refused\n';
+      socket.end(`HTTP/1.1 502 Bad Gateway\r\nContent-Length: ${text.length}\r\n\r\n${text}`);
+      return;
+    }
+    const out = connect(target, '127.0.0.1', () => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\n');
+      socket.pipe(out).pipe(socket);
+    });
+    out.on('error', () => socket.destroy());
+    socket.once('close', () => out.destroy());
+  };
 }
 
 export function json(response: ServerResponse, text: string): void {

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { request as requestHttp, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import { INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { ReportedOverview } from '../../src/model/report.ts';
 import type { WatchedSession } from '../../src/model/watched.ts';
+import { forward } from './http-listener.ts';
 
 /** One OpenCode 1 behind a fake node service. */
 export interface FakeNodeServer {
@@ -100,7 +101,7 @@ export class FakeNodeService {
   }
 
   #passOn(request: IncomingMessage, response: ServerResponse): void {
-    const { url = '', method = '', headers } = request;
+    const { url = '', method = '' } = request;
     const [id = '', ...rest] = url.slice(INSTANCE_PREFIX.length).split('/');
     this.requests.push(`${method} ${id}/${rest.join('/')}`);
     const server = this.#servers.find((one) => one.id === id);
@@ -108,15 +109,7 @@ export class FakeNodeService {
       response.writeHead(404).end();
       return;
     }
-    const target = `${server.url}/${rest.join('/')}`;
-    const sent = requestHttp(target, { method, headers: { ...headers, host: '127.0.0.1' }, agent: false });
-    sent.on('error', () => response.destroy());
-    sent.on('response', (answer) => {
-      response.writeHead(answer.statusCode ?? 500, answer.headers);
-      answer.pipe(response);
-    });
-    response.once('close', () => sent.destroy());
-    request.pipe(sent);
+    forward(request, response, `${server.url}/${rest.join('/')}`);
   }
 }
 
@@ -133,7 +126,7 @@ export function idleIn(directory: string, session?: Partial<WatchedSession>): Re
   };
 }
 
-/** The overview of a directory with a session that works, or waits for `command`. */
+/** The overview of a directory with a running session, or with one that waits for permission to run `command`. */
 export function busyIn(directory: string, fields: Partial<WatchedSession> = {}, command?: string): ReportedOverview {
   const id = fields.id ?? 'ses_busy';
   const waiting =

@@ -6,8 +6,8 @@ import * as z from 'zod';
 import { type HttpListener, listenHttp } from './http-listener.ts';
 
 /**
- * The publishing side of an ntfy server, after the source and documentation of 2.26: the same limits, codes and answers. Stricter in
- * one point: unknown fields, which the real one drops, are errors.
+ * The publishing side of an ntfy server, with the limits, codes and answers of 2.26 (from its source and documentation). Unknown fields,
+ * which the real one ignores, are errors.
  */
 export interface FakeNtfy extends AsyncDisposable {
   readonly url: string;

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 
-/** The objects a fake opencode serves, with the fields and the order of a real 1.18.33 (see `recorded/`). */
+/** The objects a fake opencode serves, with the fields and the order of a real 1.18.33. */
 
 export interface FakeSession {
   readonly id: string;
@@ -37,31 +37,7 @@ export interface FakeMessage {
   readonly parts: readonly FakePart[];
 }
 
-export interface FakePermission {
-  readonly id: string;
-  readonly sessionID: string;
-  readonly permission: string;
-  readonly patterns: readonly string[];
-  readonly metadata: Readonly<Record<string, unknown>>;
-  readonly always: readonly string[];
-  readonly tool?: { readonly messageID: string; readonly callID: string };
-}
-
-export interface FakeQuestion {
-  readonly id: string;
-  readonly sessionID: string;
-  readonly questions: ReadonlyArray<{
-    readonly question: string;
-    readonly header: string;
-    readonly options: ReadonlyArray<{ readonly label: string; readonly description: string }>;
-  }>;
-}
-
-export type FakeStatus =
-  | { readonly type: 'busy' }
-  | { readonly type: 'retry'; readonly attempt: number; readonly message: string; readonly next: number };
-
-export type IdKind = 'ses' | 'msg' | 'prt' | 'per' | 'que' | 'evt';
+type IdKind = 'ses' | 'msg' | 'prt' | 'per' | 'que' | 'evt';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const COUNTER_RANGE = 0x1000;

@@ -1,9 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { text as readText } from 'node:stream/consumers';
 
+import type { PermissionRequest, QuestionRequest } from '@opencode-ai/sdk/v2/client';
+
+import { give, WEB_PAGE } from './answer.ts';
 import { ANSWERS } from './fake-answers.ts';
-import { findRoute, give, play, WEB_PAGE, type FakeRoute, type Override } from './fake-http.ts';
-import { newId, type FakePermission, type FakeQuestion, type FakeSession } from './fake-objects.ts';
+import { findRoute, play, type FakeRoute, type Override } from './fake-http.ts';
+import { newId, type FakeSession } from './fake-objects.ts';
 import { FakeState } from './fake-state.ts';
 import { listenHttp } from './http-listener.ts';
 
@@ -20,7 +23,7 @@ export interface FakeOptions {
   readonly sessions?: ReadonlyArray<Partial<FakeSession>>;
   /** Requires Basic auth on every route, health included. */
   readonly password?: string;
-  /** Real ones send a heartbeat every 10 s. */
+  /** Default 10 s, as the real one. */
   readonly heartbeatMs?: number;
   /** The immediate answer to a prompt. Undefined: the turn stays busy until `state.finish`. */
   readonly reply?: (text: string) => string | undefined;
@@ -41,8 +44,8 @@ export interface FakeOpencode extends AsyncDisposable {
   /** Overrides a route for all requests or the next `times`; `undefined` restores it. */
   override(route: FakeRoute, override: Override | undefined, times?: number): void;
   addSession(fields?: Partial<FakeSession>): FakeSession;
-  addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission;
-  addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion;
+  addPermission(fields: Partial<PermissionRequest> & Pick<PermissionRequest, 'sessionID'>): PermissionRequest;
+  addQuestion(fields: Partial<QuestionRequest> & Pick<QuestionRequest, 'sessionID'>): QuestionRequest;
   /** Broadcasts a new event to the streams of the session's directory, or the fake's own, and to the global ones. */
   emit(type: string, properties: Readonly<Record<string, unknown>>): void;
   /** Writes what `next` returns to every stream of its directory, with backpressure, until it returns undefined or the stream ends. */

@@ -1,13 +1,12 @@
+import type { PermissionRequest, QuestionRequest, SessionStatus } from '@opencode-ai/sdk/v2/client';
+
 import {
   assistantMessage,
   newId,
   newSession,
   userMessage,
   type FakeMessage,
-  type FakePermission,
-  type FakeQuestion,
   type FakeSession,
-  type FakeStatus,
 } from './fake-objects.ts';
 
 type Emit = (type: string, properties: Readonly<Record<string, unknown>>) => void;
@@ -34,9 +33,9 @@ export class FakeState {
   readonly sessions = new Map<string, FakeSession>();
   readonly messages = new Map<string, FakeMessage[]>();
   /** Listed by `GET /session/status`; change it as a test needs. */
-  readonly statuses = new Map<string, FakeStatus>();
-  readonly permissions = new Map<string, FakePermission>();
-  readonly questions = new Map<string, FakeQuestion>();
+  readonly statuses = new Map<string, SessionStatus>();
+  readonly permissions = new Map<string, PermissionRequest>();
+  readonly questions = new Map<string, QuestionRequest>();
   /** Content by path from the directory. */
   readonly files = new Map<string, string>();
   /** Toasts for the terminal, with their directory. */
@@ -81,7 +80,7 @@ export class FakeState {
     return fork;
   }
 
-  addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission {
+  addPermission(fields: Partial<PermissionRequest> & Pick<PermissionRequest, 'sessionID'>): PermissionRequest {
     const bash = { permission: 'bash', patterns: ['ls'], metadata: { command: 'ls' }, always: ['ls *'] };
     const permission = { id: newId('per'), ...bash, ...fields };
     this.permissions.set(permission.id, permission);
@@ -89,7 +88,7 @@ export class FakeState {
     return permission;
   }
 
-  addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion {
+  addQuestion(fields: Partial<QuestionRequest> & Pick<QuestionRequest, 'sessionID'>): QuestionRequest {
     const options = ['Yes', 'No'].map((label) => ({ label, description: `Choose ${label}` }));
     const question = { id: newId('que'), questions: [{ question: 'Go on?', header: 'Go on?', options }], ...fields };
     this.questions.set(question.id, question);

@@ -7,14 +7,14 @@ import {
 } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { Arrivals } from './arrivals.ts';
 import { Gates } from './gates.ts';
 import { listenHttp, type HttpListener } from './http-listener.ts';
-import { within } from './wait.ts';
 
 /** What happens to one request. Byte counts are of the body, after HTTP's own framing. */
 export type Fault =
   | { readonly kind: 'pass' }
-  /** Reset the connection as soon as the request's head is here. For a port that refuses to connect, see `down`. */
+  /** Reset the connection as soon as the request's head has arrived. For a port that refuses to connect, see `down`. */
   | { readonly kind: 'reset' }
   /** Take the whole request and never answer; upstream sees nothing. */
   | { readonly kind: 'hang' }
@@ -28,16 +28,14 @@ export type Fault =
       readonly headers?: Readonly<Record<string, string>>;
       readonly body?: string;
     }
-  /** Forward everything, wait for upstream's whole answer, give the client none of it: upstream did the work and the client cannot know. */
+  /** Forward everything, wait for upstream's whole answer and reset: upstream did the work and the client cannot know. */
   | { readonly kind: 'lose-response' }
   /** Break both connections after half of the request's body. */
   | { readonly kind: 'cut-request' }
   /** Break the client's connection after this much of the answer's body. */
-  | { readonly kind: 'cut-response'; readonly afterBytes: number }
-  /** Fall silent after this much of the answer's body and keep the connection: a half-open tunnel. */
-  | { readonly kind: 'stall-response'; readonly afterBytes: number };
+  | { readonly kind: 'cut-response'; readonly afterBytes: number };
 
-/** Which requests a rule is for. A string is the whole path without its query. */
+/** Selects requests. A string is the whole path without its query. */
 export interface Match {
   readonly method?: string;
   readonly path?: string | RegExp | ((path: string) => boolean);
@@ -50,7 +48,7 @@ export interface ProxiedRequest {
   /** Path and query as the client sent them. */
   readonly target: string;
   readonly headers: IncomingHttpHeaders;
-  /** What has come of the request's body so far. */
+  /** The request's body so far. */
   readonly body: string;
   /** Upstream's status, once it has answered. */
   readonly status: number | undefined;
@@ -61,17 +59,17 @@ export interface FaultProxy extends AsyncDisposable {
   readonly port: number;
   readonly requests: readonly ProxiedRequest[];
   count(match: Match): number;
-  /** Resolves with the `nth` (1 is the first) request that matches, past or to come, once its head is here. */
+  /** Resolves with the `nth` (default: first) past or future request that matches, once its head has arrived. */
   waitForRequest(match: Match, options?: { readonly nth?: number }): Promise<ProxiedRequest>;
-  /** From now on, matching requests meet `fault`: all, or the next `times`. The newest matching rule counts. Returns a function that takes the rule back. */
+  /** Applies `fault` to further requests that match: to all, or to the next `times`. The newest rule wins. Returns a function that removes the rule. */
   rule(match: Match, fault: Fault, times?: number): () => void;
-  /** Takes all rules back. */
+  /** Removes all rules. */
   pass(): void;
-  /** Lets everything through that is or will be held at this gate. */
+  /** Lets all present and future requests at this gate through. */
   release(gate: string): void;
-  /** Breaks every event stream that is open now; returns how many. New ones are as the rules say. */
+  /** Breaks every event stream that is open now; returns their number. The rules apply to new ones. */
   cutStreams(): number;
-  /** Every event stream that is open now falls silent, its connection open; returns how many. */
+  /** Silences every event stream that is open now, with its connection left open; returns their number. */
   stallStreams(): number;
   /** Event streams open now. */
   readonly openStreams: number;
@@ -83,7 +81,7 @@ export interface FaultProxy extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Belong to one connection, not to the message (RFC 9110, 7.6.1). */
+/** Headers of one connection, not of the message (RFC 9110, 7.6.1). */
 const HOP_BY_HOP = new Set([
   'connection',
   'keep-alive',
@@ -94,13 +92,12 @@ const HOP_BY_HOP = new Set([
   'upgrade',
 ]);
 
-/** An HTTP proxy on 127.0.0.1 in front of `upstream` that passes everything, streams included, until told otherwise. */
+/** An HTTP proxy on 127.0.0.1 in front of `upstream` that passes everything, streams included, unless a rule matches. */
 export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
   const rules: Array<{ readonly match: Match; readonly fault: Fault; left: number }> = [];
-  const requests: Recorded[] = [];
+  const arrivals = new Arrivals<Recorded>();
   const streams = new Map<ServerResponse, { stalled: boolean }>();
   const gates = new Gates();
-  const arrivals = new EventTarget();
   let target = upstream;
   let listener: HttpListener | undefined = await listenHttp(accept);
   const { port, url } = listener;
@@ -108,8 +105,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
   function accept(incoming: IncomingMessage, response: ServerResponse): void {
     const fault = choose(incoming);
     const recorded = new Recorded(incoming);
-    requests.push(recorded);
-    arrivals.dispatchEvent(new Event('request'));
+    arrivals.add(recorded);
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     serve(incoming, response, fault, recorded, gone.signal).catch(() => response.destroy());
@@ -131,32 +127,16 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     recorded: Recorded,
     gone: AbortSignal,
   ): Promise<void> {
-    switch (fault.kind) {
-      case 'reset':
-        incoming.socket.resetAndDestroy();
-        return;
-      case 'hang':
-        incoming.resume();
-        return;
-      case 'respond':
-        incoming.resume();
-        response.writeHead(fault.status, fault.headers ?? {});
-        response.end(fault.body ?? '');
-        return;
-      case 'hold':
-        await gates.pass(fault.gate, gone);
-        break;
-      case 'delay':
-        await delay(fault.ms, undefined, { signal: gone });
-        break;
-      case 'pass':
-      case 'lose-response':
-      case 'cut-request':
-      case 'cut-response':
-      case 'stall-response':
+    if (fault.kind === 'reset') return void incoming.socket.resetAndDestroy();
+    if (fault.kind === 'hang') return void incoming.resume();
+    if (fault.kind === 'respond') {
+      incoming.resume();
+      response.writeHead(fault.status, fault.headers ?? {}).end(fault.body ?? '');
+      return;
     }
-    if (gone.aborted) return;
-    forward(incoming, response, fault, recorded, gone);
+    if (fault.kind === 'hold') await gates.pass(fault.gate, gone);
+    if (fault.kind === 'delay') await delay(fault.ms, undefined, { signal: gone });
+    if (!gone.aborted) forward(incoming, response, fault, recorded, gone);
   }
 
   function forward(
@@ -175,7 +155,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
       method: incoming.method,
       path: pathname.replace(/\/$/, '') + (incoming.url ?? '/'),
       headers,
-      // One connection a request: cutting one must not touch another.
+      // One connection per request: cutting one must not affect another.
       agent: false,
     });
     outgoing.on('error', () => incoming.socket.resetAndDestroy());
@@ -198,7 +178,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
         outgoing.write(piece);
         return;
       }
-      // Only what upstream has been given counts as sent, so break the connection after the write, not before.
+      // Break the connection only once upstream has these bytes.
       outgoing.write(piece, () => {
         outgoing.destroy();
         incoming.socket.resetAndDestroy();
@@ -220,26 +200,21 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     }
     const headers = Object.fromEntries(Object.entries(answer.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
     response.writeHead(answer.statusCode ?? 502, headers);
-    // An event stream's head is news by itself; Node would keep it until the first byte of the body.
+    // The head of an event stream matters by itself; Node would hold it back until the first byte of the body.
     response.flushHeaders();
-    let left = fault.kind === 'cut-response' || fault.kind === 'stall-response' ? fault.afterBytes : Infinity;
-    const spent = (): void => {
-      if (fault.kind === 'stall-response') flow.stalled = true;
-      else response.destroy();
-    };
+    let left = fault.kind === 'cut-response' ? fault.afterBytes : Infinity;
     answer.on('data', (chunk: Buffer) => {
       if (flow.stalled) return;
       const piece = chunk.subarray(0, left);
       left -= piece.length;
       response.write(piece, () => {
-        if (left === 0) spent();
+        if (left === 0) response.destroy();
       });
     });
-    if (left === 0) spent();
     answer.once('end', () => {
       if (!flow.stalled && left > 0) response.end();
     });
-    // Upstream died in mid-answer: the client must see a broken answer, not a short one.
+    // Upstream died during its answer: the client must see a broken answer, not a short one.
     answer.once('error', () => response.destroy());
   }
 
@@ -249,26 +224,18 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     await ending?.close();
   }
 
-  const find = (match: Match): Recorded[] => requests.filter(({ method, path }) => matches(match, method, path));
-
   return {
     url,
     port,
-    requests,
-    count: (match) => find(match).length,
+    requests: arrivals.items,
+    count: (match) => arrivals.items.filter(({ method, path }) => matches(match, method, path)).length,
     waitForRequest(match, { nth = 1 } = {}) {
-      const found = new Promise<ProxiedRequest>((resolve) => {
-        const look = (): void => {
-          const request = find(match)[nth - 1];
-          if (!request) return;
-          arrivals.removeEventListener('request', look);
-          resolve(request);
-        };
-        arrivals.addEventListener('request', look);
-        look();
-      });
-      const seen = (): string => JSON.stringify(requests.map(({ method, path }) => `${method} ${path}`));
-      return within(found, () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`);
+      let left = nth;
+      const seen = (): string => JSON.stringify(arrivals.items.map(({ method, path }) => `${method} ${path}`));
+      return arrivals.first(
+        () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`,
+        ({ method, path }) => matches(match, method, path) && (left -= 1) === 0,
+      );
     },
     rule(match, fault, times = Infinity) {
       const rule = { match, fault, left: times };
@@ -281,7 +248,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     release: (gate) => gates.open(gate),
     cutStreams() {
       const open = [...streams.keys()];
-      // At once: the next one may be open before these are seen to be closed.
+      // Now, since a new stream may open before these emit `close`.
       streams.clear();
       for (const response of open) response.destroy();
       return open.length;

@@ -1,4 +1,4 @@
-// Listens on a port of its 127.0.0.1 and hands the socket to its parent, which serves it.
+// Listens on a port of 127.0.0.1 and passes the socket to its parent, which serves it.
 import { createServer } from 'node:net';
 import process from 'node:process';
 

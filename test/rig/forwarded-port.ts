@@ -14,8 +14,8 @@ export interface ForwardedPort {
 }
 
 /**
- * Forwards `listenPort` on the loopback of a namespace (0: any free port) to `target` on the loopback of the tests. A socket stays
- * in the namespace in which it was created: a child creates it there and hands it over.
+ * Forwards `listenPort` on the loopback of a namespace (0: any free port) to `target` on the loopback of the tests. A child creates the
+ * socket in the namespace, where it stays, and passes it to this process.
  */
 export async function forwardInto(namespace: string, target: number, listenPort = 0): Promise<ForwardedPort> {
   const argv = [process.execPath, LISTENER, String(listenPort)];

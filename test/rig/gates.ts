@@ -1,6 +1,6 @@
 import { deferred, within, type Deferred } from './wait.ts';
 
-/** Named gates at which work stops until a test opens them. An opened gate stays open, so the order of arrival and opening does not matter. */
+/** Named gates at which code waits until a test opens them. An open gate stays open, so it does not matter which comes first. */
 export class Gates {
   readonly #open = new Map<string, Deferred<void>>();
   readonly #arrivals = new Map<string, Deferred<void>>();
@@ -23,14 +23,14 @@ export class Gates {
     entry(this.#open, name).resolve();
   }
 
-  /** How many are at the gate now. */
+  /** The number of waiters at the gate. */
   waiting(name: string): number {
     return this.#waiting.get(name) ?? 0;
   }
 
-  /** Resolves once something has arrived at the gate, even if it left again. */
+  /** Resolves once something has arrived at the gate, even if it is gone again. */
   async reached(name: string, timeoutMs?: number): Promise<void> {
-    await within(entry(this.#arrivals, name).promise, `something to reach the gate ${JSON.stringify(name)}`, timeoutMs);
+    await within(entry(this.#arrivals, name).promise, `an arrival at the gate ${JSON.stringify(name)}`, timeoutMs);
   }
 }
 

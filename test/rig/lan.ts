@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import type { TestContext } from 'vitest';
 
+import { LoggedChild } from './logged-child.ts';
 import { startMcpChild, type McpChild, type McpChildOptions } from './mcp-child.ts';
 import {
   endProcessesOf,
@@ -16,18 +16,17 @@ import {
 import { skipFor } from './needed.ts';
 import { PINNED_OPENCODE } from './opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
-import { until, within } from './wait.ts';
+import { until } from './wait.ts';
 
 /** As for any real opencode: two cores may be shared by several. */
 const START_LIMIT_MS = 90_000;
-const LOG_LIMIT = 100_000;
 
 export interface MachineOptions {
-  /** The LANs that it is on, as `eth0`, `eth1`, …. Default: the first. */
+  /** Its LANs, as `eth0`, `eth1`, …. Default: the first. */
   readonly lans?: readonly number[];
   /** `v6`: link-local addresses only. Default: both. */
   readonly families?: 'both' | 'v4' | 'v6';
-  /** Of its IPv4 addresses: the last number. Default: 10 and how many machines there are. */
+  /** The last number of its IPv4 addresses. Default: 10 plus the number of machines before it. */
   readonly number?: number;
 }
 
@@ -38,7 +37,7 @@ export function needNamespaces(context: Pick<TestContext, 'skip'>): void {
 
 let serial = 0;
 
-/** Machines in network namespaces of their own, on one LAN or several: Ethernet bridges that lead nowhere else. */
+/** Machines in separate network namespaces on one or more LANs: isolated Ethernet bridges. */
 export class Lan implements AsyncDisposable {
   readonly #set: NamespaceSet;
   readonly #hub: string;
@@ -63,14 +62,14 @@ export class Lan implements AsyncDisposable {
     const number = options.number ?? 10 + this.#machines.length;
     const machine = new Machine(this, name, namespace, number, options);
     this.#machines.push(machine);
-    // A link-local address is good at once: nobody here has its twin.
+    // No other machine here has its link-local address: use it without the detection of duplicates.
     await execIn(namespace, ['sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0']).catch(() => {});
     if (options.families === 'v4') await execIn(namespace, ['sysctl', '-qw', 'net.ipv6.conf.default.disable_ipv6=1']);
     for (const [index, lan] of (options.lans ?? [1]).entries()) await machine.plug(lan, `eth${index}`);
     return machine;
   }
 
-  /** A cable from the interface of a machine to a bridge. */
+  /** Connects an interface of a machine to a bridge. */
   async cable(machine: Machine, lan: number, interfaceName: string): Promise<void> {
     await this.#bridge(lan);
     const port = `p${this.#machines.indexOf(machine)}-${interfaceName}`;
@@ -136,7 +135,7 @@ export class Machine {
     await this.#configure(lan, interfaceName);
   }
 
-  /** As when a dongle is pulled out and put in again: another interface with the name and the addresses of the one before. */
+  /** As when a dongle is pulled out and put in again: a new interface with the name and the addresses of the old one. */
   async replug(lan: number, interfaceName: string): Promise<void> {
     const mac = (await this.exec(['cat', `/sys/class/net/${interfaceName}/address`])).trim();
     await this.unplug(interfaceName);
@@ -152,7 +151,7 @@ export class Machine {
   async #configure(lan: number, interfaceName: string): Promise<void> {
     if (this.#families !== 'v6') await ipIn(this.namespace, 'addr', 'add', `${this.on(lan)}/24`, 'dev', interfaceName);
     await ipIn(this.namespace, 'link', 'set', interfaceName, 'up');
-    // As any machine has: what leads nowhere else, and what an unbound socket multicasts by.
+    // Every machine has a default route: an unbound socket multicasts by it.
     if (this.#families !== 'v6' && interfaceName === 'eth0')
       await ipIn(this.namespace, 'route', 'add', 'default', 'dev', interfaceName);
     if (this.#families !== 'v4') await this.linkLocal(interfaceName);
@@ -176,7 +175,7 @@ export class Machine {
     return execIn(this.namespace, argv);
   }
 
-  /** Kills everything that runs on it, as when its power goes. */
+  /** Kills everything that runs on it, as a power cut does. */
   crash(): Promise<void> {
     return endProcessesOf(this.namespace);
   }
@@ -188,9 +187,9 @@ export class Machine {
     return sandbox;
   }
 
-  /** A program of a person, under the name of its machine. */
+  /** Runs a program of a person under the name of the machine. */
   run(argv: readonly string[], sandbox: OpencodeSandbox, env: Readonly<Record<string, string>> = {}): Program {
-    // `unshare` gives it a host name of its own and becomes the program: its pid stays.
+    // `unshare` sets its host name and becomes the program: the pid stays.
     const named = ['unshare', '--uts', 'sh', '-c', `hostname "$0" && exec "$@"`, this.name, ...argv];
     const child = spawnIn(this.namespace, named, {
       cwd: sandbox.directory,
@@ -208,7 +207,7 @@ export class Machine {
     return Object.assign(program, { directory: sandbox.directory });
   }
 
-  /** The built server, as a client on this machine runs it: on its LANs alone. */
+  /** The built server as a client on this machine runs it, with its LANs as the only source. */
   mcp(options: McpChildOptions = {}): Promise<McpChild> {
     return startMcpChild({
       ...options,
@@ -229,46 +228,25 @@ export class Machine {
 }
 
 /** A process in a machine. */
-export class Program {
-  readonly pid: number;
-  readonly exited: Promise<unknown>;
-  readonly #child: ChildProcess;
-  readonly #what: string;
-  #output = '';
+export class Program extends LoggedChild {
+  readonly #name: string;
 
-  constructor(child: ChildProcess, what: string) {
-    this.#child = child;
-    this.#what = what;
-    this.pid = child.pid ?? 0;
-    for (const stream of [child.stdout, child.stderr])
-      stream?.on('data', (chunk: Buffer) => (this.#output = (this.#output + chunk.toString()).slice(-LOG_LIMIT)));
-    this.exited = once(child, 'exit');
+  constructor(child: ChildProcess, name: string) {
+    super(child, name);
+    this.#name = name;
   }
 
   describe(): string {
-    return `${this.#what}, pid ${this.pid}`;
+    return `${this.#name}, pid ${this.pid}`;
   }
 
-  get output(): string {
-    return this.#output;
-  }
-
-  /** Resolves with what it has written that fits. */
+  /** Resolves with the part of its output that matches. */
   says(pattern: RegExp): Promise<RegExpExecArray> {
-    return until(
-      `${this.#what} to say ${pattern}`,
-      () => {
-        const found = pattern.exec(this.#output);
-        if (found === null && this.#child.exitCode !== null)
-          throw new Error(`${this.#what} ended with ${this.#child.exitCode}:\n${this.#output}`);
-        return found ?? undefined;
-      },
-      START_LIMIT_MS,
-    );
+    const look = (): RegExpExecArray | undefined => pattern.exec(this.output) ?? undefined;
+    return this.until(`${this.#name} to say ${pattern}`, look, START_LIMIT_MS);
   }
 
-  async kill(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
-    this.#child.kill(signal);
-    await within(this.exited, `the end of ${this.#what}`);
+  kill(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    return this.end(signal);
   }
 }

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cp } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
@@ -6,11 +6,14 @@ import { join } from 'node:path';
 
 import type { Dial } from '../../src/base/dial.ts';
 import { type Connection, exchange, requestJson } from '../../src/http/exchange.ts';
+import { LoggedChild } from './logged-child.ts';
+import { missingForNamespaces } from './namespaces.ts';
+import { isSkipped } from './needed.ts';
 import { PINNED_OPENCODE } from './opencode-binaries.ts';
 import { createProject, openSandbox, type OpencodeSandbox } from './opencode-sandbox.ts';
 import { Namespaces } from './tailnet-namespaces.ts';
 import { tempDir } from './temp.ts';
-import { deferred, until, within } from './wait.ts';
+import { deferred, within } from './wait.ts';
 
 /** The port of each laptop's opencode, on its own loopback. */
 export const LAPTOP_PORT = 4096;
@@ -27,31 +30,15 @@ net.createServer({ allowHalfOpen: true }, (outside) => {
 }).listen(process.argv[1], () => console.log('open'));
 process.stdin.resume().on('end', () => process.exit());`;
 
-/** A real opencode on what looks like its own machine by network and home. */
-export interface Laptop {
-  /** From the test into the machine, where every laptop has the same address. */
-  readonly dial: Dial;
-  /** Parsed answers of its opencode, asked past every fault. */
-  json(path: string): Promise<unknown>;
-  /** Refuses to connect, and breaks what is connected. */
-  down(): void;
-  describe(): string;
-}
-
-/** Two laptops alike in all but the machine: host name, user, paths, ports, and a copied home or one that both have mounted. */
+/** Two machines that differ in nothing else: host name, user, paths and ports are equal, and the home is a copy or mounted in both. */
 export interface Twins extends AsyncDisposable {
   readonly laptops: readonly [Laptop, Laptop];
   readonly directory: string;
 }
 
-/** For `describe.skipIf`: says what is missing, and throws in CI, where nothing may be. */
+/** For `describe.skipIf`. */
 export function cannotMakeLaptops(): boolean {
-  const able = process.geteuid?.() === 0 && spawnSync('ip', ['netns', 'list']).status === 0;
-  if (able) return false;
-  const message = 'network namespaces need root, Linux and iproute2';
-  if (process.env['CI'] === 'true') throw new Error(message);
-  process.stderr.write(`Skipped: ${message}\n`);
-  return true;
+  return isSkipped(missingForNamespaces());
 }
 
 export async function startTwins(home: 'copied' | 'shared', password: string, serial: number): Promise<Twins> {
@@ -60,7 +47,7 @@ export async function startTwins(home: 'copied' | 'shared', password: string, se
   await createProject(join(own, 'work'));
   const sandbox = await openSandbox({ home: own, directory: join(own, 'work'), password });
   const namespaces = await Namespaces.open(serial);
-  const machines: Machine[] = [];
+  const machines: Laptop[] = [];
   const close = async (): Promise<void> => {
     for (const machine of machines) machine.close();
     await namespaces.close();
@@ -68,8 +55,8 @@ export async function startTwins(home: 'copied' | 'shared', password: string, se
     await temp.close();
   };
   try {
-    // The database is there before it is copied, with a session in it.
-    const first = new Machine(await namespaces.machine(2), sandbox, own, join(temp.path, 'first.sock'), password);
+    // The database has a session before it is copied.
+    const first = new Laptop(await namespaces.machine(2), sandbox, own, join(temp.path, 'first.sock'), password);
     machines.push(first);
     await first.start();
     await first.createSession();
@@ -79,17 +66,19 @@ export async function startTwins(home: 'copied' | 'shared', password: string, se
       await cp(own, other, { recursive: true, preserveTimestamps: true });
       await first.start();
     }
-    const second = new Machine(await namespaces.machine(3), sandbox, other, join(temp.path, 'second.sock'), password);
+    const second = new Laptop(await namespaces.machine(3), sandbox, other, join(temp.path, 'second.sock'), password);
     machines.push(second);
     await second.start();
-    return { laptops: [first, second], directory: sandbox.directory, close, [Symbol.asyncDispose]: close } as Twins;
+    return { laptops: [first, second], directory: sandbox.directory, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
     throw error;
   }
 }
 
-class Machine implements Laptop {
+/** A real opencode with the network and the home of its own machine. */
+class Laptop {
+  /** From the test into the machine, where every laptop has the same address. */
   readonly dial: Dial;
   readonly #namespace: string;
   readonly #sandbox: OpencodeSandbox;
@@ -97,7 +86,7 @@ class Machine implements Laptop {
   readonly #socket: string;
   readonly #connection: Connection;
   readonly #open = new Set<Socket>();
-  #opencode: ChildProcess | undefined;
+  #opencode: LoggedChild | undefined;
   #door: ChildProcess | undefined;
   #down = false;
   #version = '';
@@ -107,10 +96,14 @@ class Machine implements Laptop {
     this.#sandbox = sandbox;
     this.#home = home;
     this.#socket = socket;
-    const past: Dial = () => this.#connect();
     this.#connection = {
-      // In a namespace nobody sees who holds the port: only what a person configured gets a password there.
-      endpoint: { url: `http://127.0.0.1:${LAPTOP_PORT}`, route: 'loopback', dial: past, configured: true },
+      // In a namespace the holder of the port is invisible, so only a configured endpoint gets a password there.
+      endpoint: {
+        url: `http://127.0.0.1:${LAPTOP_PORT}`,
+        route: 'loopback',
+        dial: () => this.#connect(),
+        configured: true,
+      },
       credential: { username: 'opencode', password },
     };
     this.dial = async () => {
@@ -123,14 +116,13 @@ class Machine implements Laptop {
 
   async start(): Promise<void> {
     const { directory, env, home } = this.#sandbox;
-    // Under the path that the other one has: a mount is seen in the namespace of its own only.
+    // Both homes have one path: each mount is visible in its own namespace only.
     const enter = this.#home === home ? '' : 'mount --bind "$1" "$HOME" && ';
     const script = `${enter}cd "$2" && exec "$3" serve --port ${LAPTOP_PORT} --hostname 127.0.0.1`;
     const args = ['netns', 'exec', this.#namespace, 'sh', '-c', script, 'sh', this.#home, directory, PINNED_OPENCODE];
-    this.#opencode = spawn('ip', args, { env: { ...env }, stdio: 'ignore' });
-    await once(this.#opencode, 'spawn');
+    this.#opencode = new LoggedChild(spawn('ip', args, { env, stdio: ['ignore', 'pipe', 'pipe'] }));
     if (this.#door === undefined) await this.#openDoor();
-    const health = await until(
+    const health = await this.#opencode.until(
       'an opencode in a namespace to be healthy',
       () => this.json('/global/health').catch(() => undefined),
       START_LIMIT_MS,
@@ -139,11 +131,7 @@ class Machine implements Laptop {
   }
 
   async stop(): Promise<void> {
-    const opencode = this.#opencode;
-    if (opencode === undefined || opencode.exitCode !== null || opencode.signalCode !== null) return;
-    const exited = once(opencode, 'exit');
-    opencode.kill();
-    await within(exited, 'an opencode in a namespace to exit');
+    await this.#opencode?.end('SIGTERM');
   }
 
   async createSession(): Promise<void> {
@@ -151,10 +139,12 @@ class Machine implements Laptop {
     await exchange(this.#connection, '/session', { method: 'POST', body: '{"title":"of both"}' }, limits);
   }
 
+  /** Parsed answers of its opencode, without the faults. */
   json(path: string): Promise<unknown> {
     return requestJson(this.#connection, path, { timeoutMs: 2_000, maxBytes: 8_000_000 });
   }
 
+  /** Refuses to connect, and breaks what is connected. */
   down(): void {
     this.#down = true;
     for (const socket of this.#open) socket.destroy();
@@ -168,7 +158,7 @@ class Machine implements Laptop {
   close(): void {
     this.down();
     this.#door?.kill('SIGKILL');
-    this.#opencode?.kill('SIGKILL');
+    this.#opencode?.signal('SIGKILL');
   }
 
   async #openDoor(): Promise<void> {

@@ -6,9 +6,8 @@ interface Sleeper {
 }
 
 /**
- * A clock that leaps: once everything waits, it jumps to the earliest sleeper's time. Minutes of
- * a test's time take no time, in the order in which they would have passed. For code whose other waits are
- * promises of the test's own; a real socket is slower than the leap.
+ * A clock that jumps to the earliest sleeper's time as soon as all code waits, so that minutes pass at once and in order. For code
+ * that waits for nothing else but the test's own promises: the jump does not wait for a real socket.
  */
 export function leapingClock(startMs = 1_000_000): Clock {
   let nowMs = startMs;
@@ -18,7 +17,7 @@ export function leapingClock(startMs = 1_000_000): Clock {
   const leap = (): void => {
     if (leaping || sleepers.size === 0) return;
     leaping = true;
-    // Whatever can go on without the clock goes first.
+    // Code that does not wait for the clock runs first.
     setImmediate(() =>
       setImmediate(() => {
         leaping = false;
@@ -33,7 +32,7 @@ export function leapingClock(startMs = 1_000_000): Clock {
 
   return {
     now: () => nowMs,
-    // Of another origin than `now`, so that a span of the one never passes for one of the other.
+    // Not the origin of `now`, so that mixing the two clocks shows.
     monotonic: () => nowMs - startMs,
     sleep: (ms, signal) =>
       new Promise((resolve) => {

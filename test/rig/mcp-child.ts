@@ -16,15 +16,17 @@ import {
   type Progress,
 } from '@modelcontextprotocol/sdk/types.js';
 
+import { Arrivals } from './arrivals.ts';
+import type { Exit } from './logged-child.ts';
 import { NO_MULTICAST } from './no-multicast.ts';
-import { endProcessesIn, processesIn } from './processes.ts';
+import { endProcessesIn } from './processes.ts';
 import { tempDir, type TempDir } from './temp.ts';
-import { DEFAULT_WAIT_MS, within } from './wait.ts';
+import { within } from './wait.ts';
 
 /** The server as it is published. */
 export const SERVER_SCRIPT = fileURLToPath(new URL('../../dist/opencode-mcp.js', import.meta.url));
 
-/** A server ends within a second of its input's end; a busy machine needs some more to show it. */
+/** A server ends within a second of its input's end; a busy machine needs longer. */
 const EXIT_LIMIT_MS = 10_000;
 
 export interface McpChildOptions {
@@ -34,27 +36,19 @@ export interface McpChildOptions {
   readonly prefix?: readonly [string, ...string[]];
   readonly script?: string;
   readonly args?: readonly string[];
-  /** Options of Node itself, before the script. */
-  readonly execArgv?: readonly string[];
-  /** All that the child sees, beside PATH, a HOME and a TMPDIR of its own, and that it may use no LAN. */
+  /** The child's environment beside PATH, its own HOME and TMPDIR, and the setting that keeps it from the LAN. */
   readonly env?: Readonly<Record<string, string>>;
-  readonly cwd?: string;
   readonly clientInfo?: Implementation;
   readonly capabilities?: ClientCapabilities;
   /** Runs before the handshake: the place for request and notification handlers. */
   readonly prepare?: (client: Client) => void;
 }
 
-export interface Exit {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-}
-
 export interface ToolCall {
   readonly result: CallToolResult;
   /** Its text items, joined by newlines. */
   readonly text: string;
-  /** As the server sent it: also what a client would lose because it comes right before the result. */
+  /** All that the server sent, including what a client would lose because it arrives right before the result. */
   readonly progress: readonly Progress[];
 }
 
@@ -67,34 +61,10 @@ export interface CallOptions {
   readonly onProgress?: (progress: Progress) => void;
 }
 
-/** The built server as a client runs it: a real child, spoken to over its standard streams. */
-export interface McpChild extends AsyncDisposable {
-  readonly client: Client;
-  readonly pid: number;
-  readonly home: string;
-  /** Complete lines of standard output so far. */
-  readonly stdout: readonly string[];
-  /** What was on standard output and is no JSON-RPC message. `close` rejects when there is any. */
-  readonly strayOutput: readonly string[];
-  readonly stderr: readonly string[];
-  readonly exited: Promise<Exit>;
-  call(name: string, args?: Readonly<Record<string, unknown>>, options?: CallOptions): Promise<ToolCall>;
-  waitForStderr(pattern: RegExp, timeoutMs?: number): Promise<string>;
-  /** Writes to the child's input as it is: for messages that no client would send. */
-  write(text: string): void;
-  /** What every client does at its end; then wait for `exited`. */
-  closeStdin(): void;
-  /** To the child alone, not to what it started. */
-  kill(signal?: NodeJS.Signals): void;
-  /** Processes with the child's environment that still run: once it has exited, what it has left behind. */
-  survivors(): Promise<number[]>;
-  close(): Promise<void>;
-}
-
-/** Starts the server and shakes hands. */
+/** Starts the server and performs the handshake. */
 export async function startMcpChild(options: McpChildOptions = {}): Promise<McpChild> {
   const temp = tempDir('opencode-mcp-child');
-  const server = new McpProcess(temp, options);
+  const server = new McpChild(temp, options);
   try {
     await within(server.connect(options.prepare), () => `the handshake; stderr: ${server.stderr.join('\n')}`);
     return server;
@@ -104,18 +74,20 @@ export async function startMcpChild(options: McpChildOptions = {}): Promise<McpC
   }
 }
 
-class McpProcess implements McpChild {
+/** The built server as a client runs it: a child process with the protocol on its standard streams. */
+export class McpChild implements AsyncDisposable {
   readonly client: Client;
   readonly home: string;
+  /** Complete lines of standard output so far. */
   readonly stdout: string[] = [];
+  /** Lines of standard output that are no JSON-RPC messages. `close` rejects if there are any. */
   readonly strayOutput: string[] = [];
-  readonly stderr: string[] = [];
   readonly exited: Promise<Exit>;
   readonly #temp: TempDir;
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #news = new EventTarget();
+  readonly #stderr = new Arrivals<string>();
   readonly #drained: Promise<unknown>;
-  /** One message in each turn of the event loop: the SDK's client loses a progress notification that comes in one piece with its result. */
+  /** One message per turn of the event loop: the SDK's client loses a progress notification that arrives together with its result. */
   #delivered: Promise<void> = Promise.resolve();
   #transport: Transport | undefined;
   #closing: Promise<void> | undefined;
@@ -123,13 +95,11 @@ class McpProcess implements McpChild {
   constructor(temp: TempDir, options: McpChildOptions) {
     this.#temp = temp;
     this.home = temp.path;
-    this.client = new Client(options.clientInfo ?? { name: 'rig', version: '1.0.0' }, {
-      capabilities: options.capabilities ?? {},
-    });
-    const [program, ...prefix] = [...(options.prefix ?? []), options.node ?? process.execPath] as const;
-    const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
-    this.#child = spawn(program, [...prefix, ...argv], {
-      cwd: options.cwd ?? temp.path,
+    const { clientInfo = { name: 'rig', version: '1.0.0' }, capabilities = {}, node = process.execPath } = options;
+    this.client = new Client(clientInfo, { capabilities });
+    const [program, ...words] = [...(options.prefix ?? []), node, options.script ?? SERVER_SCRIPT] as const;
+    this.#child = spawn(program, [...words, ...(options.args ?? [])], {
+      cwd: temp.path,
       env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...NO_MULTICAST, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
@@ -140,15 +110,16 @@ class McpProcess implements McpChild {
     }));
     this.#drained = Promise.all([
       eachLine(this.#child.stdout, (line) => this.#take(line)),
-      eachLine(this.#child.stderr, (line) => {
-        this.stderr.push(line);
-        this.#news.dispatchEvent(new Event('stderr'));
-      }),
+      eachLine(this.#child.stderr, (line) => this.#stderr.add(line)),
     ]);
   }
 
   get pid(): number {
     return this.#child.pid ?? 0;
+  }
+
+  get stderr(): readonly string[] {
+    return this.#stderr.items;
   }
 
   async connect(prepare?: (client: Client) => void): Promise<void> {
@@ -183,36 +154,24 @@ class McpProcess implements McpChild {
     return { result, text, progress };
   }
 
-  async waitForStderr(pattern: RegExp, timeoutMs = DEFAULT_WAIT_MS): Promise<string> {
-    let stop = (): void => {};
-    const found = new Promise<string>((resolve) => {
-      const look = (): void => {
-        const line = this.stderr.find((text) => pattern.test(text));
-        if (line !== undefined) resolve(line);
-      };
-      stop = () => this.#news.removeEventListener('stderr', look);
-      this.#news.addEventListener('stderr', look);
-      look();
-    });
-    return within(found, () => `${pattern} on stderr, which has ${JSON.stringify(this.stderr)}`, timeoutMs).finally(
-      stop,
-    );
+  waitForStderr(pattern: RegExp, timeoutMs?: number): Promise<string> {
+    const what = (): string => `${pattern} on stderr, which has ${JSON.stringify(this.stderr)}`;
+    return this.#stderr.first(what, (line) => pattern.test(line), { timeoutMs });
   }
 
+  /** Writes to the child's input unchanged, for messages that no client would send. */
   write(text: string): void {
     this.#child.stdin.write(text);
   }
 
+  /** How every client ends a server; then wait for `exited`. */
   closeStdin(): void {
     this.#child.stdin.end();
   }
 
+  /** Signals the child alone, not what it started. */
   kill(signal: NodeJS.Signals = 'SIGTERM'): void {
     this.#child.kill(signal);
-  }
-
-  survivors(): Promise<number[]> {
-    return processesIn(this.#temp.tmp);
   }
 
   close(): Promise<void> {
@@ -223,7 +182,6 @@ class McpProcess implements McpChild {
     this.#child.kill('SIGCONT');
     this.closeStdin();
     await within(this.exited, 'the server to end after its input', EXIT_LIMIT_MS).catch(() => {});
-    // Also what it left behind: a test that forbids that asks `survivors` before.
     await endProcessesIn(this.#temp.tmp);
     await this.exited;
     await within(this.#drained, "the end of the server's output", EXIT_LIMIT_MS);
@@ -250,7 +208,7 @@ class McpProcess implements McpChild {
   }
 }
 
-/** Lines end at a line feed and nowhere else: `readline` would also cut a message at U+2028. A rest without one is a line too. */
+/** Lines end at a line feed only: `readline` would also split a message at U+2028. An unfinished last line counts too. */
 async function eachLine(stream: Readable, take: (line: string) => void): Promise<void> {
   let rest = '';
   stream.setEncoding('utf8').on('data', (text: string) => {

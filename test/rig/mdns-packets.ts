@@ -1,4 +1,4 @@
-/** mDNS packets as they lie on the wire, also such as nobody should send. Names are written out: no compression. */
+/** mDNS packets, valid and invalid ones. Names are not compressed. */
 
 const TYPES = { A: 1, PTR: 12, TXT: 16, AAAA: 28, SRV: 33 } as const;
 const RESPONSE = 0x8400;
@@ -17,7 +17,7 @@ export interface Service {
   /** `_http._tcp.local` */
   readonly type: string;
   readonly port: number;
-  /** Default: `opencode.local`, which all machines have. */
+  /** Default: `opencode.local`, which all machines use. */
   readonly target?: string;
   readonly txt?: readonly string[];
   /** IPv4. */
@@ -26,7 +26,7 @@ export interface Service {
   readonly ttl?: number;
 }
 
-/** What a responder announces of a service. */
+/** A responder's announcement of a service. */
 export function announcement(service: Service): Buffer {
   return response(recordsOf(service));
 }

@@ -1,7 +1,7 @@
 import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 import type { LocalApi, TailnetNode, TailnetStatus, Whois } from '../../src/tailscale/types.ts';
 
-/** A machine of the tailnet with sensible facts; each may be set. */
+/** A machine of the tailnet with default values. */
 export function tailnetNode(fields: Partial<TailnetNode> & Pick<TailnetNode, 'id'>): TailnetNode {
   return {
     hostName: fields.id,
@@ -18,7 +18,7 @@ export function tailnetNode(fields: Partial<TailnetNode> & Pick<TailnetNode, 'id
   };
 }
 
-/** What whois tells of that machine. */
+/** The answer of whois for that machine. */
 export function whoisOf(
   node: TailnetNode,
   login = 'ada@example.com',
@@ -33,14 +33,14 @@ export function whoisOf(
   };
 }
 
-/** A LocalAPI in memory: what it says is what the test last set. For what a real daemon will not do on command. */
+/** A LocalAPI in memory, with answers set by the test, for behaviour that a real daemon does not show on command. */
 export class MemoryLocalApi implements LocalApi {
   status_: TailnetStatus;
-  /** By IP address; a function decides at the moment it is asked. */
+  /** By IP address; a function is called at each question. */
   readonly callers = new Map<string, Whois | (() => Promise<Whois | undefined>)>();
   /** `ip:port` of every question, in order. */
   readonly asked: string[] = [];
-  /** How often the status was read. */
+  /** The number of times the status was read. */
   looks = 0;
   failure: Error | undefined;
   readonly #watchers = new Set<ChangeNotifier>();
@@ -56,13 +56,13 @@ export class MemoryLocalApi implements LocalApi {
     };
   }
 
-  /** Joins the tailnet: listed in the status, and known to whois at its addresses. */
+  /** Adds a node to the status, and to whois at its addresses. */
   join(node: TailnetNode, whois: Whois = whoisOf(node)): void {
     this.set({ peers: [...this.status_.peers.filter(({ id }) => id !== node.id), node] });
     for (const address of node.addresses) this.callers.set(address, whois);
   }
 
-  /** Changes the status and tells the bus. */
+  /** Changes the status and notifies the bus. */
   set(fields: Partial<TailnetStatus>): void {
     this.status_ = { ...this.status_, ...fields };
     this.notify();

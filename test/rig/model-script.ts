@@ -1,7 +1,9 @@
-/**
- * The little language that the last user message is written in: what the scripted model does.
- * `parseScript` reads it; `expectedReply` gives the text that a finished turn must show.
- */
+/** The scripts for the scripted model: the last user message of a conversation is one. */
+
+interface ToolCall {
+  readonly tool: string;
+  readonly input: Readonly<Record<string, unknown>>;
+}
 
 export type Step =
   /** Stream `chunks`, `everyMs` apart. */
@@ -11,32 +13,27 @@ export type Step =
   | { readonly kind: 'gate'; readonly name: string; readonly before: string; readonly after: string }
   /** Accept the request and send nothing, not even a head, until the gate opens. */
   | { readonly kind: 'hang'; readonly name: string }
-  /** Call one of opencode's tools; the request that brings the tool's result gets a final text. */
-  | { readonly kind: 'tool'; readonly tool: string; readonly input: Readonly<Record<string, unknown>> }
-  /** Call these tools one after the other, each after the result of the one before; then say what the last one returned. */
-  | {
-      readonly kind: 'plan';
-      readonly calls: readonly { readonly tool: string; readonly input: Readonly<Record<string, unknown>> }[];
-    }
-  /** Answer with an HTTP error: always, or the first `times` requests for this very text, and say `afterwards` from then on. */
+  /** Call these tools of opencode's, each after the result of the previous one; then repeat the last result. */
+  | { readonly kind: 'plan'; readonly calls: readonly ToolCall[] }
+  /** Answer with an HTTP error: always, or the first `times` requests of exactly this text, and with `afterwards` from then on. */
   | { readonly kind: 'fail'; readonly status: number; readonly times?: number; readonly afterwards?: string }
-  /** Say the text, and end for this reason in the place of `stop`: `length` (cut), `content_filter` (refused). */
+  /** Say the text, and end for another reason than `stop`: `length` (cut), `content_filter` (refused). */
   | { readonly kind: 'ends'; readonly text: string; readonly finish: string }
-  /** Refuse the first `times` requests for this very text, since it is too long for the context; then do `inner`. */
+  /** Refuse the first `times` requests of exactly this text as too long for the context; then do `inner`. */
   | { readonly kind: 'too-long'; readonly times: number; readonly inner: Step }
   /** Do `inner`; the first `times` requests of this session use more tokens than its context holds. */
   | { readonly kind: 'overflow'; readonly times: number; readonly inner: Step };
 
-/** The gate that `hang` without a name waits at. */
+/** The gate of a `hang` without a name. */
 export const HANG_GATE = 'hang';
 
-/** The beginning of what opencode says of its own accord after a compaction. */
+/** The beginning of opencode's own prompt after a compaction. */
 export const CONTINUE = 'Continue if you have next steps';
 
-/** What the model says when opencode, after a compaction, asks it to continue. */
+/** The model's answer to that prompt. */
 export const CONTINUED = 'went on after the compaction';
 
-/** What a finished `hang` turn says, after the gate was opened. */
+/** The text of a `hang` turn once its gate is open. */
 export const HANG_REPLY = 'released';
 
 const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]> = [
@@ -45,7 +42,7 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
   [/^long\s+(\d+)$/, ([, chars = '']) => ({ kind: 'text', chunks: slices(longText(Number(chars)), 1000), everyMs: 0 })],
   [/^bash:\s*([^]*)$/, ([, command = '']) => bash(command)],
   [/^ask:\s*([^|]*)\|([^]*)$/, ([, question = '', options = '']) => ask(question.trim(), options.split('|'))],
-  // As large as a lockfile, from a message of a few characters.
+  // Calls as large as a lockfile, from a short message.
   [/^flood-bash\s+(\d+)$/, ([, chars = '']) => bash(`echo ok # ${'x'.repeat(Number(chars))}`)],
   [/^flood-write\s+(\S+)\s+(\d+)$/, ([, filePath = '', chars = '']) => write(filePath, longText(Number(chars)))],
   [/^cut:\s*([^]*)$/, ([, text = '']) => ({ kind: 'ends', text, finish: 'length' })],
@@ -58,7 +55,7 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
       inner: parseScript(script),
     }),
   ],
-  // What opencode itself says after a compaction.
+  // opencode's own prompt after a compaction.
   [new RegExp(CONTINUE), () => say(CONTINUED)],
   [/^task:\s*([^]*)$/, ([, prompt = '']) => task(prompt)],
   [/^plan:\s*([^]*)$/, ([, calls = '']) => plan(calls)],
@@ -84,7 +81,7 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
   [/^gate\s+([^\s:]+):\s*([^]*)$/, ([, name = '', after = '']) => ({ kind: 'gate', name, before: '', after })],
 ];
 
-/** Never fails: what is not a script is answered with a text that says so, so that a typo shows in the test's output. */
+/** Never fails: the answer to anything else says that it is no script, so that a typo shows in the test's output. */
 export function parseScript(text: string): Step {
   const script = text.trim();
   for (const [form, read] of FORMS) {
@@ -94,7 +91,7 @@ export function parseScript(text: string): Step {
   return say(`No script for: ${text}`);
 }
 
-/** The whole text of the last assistant message of a turn that ran `text` and had nothing go wrong; for a tool its result must be given as the model saw it. */
+/** The text of the last assistant message of a successful turn of `text`. `toolResult`: the last tool's result as the model sees it. */
 export function expectedReply(text: string, toolResult = ''): string {
   const step = parseScript(text);
   if (step.kind === 'text' || step.kind === 'reasoning') return step.chunks.join('');
@@ -103,16 +100,15 @@ export function expectedReply(text: string, toolResult = ''): string {
   if (step.kind === 'plan') return toolReply(step.calls.at(-1)?.tool ?? '', toolResult);
   if (step.kind === 'ends') return step.text;
   if (step.kind === 'too-long' || step.kind === 'overflow') return CONTINUED;
-  if (step.kind === 'tool') return toolReply(step.tool, toolResult);
   return step.afterwards ?? '';
 }
 
-/** What the model says when a tool's result has come back to it. */
+/** The model's text after a tool's result. */
 export function toolReply(tool: string, result: string): string {
   return `${tool} returned: ${result.trim()}`;
 }
 
-/** `chars` characters of numbered lines, so that a cut or repeated piece shows itself. */
+/** `chars` characters of numbered lines, in which a missing or repeated piece is visible. */
 export function longText(chars: number): string {
   let text = '';
   for (let line = 1; text.length < chars; line++) text += `line ${String(line).padStart(7, '0')}\n`;
@@ -123,12 +119,16 @@ function say(text: string): Step {
   return { kind: 'text', chunks: words(text), everyMs: 0 };
 }
 
+function callOf(tool: string, input: ToolCall['input']): Step {
+  return { kind: 'plan', calls: [{ tool, input }] };
+}
+
 function bash(command: string): Step {
-  return { kind: 'tool', tool: 'bash', input: { command } };
+  return callOf('bash', { command });
 }
 
 function write(filePath: string, content: string): Step {
-  return { kind: 'tool', tool: 'write', input: { filePath, content } };
+  return callOf('write', { filePath, content });
 }
 
 function slow(count: number, everyMs: number, text: string): Step {
@@ -136,21 +136,10 @@ function slow(count: number, everyMs: number, text: string): Step {
   return { kind: 'text', chunks, everyMs };
 }
 
-function ask(question: string, options: readonly string[]): Step {
-  return {
-    kind: 'tool',
-    tool: 'question',
-    input: {
-      questions: [
-        {
-          question,
-          // opencode's schema allows 30 characters.
-          header: question.slice(0, 30),
-          options: options.map((option) => ({ label: option.trim(), description: `Choose ${option.trim()}` })),
-        },
-      ],
-    },
-  };
+function ask(question: string, labels: readonly string[]): Step {
+  const options = labels.map((label) => ({ label: label.trim(), description: `Choose ${label.trim()}` }));
+  // opencode's schema allows 30 characters for the header.
+  return callOf('question', { questions: [{ question, header: question.slice(0, 30), options }] });
 }
 
 /** `[["tool", {input}], …]` as JSON. */
@@ -160,10 +149,10 @@ function plan(calls: string): Step {
 }
 
 function task(prompt: string): Step {
-  return { kind: 'tool', tool: 'task', input: { description: 'Scripted sub-agent', prompt, subagent_type: 'general' } };
+  return callOf('task', { description: 'Scripted sub-agent', prompt, subagent_type: 'general' });
 }
 
-/** Split after each space: a streamed text of several deltas even for short replies. */
+/** Splits after each space, so that even short replies stream several deltas. */
 function words(text: string): string[] {
   return text.match(/\S*\s*/g)?.filter((word) => word !== '') ?? [];
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn, type SpawnOptions } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 import { signalProcess } from './processes.ts';
@@ -8,15 +8,15 @@ import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
-/** Names are `octn-<pid>-<start>-<label>`: of which process, so that the next run finds what a killed one left. */
+/** Names are `octn-<pid>-<start>-<label>`; by pid and start time the next run finds the leftovers of a killed one. */
 const PREFIX = 'octn-';
 
-/** Network namespaces of one test, without a way out of them unless it makes one. */
+/** Isolated network namespaces of one test. */
 export class NamespaceSet {
   readonly #stem: string;
   readonly #names: string[] = [];
 
-  /** `label`: of its own among those of this process. */
+  /** `label` must be unique in this process. */
   static async open(label: string): Promise<NamespaceSet> {
     return new NamespaceSet(`${PREFIX}${process.pid}-${await startOf(process.pid)}-${label}`);
   }
@@ -38,7 +38,7 @@ export class NamespaceSet {
     return `${this.#stem}-${label}`;
   }
 
-  /** Ends what runs in them and removes them. */
+  /** Ends their processes and removes them. */
   async close(): Promise<void> {
     for (const name of this.#names.splice(0).toReversed()) await removeNamespace(name);
   }
@@ -49,7 +49,7 @@ export function ipIn(namespace: string, ...args: readonly string[]): Promise<unk
   return run('ip', ['-n', namespace, ...args]);
 }
 
-/** The words before a command that is to run in a namespace; the process keeps its pid. */
+/** The prefix of a command that runs in a namespace; the process keeps its pid. */
 export function inside(namespace: string): readonly [string, ...string[]] {
   return ['ip', 'netns', 'exec', namespace];
 }
@@ -60,13 +60,13 @@ export async function execIn(namespace: string, argv: readonly string[]): Promis
   return (await run(program, args)).stdout;
 }
 
-/** A process in a namespace; ended with it at the latest. */
+/** Starts a process in a namespace; it ends with the namespace at the latest. */
 export function spawnIn(namespace: string, argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
   const [program, ...args] = [...inside(namespace), ...argv] as const;
   return spawn(program, args, options);
 }
 
-/** Removes the namespaces of test processes that are gone, with what runs in them. */
+/** Removes the namespaces of ended test processes, with their processes. */
 export async function removeLeftovers(): Promise<void> {
   const { stdout } = await run('ip', ['netns', 'list']);
   for (const line of stdout.split('\n')) {
@@ -81,7 +81,7 @@ export async function processesOf(namespace: string): Promise<number[]> {
   return stdout.split('\n').filter(Boolean).map(Number);
 }
 
-/** Why namespaces cannot be made here, or undefined. */
+/** The reason why namespaces cannot be made here, or undefined. */
 export function missingForNamespaces(): string | undefined {
   if (process.platform !== 'linux' || process.geteuid?.() !== 0) return 'needs root on Linux, for network namespaces';
   if (!['/usr/sbin/ip', '/sbin/ip', '/usr/bin/ip'].some((path) => existsSync(path))) return 'needs iproute2';
@@ -107,9 +107,8 @@ async function removeNamespace(name: string): Promise<void> {
   }
 }
 
-/** When a process started, in clock ticks since boot: a pid is given again. */
+/** The start time of a process in clock ticks since boot: pids are reused. */
 async function startOf(pid: number): Promise<string> {
-  await readdir(`/proc/${pid}`);
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }

@@ -3,7 +3,7 @@ import type { TestContext } from 'vitest';
 
 export const SYSTEM_PACKAGES = 'CI=true scripts/install-system-packages.sh, as root';
 
-/** Skips a test if there is a reason to, and reports it. In CI, where nothing may be missing, that is a failure. */
+/** Skips a test if there is a reason, and reports it. In CI, where nothing may be missing, that is a failure. */
 export function skipFor({ skip }: Pick<TestContext, 'skip'>, reason: string | undefined): void {
   if (reason === undefined) return;
   failInCi(reason);
@@ -18,7 +18,7 @@ export function isSkipped(reason: string | undefined): boolean {
   return true;
 }
 
-/** A reason to skip unless this program is installed. */
+/** The reason to skip if this program is not installed. */
 export function missingProgram(program: string, versionFlag = '--version'): string | undefined {
   return spawnSync(program, [versionFlag]).status === 0 ? undefined : `needs ${program}: ${SYSTEM_PACKAGES}`;
 }

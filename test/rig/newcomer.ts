@@ -16,15 +16,15 @@ import { until } from './wait.ts';
 /** A terminal takes seconds to start opencode, on a busy machine a minute. */
 const START_LIMIT_MS = 100_000;
 
-/** The pages are written for a laptop with this project. */
+/** The pages describe a laptop with this project. */
 const PROJECT = 'my-project';
 const NAME = `laptop-${PROJECT}`;
 
 export interface NewcomerOptions {
   readonly model: { readonly url: string };
-  /** What is on the PATH beside the system's programs and Node. */
+  /** Programs on the PATH besides the system's and Node. */
   readonly programs: Readonly<Record<string, string>>;
-  /** What the person types where something is asked. */
+  /** What the person types at prompts. */
   readonly answers: Answers;
 }
 
@@ -33,7 +33,7 @@ export interface Ran {
   readonly shown: string;
 }
 
-/** A person with an empty home, a project, a host that ssh reaches, and this project's pages, who types what stands there. */
+/** A person who follows this project's pages, with an empty home, a project and a host that ssh reaches. */
 export class Newcomer implements AsyncDisposable {
   readonly home: string;
   readonly env: Readonly<Record<string, string>>;
@@ -41,10 +41,10 @@ export class Newcomer implements AsyncDisposable {
   readonly #relay: Sshd;
   readonly #sandbox: OpencodeSandbox;
   readonly #answers: Answers;
-  /** What stands in the pages, and what this person has in its place. */
-  readonly #ownWords: readonly (readonly [written: string, own: string])[];
+  /** The placeholders of the pages with this person's values. */
+  readonly #placeholders: readonly (readonly [placeholder: string, value: string])[];
   readonly #registry: string;
-  /** Closes the terminal in which a program stays, and waits until it is gone from the registry. */
+  /** By page: closes the terminal of a program that stays open, and waits until its registration is gone. */
   readonly #closers = new Map<string, () => Promise<void>>();
 
   private constructor(machine: FreshMachine, relay: Sshd, sandbox: OpencodeSandbox, answers: Answers, port: number) {
@@ -55,7 +55,7 @@ export class Newcomer implements AsyncDisposable {
     this.home = machine.home;
     this.env = sandbox.env;
     this.#registry = registryOf(machine);
-    this.#ownWords = [
+    this.#placeholders = [
       ['<address of this repository>', `file://${machine.checkout}`],
       ['you@relay', `${userInfo().username}@relay`],
       ['/tmp/opencode-relay', this.#registry],
@@ -83,11 +83,11 @@ export class Newcomer implements AsyncDisposable {
     return new Newcomer(machine, relay, sandbox, answers, port);
   }
 
-  /** Runs a block of a page in a terminal, where the block before it in that page has left off. */
+  /** Runs a block of a page in a terminal, in the state in which the page's previous block left the shell. */
   async run(block: DocBlock, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
     const state = join(this.#machine.path, `${block.page.replaceAll('/', '-')}.state`);
     const script = join(this.#machine.path, 'block.sh');
-    const commands = this.#ownWords.reduce((text, [written, own]) => text.replaceAll(written, own), block.commands);
+    const commands = this.#placeholders.reduce((text, pair) => text.replaceAll(...pair), block.commands);
     await writeFile(
       script,
       `[ ! -f '${state}' ] || . '${state}'\nset -e\n${commands}\n{ export -p; echo "cd '$PWD'"; } > '${state}'\n`,
@@ -117,13 +117,13 @@ export class Newcomer implements AsyncDisposable {
     return { code: 0, shown: terminal.shown() };
   }
 
-  /** Ends what a page has started. */
+  /** Ends the programs that a page has started. */
   async leave(page: string): Promise<void> {
     await this.#closers.get(page)?.();
     this.#closers.delete(page);
   }
 
-  /** For a block that installs: npm as it is set up on this machine, its folder for global packages aside. */
+  /** The environment of a block that installs: this machine's settings of npm, except for the global prefix. */
   get installing(): Readonly<Record<string, string>> {
     const { npm_config_registry = '', npm_config_cache = '', npm_config_userconfig = '' } = this.#machine.env;
     const { HTTP_PROXY = '', HTTPS_PROXY = '', NO_PROXY = '' } = this.#machine.env;
@@ -145,7 +145,7 @@ async function registrationsIn(registry: string): Promise<number> {
   return (await filesIn(registry)).filter((path) => path.endsWith('.json')).length;
 }
 
-/** The programs, and an ssh that knows the host `relay`: the real one reads its file in the home of the password database only. */
+/** Links the programs, and an ssh that knows the host `relay`: the real one reads its file only in the home of the password database. */
 async function fillBin(machine: FreshMachine, relay: Sshd, programs: Readonly<Record<string, string>>): Promise<void> {
   const bin = join(machine.path, 'bin');
   await mkdir(bin);
@@ -165,7 +165,7 @@ async function fillBin(machine: FreshMachine, relay: Sshd, programs: Readonly<Re
   await writeFile(join(bin, 'ssh'), `#!/bin/sh\nexec '${ssh}' -F '${config}' "$@"\n`, { mode: 0o755 });
 }
 
-/** The relay has the same installation, and a registry of its own. */
+/** The relay has the same installation, and its own registry. */
 async function fillRelay({ prefix }: FreshMachine, { bin, home }: Sshd): Promise<void> {
   const settings = `RELAY_REGISTRY_DIR='${home}/registry' TRANSPORT=local-relay OPENCODE_MDNS_INTERFACES=none HEALTH_CHECK_TIMEOUT_MS=30000`;
   for (const name of ['opencode-mcp', 'opencode-connected']) {

@@ -8,8 +8,8 @@ import { mdnsSocketsOf } from './no-multicast.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Files that name the server and start none with the sources of a client. */
-const START_NONE = new Set([
+/** Files that name the server but do not start it as a client does. */
+const NO_STARTERS = new Set([
   'bench/bundle.ts',
   'bench/figures/sizes.ts',
   'bench/loaded-modules.ts',
@@ -36,21 +36,21 @@ async function sources(folder: string): Promise<string[]> {
   return found.flat();
 }
 
-test('whoever starts a server here keeps it from the LAN', async () => {
+test('every file that starts a server keeps it off the LAN', async () => {
   const paths = (await Promise.all(['test', 'bench', 'scripts'].map(sources))).flat();
-  const starters: { readonly path: string; readonly isKept: boolean }[] = [];
+  const starters: { readonly path: string; readonly isSafe: boolean }[] = [];
   for (const path of paths) {
     const text = await readFile(join(ROOT, path), 'utf8');
-    // Those of the LAN and of the tailnet are in namespaces of their own.
-    const isApart = START_NONE.has(path) || /^test\/(?:lan|tailnet)\//.test(path);
-    if (isApart || !/SERVER_SCRIPT|BUILT_SERVER|scripts\.server|opencode-mcp\.js/.test(text)) continue;
-    starters.push({ path, isKept: /NO_MULTICAST|--mdns-interfaces/.test(text) });
+    // The suites of the LAN and the tailnet run in network namespaces.
+    const isExempt = NO_STARTERS.has(path) || /^test\/(?:lan|tailnet)\//.test(path);
+    if (isExempt || !/SERVER_SCRIPT|BUILT_SERVER|scripts\.server|opencode-mcp\.js/.test(text)) continue;
+    starters.push({ path, isSafe: /NO_MULTICAST|--mdns-interfaces/.test(text) });
   }
   expect(starters.length).toBeGreaterThan(3);
-  expect(starters.filter(({ isKept }) => !isKept)).toEqual([]);
+  expect(starters.filter(({ isSafe }) => !isSafe)).toEqual([]);
 });
 
-test('a server of the rig has no socket of mDNS after it has looked everywhere', async () => {
+test('a server of the rig has no mDNS socket after it has searched all sources', async () => {
   await using server = await startMcpChild();
   await server.call('refresh_instances');
   expect(await mdnsSocketsOf(server.pid)).toBe(0);

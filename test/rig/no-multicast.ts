@@ -1,15 +1,15 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
 /**
- * For the environment of every server that a test or a benchmark starts outside of a network namespace of its own: the LAN of
- * the machine is nobody's to play with. `no-multicast.test.ts` watches over it.
+ * Belongs in the environment of every server that a test or a benchmark starts outside a network namespace, so that it sends nothing to
+ * the machine's real LAN. `no-multicast.test.ts` checks that.
  */
 export const NO_MULTICAST = { OPENCODE_MDNS_INTERFACES: 'none' } as const;
 
-/** 5353, as /proc has it. */
+/** 5353, as /proc shows it. */
 const MDNS_PORT = ':14E9';
 
-/** How many sockets of mDNS a process holds. Linux only: it reads /proc. */
+/** The number of mDNS sockets of a process. Linux only: reads /proc. */
 export async function mdnsSocketsOf(pid: number): Promise<number> {
   const tables = await Promise.all(['udp', 'udp6'].map((table) => readFile(`/proc/${pid}/net/${table}`, 'utf8')));
   const rows = tables.flatMap((table) => table.split('\n').slice(1)).map((line) => line.trim().split(/\s+/));

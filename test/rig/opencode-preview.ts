@@ -1,10 +1,12 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
+import { basicAuth, jsonOf, requestJson } from './json-request.ts';
+import { LoggedChild } from './logged-child.ts';
 import { PREVIEW_OPENCODE } from './opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
 import { freePort } from './ports.ts';
@@ -21,9 +23,6 @@ const HEALTH_TIMEOUT_MS = 500;
 /** SIGTERM ends it within 70 ms, even in a turn; with an open event stream it waits 20 s. */
 const EXIT_LIMIT_MS = 40_000;
 
-/** Characters of the child's output that are kept. */
-const LOG_LIMIT = 400_000;
-
 export interface PreviewOptions extends SandboxOptions {
   /** `serve` listens here; default a free port. A `service` chooses its own: 4096, or the next free one. */
   readonly port?: number;
@@ -36,44 +35,11 @@ export interface PreviewOptions extends SandboxOptions {
   readonly prefix?: readonly string[];
 }
 
-/** A real, answering server of the preview of OpenCode 2. Its password is in the file `password` of `stateDir`. */
-export interface Preview extends AsyncDisposable {
-  readonly url: string;
-  readonly port: number;
-  readonly password: string;
-  /** The running process's, or the last one's. */
-  readonly pid: number;
-  readonly version: string;
-  /** A git repository. The server starts in it and loads it only when a request names it. */
-  readonly directory: string;
-  readonly home: string;
-  /** Where it keeps `password` and `server.json`. */
-  readonly stateDir: string;
-  /** The environment of another program of the same person. */
-  readonly env: Readonly<Record<string, string>>;
-  /** Request headers that the server demands. */
-  readonly headers: Readonly<Record<string, string>>;
-  readonly running: boolean;
-  /** A bounded request to this server with its password; a body is sent as JSON. */
-  api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
-  /** As `api`; rejects unless the answer is 2xx JSON. */
-  json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** SIGTERM; resolves when it has exited, after 20 s with an open event stream. */
-  stop(): Promise<void>;
-  /** SIGKILL; resolves when it has exited. An open turn stays open in the store, and `server.json` stays. */
-  kill9(): Promise<void>;
-  /** Stops it if it runs, then starts it with the same directories and password, and the same port except for `service`. */
-  restart(): Promise<void>;
-  /** Version, pid and URL, for a suite's log. */
-  describe(): string;
-  close(): Promise<void>;
-}
-
 export async function startPreview(options: PreviewOptions = {}): Promise<Preview> {
   const sandbox = await openSandbox(options);
   try {
     const stateDir = await furnish(sandbox, options);
-    const server = new PreviewServer(sandbox, options, stateDir, options.port ?? (await freePort()));
+    const server = new Preview(sandbox, options, stateDir, options.port ?? (await freePort()));
     await server.start();
     return server;
   } catch (error) {
@@ -91,32 +57,33 @@ async function furnish({ home, env }: OpencodeSandbox, options: PreviewOptions):
   const config = join(configDir, 'opencode.json');
   // Another server of the same person keeps the settings unless it brings a model.
   if (!existsSync(config) || options.model) await copyFile(env['OPENCODE_CONFIG'] ?? '', config);
-  if (options.password !== undefined)
-    await writeFile(join(stateDir, 'password'), options.password, { mode: 0o600, flag: 'w' });
+  if (options.password !== undefined) await writeFile(join(stateDir, 'password'), options.password, { mode: 0o600 });
   return stateDir;
 }
 
-class PreviewServer implements Preview {
+/** A real server of the preview of OpenCode 2. */
+export class Preview implements AsyncDisposable {
+  /** A git repository. The server starts in it and loads it only when a request names it. */
   readonly directory: string;
   readonly home: string;
+  /** Where it keeps `password` and `server.json`. */
   readonly stateDir: string;
+  /** The environment of another program of the same person. */
   readonly env: Readonly<Record<string, string>>;
   readonly version: string = '1.18.18';
   url: string;
   password = '';
+  /** The running process's, or the last one's. */
   pid = 0;
   readonly #sandbox: OpencodeSandbox;
   readonly #registered: boolean | 'service';
-  readonly #args: readonly string[];
   readonly #prefix: readonly string[];
-  #child: ChildProcess | undefined;
-  #logs = '';
+  #child: LoggedChild | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(sandbox: OpencodeSandbox, options: PreviewOptions, stateDir: string, port: number) {
     this.#sandbox = sandbox;
     this.#registered = options.registered ?? false;
-    this.#args = ['serve', ...(this.#registered ? ['--register'] : []), '--hostname', '127.0.0.1', '--port', `${port}`];
     this.#prefix = options.prefix ?? [];
     this.url = `http://127.0.0.1:${port}`;
     this.directory = sandbox.directory;
@@ -129,54 +96,44 @@ class PreviewServer implements Preview {
     return Number(new URL(this.url).port);
   }
 
+  /** Request headers that the server demands. */
   get headers(): Readonly<Record<string, string>> {
-    return { authorization: `Basic ${Buffer.from(`opencode:${this.password}`).toString('base64')}` };
+    return basicAuth(this.password);
   }
 
   get running(): boolean {
     return this.#registered === 'service'
       ? this.pid !== 0 && existsSync(`/proc/${this.pid}/exe`)
-      : this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+      : this.#child?.running === true;
   }
 
   async start(): Promise<void> {
     try {
       if (this.#registered === 'service') await this.#startService();
       else await this.#serve();
-      await until(`the preview at ${this.url} to be healthy`, () => this.#isHealthy(), START_LIMIT_MS);
+      const what = (): string => `the preview at ${this.url} to be healthy:\n${this.#child?.output.slice(-4_000)}`;
+      await until(what, () => this.#isHealthy(), START_LIMIT_MS);
     } catch (error) {
       await this.kill9();
-      throw new Error(`cannot start ${PREVIEW_OPENCODE} ${this.#args.join(' ')}:\n${this.#logs.slice(-4_000)}`, {
-        cause: error,
-      });
+      throw error;
     }
   }
 
   async #serve(): Promise<void> {
-    const [program = '', ...args] = [...this.#prefix, PREVIEW_OPENCODE, ...this.#args];
-    const child = spawn(program, args, {
-      cwd: this.directory,
-      env: this.env,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const words = [...this.#prefix, PREVIEW_OPENCODE, 'serve', ...(this.#registered ? ['--register'] : [])];
+    const [program, ...args] = [...words, '--hostname', '127.0.0.1', '--port', String(this.port)];
+    const child = spawn(program, args, { cwd: this.directory, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     await once(child, 'spawn');
-    this.#child = child;
-    this.pid = child.pid ?? 0;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => (this.#logs = (this.#logs + text).slice(-LOG_LIMIT)));
-    }
+    this.#child = new LoggedChild(child);
+    this.pid = this.#child.pid;
   }
 
   /** The service inherits the sandbox's TMPDIR, by which the sandbox finds and ends it. */
   async #startService(): Promise<void> {
-    await run(PREVIEW_OPENCODE, ['service', 'start'], {
-      cwd: this.directory,
-      env: this.env,
-      timeout: START_LIMIT_MS,
-    });
-    const file = await this.#readFile();
-    this.url = file.url;
-    this.pid = file.pid;
+    await run(PREVIEW_OPENCODE, ['service', 'start'], { cwd: this.directory, env: this.env, timeout: START_LIMIT_MS });
+    const { url, pid } = await this.#readFile();
+    this.url = url;
+    this.pid = pid;
   }
 
   async #readFile(): Promise<{ readonly url: string; readonly pid: number }> {
@@ -184,15 +141,14 @@ class PreviewServer implements Preview {
   }
 
   async #isHealthy(): Promise<boolean> {
-    if (!this.running) throw new Error('the preview exited before it was healthy');
+    if (!this.running) throw new Error(`the preview exited before it was healthy:\n${this.#child?.output}`);
     try {
       this.password = await readFile(join(this.stateDir, 'password'), 'utf8');
-      if (this.#prefix.length > 0) return await this.#isRegistered();
-      const response = await fetch(`${this.url}/api/health`, {
-        headers: this.headers,
-        signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
-      });
-      if (!response.ok) return false;
+      // It cannot be asked in another namespace, but it writes its file only once it answers.
+      if (this.#prefix.length === 0) {
+        const health = { headers: this.headers, method: 'GET', timeoutMs: HEALTH_TIMEOUT_MS };
+        if (!(await requestJson(new URL('/api/health', this.url), health)).ok) return false;
+      }
       // `serve --register` answers before it writes the file, and a killed one leaves its own behind.
       return this.#registered === false || (await this.#readFile()).pid === this.pid;
     } catch {
@@ -200,33 +156,22 @@ class PreviewServer implements Preview {
     }
   }
 
-  /** By this process, which answers by then. */
-  async #isRegistered(): Promise<boolean> {
-    const { pid } = JSON.parse(await readFile(join(this.stateDir, 'server.json'), 'utf8')) as { readonly pid: number };
-    return pid === this.pid;
-  }
-
+  /** A bounded request to this server with its password; a body is sent as JSON. */
   api(path: string, { method = 'GET', body }: { method?: string; body?: unknown } = {}): Promise<Response> {
-    return fetch(new URL(path, this.url), {
-      method,
-      headers: { ...this.headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(START_LIMIT_MS),
-    });
+    return requestJson(new URL(path, this.url), { headers: this.headers, method, body, timeoutMs: START_LIMIT_MS });
   }
 
+  /** As `api`; rejects unless the answer is 2xx JSON. */
   async json<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const response = await this.api(path, { method, body });
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${method} ${path} gave ${response.status}: ${text.slice(0, 500)}`);
-    const value: T = JSON.parse(text);
-    return value;
+    return jsonOf(await this.api(path, { method, body }));
   }
 
+  /** SIGTERM; resolves when it has exited, after 20 s with an open event stream. */
   stop(): Promise<void> {
     return this.#end('SIGTERM');
   }
 
+  /** SIGKILL; resolves when it has exited. An open turn stays open in the store, and `server.json` stays. */
   kill9(): Promise<void> {
     return this.#end('SIGKILL');
   }
@@ -237,23 +182,20 @@ class PreviewServer implements Preview {
     await until(`the preview ${this.pid} to exit on ${signal}`, () => !this.running, EXIT_LIMIT_MS);
   }
 
+  /** Stops it if it runs, then starts it with the same directories and password, and the same port except for `service`. */
   async restart(): Promise<void> {
     if (this.#closing) throw new Error('cannot restart a preview that was closed');
     await this.stop();
     await this.start();
   }
 
+  /** Version, pid and URL, for a suite's log. */
   describe(): string {
     return `the preview of OpenCode 2 (${this.version}) pid ${this.pid} at ${this.url}`;
   }
 
   close(): Promise<void> {
-    return (this.#closing ??= this.#close());
-  }
-
-  async #close(): Promise<void> {
-    await this.kill9();
-    await this.#sandbox.close();
+    return (this.#closing ??= this.kill9().then(() => this.#sandbox.close()));
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -11,17 +11,17 @@ import { tempDir } from './temp.ts';
 
 const run = promisify(execFile);
 
-/** Nothing listens there (the discard service): what would leave the machine is refused at once instead. */
+/** No server listens there (the discard service): requests to the internet are refused at once. */
 const NOWHERE = 'http://127.0.0.1:9/';
 
 export type PermissionRule = 'ask' | 'allow' | 'deny';
 
 export interface SandboxOptions {
-  /** The model that opencode talks to; without one, a prompt fails but everything else works. */
+  /** Without a model a prompt fails; everything else works. */
   readonly model?: { readonly url: string };
-  /** A home to share with another opencode: the same database, as two processes of one person have. */
+  /** A home to share, with its database, with another opencode. */
   readonly home?: string;
-  /** The project. Used as it is when it exists already; otherwise made with `createProject`. */
+  /** An existing project. Default: a new one. */
   readonly directory?: string;
   /** The `permission` part of opencode.json. Default: bash asks, everything else is allowed. */
   readonly permission?: Readonly<Record<string, PermissionRule>>;
@@ -34,7 +34,7 @@ export interface SandboxOptions {
    * a directory (ids, times of sessions and messages); what happens before its first directory is loaded has the real time.
    */
   readonly fakeClockOffset?: number;
-  /** Added to the environment last; `undefined` takes a variable away. */
+  /** Merged over the environment; `undefined` removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -43,9 +43,9 @@ export interface OpencodeSandbox extends AsyncDisposable {
   readonly home: string;
   /** Absolute, symbolic links resolved. */
   readonly directory: string;
-  /** The whole environment of the child: nothing of the test's own environment but PATH. */
+  /** The whole environment of the child: of the tests' own environment only PATH. */
   readonly env: Readonly<Record<string, string>>;
-  /** Ends whatever still runs with this environment and removes the directories. */
+  /** Ends the processes with this environment and removes the directories. */
   close(): Promise<void>;
 }
 
@@ -74,8 +74,8 @@ export async function openSandbox(options: SandboxOptions = {}): Promise<Opencod
 }
 
 /**
- * A git repository with one commit. opencode derives the project's id from the root commit, so each
- * repository gets a commit of its own: two made in the same second would otherwise be one project.
+ * Makes a git repository with one commit. opencode derives the project's id from the root commit, whose message is random, so that
+ * two repositories of the same second are two projects.
  */
 export async function createProject(path: string): Promise<void> {
   await mkdir(path, { recursive: true });
@@ -99,9 +99,9 @@ export async function createProject(path: string): Promise<void> {
 }
 
 /**
- * A plugin runs inside opencode, so it can shift its Date: this needs no library on the machine, and was
- * seen to give the same ids and times as libfaketime on 1.18.10 and 1.18.33. (BUN_OPTIONS=--preload does nothing
- * to a compiled binary, and a time namespace does not shift the wall clock.)
+ * Shifts opencode's Date by a plugin, which runs inside opencode and needs no library on the machine. On 1.18.10 and 1.18.33 the ids and
+ * times were the same as with libfaketime. (BUN_OPTIONS=--preload does nothing to a compiled binary, and a time namespace does not
+ * shift the wall clock.)
  */
 async function writeClockPlugin(folder: string, offsetSeconds: number): Promise<string> {
   const path = join(folder, 'clock-plugin.js');

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 
@@ -8,13 +8,17 @@ import type { Writable } from 'node:stream';
  */
 const GUARD_SCRIPT = `
 trap '' INT TERM HUP
-dirs=' '
-while read -r order dir; do
+dirs=' ' pids=' '
+while read -r order what; do
   case "$order" in
-    guard) dirs="$dirs$dir " ;;
-    forget) dirs=$(printf %s "$dirs" | sed "s: $dir : :") ;;
+    remove) dirs="$dirs$what " ;;
+    kill) pids="$pids$what " ;;
+    forget)
+      dirs=$(printf %s "$dirs" | sed "s: $what : :")
+      pids=$(printf %s "$pids" | sed "s: $what : :") ;;
   esac
 done
+for pid in $pids; do kill -KILL "$pid"; done
 for dir in $dirs; do
   for round in 1 2 3; do
     for environ in $(grep -lszxF "TMPDIR=$dir/tmp" /proc/[0-9]*/environ); do
@@ -31,7 +35,7 @@ let orders: Writable | undefined;
 /** When this process ends, kills what runs with `TMPDIR=<path>/tmp` and removes `path`, which may hold neither white space nor a colon. */
 export function guardDirectory(path: string): void {
   if (/[\s:]/.test(path)) throw new Error(`Expected a path without white space or colon, got ${JSON.stringify(path)}`);
-  order('guard', path);
+  order('remove', path);
 }
 
 /** The owner has removed the directory. */
@@ -39,9 +43,15 @@ export function forgetDirectory(path: string): void {
   order('forget', path);
 }
 
-function order(verb: 'guard' | 'forget', path: string): void {
+/** When this process ends, kills the child. */
+export function guardProcess(child: ChildProcess): void {
+  order('kill', String(child.pid));
+  child.once('exit', () => order('forget', String(child.pid)));
+}
+
+function order(verb: 'remove' | 'kill' | 'forget', what: string): void {
   orders ??= startGuard();
-  orders.write(`${verb} ${path}\n`);
+  orders.write(`${verb} ${what}\n`);
 }
 
 function startGuard(): Writable {

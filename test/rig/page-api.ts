@@ -3,7 +3,7 @@ import { text } from 'node:stream/consumers';
 
 import { type HttpListener, listenHttp } from './http-listener.ts';
 
-/** The page's files as they are built in. */
+/** The page's files, as in the build. */
 const assets = import(new URL('../../scripts/page-assets.mjs', import.meta.url).href).then(
   async (script: { pageAssets(): Promise<Readonly<Record<string, string>>> }) =>
     new Map(Object.entries(await script.pageAssets())),
@@ -15,7 +15,7 @@ const TYPES: Readonly<Record<string, string>> = {
   js: 'text/javascript; charset=utf-8',
   svg: 'image/svg+xml',
 };
-/** As the node service sends it. */
+/** The header of the node service. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -7,9 +7,13 @@ import { until } from './wait.ts';
  * a new session, and shells outlive it. Linux only: reads /proc.
  */
 export async function processesIn(folder: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const pids = await allPids();
   const environments = await Promise.all(pids.map(environmentOf));
   return pids.filter((_, index) => environments[index]?.split('\0').includes(`TMPDIR=${folder}`));
+}
+
+export async function allPids(): Promise<number[]> {
+  return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
 /** Kills what `processesIn` finds until it finds nothing. */

@@ -1,7 +1,7 @@
 import type { Opencode } from './opencode.ts';
 import { until } from './wait.ts';
 
-/** The part of a stored message that tests read. */
+/** The fields of a stored message that tests read. */
 export interface StoredMessage {
   readonly info: {
     readonly id: string;
@@ -26,7 +26,7 @@ export interface RealSession {
   /** Sends a prompt and resolves at the 204. `extra` joins the body: `messageID`, `agent`. */
   prompt(text: string, extra?: Readonly<Record<string, unknown>>): Promise<void>;
   messages(): Promise<readonly StoredMessage[]>;
-  /** Resolves when the session is idle and its newest message is a completed answer. After an error or an abort the idle event comes earlier. */
+  /** Resolves when the session is idle and all answers are complete: after an error or an abort the idle event comes earlier. */
   settled(): Promise<{
     readonly text: string;
     readonly last: StoredMessage;
@@ -36,7 +36,7 @@ export interface RealSession {
   abort(): Promise<void>;
 }
 
-/** With a title, the model is not asked for one. */
+/** With a title, opencode does not ask the model for one. */
 export async function createRealSession(opencode: Opencode, title?: string): Promise<RealSession> {
   const { id, time } = await opencode.json<{ readonly id: string; readonly time: { readonly created: number } }>(
     'POST',

@@ -46,7 +46,7 @@ export async function openRegistry(path: string): Promise<Registry> {
   async function setPassword(id: string, password: string): Promise<string> {
     const folder = join(path, '.credentials');
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    // The umask or an existing folder may give another mode.
+    // The umask or an existing folder may have another mode.
     await chmod(folder, 0o700);
     return publish(join(folder, id), `${password}\n`, 0o600);
   }

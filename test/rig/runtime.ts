@@ -7,7 +7,7 @@ import { type Fleet, LiveFleet } from '../../src/fleet/fleet.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
-/** A runtime for operations on the real clock. `folder`: for request ids, created with the first. */
+/** A runtime for operations on the real clock. `folder` is for request ids; the first one creates it. */
 export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', approve: Approver = 'ask'): Runtime {
   return createRuntime(fleet, systemClock, {
     approvals: { approve, approvalRules: [] },
@@ -15,7 +15,7 @@ export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', appr
   });
 }
 
-/** A fleet of one source on the real clock, which scans by itself only once an hour; not started. */
+/** A fleet of one source on the real clock, not started. Its own scans are an hour apart. */
 export function testFleet(source: DiscoverySource, healthCheckTimeoutMs = 20_000, onChange?: () => void): LiveFleet {
   return new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs, healthConcurrency: 8 },
@@ -27,12 +27,12 @@ export function testFleet(source: DiscoverySource, healthCheckTimeoutMs = 20_000
   });
 }
 
-export function testRegistrySource(directory: string): DiscoverySource {
-  const dependencies = { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' };
+export function testRegistrySource(directory: string, hostname = 'here'): DiscoverySource {
+  const dependencies = { logger: silentLogger, uid: process.geteuid?.(), hostname };
   return createRegistrySource({ directory, explicit: true }, dependencies);
 }
 
-/** A call with a minute of time on the real clock. */
+/** A call with a deadline in one minute, on the real clock. */
 export function testCall(extra: Partial<Call> = {}): Call {
   return {
     signal: new AbortController().signal,

@@ -13,24 +13,24 @@ export const PROVIDER_ID = 'scripted';
 export const MODEL_ID = 'scripted-model';
 export const SMALL_MODEL_ID = 'scripted-small';
 
-/** What the model has for everything, in tokens; opencode compacts at some 20,000 less. */
+/** The model's context in tokens; opencode compacts at some 20,000 less. */
 export const CONTEXT_TOKENS = 100_000;
 
-/** As providers say it, and opencode knows it. */
+/** Providers' own words, which opencode recognises. */
 const TOO_LONG = `This model's maximum context length is ${CONTEXT_TOKENS} tokens.`;
 
-/** What every request for the summary of a compaction is answered with. */
+/** The answer to every request for the summary of a compaction. */
 export const SCRIPTED_SUMMARY = 'Scripted summary of what was said';
 
-/** What every request for a session title is answered with. */
+/** The answer to every request for a session title. */
 export const SCRIPTED_TITLE = 'Scripted session';
 
 export interface ModelRequest {
-  /** `title`: opencode names a session by asking its small model, beside the turn and at any time. `summary`: it compacts. */
+  /** `title`: opencode asks its small model for a session's title, at any time. `summary`: it compacts. */
   readonly kind: 'turn' | 'title' | 'summary';
-  /** The last user message, as the person wrote it: opencode's own reminders taken off. Two text parts are joined by a newline. */
+  /** The last user message without opencode's own reminders. Two text parts are joined by a newline. */
   readonly text: string;
-  /** Tool results since that message: 0 for the request that begins a turn (or repeats its beginning after an error). */
+  /** Tool results since that message: 0 for the request that begins a turn, or repeats its beginning after an error. */
   readonly step: number;
   /** The newest tool result as the model sees it, in a request with `step` above 0. */
   readonly toolResult?: string;
@@ -41,7 +41,7 @@ export interface ModelRequest {
   readonly model: string;
   /** Every user message of the conversation so far, oldest first. */
   readonly userTexts: readonly string[];
-  /** True once opencode has hung up before the reply was complete. */
+  /** True once opencode has closed the connection before the reply was complete. */
   readonly aborted: boolean;
 }
 
@@ -49,23 +49,23 @@ export interface ScriptedModel extends AsyncDisposable {
   /** Base URL for `@ai-sdk/openai-compatible`, `/v1` included. */
   readonly url: string;
   readonly requests: readonly ModelRequest[];
-  /** How many turns were begun with exactly this text: titles and the requests after a tool result do not count. */
+  /** The number of turns begun with exactly this text; titles and requests after a tool result do not count. */
   turns(text: string): number;
-  /** Resolves with the first request that begins a turn with this text, past or to come. */
+  /** Resolves with the first past or future request that begins a turn with this text. */
   waitForTurn(text: string): Promise<ModelRequest>;
   /** Opens a gate for good. */
   release(gate: string): void;
-  /** Resolves once a request stands at the gate; for `gate-mid`, its first half has been sent. */
+  /** Resolves once a request waits at the gate; for `gate-mid`, its first half has been sent. */
   waitForGate(gate: string, timeoutMs?: number): Promise<void>;
   close(): Promise<void>;
 }
 
-/** A model whose behaviour is written in the last user message: see `model-script.ts`. `scriptOf` maps a message written for people to a script. */
+/** A model that follows the script in the last user message: see `model-script.ts`. `scriptOf` maps a message written for people to a script. */
 export async function startScriptedModel(scriptOf = (text: string): string => text): Promise<ScriptedModel> {
   const requests: Array<ModelRequest & { aborted: boolean }> = [];
   const gates = new Gates();
   const failures = new Map<string, number>();
-  /** Requests still to use more tokens than there are, by session. */
+  /** The number of further requests that use more tokens than the context has, by session. */
   const overflows = new Map<string, number>();
   const matching = (text: string): ModelRequest[] =>
     requests.filter((request) => request.kind === 'turn' && request.step === 0 && request.text === text);
@@ -77,10 +77,7 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
   });
 
   async function handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') {
-      failWith(response, 404);
-      return;
-    }
+    if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') return void failWith(response, 404);
     const gone = new AbortController();
     const body: ChatRequest = JSON.parse(await readText(incoming));
     const recorded = { ...describeRequest(body, incoming), aborted: false };
@@ -91,22 +88,25 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
     requests.push(recorded);
 
     const sink = replySink(body, response);
-    if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
-    else if (recorded.kind === 'summary') {
-      const conversation = recorded.userTexts.join('\n');
-      if (conversation.includes('summary-too')) {
-        failWith(response, 400, { message: TOO_LONG });
-        return;
-      }
-      if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, gone.signal);
-      sink.text(SCRIPTED_SUMMARY);
-    } else if (!(await perform(parseScript(scriptOf(recorded.text)), recorded, response, sink, gone.signal))) return;
-    if (gone.signal.aborted) return;
     const step = parseScript(scriptOf(recorded.text));
+    const goesOn = recorded.kind === 'turn' ? perform(step, recorded, response, sink, gone.signal) : answerOpencode();
+    if (!(await goesOn) || gone.signal.aborted) return;
     sink.end(step.kind === 'ends' ? step.finish : undefined, overflowsNow(recorded, step) ? CONTEXT_TOKENS : undefined);
+
+    /** Requests of opencode's own. False once the whole response is sent. */
+    async function answerOpencode(): Promise<boolean> {
+      if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
+      else {
+        const conversation = recorded.userTexts.join('\n');
+        if (conversation.includes('summary-too')) return failWith(response, 400, { message: TOO_LONG });
+        if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, gone.signal);
+        sink.text(SCRIPTED_SUMMARY);
+      }
+      return true;
+    }
   }
 
-  /** False where the whole response was sent already. */
+  /** False once the whole response is sent. */
   async function perform(
     step: Step,
     request: ModelRequest,
@@ -114,65 +114,49 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
     sink: ReplySink,
     gone: AbortSignal,
   ): Promise<boolean> {
-    if (step.kind === 'overflow') return await perform(step.inner, request, response, sink, gone);
-    if (step.kind === 'too-long') {
-      if (!failsNow(step, request.text)) return await perform(step.inner, request, response, sink, gone);
-      failWith(response, 400, { message: TOO_LONG });
-      return false;
-    }
-    if (step.kind === 'tool') {
-      if (request.step === 0) sink.toolCall(step.tool, step.input);
-      else sink.text(toolReply(step.tool, request.toolResult ?? ''));
-      return true;
-    }
-    if (step.kind === 'plan') {
-      const next = step.calls[request.step];
-      if (next !== undefined) sink.toolCall(next.tool, next.input);
-      else sink.text(toolReply(step.calls.at(-1)?.tool ?? '', request.toolResult ?? ''));
-      return true;
-    }
-    if (step.kind === 'fail' && failsNow(step, request.text)) {
-      // Real backoff begins at 2 s; where the script says that it ends well, the test need not wait for it.
-      failWith(response, step.status, step.times === undefined ? {} : { retryAfterMs: 50 });
-      return false;
-    }
-    await reply(step, sink, gone);
-    return true;
-  }
-
-  async function reply(step: Step, sink: ReplySink, gone: AbortSignal): Promise<void> {
     switch (step.kind) {
       case 'text':
         for (const chunk of step.chunks) {
           sink.text(chunk);
           if (step.everyMs > 0) await delay(step.everyMs, undefined, { signal: gone }).catch(() => {});
-          if (gone.aborted) return;
+          if (gone.aborted) break;
         }
-        return;
+        return true;
       case 'reasoning':
         sink.reasoning(step.thinking);
         for (const chunk of step.chunks) sink.text(chunk);
-        return;
+        return true;
       case 'gate':
         sink.start();
         if (step.before !== '') sink.text(step.before);
         await gates.pass(step.name, gone);
         if (!gone.aborted) sink.text(step.after);
-        return;
+        return true;
       case 'hang':
         await gates.pass(step.name, gone);
         if (!gone.aborted) sink.text(HANG_REPLY);
-        return;
-      case 'fail':
-        sink.text(step.afterwards ?? '');
-        return;
+        return true;
       case 'ends':
         sink.text(step.text);
-        return;
-      case 'overflow':
+        return true;
+      case 'plan': {
+        const next = step.calls[request.step];
+        if (next) sink.toolCall(next.tool, next.input);
+        else sink.text(toolReply(step.calls.at(-1)?.tool ?? '', request.toolResult ?? ''));
+        return true;
+      }
+      case 'fail':
+        if (failsNow(step, request.text)) {
+          // Real backoff begins at 2 s; a script that ends well should not take that long.
+          return failWith(response, step.status, step.times === undefined ? {} : { retryAfterMs: 50 });
+        }
+        sink.text(step.afterwards ?? '');
+        return true;
       case 'too-long':
-      case 'tool':
-      case 'plan':
+        if (failsNow(step, request.text)) return failWith(response, 400, { message: TOO_LONG });
+        return perform(step.inner, request, response, sink, gone);
+      case 'overflow':
+        return perform(step.inner, request, response, sink, gone);
     }
   }
 
@@ -183,7 +167,7 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
     return count <= times;
   }
 
-  /** Whether this reply leaves no room in the context. What opencode itself says goes on with what the person began. */
+  /** Whether this reply leaves no room in the context. opencode's own prompt continues the script before it. */
   function overflowsNow({ kind, sessionID = '', text, step: results }: ModelRequest, step: Step): boolean {
     if (kind !== 'turn') return false;
     if (step.kind === 'overflow' && results === 0) overflows.set(sessionID, step.times);
@@ -245,8 +229,8 @@ function isTitle(body: ChatRequest): boolean {
 }
 
 /**
- * Plan mode adds reminders of its own to the person's words; the words are the script. A prompt that
- * arrives while a turn runs comes as it was sent, as one more user message (1.18.10 and 1.18.33).
+ * The script without the reminders that plan mode adds. A prompt that arrives while a turn runs is one more user message, unchanged
+ * (1.18.10 and 1.18.33).
  */
 function withoutReminders(text: string): string {
   return text.replace(/<system-reminder>[^]*?<\/system-reminder>/g, '').trim();

@@ -7,10 +7,11 @@ import { promisify } from 'node:util';
 import type { TestContext } from 'vitest';
 
 import { needRoot } from '../discovery/as-root.ts';
+import { LoggedChild } from './logged-child.ts';
 import { skipFor, SYSTEM_PACKAGES } from './needed.ts';
 import { endProcessesIn } from './processes.ts';
 import { tempDir } from './temp.ts';
-import { until, within } from './wait.ts';
+import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
@@ -21,7 +22,7 @@ const HIERARCHIES = ['/sys/fs/cgroup', '/sys/fs/cgroup/systemd', '/sys/fs/cgroup
   existsSync(join(path, 'cgroup.procs')),
 );
 
-/** systemd checks /run for whether it booted the machine; this gives it its own /run. */
+/** systemd checks /run to see whether it booted the machine: it gets a /run of its own. */
 const BOOT = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
@@ -76,9 +77,7 @@ export async function startServiceManager(): Promise<ServiceManager> {
     env,
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-  let log = '';
-  manager.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
-  const exited = new Promise<void>((resolve) => manager.once('exit', () => resolve()));
+  const logged = new LoggedChild(manager);
   const inside = async (command: string, ...args: readonly string[]): Promise<string> => {
     const enter = ['--mount', '--target', String(manager.pid), '--', command, ...args];
     return (await run('nsenter', enter, { env, timeout: 60_000 })).stdout.trim();
@@ -86,17 +85,15 @@ export async function startServiceManager(): Promise<ServiceManager> {
   const property = (unit: string, name: string): Promise<string> =>
     inside('systemctl', '--user', 'show', '--property', name, '--value', unit);
   const close = async (): Promise<void> => {
-    manager.kill('SIGTERM');
-    await within(exited, () => `systemd to end:\n${log}`);
+    await logged.end('SIGTERM');
     await endProcessesIn(temp.tmp);
     for (const group of groups) await until('the control group to be empty', () => removeGroup(group));
     await temp.close();
   };
   try {
-    await until('systemd to manage the services', async () => {
-      if (manager.exitCode !== null) throw new Error(`systemd ended with ${manager.exitCode}:\n${log}`);
-      return (await property('default.target', 'ActiveState').catch(() => '')) === 'active';
-    });
+    const isActive = async (): Promise<boolean> =>
+      (await property('default.target', 'ActiveState').catch(() => '')) === 'active';
+    await logged.until('systemd to manage the services', isActive);
   } catch (error) {
     await close();
     throw error;

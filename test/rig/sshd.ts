@@ -1,18 +1,18 @@
-import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { Socket } from 'node:net';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { TestContext } from 'vitest';
 
 import { CONNECTED_SCRIPT } from './connected-child.ts';
+import { LoggedChild } from './logged-child.ts';
 import { skipFor, SYSTEM_PACKAGES } from './needed.ts';
+import { guardProcess } from './orphan-guard.ts';
 import { freePort } from './ports.ts';
-import { endProcessesIn, processesIn, signalProcess } from './processes.ts';
+import { allPids, endProcessesIn, processesIn, signalProcess } from './processes.ts';
 import { tempDir } from './temp.ts';
-import { until, within } from './wait.ts';
 
 export { signalProcess };
 
@@ -21,11 +21,8 @@ const run = promisify(execFile);
 /** Debian installs it where only root's PATH leads; it insists on being started by its absolute path. */
 const SSHD = ['/usr/sbin/sshd', '/usr/local/sbin/sshd', '/usr/bin/sshd'].find((path) => existsSync(path));
 
-/** Kept of sshd's log, in characters. */
-const LOG_LIMIT = 200_000;
-
 export interface SshdOptions {
-  /** What `sh` and every program of the relay's sessions is: the system's (dash on Debian), or busybox. */
+  /** The source of `sh` and every other program of the sessions: the system (dash on Debian), or busybox. */
   readonly shell?: 'system' | 'busybox';
   /** A command that runs it elsewhere, as its own process, and its address there: `ip netns exec …`. Default: here, on 127.0.0.1. */
   readonly elsewhere?: { readonly prefix: readonly string[]; readonly address: string };
@@ -33,42 +30,12 @@ export interface SshdOptions {
   readonly config?: readonly string[];
 }
 
-/** One process of a session on the relay: sshd's own, or what it started. */
+/** A process of a session on the relay: sshd's own, or one that it started. */
 export interface SessionProcess {
   readonly pid: number;
   readonly parent: number;
   /** As in `ps`, on one line. */
   readonly command: string;
-}
-
-/** A real sshd, on 127.0.0.1 unless told otherwise, with keys of its own, for the user who runs the tests. */
-export interface Sshd extends AsyncDisposable {
-  readonly port: number;
-  /** Of the listening process, or of the last one. */
-  readonly pid: number;
-  /** The sessions' home. */
-  readonly home: string;
-  /** A folder on the sessions' PATH, before all others; empty. */
-  readonly bin: string;
-  /** The command that reaches it, in words; no file of the person's is read. */
-  readonly command: readonly string[];
-  /** The same as one would set it in `RELAY_SSH_CMD`. */
-  readonly relaySshCommand: string;
-  /** sshd's processes for sessions (not the listener) and all that they started. Zombies are not counted. */
-  sessionProcesses(): Promise<SessionProcess[]>;
-  /** What the sessions started: everything but sshd's own processes, even where their sshd is gone. */
-  remoteProcesses(): Promise<SessionProcess[]>;
-  /** Sends `signal` (default SIGKILL) to sshd's own processes of every session; the listener stays. Gives how many there were. */
-  killSessions(signal?: NodeJS.Signals): Promise<number>;
-  /** Ends the listener and, with `sessions`, its sessions too. Connecting is refused until `start`. */
-  stop(options?: { readonly sessions: boolean }): Promise<void>;
-  /** Listens again, on the same port with the same host key. */
-  start(): Promise<void>;
-  /** sshd's log so far. */
-  logs(): string;
-  /** For the line in which a suite says what it drove. */
-  describe(): string;
-  close(): Promise<void>;
 }
 
 /** Puts `opencode-connected` on the PATH of its sessions, as an installation does; by default the built one. */
@@ -99,7 +66,7 @@ function isOnPath(program: string): boolean {
 
 export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
   if (SSHD === undefined) throw new Error('Expected an installed openssh-server, got none; see needSshd');
-  const sshd = new LoopbackSshd(SSHD, options, await freePort());
+  const sshd = new Sshd(SSHD, options, await freePort());
   try {
     await sshd.prepare();
     await sshd.start();
@@ -110,18 +77,20 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
   }
 }
 
-class LoopbackSshd implements Sshd {
+/** A real sshd, by default on 127.0.0.1, with its own keys, for the user who runs the tests. */
+export class Sshd implements AsyncDisposable {
   readonly port: number;
+  /** The sessions' home. */
   readonly home: string;
+  /** The first folder on the sessions' PATH; empty. */
   readonly bin: string;
+  /** The words of the command that reaches it; it reads no file of the person's. */
   readonly command: readonly string[];
   readonly #temp = tempDir('sshd-rig');
   readonly #binary: string;
   readonly #options: SshdOptions;
-  #child: ChildProcess | undefined;
-  /** sshd's own processes of sessions whose listener is gone: nothing else tells whose they are. */
-  readonly #left = new Set<number>();
-  #logs = '';
+  #child: LoggedChild | undefined;
+  #earlierLogs = '';
   #closing: Promise<void> | undefined;
 
   constructor(binary: string, options: SshdOptions, port: number) {
@@ -137,20 +106,11 @@ class LoopbackSshd implements Sshd {
       'IdentitiesOnly=yes',
       'IdentityAgent=none',
     ].flatMap((option) => ['-o', option]);
-    const key = this.#file('client_key');
-    this.command = [
-      'ssh',
-      '-F',
-      'none',
-      '-i',
-      key,
-      '-p',
-      String(port),
-      ...settings,
-      `${userInfo().username}@${this.#address}`,
-    ];
+    const words = ['ssh', '-F', 'none', '-i', this.#file('client_key'), '-p', String(port)];
+    this.command = [...words, ...settings, `${userInfo().username}@${this.#address}`];
   }
 
+  /** Of the listening process, or of the last one. */
   get pid(): number {
     return this.#child?.pid ?? 0;
   }
@@ -159,6 +119,7 @@ class LoopbackSshd implements Sshd {
     return this.#options.elsewhere?.address ?? '127.0.0.1';
   }
 
+  /** `command` for `RELAY_SSH_CMD`. */
   get relaySshCommand(): string {
     return this.command.join(' ');
   }
@@ -179,29 +140,23 @@ class LoopbackSshd implements Sshd {
 
   #config(path: string): string[] {
     return [
-      // sshd takes the first of two.
+      // The first of two lines counts.
       ...(this.#options.config ?? []),
       `Port ${this.port}`,
       `ListenAddress ${this.#address}`,
       `HostKey ${this.#file('host_key')}`,
       `AuthorizedKeysFile ${this.#file('authorized_keys')}`,
       'PidFile none',
-      // The keys lie below /tmp, which everyone may write to.
+      // The keys are below /tmp, which everyone may write to.
       'StrictModes no',
-      'UsePAM no',
-      'PermitRootLogin prohibit-password',
       'PasswordAuthentication no',
       'KbdInteractiveAuthentication no',
-      'AllowTcpForwarding yes',
-      'GatewayPorts no',
-      'X11Forwarding no',
-      'PermitUserEnvironment no',
       'PrintMotd no',
       'PrintLastLog no',
       // Tests connect again and again; the default drops at random from 10 on.
       'MaxStartups 100',
       'LogLevel VERBOSE',
-      // TMPDIR marks what a session started, whoever its parent is by then.
+      // TMPDIR marks the processes of a session, even after their parent has changed.
       `SetEnv HOME=${this.home} PATH=${this.bin}:${path} TMPDIR=${this.#temp.tmp}`,
     ];
   }
@@ -213,77 +168,65 @@ class LoopbackSshd implements Sshd {
     await mkdir(folder);
     const { stdout } = await run('busybox', ['--list']);
     const busybox = (await run('sh', ['-c', 'command -v busybox'])).stdout.trim();
-    await Promise.all(
-      stdout
-        .split('\n')
-        .filter(Boolean)
-        .map((applet) => symlink(busybox, join(folder, applet))),
-    );
+    const applets = stdout.split('\n').filter(Boolean);
+    await Promise.all(applets.map((applet) => symlink(busybox, join(folder, applet))));
     return folder;
   }
 
+  /** Listens, again on the same port with the same host key. */
   async start(): Promise<void> {
     const [program, ...args] = [...(this.#options.elsewhere?.prefix ?? []), this.#binary];
     const child = spawn(program, [...args, '-D', '-e', '-f', this.#file('sshd_config')], {
       env: { PATH: process.env['PATH'] ?? '', TMPDIR: this.#temp.tmp },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
-    this.#child = child;
-    endWithThisProcess(child);
-    const from = this.#logs.length;
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      this.#logs = (this.#logs + text).slice(-LOG_LIMIT);
-    });
-    await until(
-      'sshd to listen',
-      () => {
-        if (child.exitCode !== null) throw new Error(`sshd ended with ${child.exitCode}: ${this.#logs.slice(from)}`);
-        return this.#logs.slice(from).includes(`Server listening on ${this.#address} port ${this.port}`);
-      },
-      20_000,
-    );
+    // TMPDIR does not mark it.
+    guardProcess(child);
+    this.#earlierLogs += this.#child?.output ?? '';
+    const logged = (this.#child = new LoggedChild(child));
+    const listens = `Server listening on ${this.#address} port ${this.port}`;
+    await logged.until('sshd to listen', () => logged.output.includes(listens), 20_000);
   }
 
-  async stop({ sessions } = { sessions: true }): Promise<void> {
-    const child = this.#child;
-    if (child !== undefined && child.exitCode === null && child.signalCode === null) {
-      // Not awaited with its output: sessions hold that open.
-      for (const { pid } of await this.#servers()) this.#left.add(pid);
-      const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-      child.kill('SIGKILL');
-      await within(exited, 'sshd to end');
-    }
-    if (sessions) await this.killSessions();
+  /** Ends the listener and its sessions. Connecting is refused until `start`. */
+  async stop(): Promise<void> {
+    // Nothing identifies them once the listener is gone.
+    const servers = await this.#servers();
+    await this.#child?.end();
+    for (const { pid } of servers) signalProcess(pid, 'SIGKILL');
   }
 
-  /** sshd writes its title over its environment, so that its own processes bear no mark. */
+  /** sshd writes its title over its environment, so TMPDIR does not mark its own processes. */
   async #servers(): Promise<SessionProcess[]> {
-    const left = await Promise.all([...this.#left].map(describeProcess));
-    const found = [...(this.pid === 0 ? [] : await descendantsOf(this.pid)), ...left];
-    return found.filter((one) => one !== undefined).filter(isSshd);
+    return this.pid === 0 ? [] : (await descendantsOf(this.pid)).filter(isSshd);
   }
 
+  /** sshd's processes for sessions (not the listener) and all that they started. Zombies do not count. */
   async sessionProcesses(): Promise<SessionProcess[]> {
     return [...(await this.#servers()), ...(await this.remoteProcesses())];
   }
 
+  /** What the sessions started: everything but sshd's own processes, even if their sshd is gone. */
   async remoteProcesses(): Promise<SessionProcess[]> {
     const listed = await Promise.all((await processesIn(this.#temp.tmp)).map(describeProcess));
     return listed.filter((one) => one !== undefined).filter((one) => !isSshd(one));
   }
 
+  /** Signals sshd's own processes of every session, not the listener. Returns their number. */
   async killSessions(signal: NodeJS.Signals = 'SIGKILL'): Promise<number> {
     const servers = await this.#servers();
     for (const { pid } of servers) signalProcess(pid, signal);
     return servers.length;
   }
 
+  /** sshd's log so far. */
   logs(): string {
-    return this.#logs;
+    return this.#earlierLogs + (this.#child?.output ?? '');
   }
 
+  /** Version, pid and port, for a suite's log. */
   describe(): string {
-    // To standard error, as it always has; sshd is of the same source.
+    // ssh writes its version to standard error; sshd has the same one.
     const version = spawnSync('ssh', ['-V'], { encoding: 'utf8' }).stderr.split(',')[0]?.trim();
     return `sshd ${version} (pid ${this.pid}, port ${this.port}, ${this.#options.shell ?? 'system'} shell)`;
   }
@@ -310,24 +253,7 @@ function isSshd({ command }: SessionProcess): boolean {
   return /^(?:\S*\/)?sshd(?:-session|-auth)?\b/.test(command);
 }
 
-/** A shell that waits for the end of a pipe of ours: sshd bears no mark by which the orphan guard would know it. */
-function endWithThisProcess(child: ChildProcess): void {
-  const guard = spawn(
-    '/bin/sh',
-    ['-c', 'trap "" INT TERM HUP; read -r word; [ "$word" = ended ] || kill -KILL "$0"', String(child.pid)],
-    {
-      detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
-    },
-  );
-  guard.unref();
-  guard.on('error', () => {});
-  guard.stdin.on('error', () => {});
-  if (guard.stdin instanceof Socket) guard.stdin.unref();
-  child.once('exit', () => guard.stdin.end('ended\n'));
-}
-
-/** Undefined for one that has ended meanwhile. */
+/** Undefined for one that has ended. */
 export async function describeProcess(pid: number): Promise<SessionProcess | undefined> {
   try {
     const [stat, commandLine] = await Promise.all([
@@ -344,8 +270,7 @@ export async function describeProcess(pid: number): Promise<SessionProcess | und
 
 /** Processes of this machine with `parent` among their ancestors. Linux only. */
 export async function descendantsOf(parent: number): Promise<SessionProcess[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const all = (await Promise.all(pids.map(describeProcess))).filter((one) => one !== undefined);
+  const all = (await Promise.all((await allPids()).map(describeProcess))).filter((one) => one !== undefined);
   const found: SessionProcess[] = [];
   const queue = [parent];
   for (let next = queue.shift(); next !== undefined; next = queue.shift()) {

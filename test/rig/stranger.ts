@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline';
 
 import { within } from './wait.ts';
 
-/** Debian's `nobody`, whom the tests do not run as. */
+/** Debian's `nobody`; the tests run as another user. */
 export const STRANGER_UID = 65_534;
 
-/** Answers as an opencode in the given directory, or with 401 if `locked`. */
+/** Answers like an opencode in the given directory, or with 401 if `locked`. */
 const PROGRAM = `
 const [port, directory, how] = process.argv.slice(1);
 const ANSWERS = { '/global/health': { healthy: true, version: '1.18.33' }, '/path': { directory, worktree: directory } };

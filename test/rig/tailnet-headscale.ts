@@ -1,19 +1,15 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { execFile, spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
+import { LoggedChild } from './logged-child.ts';
 import { HEADSCALE } from './tailnet-programs.ts';
-import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
 export const HUB_ADDRESS = '10.213.0.1';
 export const LOGIN_SERVER = `http://${HUB_ADDRESS}:8080`;
-
-/** Characters of a log that are kept. */
-const LOG_LIMIT = 200_000;
 
 export interface HeadscaleOptions {
   readonly namespace: string;
@@ -29,8 +25,7 @@ export interface HeadscaleOptions {
 /** A real control server with its own DERP relay. */
 export class Headscale {
   readonly #options: HeadscaleOptions;
-  #child: ChildProcess | undefined;
-  #logs = '';
+  #child: LoggedChild | undefined;
 
   constructor(options: HeadscaleOptions) {
     this.#options = options;
@@ -49,25 +44,18 @@ export class Headscale {
       cwd: folder,
       env: { PATH: process.env['PATH'] ?? '', TMPDIR: tmp },
     });
-    this.#child = child;
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk: Buffer) => (this.#logs = (this.#logs + chunk.toString()).slice(-LOG_LIMIT)));
-    await until('headscale to answer', async () => {
-      if (child.exitCode !== null) throw new Error(`headscale ended at its start:\n${this.#logs}`);
-      return this.cli('users', 'list').then(
+    this.#child = new LoggedChild(child);
+    const answers = (): Promise<boolean> =>
+      this.cli('users', 'list').then(
         () => true,
         () => false,
       );
-    });
+    await this.#child.until('headscale to answer', answers);
   }
 
   /** Kills it; the tailnet works on without it. */
   async stop(): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
-    child.kill('SIGKILL');
-    await ended;
+    await this.#child?.end();
   }
 
   /** The parsed output of a `headscale` command, which must succeed. */
@@ -87,11 +75,11 @@ export class Headscale {
     return ((await this.cli('preauthkeys', 'create', ...owner, ...tagged)) as { key: string }).key;
   }
 
-  /** Puts another policy in force. */
+  /** Replaces the policy. */
   async setPolicy(policy: unknown): Promise<void> {
     await this.#writePolicy(policy);
     // headscale rereads the file on SIGHUP; `ip netns exec` has become headscale.
-    this.#child?.kill('SIGHUP');
+    this.#child?.signal('SIGHUP');
   }
 
   #writePolicy(policy: unknown): Promise<void> {

@@ -2,7 +2,7 @@ import { ipIn, NamespaceSet } from './namespaces.ts';
 
 export { processesOf, removeLeftovers } from './namespaces.ts';
 
-/** Network namespaces joined by a bridge in the first, without a route out of them. */
+/** Network namespaces joined by a bridge in the first one, isolated from the machine. */
 export class Namespaces {
   readonly #set: NamespaceSet;
 
@@ -24,7 +24,7 @@ export class Namespaces {
     return this.#set.nameOf('hub');
   }
 
-  /** A namespace of a machine, at `10.213.0.<number>`. */
+  /** Creates the namespace of a machine, at `10.213.0.<number>`. */
   async machine(number: number): Promise<string> {
     const name = await this.#set.add(`n${number}`);
     const port = `v${number}`;
@@ -36,7 +36,7 @@ export class Namespaces {
     return name;
   }
 
-  /** Ends what runs in them and removes them. */
+  /** Ends their processes and removes them. */
   close(): Promise<void> {
     return this.#set.close();
   }

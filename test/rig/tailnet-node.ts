@@ -1,5 +1,4 @@
 import { execFile, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -8,14 +7,13 @@ import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { createLocalApi } from '../../src/tailscale/local-api.ts';
 import type { LocalApi } from '../../src/tailscale/types.ts';
+import { LoggedChild } from './logged-child.ts';
 import { LOGIN_SERVER } from './tailnet-headscale.ts';
 import { TAILSCALE, TAILSCALED } from './tailnet-programs.ts';
 import type { TempDir } from './temp.ts';
 import { until } from './wait.ts';
 
 const run = promisify(execFile);
-
-const LOG_LIMIT = 200_000;
 
 /** Nothing leaves the machine: no logs, no port mapping, no captive portal, a panic instead of the real control server. */
 const ENVIRONMENT = {
@@ -52,8 +50,7 @@ export class TailnetMachine {
   readonly #options: NodeOptions;
   readonly #folder: string;
   readonly #environment: Readonly<Record<string, string>>;
-  #child: ChildProcess | undefined;
-  #logs = '';
+  #child: LoggedChild | undefined;
 
   /** `tmp`: TMPDIR of the children, which end with this process. */
   constructor(options: NodeOptions, namespace: string, { path, tmp }: Pick<TempDir, 'path' | 'tmp'>) {
@@ -102,31 +99,22 @@ export class TailnetMachine {
       '--no-logs-no-support',
     ];
     const child = this.spawn(argv, { stdio: ['ignore', 'pipe', 'pipe'], env: this.#environment });
-    this.#child = child;
-    for (const stream of [child.stdout, child.stderr])
-      stream?.on('data', (chunk: Buffer) => (this.#logs = (this.#logs + chunk.toString()).slice(-LOG_LIMIT)));
-    await until(`tailscaled of ${this.name} to answer`, () => {
-      if (child.exitCode !== null) throw new Error(`tailscaled of ${this.name} ended at its start:\n${this.#logs}`);
-      return this.localApi.status().then(
+    this.#child = new LoggedChild(child);
+    const answers = (): Promise<boolean> =>
+      this.localApi.status().then(
         () => true,
         () => false,
       );
-    });
+    await this.#child.until(`tailscaled of ${this.name} to answer`, answers);
   }
 
   /** Kills tailscaled; the other nodes still list this one, which does not answer. */
   async stop(): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
-    child.kill('SIGKILL');
-    await ended;
+    await this.#child?.end();
   }
 
   async join(authKey: string): Promise<void> {
-    const args = [`--login-server=${LOGIN_SERVER}`, `--auth-key=${authKey}`, `--hostname=${this.name}`];
-    await this.cli('up', ...args, '--accept-dns=false', '--netfilter-mode=off', '--timeout=60s');
-    await this.running();
+    await this.up(`--auth-key=${authKey}`, '--timeout=60s');
   }
 
   /** `tailscale down`. */
@@ -135,14 +123,9 @@ export class TailnetMachine {
   }
 
   /** `tailscale up` with the options of `join`. */
-  async up(): Promise<void> {
-    await this.cli(
-      'up',
-      `--login-server=${LOGIN_SERVER}`,
-      `--hostname=${this.name}`,
-      '--accept-dns=false',
-      '--netfilter-mode=off',
-    );
+  async up(...more: readonly string[]): Promise<void> {
+    const names = [`--login-server=${LOGIN_SERVER}`, `--hostname=${this.name}`];
+    await this.cli('up', ...names, '--accept-dns=false', '--netfilter-mode=off', ...more);
     await this.running();
   }
 

@@ -16,12 +16,12 @@ export interface TailnetOptions {
   readonly policy?: Readonly<Record<string, unknown>>;
 }
 
-/** A real tailnet: headscale with its DERP relay and a real tailscaled for each node, each in a network namespace of its own. */
+/** A real tailnet: headscale with its DERP relay, and a tailscaled per node, each in its own network namespace. */
 export interface Tailnet extends AsyncDisposable {
   readonly headscale: Headscale;
   /** Throws if there is no such node. */
   node(name: string): TailnetMachine;
-  /** Puts another policy in force. */
+  /** Replaces the policy. */
   setPolicy(policy: Readonly<Record<string, unknown>>): Promise<void>;
   /** Versions and pids, for a suite's log. */
   describe(): string;
@@ -36,7 +36,7 @@ export const OPEN_POLICY = {
 
 let serial = 0;
 
-/** Resolves when every node sees every other, after some 8 s. First removes what a killed run left. */
+/** Resolves when every node sees every other, after some 8 s. First removes the leftovers of killed runs. */
 export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
   await removeLeftovers();
   const temp = tempDir('tailnet-rig');
@@ -81,7 +81,7 @@ export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
   };
 }
 
-/** Without the attribute each node probes public hosts for captive portals. */
+/** Adds the attribute that stops the nodes from probing public hosts for captive portals. */
 function policyOf(policy: Readonly<Record<string, unknown>> = OPEN_POLICY): unknown {
   return { ...policy, nodeAttrs: [{ target: ['*'], attr: ['disable-captive-portal-detection'] }] };
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { forgetDirectory, guardDirectory } from './orphan-guard.ts';
 
-/** A directory that never outlives this process. */
+/** A directory that is removed when this process ends at the latest. */
 export interface TempDir extends AsyncDisposable {
   /** Absolute, with symbolic links resolved: opencode reports its directory that way. */
   readonly path: string;

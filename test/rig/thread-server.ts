@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 /** An HTTP server in its own thread, which answers while this thread is busy. */
 export interface ThreadServer extends AsyncDisposable {
   readonly url: string;
-  /** Resolves in the event loop turn in which the request for `path` is known, before its answer is read. */
+  /** Resolves in the turn of the event loop in which the request for `path` arrives, before its answer is read. */
   asked(path: string): Promise<void>;
   /** Blocks this thread until the answer to `path` is in its socket. */
   blockUntilAnswered(path: string): void;

@@ -37,23 +37,9 @@ export async function openTmux(
   const socket = `opencode-rig-${randomUUID()}`;
   const tmux = (...args: readonly string[]): Promise<{ stdout: string }> =>
     run('tmux', ['-u', '-L', socket, '-f', '/dev/null', ...args], { env: { PATH: process.env['PATH'] ?? '' } });
-  const shell = ['env', '-i', ...Object.entries({ ...env, PS1: '$ ' }).map(([name, value]) => `${name}=${value}`)];
-  await tmux(
-    'new-session',
-    '-d',
-    '-x',
-    '100',
-    '-y',
-    '30',
-    '-c',
-    directory,
-    '--',
-    ...prefix,
-    ...shell,
-    'bash',
-    '--norc',
-    '--noprofile',
-  );
+  const values = Object.entries({ ...env, PS1: '$ ' }).map(([name, value]) => `${name}=${value}`);
+  const shell = [...prefix, 'env', '-i', ...values, 'bash', '--norc', '--noprofile'];
+  await tmux('new-session', '-d', '-x', '100', '-y', '30', '-c', directory, '--', ...shell);
   const screen = async (): Promise<string> => (await tmux('capture-pane', '-p')).stdout;
   const close = async (): Promise<void> => void (await tmux('kill-server').catch(() => {}));
   // Text typed before the prompt shows twice.

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Ten times what a cold opencode needs on a busy two-core machine, and below vitest's own limit, which would hide the reason. */
+/** Ten times the start of an opencode on a busy two-core machine, and below vitest's own limit, which would hide the reason. */
 export const DEFAULT_WAIT_MS = 45_000;
 
-/** Poll interval of `until`. A look is at most one loopback request. */
+/** Default poll interval of `until`. A look is at most one loopback request. */
 const POLL_MS = 25;
 
 export interface Deferred<T> {
@@ -50,13 +50,14 @@ export async function until<T>(
   what: string | (() => string),
   look: () => T | undefined | false | Promise<T | undefined | false>,
   timeoutMs = DEFAULT_WAIT_MS,
+  pollMs = POLL_MS,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const found = await look();
     if (found !== undefined && found !== false) return found;
     if (performance.now() > deadline) throw lateError(what, timeoutMs);
-    await delay(POLL_MS);
+    await delay(pollMs);
   }
 }
 

@@ -180,7 +180,7 @@ interface Answered {
   readonly body: string;
 }
 
-/** The older MCP server with a forwarding node service; records its request journal and its call record. */
+/** The older MCP server with a forwarding node service; records its request journal. */
 async function recordClient(): Promise<void> {
   await using opencode = await startFakeOpencode({ directory: DIRECTORY, reply: () => 'done' });
   opencode.addSession({ title: 'A session' });
@@ -223,14 +223,11 @@ async function recordClient(): Promise<void> {
     args: ['--config', config],
     env: { TAILSCALE_SOCKET: api.socketPath, OPENCODE_NODE_PORT: String(service.port) },
   });
-  const results: unknown[] = [];
-  const call = async (name: string, args: Readonly<Record<string, unknown>> = {}): Promise<void> =>
-    void results.push((await mcp.call(name, args)).result.structuredContent);
-  await call('instances');
-  await call('send', { instance: 'web', message: 'hello', request_id: 'r1' });
+  await mcp.call('instances');
+  await mcp.call('send', { instance: 'web', message: 'hello', request_id: 'r1' });
   await until('the list to be held', () => [...requests.keys()].some((kind) => kind.includes('prefer')));
   for (const name of ['read', 'list_sessions', 'get_status', 'get_diff', 'create_session'])
-    await call(name, { instance: 'web' });
+    await mcp.call(name, { instance: 'web' });
   await save(
     'client',
     [...requests.values()],
@@ -242,13 +239,7 @@ async function recordClient(): Promise<void> {
   const state = join(mcp.home, '.local', 'state', 'opencode-mcp');
   const [name = ''] = await readdir(join(state, 'requests'));
   const entry: unknown = JSON.parse(await readFile(join(state, 'requests', name), 'utf8'));
-  const record = (await readFile(join(state, 'record.jsonl'), 'utf8')).trim().split('\n');
-  await save('journal', {
-    request: { instance: 'web', request_id: 'r1', message: 'hello' },
-    file: name,
-    entry,
-    record,
-  });
+  await save('journal', { request: { instance: 'web', request_id: 'r1', message: 'hello' }, file: name, entry });
 }
 
 /** The files of the older wrapper on this machine and on a relay while it runs. */

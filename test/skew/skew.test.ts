@@ -1,10 +1,9 @@
 /**
- * This build beside b98f13f, whose exchanges and files are in `recorded/` (see `record.ts`): machines of one person are not upgraded
- * at the same moment.
+ * This build beside b98f13f, whose exchanges and files are in `recorded/` (see `record.ts`): people do not upgrade all their machines
+ * at once.
  */
-import { once } from 'node:events';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { request as requestHttp, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -18,11 +17,9 @@ import { RelayLink } from '../../src/connected/relay/relay-link.ts';
 import { readRunStates } from '../../src/connected/run-state.ts';
 import { runStatus } from '../../src/connected/status/command.ts';
 import { INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
-import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import type { DiscoverySource } from '../../src/discovery/source.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { instances } from '../../src/operations/listing/instances.ts';
-import type { Call, Runtime } from '../../src/operations/runtime.ts';
+import type { Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { CONFIG_PATH, load } from '../config/load-case.ts';
 import { NO_PID, openRemains, type Remains } from '../connected/cleanup/remains.ts';
@@ -31,9 +28,10 @@ import { DIRECTORY, ID, openNodeStage, SELF } from '../node/stage.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { forward } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testFleet, testRegistrySource, testRuntime } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
@@ -60,16 +58,9 @@ async function recorded<T>(name: string): Promise<T> {
 }
 
 const never = new AbortController().signal;
-const call = (): Call => ({ signal: never, deadlineMs: systemClock.now() + 30_000, onProgress: () => {} });
 
 function runtimeOf(source: DiscoverySource, folder?: string): Runtime {
-  const fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
-    sources: [source],
-    resolveCredential: () => Promise.resolve(undefined),
-    clock: systemClock,
-    logger: silentLogger,
-  });
+  const fleet = testFleet(source);
   onTestFinished(() => fleet.close());
   fleet.start();
   return testRuntime(fleet, folder);
@@ -119,7 +110,7 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
       give(response, role === 'none' ? find(LIST_PATH, 403) : find('/opencode-mcp/v2/instances', 404));
     else if (isGone) give(response, find(`${below}/path`, 404));
     else if (role === 'read' && !readable.has(kindOf(method, url))) give(response, find(`${below}/agent`, 403));
-    else passOn(request, response, opencode.url + url.slice(below.length));
+    else forward(request, response, opencode.url + url.slice(below.length));
   };
   const stage = await tailnetStage({ peers: [{ HostName: 'box' }], servers: { '100.64.0.2:4095': serve } });
   return {
@@ -148,34 +139,21 @@ function give(response: ServerResponse, { status, headers, body }: Answer): void
   response.writeHead(status, headers).end(body);
 }
 
-function passOn(request: IncomingMessage, response: ServerResponse, url: string): void {
-  const { method = '', headers } = request;
-  const sent = requestHttp(url, { method, headers: { ...headers, host: '127.0.0.1' }, agent: false });
-  sent.on('response', (answer) => {
-    response.writeHead(answer.statusCode ?? 502, answer.headers);
-    response.flushHeaders();
-    answer.pipe(response);
-  });
-  sent.on('error', () => response.destroy());
-  response.on('close', () => sent.destroy());
-  request.pipe(sent);
-}
-
 describe('the client at an older node service', () => {
   test('lists its instances, drives them, and gets changes by the held list', async () => {
     await using older = await atOlderService('drive');
     const { runtime, held } = older;
-    expect((await instances(runtime, { offset: 0 }, call())).data.instances).toMatchObject([
+    expect((await instances(runtime, { offset: 0 }, testCall())).data.instances).toMatchObject([
       { name: 'web', state: 'idle', directory: DIRECTORY },
     ]);
-    expect((await send(runtime, { instance: 'web', message: 'hello' }, call())).data).toMatchObject({
+    expect((await send(runtime, { instance: 'web', message: 'hello' }, testCall())).data).toMatchObject({
       outcome: 'completed',
       text: 're: hello',
     });
     await until('the list to be held', () => held.size > 0);
     older.end();
     await until('the end of the instance', async () => {
-      const { instances: rows } = (await instances(runtime, { offset: 0 }, call())).data;
+      const { instances: rows } = (await instances(runtime, { offset: 0 }, testCall())).data;
       return rows.length === 0;
     });
   });
@@ -183,9 +161,9 @@ describe('the client at an older node service', () => {
   test('may only read, and reports in its words why it may not send', async () => {
     await using older = await atOlderService('read');
     const { runtime } = older;
-    const { data } = await instances(runtime, { offset: 0 }, call());
+    const { data } = await instances(runtime, { offset: 0 }, testCall());
     expect(data.instances).toMatchObject([{ name: 'web', state: 'idle', session: { title: 'A session' } }]);
-    await expect(send(runtime, { instance: 'web', message: 'hello' }, call())).rejects.toThrow(
+    await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(
       /not passed on to the instance, HTTP 403; the proxy answered "Your role here is 'read'/,
     );
     expect(older.opencode.state.prompts).toHaveLength(0);
@@ -193,10 +171,10 @@ describe('the client at an older node service', () => {
 
   test('reports why it is not admitted, and that an instance has gone', async () => {
     await using stranger = await atOlderService('none');
-    const { text } = await instances(stranger.runtime, { offset: 0 }, call());
+    const { text } = await instances(stranger.runtime, { offset: 0 }, testCall());
     expect(text).toMatch(/eve@example\.com.*not admitted here.*OPENCODE_TAILNET_USERS=eve@example\.com/);
     await using gone = await atOlderService('drive', true);
-    const { data } = await instances(gone.runtime, { offset: 0 }, call());
+    const { data } = await instances(gone.runtime, { offset: 0 }, testCall());
     expect(data.instances).toMatchObject([
       { name: 'web', state: 'offline', reason: expect.stringContaining('no such instance here now') as string },
     ]);
@@ -314,11 +292,8 @@ async function run(command: typeof runCleanup, { remains }: OlderWrapper): Promi
 describe('files of an older wrapper', () => {
   test('are found by the registry source, with the password', async () => {
     const { remains, id } = await olderWrapper();
-    const source = createRegistrySource(
-      { directory: remains.registry, explicit: true },
-      { logger: silentLogger, uid: process.getuid?.(), hostname: hostname() },
-    );
-    onTestFinished(() => source.close());
+    const source = testRegistrySource(remains.registry, hostname());
+    onTestFinished(() => source.close?.());
     const { candidates, notes } = await source.scan(never);
     expect(notes).toEqual([]);
     expect(candidates).toMatchObject([
@@ -393,24 +368,17 @@ test('a request_id kept by an older server is not sent again', async () => {
   await using opencode = await startFakeOpencode({ reply: (text) => `re: ${text}` });
   opencode.addSession({ id: entry.sessionId });
   const body = { messageID: entry.messageId, parts: [{ id: entry.partId, type: 'text', text: request.message }] };
-  const sent = requestHttp(`${opencode.url}/session/${entry.sessionId}/prompt_async`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-  });
-  sent.end(JSON.stringify(body));
-  await once(sent, 'response');
+  const path = `/session/${entry.sessionId}/prompt_async`;
+  await fetch(opencode.url + path, { method: 'POST', body: JSON.stringify(body) });
   const folder = join(temp.path, 'requests');
   await mkdir(folder, { mode: 0o700 });
   await writeFile(join(folder, file), JSON.stringify(entry), { mode: 0o600 });
   const registry = await openRegistry(join(temp.path, 'registry'));
   await registry.add({ name: request.instance, port: opencode.port, cwd: opencode.directory });
-  const source = createRegistrySource(
-    { directory: registry.path, explicit: true },
-    { logger: silentLogger, uid: process.getuid?.(), hostname: hostname() },
-  );
+  const source = testRegistrySource(registry.path);
   // A turn that ended long ago has no events for a while.
   const runtime = { ...runtimeOf(source, folder), clock: leapingClock() };
-  expect((await send(runtime, request, call())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
+  expect((await send(runtime, request, testCall())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
   expect(opencode.state.prompts).toHaveLength(1);
 });
 

@@ -3,7 +3,7 @@ import process from 'node:process';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { type Fault, type FaultProxy, type Match, startFaultProxy } from '../rig/fault-proxy.ts';
+import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
@@ -15,13 +15,14 @@ const MINUTES = Number(process.env['SOAK_MINUTES'] ?? 0);
 const SEED = Number(process.env['SOAK_SEED'] ?? (MINUTES > 0 ? randomInt(1_000_000) : 7));
 const FEWEST_SENDS = 16;
 
-const PROMPT: Match = { method: 'POST', path: /prompt_async$/ };
-const EVENTS: Match = { path: '/event' };
-const MESSAGES: Match = { method: 'GET', path: /\/message/ };
-const STATUS: Match = { path: '/session/status' };
-const PLACES = { prompt: PROMPT, events: EVENTS, messages: MESSAGES, status: STATUS } as const;
+const REQUESTS = {
+  prompt: { method: 'POST', path: /prompt_async$/ },
+  events: { path: '/event' },
+  messages: { method: 'GET', path: /\/message/ },
+  status: { path: '/session/status' },
+} as const;
 
-/** What a proxy, a tunnel or a gateway does. */
+/** Faults of proxies, tunnels and gateways. */
 const FAULTS: readonly Fault[] = [
   { kind: 'reset' },
   { kind: 'lose-response' },
@@ -39,7 +40,6 @@ interface Sent {
   readonly faults: readonly string[];
   readonly outcome: string;
   readonly text: string;
-  readonly isError: boolean;
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that break at random, seed ${SEED}`, () => {
@@ -72,14 +72,14 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
     await Promise.all(proxies?.map((proxy) => proxy.close()) ?? []);
   });
 
-  /** Puts one to three faults in the way of the next send, at one proxy or both; says which. */
+  /** Adds one to three faults for the next send, at one proxy or both; returns their names. */
   function breakSomething(): string[] {
     return Array.from({ length: 1 + Math.floor(random() * 3) }, () => {
-      const where = pick(Object.keys(PLACES) as (keyof typeof PLACES)[]);
+      const where = pick(Object.keys(REQUESTS) as (keyof typeof REQUESTS)[]);
       const fault = pick(FAULTS);
       const times = 1 + Math.floor(random() * 2);
       const chosen = random() < 0.5 ? proxies : [pick(proxies)];
-      for (const proxy of chosen) proxy.rule(PLACES[where], fault, times);
+      for (const proxy of chosen) proxy.rule(REQUESTS[where], fault, times);
       return `${where} ${fault.kind}${'status' in fault ? ` ${fault.status}` : ''} ×${times} at ${chosen.length}`;
     });
   }
@@ -94,11 +94,15 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
     return what;
   }
 
-  async function sendOnce(index: number): Promise<Sent> {
+  async function repair(): Promise<void> {
     for (const proxy of proxies) {
       proxy.pass();
       await proxy.up();
     }
+  }
+
+  async function sendOnce(index: number): Promise<Sent> {
+    await repair();
     const word = `word${index}of${SEED}`;
     const isSlow = random() < 0.5;
     const message = isSlow ? `slow 12 60: ${word}` : `echo: ${word}`;
@@ -113,10 +117,10 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
       faults.push(`then ${await disturb()}`);
     }
     let { result, text } = await call;
-    // What a model does next where it is not sure.
+    // A model that is not sure of the outcome repeats the call.
     if (request_id !== undefined && outcomeOf(result) !== 'completed')
       ({ result, text } = await server.call('send', input));
-    return { message, expected, faults, outcome: outcomeOf(result), text, isError: result.isError === true };
+    return { message, expected, faults, outcome: outcomeOf(result), text };
   }
 
   async function newSession(): Promise<string | undefined> {
@@ -125,26 +129,23 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
   }
 
   test(
-    'nothing is sent twice, nothing is wrong, and what is said of each send is true',
+    'no message is sent twice, no answer is mixed up, and each reported outcome is true',
     async () => {
       const untilMs = performance.now() + MINUTES * 60_000;
       for (let index = 0; index < FEWEST_SENDS || performance.now() < untilMs; index += 1) {
         const one = await sendOnce(index);
         sent.push(one);
         if (MINUTES > 0)
-          process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : told(one)}\n`);
+          process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : describeSend(one)}\n`);
         judge(one);
       }
-      for (const proxy of proxies) {
-        proxy.pass();
-        await proxy.up();
-      }
-      // What ran on after its call has ended by now, or ends when it is waited for.
+      await repair();
+      // Wait for turns that outlived their call.
       await server.call('wait', { instances: ['soaked'] });
-      for (const one of sent) expect(stage.model.turns(one.message), told(one)).toBeLessThanOrEqual(1);
+      for (const one of sent) expect(stage.model.turns(one.message), describeSend(one)).toBeLessThanOrEqual(1);
       const outcomes = sent.map(({ outcome }) => outcome);
       process.stdout.write(`soak: ${sent.length} sends, seed ${SEED}: ${JSON.stringify(counted(outcomes))}\n`);
-      // A soak in which little arrives shows little.
+      // A soak in which few sends complete proves little.
       expect(outcomes.filter((outcome) => outcome === 'completed').length).toBeGreaterThan(sent.length / 2);
     },
     (MINUTES + 15) * 60_000,
@@ -152,18 +153,18 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
 
   function judge(one: Sent): void {
     const turns = stage.model.turns(one.message);
-    expect(turns, told(one)).toBeLessThanOrEqual(1);
-    expect(one.text, told(one)).not.toMatch(/bug worth reporting|failed inside/);
+    expect(turns, describeSend(one)).toBeLessThanOrEqual(1);
+    expect(one.text, describeSend(one)).not.toMatch(/bug worth reporting|failed inside/);
     if (one.outcome === 'completed') {
-      expect(turns, told(one)).toBe(1);
-      expect(one.text, told(one)).toContain(one.expected);
+      expect(turns, describeSend(one)).toBe(1);
+      expect(one.text, describeSend(one)).toContain(one.expected);
       const others = sent
         .filter(({ message }) => message !== one.message)
         .map(({ message }) => message.split(' ').at(-1) ?? '');
       for (const word of others)
-        expect(one.text.includes(`${word} `) || one.text.endsWith(word), told(one)).toBe(false);
+        expect(one.text.includes(`${word} `) || one.text.endsWith(word), describeSend(one)).toBe(false);
     }
-    if (/nothing was sent|was not taken/.test(one.text)) expect(turns, told(one)).toBe(0);
+    if (/nothing was sent|was not taken/.test(one.text)) expect(turns, describeSend(one)).toBe(0);
   }
 });
 
@@ -177,7 +178,7 @@ function outcomeOf({
   return isError === true ? 'error' : String((structuredContent as { outcome?: unknown } | undefined)?.outcome);
 }
 
-function told({ message, faults, outcome, text }: Sent): string {
+function describeSend({ message, faults, outcome, text }: Sent): string {
   return `${message} (${faults.join('; ')}): ${outcome}: ${text}`;
 }
 

@@ -95,7 +95,7 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
       await until('the node service to end', () => service.exitCode() !== null || !isAlive(service.pid));
     });
     await only('the relay to be in use', ({ via }) => via.startsWith('relay '));
-    await streams(to, 'relay', () => sshd.stop({ sessions: true }));
+    await streams(to, 'relay', () => sshd.stop());
     await only('the LAN to be in use', ({ via }) => via.startsWith('lan '));
   });
 

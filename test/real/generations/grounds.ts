@@ -90,7 +90,6 @@ export async function openFakeService<Name extends string>(names: readonly Name[
   const fake = await startFakeOpencode2({
     home: home.path,
     directories: Object.fromEntries(paths.map((path) => [path, files])),
-    agents: ['build', 'plan'],
   });
   const stateDir = join(home.path, '.local', 'state', 'opencode');
   await mkdir(stateDir, { recursive: true });

@@ -64,13 +64,13 @@ export class AssistantMessage {
     return message;
   }
 
-  /** In pieces; `pause` comes after each, and may throw. */
+  /** Streams the pieces; awaits `pause`, which may throw, after each. */
   async say(kind: 'text' | 'reasoning', pieces: readonly string[], pause: () => void | Promise<void>): Promise<void> {
     if (this.#saying?.kind !== kind) {
       this.#endText();
       const { content = [] } = this.begin();
       const ordinal = content.filter(({ type }) => type === kind).length;
-      // In the middle of the stream the stored text is empty.
+      // The stored text stays empty until the stream ends.
       const part: Content = { type: kind, text: '' };
       content.push(part);
       this.#saying = { kind, ordinal, said: '', part };
@@ -83,7 +83,7 @@ export class AssistantMessage {
     }
   }
 
-  /** Gives the id of the call. */
+  /** Returns the id of the call. */
   call(name: string, input: Fields): string {
     const { content = [] } = this.begin();
     this.#endText();
@@ -118,7 +118,7 @@ export class AssistantMessage {
     return message;
   }
 
-  /** The model failed, and is asked again. */
+  /** The model failed; the request is repeated. */
   retry(error: Fields): void {
     const message = this.begin();
     this.#attempts += 1;
@@ -139,11 +139,6 @@ export class AssistantMessage {
     delete message['retry'];
     this.#publish('session.step.ended', { finish, cost: 0, tokens: NO_TOKENS });
     this.#message = undefined;
-  }
-
-  /** As `end`, if the step has content. */
-  close(): void {
-    this.end('stop');
   }
 
   /** Fails the step; its content stays. */

@@ -16,7 +16,7 @@ interface Shape {
 }
 
 export interface ContractRoute {
-  /** Which directory's plugins it runs: the one that the query or header names, that of the session, or none. */
+  /** The directory whose plugins it runs: named in the query or header, that of the session, or none. */
   readonly loads: 'nothing' | 'query' | 'session';
   readonly query?: Shape;
   readonly body?: Shape;
@@ -36,7 +36,6 @@ interface Contract {
 /** The used types and paths of OpenCode 2.1.2; `make-contract.mjs` names their origin. */
 export const CONTRACT: Contract = JSON.parse(readFileSync(new URL('contract.json', import.meta.url), 'utf8'));
 
-const named = new Map<string, z.ZodType>();
 const built = new WeakMap<Shape, z.ZodType>();
 
 /** The fault in a request's query, if any. */
@@ -57,38 +56,26 @@ export function checkAnswer({ answers }: ContractRoute, status: number, body: un
   return shape === null ? undefined : check(shape, body);
 }
 
-/** The fault in an event of `/api/event` or of a session's log, if any. */
+/** The fault in an event, if any. */
 export function checkEvent(event: { readonly type: string }): string | undefined {
-  if (event.type === 'log.synced') return check(LOG_SYNCED, event);
-  const known = CONTRACT.events[event.type];
-  return known ? check(envelope(event.type, known), event) : `no event ${event.type}`;
+  const shape = EVENTS[event.type];
+  return shape ? check(shape, event) : `no event ${event.type}`;
 }
 
-const LOG_SYNCED: Shape = {
-  properties: { type: { const: 'log.synced' }, aggregateID: { type: 'string' }, seq: { type: 'integer' } },
-  required: ['type', 'aggregateID'],
-};
 const DURABLE: Shape = {
   properties: { aggregateID: { type: 'string' }, seq: { type: 'integer' }, version: { type: 'integer' } },
   required: ['aggregateID', 'seq', 'version'],
 };
-const envelopes = new Map<string, Shape>();
-
-function envelope(type: string, { durable, data }: Contract['events'][string]): Shape {
-  const found = envelopes.get(type) ?? {
-    properties: {
-      id: { type: 'string' },
-      type: { const: type },
-      data,
-      ...(type === 'server.connected' ? {} : { created: { type: 'number' } }),
-      ...(durable ? { durable: DURABLE } : {}),
-      location: { $ref: '#/$defs/LocationRef' },
-    },
-    required: ['id', 'data', ...(type === 'server.connected' ? [] : ['created']), ...(durable ? ['durable'] : [])],
-  };
-  envelopes.set(type, found);
-  return found;
-}
+/** By type, envelope included. */
+const EVENTS: Readonly<Record<string, Shape>> = Object.fromEntries(
+  Object.entries(CONTRACT.events).map(([type, { durable, data }]): [string, Shape] => {
+    const properties: Record<string, Shape> = { id: { type: 'string' }, type: { const: type }, data };
+    if (type !== 'server.connected') properties['created'] = { type: 'number' };
+    if (durable) properties['durable'] = DURABLE;
+    const location = { $ref: '#/$defs/LocationRef' };
+    return [type, { properties: { ...properties, location }, required: Object.keys(properties) }];
+  }),
+);
 
 function check(shape: Shape, value: unknown): string | undefined {
   const result = build(shape).safeParse(value);
@@ -105,7 +92,7 @@ function describe(issue: z.core.$ZodIssue, above: readonly PropertyKey[] = []): 
   return `${path.map(String).join('.') || 'it'}: ${issue.message}`;
 }
 
-/** A variant whose constants fit is nearer than any other. */
+/** A variant with the right constants is nearer than any other. */
 function distance(issues: readonly z.core.$ZodIssue[]): number {
   return issues.length + (issues.some(({ code }) => code === 'invalid_value') ? 1000 : 0);
 }
@@ -117,7 +104,12 @@ function build(shape: Shape): z.ZodType {
 }
 
 function make(shape: Shape): z.ZodType {
-  if (shape.$ref !== undefined) return reference(shape.$ref.slice('#/$defs/'.length));
+  if (shape.$ref !== undefined) {
+    const referred = CONTRACT.$defs[shape.$ref.slice('#/$defs/'.length)];
+    if (!referred) throw new Error(`contract.json has no ${shape.$ref}`);
+    // Types may refer to themselves.
+    return z.lazy(() => build(referred));
+  }
   if (shape.anyOf) return z.union(shape.anyOf.map(build));
   if (shape.const !== undefined) return z.literal(shape.const);
   if (shape.enum) return z.enum([...shape.enum]);
@@ -143,12 +135,4 @@ function make(shape: Shape): z.ZodType {
     case 'boolean':
       return z.boolean();
   }
-}
-
-function reference(name: string): z.ZodType {
-  const shape = CONTRACT.$defs[name];
-  if (!shape) throw new Error(`contract.json has no type ${name}`);
-  let found = named.get(name);
-  if (!found) named.set(name, (found = z.lazy(() => build(shape))));
-  return found;
 }

@@ -22,7 +22,7 @@ export class Events {
     this.#heart.unref();
   }
 
-  /** Writes an event to every stream, and to the session's log if the contract calls it durable. */
+  /** Checks an event, and writes it to every stream, and to the session's log if the contract calls it durable. */
   publish(session: StoredSession, type: string, data: Fields): void {
     const { id, location } = session.info;
     const durable = CONTRACT.events[type]?.durable === true;
@@ -32,17 +32,20 @@ export class Events {
       created: this.#store.now(),
       ...(durable ? { durable: { aggregateID: id, seq: session.log.length, version: 1 } } : {}),
       location,
-      // Of a form its session stands inside it.
+      // A form names its session itself.
       data: type === 'form.created' ? data : { sessionID: id, ...data },
     };
+    this.#check(event);
     if (durable) session.log.push(event);
-    for (const response of this.#streams) this.#write(response, event);
+    for (const response of this.#streams) write(response, event);
   }
 
-  /** `/api/event`: nothing of the past. */
+  /** `/api/event`: no past events. */
   open(response: ServerResponse): void {
+    const connected = { id: this.#store.id('evt'), type: 'server.connected', data: {} };
+    this.#check(connected);
     begin(response);
-    this.#write(response, { id: this.#store.id('evt'), type: 'server.connected', data: {} });
+    write(response, connected);
     response.write(HEARTBEAT);
     this.#streams.add(response);
     response.once('close', () => this.#streams.delete(response));
@@ -51,9 +54,9 @@ export class Events {
   /** A session's durable events after that `seq`. */
   sendLog(response: ServerResponse, { info, log }: StoredSession, after: number): void {
     begin(response);
-    for (const event of log.slice(after + 1)) this.#write(response, event);
+    for (const event of log.slice(after + 1)) write(response, event);
     const seq = log.length - 1;
-    this.#write(response, { type: 'log.synced', aggregateID: info.id, ...(seq < 0 ? {} : { seq }) });
+    write(response, { type: 'log.synced', aggregateID: info.id, ...(seq < 0 ? {} : { seq }) });
     response.end();
   }
 
@@ -68,21 +71,18 @@ export class Events {
     this.#streams.clear();
   }
 
-  #write(response: ServerResponse, event: ServerEvent | LogSynced): void {
+  #check(event: ServerEvent): void {
     const wrong = checkEvent(event);
     if (wrong !== undefined) this.#violate(`event ${event.type}: ${wrong}`);
-    response.write(`data: ${JSON.stringify(event)}\n\n`);
   }
-}
-
-interface LogSynced {
-  readonly type: 'log.synced';
-  readonly aggregateID: string;
-  readonly seq?: number;
 }
 
 const HEARTBEAT = ': heartbeat\n\n';
 
 function begin(response: ServerResponse): void {
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
+}
+
+function write(response: ServerResponse, event: object): void {
+  response.write(`data: ${JSON.stringify(event)}\n\n`);
 }

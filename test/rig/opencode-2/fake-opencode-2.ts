@@ -3,20 +3,21 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
 
-import { give, WEB_PAGE, type Answer } from '../fake-http.ts';
+import { give, WEB_PAGE, type Answer } from '../answer.ts';
 import { Gates } from '../gates.ts';
 import { listenHttp, type HttpListener } from '../http-listener.ts';
+import { basicAuth, jsonOf, requestJson } from '../json-request.ts';
 import type { ModelRequest, ScriptedModel } from '../scripted-model.ts';
 import { DEFAULT_WAIT_MS, until } from '../wait.ts';
 import { checkAnswer, checkBody, checkQuery, CONTRACT, type ContractRoute } from './contract.ts';
 import { Events } from './events.ts';
 import { HANDLERS, invalid, noLocation, noSession, type Server } from './routes.ts';
 import type { TurnStep } from './scripts.ts';
-import { Store, Waiting, type Fields, type ModelRef, type StoredSession } from './store.ts';
+import { Store, Waiting, type Fields, type StoredSession } from './store.ts';
 import { createSession, Turns, type NewSession } from './turns.ts';
 
-/** Asked to recognise older servers and the preview; no violation of the contract. */
-const TELLING = new Set(['/api/health', '/api/status']);
+/** The client asks for these to recognise older servers and the preview: no violation. */
+const OF_OTHER_VERSIONS = new Set(['/api/health', '/api/status']);
 
 export interface FakeRequest {
   readonly method: string;
@@ -43,7 +44,6 @@ export interface Fault {
 
 export interface FakeOpencode2Options {
   readonly password?: string;
-  readonly port?: number;
   readonly version?: string;
   /** For `/api/info`; default this process's own, which holds the port. */
   readonly pid?: number;
@@ -51,59 +51,11 @@ export interface FakeOpencode2Options {
   readonly home?: string;
   /** The existing directories with their files by path. Default: every directory exists, and is empty. */
   readonly directories?: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  readonly agents?: readonly string[];
-  readonly models?: readonly ModelRef[];
-}
-
-/**
- * The service of OpenCode 2.1. Checks each request, answer and event by `contract.json`. Beyond the contract it follows what was
- * measured on the preview, or reported of 2.0 and 2.1. Prompts are in the language of `model-script.ts`.
- */
-export interface FakeOpencode2 extends AsyncDisposable {
-  readonly url: string;
-  readonly port: number;
-  readonly password: string;
-  readonly pid: number;
-  readonly version: string;
-  readonly home: string;
-  readonly headers: Readonly<Record<string, string>>;
-  /** All since the first start. */
-  readonly requests: readonly FakeRequest[];
-  /** Directories whose plugins would have run since the first start. */
-  readonly loaded: ReadonlySet<string>;
-  /** Open event streams. */
-  readonly streams: number;
-  /** The model of all sessions, as the scripted one. */
-  readonly model: Pick<ScriptedModel, 'requests' | 'turns' | 'waitForTurn' | 'waitForGate' | 'release'>;
-  /** Makes a prompt with exactly this text do these steps. */
-  script(text: string, steps: readonly TurnStep[]): void;
-  /** Called for each further authorized request; `undefined` ends it. */
-  setFault(fault: ((request: FakeRequest) => Fault | undefined) | undefined): void;
-  /** Makes a session without a request. */
-  addSession(session: NewSession): StoredSession;
-  /** As stored. */
-  session(id: string): StoredSession;
-  /** A request with the password, and a JSON body if one is given. Bounded. */
-  api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
-  /** As `api`, and rejects unless the answer is 2xx JSON. */
-  json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** Writes `service.json`, or that of a channel, as the service does: 0600, by a rename. Returns its path. */
-  register(stateDir: string, channel?: string): Promise<string>;
-  /** As SIGTERM: running turns are interrupted for `shutdown`. */
-  stop(): Promise<void>;
-  /** As SIGKILL: running turns stay open in the store. */
-  kill9(): Promise<void>;
-  /** Kills it if it runs, and starts it on the same port. A service resumes cut turns; with `resume: false` it is a `serve`. */
-  restart(options?: { readonly pid?: number; readonly version?: string; readonly resume?: boolean }): Promise<void>;
-  /** Returns and forgets the violations of the contract so far. */
-  takeViolations(): readonly string[];
-  /** Ends it. Rejects if something violated the contract. */
-  close(): Promise<void>;
 }
 
 export async function startFakeOpencode2(options: FakeOpencode2Options = {}): Promise<FakeOpencode2> {
-  const fake = new Fake(options);
-  await fake.start(options.port ?? 0, false);
+  const fake = new FakeOpencode2(options);
+  await fake.start();
   return fake;
 }
 
@@ -121,19 +73,25 @@ const ROUTES = Object.entries(CONTRACT.routes)
   })
   .sort((a, b) => Number(a.name.includes('{')) - Number(b.name.includes('{')));
 
-class Fake implements FakeOpencode2 {
+/**
+ * The service of OpenCode 2.1. Checks each request, answer and event by `contract.json`. Beyond the contract it follows what was
+ * measured on the preview, or reported of 2.0 and 2.1. Prompts are in the language of `model-script.ts`.
+ */
+export class FakeOpencode2 implements AsyncDisposable {
   readonly password: string;
   readonly home: string;
+  readonly pid: number;
+  readonly version: string;
+  /** All since the first start. */
   readonly requests: FakeRequest[] = [];
+  /** Directories whose plugins would have run since the first start. */
   readonly loaded = new Set<string>();
-  pid: number;
-  version: string;
   readonly #options: FakeOpencode2Options;
   readonly #store = new Store();
   readonly #gates = new Gates();
   readonly #scripts = new Map<string, readonly TurnStep[]>();
-  readonly #asked: (ModelRequest & { aborted: boolean })[] = [];
-  #violations: string[] = [];
+  readonly #modelRequests: ModelRequest[] = [];
+  readonly #violations: string[] = [];
   #fault: ((request: FakeRequest) => Fault | undefined) | undefined;
   #listener: HttpListener | undefined;
   #server: Server;
@@ -158,23 +116,26 @@ class Fake implements FakeOpencode2 {
   }
 
   get headers(): Readonly<Record<string, string>> {
-    return { authorization: `Basic ${Buffer.from(`opencode:${this.password}`).toString('base64')}` };
+    return basicAuth(this.password);
   }
 
+  /** Open event streams. */
   get streams(): number {
     return this.#server.events.size;
   }
 
-  readonly model: FakeOpencode2['model'] = {
-    requests: this.#asked,
-    turns: (text) => this.#asked.filter((request) => request.text === text).length,
-    waitForTurn: (asked) =>
-      until(`a turn of ${JSON.stringify(asked)}`, () => this.#asked.find(({ text }) => text === asked)),
+  /** The model of all sessions, as the scripted one. */
+  readonly model: Pick<ScriptedModel, 'turns' | 'waitForTurn' | 'waitForGate' | 'release'> = {
+    turns: (text) => this.#modelRequests.filter((request) => request.text === text).length,
+    waitForTurn: (prompt) =>
+      until(`a turn of ${JSON.stringify(prompt)}`, () => this.#modelRequests.find(({ text }) => text === prompt)),
     waitForGate: (gate, timeoutMs) => this.#gates.reached(gate, timeoutMs),
     release: (gate) => this.#gates.open(gate),
   };
 
-  async start(port: number, resume: boolean): Promise<void> {
+  /** Starts a process: on the port of the one before, whose interrupted turns it resumes. */
+  async start(): Promise<void> {
+    const port = this.#url === '' ? 0 : this.port;
     this.#server = this.#newServer();
     this.#listener = await listenHttp((incoming, response) => {
       this.#handle(incoming, response).catch((error: unknown) => {
@@ -183,7 +144,7 @@ class Fake implements FakeOpencode2 {
       });
     }, port);
     this.#url = this.#listener.url;
-    if (resume) this.#server.turns.resume();
+    this.#server.turns.resume();
   }
 
   #newServer(): Server {
@@ -197,7 +158,6 @@ class Fake implements FakeOpencode2 {
       scripts: this.#scripts,
       onModel: (text, session) => this.#onModel(text, session),
     });
-    const { directories, agents = ['build', 'plan'], models } = this.#options;
     return {
       store: this.#store,
       waiting,
@@ -207,74 +167,58 @@ class Fake implements FakeOpencode2 {
       pid: this.pid,
       url: () => this.#url,
       home: this.home,
-      loaded: this.loaded,
-      agents,
-      models: models ?? [{ id: 'scripted-model', providerID: 'scripted' }],
-      filesOf: (directory) => directories?.[directory] ?? {},
+      filesOf: (directory) => this.#options.directories?.[directory] ?? {},
     };
   }
 
-  #onModel(text: string, session: StoredSession): () => void {
-    const userTexts = session.messages.flatMap(({ type, text }) =>
-      type === 'user' && typeof text === 'string' ? [text] : [],
-    );
-    const model = session.info.model?.id ?? 'scripted-model';
-    const sessionID = session.info.id;
+  #onModel(text: string, { info, messages }: StoredSession): () => void {
     const request = {
-      kind: 'turn',
+      kind: 'turn' as const,
       text,
       step: 0,
-      sessionID,
-      model,
+      sessionID: info.id,
+      model: info.model?.id ?? 'scripted-model',
       atMs: Date.now(),
-      userTexts,
+      userTexts: messages.flatMap((one) => (one.type === 'user' ? [String(one['text'])] : [])),
       aborted: false,
-    } as const;
-    const kept: ModelRequest & { aborted: boolean } = { ...request };
-    this.#asked.push(kept);
-    return () => (kept.aborted = true);
+    };
+    this.#modelRequests.push(request);
+    return () => (request.aborted = true);
   }
 
+  /** Makes a prompt with exactly this text do these steps. */
   script(text: string, steps: readonly TurnStep[]): void {
     this.#scripts.set(text, steps);
   }
 
+  /** Called for each further authorized request; `undefined` ends it. */
   setFault(fault: ((request: FakeRequest) => Fault | undefined) | undefined): void {
     this.#fault = fault;
   }
 
+  /** Makes a session without a request. */
   addSession(session: NewSession): StoredSession {
     return createSession(this.#server, session);
   }
 
+  /** As stored. */
   session(id: string): StoredSession {
     const found = this.#store.sessions.get(id);
     if (!found) throw new Error(`Expected the id of a session, got ${id}`);
     return found;
   }
 
+  /** A bounded request with the password, and a JSON body if one is given. */
   api(path: string, { method = 'GET', body }: { method?: string; body?: unknown } = {}): Promise<Response> {
-    return fetch(new URL(path, this.url), {
-      method,
-      // A connection of its own: one that was kept may have been cut by a restart.
-      headers: {
-        ...this.headers,
-        connection: 'close',
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(DEFAULT_WAIT_MS),
-    });
+    return requestJson(new URL(path, this.url), { headers: this.headers, method, body, timeoutMs: DEFAULT_WAIT_MS });
   }
 
+  /** As `api`; rejects unless the answer is 2xx JSON. */
   async json<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const response = await this.api(path, { method, body });
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${method} ${path} gave ${response.status}: ${text}`);
-    const value: T = JSON.parse(text);
-    return value;
+    return jsonOf(await this.api(path, { method, body }));
   }
 
+  /** Writes `service.json`, or that of a channel, as the service does: 0600, by a rename. Returns its path. */
   async register(stateDir: string, channel?: string): Promise<string> {
     const path = join(stateDir, channel === undefined ? 'service.json' : `service-${channel}.json`);
     const { version, url, pid, password } = this;
@@ -285,35 +229,26 @@ class Fake implements FakeOpencode2 {
     return path;
   }
 
+  /** As SIGTERM: running turns are interrupted for `shutdown`. */
   async stop(): Promise<void> {
     const { turns } = this.#server;
     for (const id of turns.active) await turns.interrupt(this.session(id), 'shutdown');
     await this.kill9();
   }
 
+  /** As SIGKILL: running turns stay open in the store. */
   async kill9(): Promise<void> {
     this.#server.events.close();
     await Promise.all([this.#server.turns.kill(), this.#listener?.close()]);
   }
 
-  async restart({
-    pid = this.pid,
-    version = this.version,
-    resume = true,
-  }: { pid?: number; version?: string; resume?: boolean } = {}): Promise<void> {
-    const { port } = this;
+  /** Kills it if it runs, and starts it. */
+  async restart(): Promise<void> {
     await this.kill9();
-    this.pid = pid;
-    this.version = version;
-    await this.start(port, resume);
+    await this.start();
   }
 
-  takeViolations(): readonly string[] {
-    const taken = this.#violations;
-    this.#violations = [];
-    return taken;
-  }
-
+  /** Ends it. Rejects if something violated the contract. */
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
   }
@@ -321,7 +256,7 @@ class Fake implements FakeOpencode2 {
   async #close(): Promise<void> {
     await this.kill9();
     if (this.#violations.length > 0)
-      throw new Error(`against the contract of OpenCode ${CONTRACT.version}:\n${this.#violations.join('\n')}`);
+      throw new Error(`violations of the contract of OpenCode ${CONTRACT.version}:\n${this.#violations.join('\n')}`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -343,7 +278,7 @@ class Fake implements FakeOpencode2 {
       query,
       body: parse(text),
       directory: location?.directory ?? (typeof named === 'string' ? named : undefined),
-      authorized: this.#isAuthorized(url, headers.authorization),
+      authorized: headers.authorization === this.headers['authorization'],
     };
     this.requests.push(request);
     if (!url.pathname.startsWith('/api/')) return give(response, WEB_PAGE);
@@ -352,7 +287,8 @@ class Fake implements FakeOpencode2 {
     if (fault?.drop === 'before') return void response.destroy();
     if (fault?.answer) return give(response, fault.answer);
     if (!found) {
-      if (!TELLING.has(url.pathname)) this.#violations.push(`${method} ${url.pathname}: no route of the contract`);
+      if (!OF_OTHER_VERSIONS.has(url.pathname))
+        this.#violations.push(`${method} ${url.pathname}: no route of the contract`);
       return give(response, { status: 404 });
     }
     const answer = await this.#answer(request, found, response);
@@ -366,8 +302,7 @@ class Fake implements FakeOpencode2 {
   async #answer(request: FakeRequest, found: FoundRoute, response: ServerResponse): Promise<Answer | 'stream'> {
     const { name, contract, params } = found;
     const { query, body } = request;
-    const { auth_token: _, ...asked } = query;
-    const wrong = checkQuery(contract, asked) ?? checkBody(contract, body);
+    const wrong = checkQuery(contract, query) ?? checkBody(contract, body);
     if (wrong !== undefined) {
       this.#violations.push(`${name}: ${wrong}`);
       return invalid(wrong);
@@ -386,7 +321,7 @@ class Fake implements FakeOpencode2 {
     const fields = typeof body === 'object' && body !== null ? { ...body } : {};
     const answer = await handler(this.#server, {
       params,
-      query: asked,
+      query,
       body: fields,
       response,
       // Those that name none in their path look at none.
@@ -407,12 +342,6 @@ class Fake implements FakeOpencode2 {
     if (directories && !(directory in directories) && directory !== this.home) return false;
     this.loaded.add(directory);
     return true;
-  }
-
-  /** The token in the query wins over the header. */
-  #isAuthorized(url: URL, header: string | undefined): boolean {
-    const token = url.searchParams.get('auth_token');
-    return (token === null ? header : `Basic ${token}`) === this.headers['authorization'];
   }
 }
 

@@ -36,7 +36,6 @@ const ROUTES = [
   'GET /api/fs/read/*',
   'GET /api/event',
   'GET /api/experimental/session/{sessionID}/log',
-  'POST /api/experimental/session/{sessionID}/wait',
 ];
 
 /** Of the events: ours are about sessions, permissions, forms and the stream itself. */

@@ -1,10 +1,20 @@
 import type { ServerResponse } from 'node:http';
 
-import type { Answer } from '../fake-http.ts';
+import type { Answer } from '../answer.ts';
 import type { Events } from './events.ts';
 import { checkAnswerOf } from './forms.ts';
-import type { Delivery, Fields, FormValue, Message, ModelRef, Store, StoredSession, Waiting } from './store.ts';
-import { admit, createSession, type Turns } from './turns.ts';
+import type {
+  Delivery,
+  Fields,
+  FormSettlement,
+  FormValue,
+  Message,
+  PermissionReply,
+  Store,
+  StoredSession,
+  Waiting,
+} from './store.ts';
+import { admit, createSession, type NewSession, type Turns } from './turns.ts';
 
 export interface Call {
   readonly params: Readonly<Record<string, string>>;
@@ -27,9 +37,6 @@ export interface Server {
   readonly pid: number;
   readonly url: () => string;
   readonly home: string;
-  readonly loaded: ReadonlySet<string>;
-  readonly agents: readonly string[];
-  readonly models: readonly ModelRef[];
   /** Contents by path, of one directory. */
   readonly filesOf: (directory: string) => Readonly<Record<string, string>>;
 }
@@ -68,21 +75,14 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     events.sendLog(response, session, Number(query['after'] ?? -1));
     return 'stream';
   },
-  'POST /api/experimental/session/{sessionID}/wait': async ({ turns }, { session }) => {
-    await turns.idle(session);
-    return DONE;
-  },
 
   'GET /api/session': listSessions,
   'POST /api/session': (server, { body }) => {
-    const { id, title, agent, model, location } = body as NewSessionBody;
+    const { id, location, ...named } = body as NewSessionBody;
     if (id !== undefined && !id.startsWith('ses')) return invalid(`Expected a string starting with "ses", got "${id}"`);
-    // A known id gives that session back, whatever the directory.
+    // A known id returns that session, whatever the directory.
     const known = id === undefined ? undefined : server.store.sessions.get(id);
-    const directory = location?.directory ?? server.home;
-    const optional = { id, title, agent, model };
-    const given = Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined));
-    return data((known ?? createSession(server, { ...given, directory })).info);
+    return data((known ?? createSession(server, { id, ...named, directory: location?.directory ?? server.home })).info);
   },
   'GET /api/session/active': ({ turns }) =>
     data(Object.fromEntries(turns.active.map((id) => [id, { type: 'running' }]))),
@@ -109,10 +109,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     const end = before === undefined ? session.messages.length : session.messages.findIndex(({ id }) => id === before);
     if (end < 0) return noMessage(session, before ?? '');
     const { id, title, agent, model, location } = session.info;
-    const given = Object.fromEntries(
-      Object.entries({ title, agent, model }).filter(([, value]) => value !== undefined),
-    );
-    const fork = createSession(server, { ...given, directory: location.directory });
+    const fork = createSession(server, { title, agent, model, directory: location.directory });
     const kept = session.messages.slice(0, end);
     fork.messages.push(...kept.map((message) => ({ ...structuredClone(message), id: server.store.id('msg') })));
     const through = kept.at(-1)?.id ?? '';
@@ -123,24 +120,8 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     return data(fork.info);
   },
   'GET /api/session/{sessionID}/diff': (_, { session }) => data(session.diff),
-  'POST /api/session/{sessionID}/agent': ({ events, store }, { session, body }) => {
-    const { agent } = body as { readonly agent: string };
-    const { agent: previous } = session.info;
-    session.info.agent = agent;
-    const change = { agent, ...(previous === undefined ? {} : { previous }) };
-    session.messages.push({ id: store.id('msg'), type: 'agent-switched', time: { created: store.now() }, ...change });
-    events.publish(session, 'session.agent.selected', change);
-    return DONE;
-  },
-  'POST /api/session/{sessionID}/model': ({ events, store }, { session, body }) => {
-    const { model } = body as { readonly model: ModelRef };
-    const { model: previous } = session.info;
-    session.info.model = model;
-    const change = { model, ...(previous === undefined ? {} : { previous }) };
-    session.messages.push({ id: store.id('msg'), type: 'model-switched', time: { created: store.now() }, ...change });
-    events.publish(session, 'session.model.selected', change);
-    return DONE;
-  },
+  'POST /api/session/{sessionID}/agent': (server, { session, body }) => select(server, session, 'agent', body['agent']),
+  'POST /api/session/{sessionID}/model': (server, { session, body }) => select(server, session, 'model', body['model']),
 
   'GET /api/session/{sessionID}/message': listMessages,
   'GET /api/session/{sessionID}/message/{messageID}': (_, { session, params: { messageID = '' } }) => {
@@ -151,8 +132,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   'POST /api/session/{sessionID}/prompt': (server, { session, body }) => {
     const { text, delivery = 'steer', resume = true, id = server.store.id('msg') } = body as unknown as PromptBody;
     if (!id.startsWith('msg_')) return invalid(`Expected a string starting with "msg_", got "${id}"`);
-    const payload = { text, ...pick(body, ['files', 'agents', 'skills', 'metadata']) };
-    return accept(server, session, { id, type: 'user', payload, delivery }, resume);
+    return accept(server, session, { id, type: 'user', payload: { text }, delivery }, resume);
   },
   'POST /api/session/{sessionID}/compact': (server, { session, body }) => {
     const { id = server.store.id('msg'), delivery = 'steer' } = body as { id?: string; delivery?: Delivery };
@@ -168,62 +148,31 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   'POST /api/session/{sessionID}/permission/{requestID}/reply': (server, { session, params, body }) => {
     const { requestID = '' } = params;
     const pending = server.waiting.permissions.get(requestID);
-    if (pending?.request.sessionID !== session.info.id) return noPermission(requestID);
-    const { decision, message } = body as { decision: 'once' | 'always' | 'reject'; message?: string };
+    if (pending?.request.sessionID !== session.info.id)
+      return fail(404, 'PermissionNotFoundError', `Permission request not found: ${requestID}`, { requestID });
+    const reply = body as unknown as PermissionReply;
     server.waiting.permissions.delete(requestID);
-    server.events.publish(session, 'permission.replied', { requestID, reply: decision });
-    pending.settle({ decision, ...(message === undefined ? {} : { message }) });
+    server.events.publish(session, 'permission.replied', { requestID, reply: reply.decision });
+    pending.settle(reply);
     return DONE;
   },
 
   'GET /api/session/{sessionID}/form': ({ waiting }, { session }) => data(requestsOf(waiting.forms, session)),
-  'POST /api/session/{sessionID}/form/{formID}/reply': (server, { session, params: { formID = '' }, body }) => {
-    const { answer } = body as { readonly answer: Readonly<Record<string, FormValue>> };
-    const pending = server.waiting.forms.get(formID);
-    if (pending?.request.sessionID !== session.info.id) return settledOrNone(server, session, formID);
-    const wrong = checkAnswerOf(pending.request.fields, answer);
-    if (wrong !== undefined) return fail(400, 'FormInvalidAnswerError', wrong, { id: formID });
-    const settlement = { status: 'answered', answer } as const;
-    server.waiting.forms.delete(formID);
-    server.waiting.settledForms.set(formID, session.info.id);
-    server.events.publish(session, 'form.replied', { id: formID, answer });
-    pending.settle(settlement);
-    return DONE;
+  'POST /api/session/{sessionID}/form/{formID}/reply': (server, call) => {
+    const { answer } = call.body as { readonly answer: Readonly<Record<string, FormValue>> };
+    return settleForm(server, call, { status: 'answered', answer });
   },
-  'DELETE /api/session/{sessionID}/form/{formID}': (server, { session, params: { formID = '' }, query }) => {
-    const pending = server.waiting.forms.get(formID);
-    if (pending?.request.sessionID !== session.info.id) return settledOrNone(server, session, formID);
-    const message = query['message'];
-    const settlement = { status: 'cancelled', ...(typeof message === 'string' ? { message } : {}) } as const;
-    server.waiting.forms.delete(formID);
-    server.waiting.settledForms.set(formID, session.info.id);
-    server.events.publish(session, 'form.cancelled', { id: formID });
-    pending.settle(settlement);
-    return DONE;
+  'DELETE /api/session/{sessionID}/form/{formID}': (server, call) => {
+    const { message } = call.query as { readonly message?: string };
+    return settleForm(server, call, { status: 'cancelled', message });
   },
 
-  'GET /api/agent': ({ agents }, { directory }) =>
+  'GET /api/agent': (_, { directory }) =>
     located(
       directory,
-      agents.map((id) => ({ id, name: id, request: {}, mode: 'primary', hidden: false, permissions: [] })),
+      ['build', 'plan'].map((id) => ({ id, name: id, request: {}, mode: 'primary', hidden: false, permissions: [] })),
     ),
-  'GET /api/model': ({ models }, { directory }) =>
-    located(
-      directory,
-      models.map(({ id, providerID }) => ({
-        id,
-        modelID: id,
-        providerID,
-        name: id,
-        capabilities: { tools: true, input: ['text'], output: ['text'] },
-        variants: [],
-        time: { released: 0 },
-        cost: [],
-        status: 'active',
-        enabled: true,
-        limit: { context: 100_000, output: 10_000 },
-      })),
-    ),
+  'GET /api/model': (_, { directory }) => located(directory, [SCRIPTED_MODEL]),
   'GET /api/fs/list': ({ filesOf }, { directory, query }) => {
     const folder = typeof query['path'] === 'string' ? query['path'].replace(/\/?$/, '/').replace(/^(\.?\/)+/, '') : '';
     if (!isInside(folder)) return outside(folder);
@@ -233,10 +182,8 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
       const [name = '', ...deeper] = path.slice(folder.length).split('/');
       entries.set(`${folder}${name}${deeper.length > 0 ? '/' : ''}`, deeper.length > 0 ? 'directory' : 'file');
     }
-    return located(
-      directory,
-      [...entries].map(([path, type]) => ({ path, type })),
-    );
+    const listed = [...entries].map(([path, type]) => ({ path, type }));
+    return located(directory, listed);
   },
   'GET /api/fs/find': ({ filesOf }, { directory, query }) => {
     const found = Object.keys(filesOf(directory)).filter((path) => path.includes(String(query['query'])));
@@ -251,13 +198,23 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   },
 };
 
-interface NewSessionBody {
-  readonly id?: string;
-  readonly title?: string;
-  readonly agent?: string;
-  readonly model?: ModelRef;
+const SCRIPTED_MODEL = {
+  id: 'scripted-model',
+  modelID: 'scripted-model',
+  providerID: 'scripted',
+  name: 'scripted-model',
+  capabilities: { tools: true, input: ['text'], output: ['text'] },
+  variants: [],
+  time: { released: 0 },
+  cost: [],
+  status: 'active',
+  enabled: true,
+  limit: { context: 100_000, output: 10_000 },
+} as const;
+
+type NewSessionBody = Partial<Pick<NewSession, 'id' | 'title' | 'agent' | 'model'>> & {
   readonly location?: { readonly directory: string };
-}
+};
 
 interface PromptBody {
   readonly id?: string;
@@ -269,16 +226,45 @@ interface PromptBody {
 /** The first admission of an id wins, with any text; each accepted one wakes the session. */
 function accept(server: Server, session: StoredSession, wanted: Parameters<typeof admit>[2], resume: boolean): Answer {
   const known = server.store.admissions.get(wanted.id);
-  if (known && (known.sessionID !== session.info.id || known.type !== wanted.type)) return conflict(wanted.id);
+  if (known && (known.sessionID !== session.info.id || known.type !== wanted.type))
+    return fail(409, 'ConflictError', `Message ID conflicts with an existing durable record: ${wanted.id}`, {
+      resource: wanted.id,
+    });
   const item = known ?? admit(server, session, wanted);
-  // As it is now: the execution takes it from here.
+  // Copied, since waking the session changes it.
   const answer = data(structuredClone(item));
   if (resume) server.turns.wake(session);
   return answer;
 }
 
-function conflict(id: string): Answer {
-  return fail(409, 'ConflictError', `Message ID conflicts with an existing durable record: ${id}`, { resource: id });
+function select({ events, store }: Server, session: StoredSession, what: 'agent' | 'model', value: unknown): Answer {
+  const change = { [what]: value, previous: session.info[what] };
+  Object.assign(session.info, { [what]: value });
+  session.messages.push({ id: store.id('msg'), type: `${what}-switched`, time: { created: store.now() }, ...change });
+  events.publish(session, `session.${what}.selected`, change);
+  return DONE;
+}
+
+function settleForm(
+  { waiting, events }: Server,
+  { session, params: { formID: id = '' } }: Call,
+  settlement: FormSettlement,
+): Answer {
+  const { id: sessionID } = session.info;
+  const pending = waiting.forms.get(id);
+  if (pending?.request.sessionID !== sessionID)
+    return waiting.settledForms.get(id) === sessionID
+      ? fail(409, 'FormAlreadySettledError', `Form already settled: ${id}`, { id })
+      : fail(404, 'FormNotFoundError', `Form not found: ${id}`, { id });
+  const isAnswered = settlement.status === 'answered';
+  const wrong = isAnswered ? checkAnswerOf(pending.request.fields, settlement.answer) : undefined;
+  if (wrong !== undefined) return fail(400, 'FormInvalidAnswerError', wrong, { id });
+  waiting.forms.delete(id);
+  waiting.settledForms.set(id, sessionID);
+  if (isAnswered) events.publish(session, 'form.replied', { id, answer: settlement.answer });
+  else events.publish(session, 'form.cancelled', { id });
+  pending.settle(settlement);
+  return DONE;
 }
 
 function listSessions({ store }: Server, { query }: Call): Answer {
@@ -295,11 +281,8 @@ function listSessions({ store }: Server, { query }: Call): Answer {
         (info.time.archived !== undefined) === (archived ?? false),
     );
   if (order === 'asc') fitting.reverse();
-  return page(
-    fitting.map(({ info }) => info),
-    asked,
-    Number(query['limit'] ?? asked['limit'] ?? SESSION_LIMIT),
-  );
+  const infos = fitting.map(({ info }) => info);
+  return page(infos, asked, Number(query['limit'] ?? asked['limit'] ?? SESSION_LIMIT));
 }
 
 interface SessionQuery {
@@ -349,20 +332,6 @@ function decode(cursor: unknown): Fields | undefined {
   }
 }
 
-function settledOrNone({ waiting }: Server, session: StoredSession, id: string): Answer {
-  return waiting.settledForms.get(id) === session.info.id
-    ? fail(409, 'FormAlreadySettledError', `Form already settled: ${id}`, { id })
-    : noForm(id);
-}
-
-function noForm(id: string): Answer {
-  return fail(404, 'FormNotFoundError', `Form not found: ${id}`, { id });
-}
-
-function noPermission(requestID: string): Answer {
-  return fail(404, 'PermissionNotFoundError', `Permission request not found: ${requestID}`, { requestID });
-}
-
 function noMessage({ info }: StoredSession, messageID: string): Answer {
   return fail(404, 'MessageNotFoundError', `Message not found: ${messageID}`, { sessionID: info.id, messageID });
 }
@@ -384,8 +353,4 @@ function requestsOf<Request extends { readonly sessionID: string }>(
   { info }: StoredSession,
 ): Request[] {
   return [...table.values()].flatMap(({ request }) => (request.sessionID === info.id ? [request] : []));
-}
-
-function pick(from: Fields, keys: readonly string[]): Fields {
-  return Object.fromEntries(keys.flatMap((key) => (from[key] === undefined ? [] : [[key, from[key]]])));
 }

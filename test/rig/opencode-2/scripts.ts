@@ -3,9 +3,8 @@ import type { Fields, FormField } from './store.ts';
 
 /** One thing that a fake's model does in a turn. A tool ends the model's step. */
 export type TurnStep =
-  | { readonly kind: 'say'; readonly chunks: readonly string[]; readonly everyMs?: number }
-  | { readonly kind: 'think'; readonly text: string }
-  /** Waits for the gate. Before anything was said there is no message of the assistant yet, as with a model that hangs. */
+  | { readonly kind: 'say' | 'think'; readonly chunks: readonly string[]; readonly everyMs?: number }
+  /** Waits for the gate. Before any text there is no message of the assistant yet, as with a model that hangs. */
   | { readonly kind: 'gate'; readonly name: string }
   | {
       readonly kind: 'tool';
@@ -20,9 +19,9 @@ export type TurnStep =
         readonly save?: readonly string[];
       };
     }
-  /** Asks by a form; the answer is its result. */
+  /** Shows a form; the answer is its result. */
   | { readonly kind: 'form'; readonly title: string; readonly fields: readonly FormField[] }
-  /** A session of its own runs this prompt. */
+  /** Runs this prompt in a child session. */
   | { readonly kind: 'subagent'; readonly prompt: string }
   /** Repeats the result of the last tool, form or sub-agent. */
   | { readonly kind: 'report'; readonly tool: string }
@@ -31,7 +30,7 @@ export type TurnStep =
   | { readonly kind: 'compact'; readonly summary: string }
   | { readonly kind: 'finish'; readonly reason: 'length' | 'content-filter' };
 
-/** How often a model error is tried again before the turn fails. */
+/** Retries after a model error before the turn fails. */
 const RETRIES = 2;
 
 /** Reads the language of `model-script.ts`, so that one scenario runs on real servers and on the fake. */
@@ -45,7 +44,7 @@ function translate(step: Step): readonly TurnStep[] {
       return [{ kind: 'say', chunks: step.chunks, everyMs: step.everyMs }];
     case 'reasoning':
       return [
-        { kind: 'think', text: step.thinking },
+        { kind: 'think', chunks: [step.thinking] },
         { kind: 'say', chunks: step.chunks },
       ];
     case 'gate':
@@ -59,8 +58,6 @@ function translate(step: Step): readonly TurnStep[] {
         { kind: 'gate', name: step.name },
         { kind: 'say', chunks: [HANG_REPLY] },
       ];
-    case 'tool':
-      return [...call(step.tool, step.input), { kind: 'report', tool: step.tool }];
     case 'plan':
       return [
         ...step.calls.flatMap(({ tool, input }) => call(tool, input)),
@@ -69,10 +66,10 @@ function translate(step: Step): readonly TurnStep[] {
     case 'fail': {
       const { status, times } = step;
       const message = `scripted failure ${status}`;
-      const again = (count: number): TurnStep[] =>
+      const retries = (count: number): TurnStep[] =>
         Array.from({ length: count }, () => ({ kind: 'retry', message, status }));
-      if (times !== undefined) return [...again(times), { kind: 'say', chunks: [step.afterwards ?? ''] }];
-      return [...(status < 500 ? [] : again(RETRIES)), { kind: 'fail', message, status }];
+      if (times !== undefined) return [...retries(times), { kind: 'say', chunks: [step.afterwards ?? ''] }];
+      return [...retries(status < 500 ? 0 : RETRIES), { kind: 'fail', message, status }];
     }
     case 'ends':
       return [
@@ -115,11 +112,7 @@ function questionForm({ questions }: QuestionInput): TurnStep {
       type: 'string',
       title: question,
       required: true,
-      options: options.map(({ label, description }) => ({
-        value: label,
-        label,
-        ...(description === undefined ? {} : { description }),
-      })),
+      options: options.map((option) => ({ value: option.label, ...option })),
       custom: true,
     })),
   };

@@ -7,7 +7,6 @@ export type Outcome = 'succeeded' | 'failed' | 'interrupted';
 export interface ModelRef {
   readonly id: string;
   readonly providerID: string;
-  readonly variant?: string;
 }
 
 export interface SessionInfo {
@@ -15,17 +14,17 @@ export interface SessionInfo {
   readonly parentID?: string;
   readonly fork?: Fields;
   readonly projectID: string;
-  agent?: string;
-  model?: ModelRef;
+  agent?: string | undefined;
+  model?: ModelRef | undefined;
   cost: number;
   tokens: typeof NO_TOKENS;
   outcome?: Outcome;
   readonly time: { readonly created: number; updated: number; idle?: number; archived?: number };
-  title?: string;
+  title?: string | undefined;
   readonly location: { readonly directory: string };
 }
 
-/** A message as the routes give it. */
+/** A message as the routes return it. */
 export interface Message {
   readonly id: string;
   readonly type: string;
@@ -122,14 +121,14 @@ export interface PermissionReply {
 
 export type FormSettlement =
   | { readonly status: 'answered'; readonly answer: Readonly<Record<string, FormValue>> }
-  | { readonly status: 'cancelled'; readonly message?: string };
+  | { readonly status: 'cancelled'; readonly message: string | undefined };
 
 export const NO_TOKENS = { input: 0, output: 0, reasoning: 0, cache: { read: 0, write: 0 } } as const;
 
-/** Survives a kill. */
+/** The data that survives a kill. */
 export class Store {
   readonly sessions = new Map<string, StoredSession>();
-  /** Every id that was admitted, and is not cancelled: the first admission of an id wins. */
+  /** Every admitted id: the first admission of an id wins. */
   readonly admissions = new Map<string, InboxItem>();
   #lastTime = 0;
   #lastId = 0;
@@ -153,7 +152,7 @@ export class Store {
   }
 }
 
-/** Ends with the process. */
+/** Requests to the user, which end with the process. */
 export class Waiting {
   readonly permissions = new Map<string, Pending<PermissionRequest, PermissionReply>>();
   readonly forms = new Map<string, Pending<Form, FormSettlement>>();

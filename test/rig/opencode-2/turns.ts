@@ -19,7 +19,7 @@ import {
   type Waiting,
 } from './store.ts';
 
-/** The model's answer when the service resumes a turn that a kill cut. */
+/** The model's answer when the service resumes a turn that a kill interrupted. */
 export const RESUMED_REPLY = 'went on after the restart';
 
 const DEFAULT_MODEL: ModelRef = { id: 'scripted-model', providerID: 'scripted' };
@@ -31,7 +31,7 @@ export interface TurnParts {
   readonly gates: Gates;
   /** The steps of prompts with exactly this text. */
   readonly scripts: ReadonlyMap<string, readonly TurnStep[]>;
-  /** Called when the model is asked. Returns a function for when the line drops. */
+  /** Called at each request to the model. Returns a function to call when the connection breaks. */
   readonly onModel: (text: string, session: StoredSession) => () => void;
 }
 
@@ -39,7 +39,7 @@ export interface TurnParts {
 class TurnEnd extends Error {
   readonly outcome: 'failed' | 'interrupted';
   readonly details: Fields;
-  /** A request was turned down: as the preview does, the message is left as it is. */
+  /** A request was rejected: the message stays as it is, as in the preview. */
   readonly refused: boolean;
 
   constructor(outcome: 'failed' | 'interrupted', details: Fields, refused = false) {
@@ -55,7 +55,7 @@ class TurnEnd extends Error {
   }
 }
 
-/** The process is gone: nothing more is written. */
+/** The process was killed: nothing more is written. */
 class Killed extends Error {}
 
 interface Execution {
@@ -81,7 +81,7 @@ export class Turns {
     if (!this.#running.has(session.info.id) && session.inbox.length > 0) this.#start(session, false);
   }
 
-  /** Resumes turns that a kill of the previous process cut. */
+  /** Resumes turns that a kill of the previous process interrupted. */
   resume(): void {
     for (const session of this.#parts.store.sessions.values()) if (session.executing) this.#start(session, true);
   }
@@ -159,14 +159,14 @@ export class Turns {
     await this.#answer(session, [{ kind: 'say', chunks: [RESUMED_REPLY] }], signal);
   }
 
-  /** All steers at once, of which the model answers the last; else the first that wants a turn of its own. */
+  /** Delivers all steers at once, of which the model answers the last; if there are none, the first queued item. */
   async #take(session: StoredSession, signal: AbortSignal): Promise<void> {
     const text = this.#deliverSteers(session);
     if (text !== undefined) return await this.#turn(session, text, signal);
     const [item] = session.inbox;
     if (!item) return;
-    const own = this.#deliver(session, item);
-    if (item.type === 'user') await this.#turn(session, own, signal);
+    const queued = this.#deliver(session, item);
+    if (item.type === 'user') await this.#turn(session, queued, signal);
     else this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
   }
 
@@ -189,17 +189,17 @@ export class Turns {
   }
 
   async #turn(session: StoredSession, text: string, signal: AbortSignal): Promise<void> {
-    const hangUp = this.#parts.onModel(text, session);
-    signal.addEventListener('abort', hangUp, { once: true });
+    const onAbort = this.#parts.onModel(text, session);
+    signal.addEventListener('abort', onAbort, { once: true });
     try {
       const steer = await this.#answer(session, this.#parts.scripts.get(text) ?? stepsOf(text), signal, text);
       if (steer !== undefined) await this.#turn(session, steer, signal);
     } finally {
-      signal.removeEventListener('abort', hangUp);
+      signal.removeEventListener('abort', onAbort);
     }
   }
 
-  /** Gives the text of a prompt that joined after a step: the model answers that one from then on. */
+  /** Returns the text of a prompt that was delivered after a step: the model answers that one from then on. */
   async #answer(
     session: StoredSession,
     steps: readonly TurnStep[],
@@ -213,8 +213,8 @@ export class Turns {
         switch (step.kind) {
           case 'say':
           case 'think':
-            await message.say(step.kind === 'say' ? 'text' : 'reasoning', sayings(step), async () => {
-              if (step.kind === 'say' && step.everyMs) await delay(step.everyMs);
+            await message.say(step.kind === 'say' ? 'text' : 'reasoning', step.chunks, async () => {
+              if (step.everyMs) await delay(step.everyMs);
               signal.throwIfAborted();
             });
             break;
@@ -230,8 +230,8 @@ export class Turns {
           case 'subagent': {
             result = await this.#call(session, message, step, signal);
             message.end('tool-calls');
-            const joined = this.#deliverSteers(session);
-            if (joined !== undefined) return joined;
+            const steer = this.#deliverSteers(session);
+            if (steer !== undefined) return steer;
             break;
           }
           case 'retry':
@@ -241,7 +241,7 @@ export class Turns {
           case 'fail':
             throw new TurnEnd('failed', { error: structured(step) });
           case 'compact':
-            message.close();
+            message.end('stop');
             this.#compact(session, step.summary, { reason: 'auto' });
             break;
           case 'finish':
@@ -274,8 +274,8 @@ export class Turns {
         this.#parts.events.publish(session, 'form.created', { form });
       });
       if (settled.status === 'cancelled') return this.#refused(message, call, settled.message);
-      const said = fields.map((field) => `"${field.title ?? field.key}"="${String(settled.answer[field.key] ?? '')}"`);
-      return message.succeed(call, `User has answered your questions: ${said.join(', ')}.`);
+      const answers = fields.map(({ key, title = key }) => `"${title}"="${String(settled.answer[key] ?? '')}"`);
+      return message.succeed(call, `User has answered your questions: ${answers.join(', ')}.`);
     }
     if (step.kind === 'subagent') {
       const call = message.call('subagent', { prompt: step.prompt });
@@ -300,8 +300,8 @@ export class Turns {
   }
 
   /** A bare rejection ends the turn; after one with a message the model continues. */
-  #refused(message: AssistantMessage, call: string, words: string | undefined): string {
-    if (words !== undefined) return message.failTool(call, words);
+  #refused(message: AssistantMessage, call: string, reason: string | undefined): string {
+    if (reason !== undefined) return message.failTool(call, reason);
     message.failTool(call, 'The user declined');
     throw new TurnEnd('interrupted', { reason: 'user' }, true);
   }
@@ -321,7 +321,7 @@ export class Turns {
     }
   }
 
-  /** Runs the prompt in a session of its own, and returns its last text. */
+  /** Runs the prompt in a child session, and returns its last text. */
   async #delegate(parent: StoredSession, prompt: string, signal: AbortSignal): Promise<string> {
     const child = createSession(this.#parts, {
       parentID: parent.info.id,
@@ -361,24 +361,16 @@ export class Turns {
 
 const INTERRUPTED = { type: 'aborted', message: 'Provider turn interrupted' } as const;
 
-function sayings(
-  step:
-    | { readonly kind: 'say'; readonly chunks: readonly string[] }
-    | { readonly kind: 'think'; readonly text: string },
-): readonly string[] {
-  return step.kind === 'say' ? step.chunks : [step.text];
-}
-
 function structured({ message, status }: { readonly message: string; readonly status?: number }): Fields {
-  return { type: 'provider', message, ...(status === undefined ? {} : { status }) };
+  return { type: 'provider', message, status };
 }
 
 export interface NewSession {
-  readonly id?: string;
+  readonly id?: string | undefined;
   readonly parentID?: string;
-  readonly title?: string;
-  readonly agent?: string;
-  readonly model?: ModelRef;
+  readonly title?: string | undefined;
+  readonly agent?: string | undefined;
+  readonly model?: ModelRef | undefined;
   readonly directory: string;
 }
 
@@ -410,7 +402,7 @@ export function createSession(
   return session;
 }
 
-/** Into the inbox: it runs when the session is woken. */
+/** Adds a prompt to the inbox; waking the session runs it. */
 export function admit(
   { store, events }: Pick<TurnParts, 'store' | 'events'>,
   session: StoredSession,

@@ -1,0 +1,33 @@
+/** opencode's user with this password; empty without one. */
+export function basicAuth(password: string | undefined): Readonly<Record<string, string>> {
+  if (password === undefined) return {};
+  return { authorization: `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}` };
+}
+
+interface JsonRequest {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly method: string;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  readonly timeoutMs: number;
+}
+
+export function requestJson(url: URL, { headers, method, body, timeoutMs }: JsonRequest): Promise<Response> {
+  return fetch(url, {
+    method,
+    // A connection of its own: a restart may have cut a kept one.
+    headers: { ...headers, connection: 'close', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    signal: AbortSignal.timeout(timeoutMs),
+  });
+}
+
+/** Rejects unless the answer is 2xx JSON. */
+export async function jsonOf<T>(response: Response): Promise<T> {
+  const text = await response.text();
+  const type = response.headers.get('content-type');
+  if (!response.ok || type?.startsWith('application/json') !== true)
+    throw new Error(`${response.url} gave ${response.status}, ${type}: ${text.slice(0, 500)}`);
+  const value: T = JSON.parse(text);
+  return value;
+}
