@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { Opencode } from '../rig/opencode.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
@@ -20,33 +20,37 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     opencode = await stage.opencode();
     // On this machine, and not on the stage's.
     await stage.registry.add({ name: 'worker', port: opencode.port, cwd: opencode.directory, id: 'worker-1' });
-  });
-  afterAll(() => stage.close());
-
-  beforeEach(async () => {
     watch = await openWatchCommand(stage.registry.path);
     await watch.start();
   });
-  afterEach(async () => {
-    expect(await watch.end()).not.toMatch(/tk_s3cret|ada-agents|rm -rf/);
+  afterAll(async () => {
     await watch[Symbol.asyncDispose]();
+    await stage.close();
   });
 
-  test('a permission with its exact command, that it is settled, and the end of the turn', async () => {
+  /** The notifications about a session, without its title. */
+  const kindsFor = (title: string): string[] =>
+    watch.ntfy.messages.flatMap((message) => message.title?.split(`: ${title}`).slice(0, -1) ?? []);
+
+  async function allow(): Promise<void> {
+    const [permission] = await opencode.json<readonly { id: string }[]>('GET', '/permission');
+    await opencode.json('POST', `/permission/${permission?.id}/reply`, { reply: 'once' });
+  }
+
+  test('notifies of a permission with its exact command, of its answer, and of the end of the turn', async () => {
     const session = await createRealSession(opencode, 'Clean up');
     await session.prompt('bash: rm -rf build');
     const asked = await watch.says(/^Permission: Clean up$/);
     expect(asked).toMatchObject({ priority: 4, tags: ['lock'] });
     expect(asked.message).toBe(`bash "rm -rf build"\n${hostname()} ${opencode.directory}`);
-    const [permission] = await opencode.json<readonly { id: string }[]>('GET', '/permission');
-    await opencode.json('POST', `/permission/${permission?.id}/reply`, { reply: 'once' });
+    await allow();
     expect(await watch.says(/^Settled: Clean up$/)).toMatchObject({ sequence_id: asked.sequence_id, priority: 1 });
     const done = await watch.says(/^Done: Clean up$/);
     expect(done.sequence_id).not.toBe(asked.sequence_id);
-    expect([watch.ntfy.messages.length, watch.ntfy.shown.size]).toEqual([3, 2]);
+    expect(kindsFor('Clean up')).toEqual(['Permission', 'Settled', 'Done']);
   });
 
-  test('a question with its options, and a failure with its reason', async () => {
+  test('notifies of a question with its options, and of a failure with its reason', async () => {
     const asking = await createRealSession(opencode, 'Paint');
     await asking.prompt('ask: Which color?|Red|Blue');
     expect((await watch.says(/^Question: Paint$/)).message).toMatch(/^Which color\? Red \| Blue\n/);
@@ -57,25 +61,20 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     expect((await watch.says(/^Failed: Break$/)).message).toMatch(/400|scripted/);
   });
 
-  test('over a restart: nothing twice, and what happened meanwhile', async () => {
+  test('after a restart notifies of what happened meanwhile, and of nothing twice; its log has no secret', async () => {
     const session = await createRealSession(opencode, 'Wait for me');
     await session.prompt('bash: echo later');
     await watch.says(/^Permission: Wait for me$/);
-    await watch.end();
-    const [permission] = await opencode.json<readonly { id: string }[]>('GET', '/permission');
-    await opencode.json('POST', `/permission/${permission?.id}/reply`, { reply: 'once' });
+    expect(await watch.end()).not.toMatch(/tk_s3cret|ada-agents|rm -rf/);
+    await allow();
     await session.settled();
     await watch.start();
     await watch.says(/^Settled: Wait for me$/);
     await watch.says(/^Done: Wait for me$/);
-    expect(watch.ntfy.messages.map(({ title }) => title?.split(':')[0] ?? '').toSorted()).toEqual([
-      'Done',
-      'Permission',
-      'Settled',
-    ]);
+    expect(kindsFor('Wait for me').toSorted()).toEqual(['Done', 'Permission', 'Settled']);
   });
 
-  test('nothing of a turn that a send follows, and a respond to its end', async () => {
+  test('does not notify of a turn that send and respond follow to its end', async () => {
     const followed = await createRealSession(opencode, 'By send');
     const send = runShell(['send', '--session', followed.id, 'worker', 'bash: echo followed'], watch.env);
     expect(await within(send.ended, 'send to end'), send.stderr()).toBe(3);
@@ -84,6 +83,6 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     const other = await createRealSession(opencode, 'By hand');
     await other.prompt('echo: not followed');
     await watch.says(/^Done: By hand$/);
-    expect(watch.ntfy.messages.map(({ title }) => title)).toEqual(['Done: By hand']);
+    expect(kindsFor('By send')).toEqual([]);
   });
 });
