@@ -23,7 +23,7 @@ export interface McpRequest {
 export type Method = (params: Params, request: McpRequest) => Promise<object>;
 
 /** Sends a notification. Resolves when the client has room for the next one; never rejects. */
-export type Tell = (method: string, params: Params) => Promise<void>;
+export type SendNotification = (method: string, params: Params) => Promise<void>;
 
 /** Both eras declare these. */
 export const CAPABILITIES = {
@@ -51,7 +51,7 @@ export interface Core {
   readonly news: Set<FleetNews>;
   /** Resolves when the client has room for the next message; never rejects. */
   send(message: OwnMessage): Promise<void>;
-  readonly tell: Tell;
+  readonly sendNotification: SendNotification;
   /** Starts discovery if it has not started. */
   start(): void;
   /** Starts discovery if it has not started. */

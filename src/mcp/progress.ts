@@ -1,5 +1,5 @@
 import { multiLine, StreamCleaner } from '../base/plain-text.ts';
-import type { Tell } from './core.ts';
+import type { SendNotification } from './core.ts';
 
 /** Clients that reset their time limit on progress give up after 60 s of silence. */
 const HEARTBEAT_MS = 10_000;
@@ -14,13 +14,17 @@ export type Notify = (progress: number, message: string | undefined) => Promise<
 /** Sends progress under the client's token until the request is over; undefined if the client sent no token. */
 export function progressNotifier(
   progressToken: string | number | undefined,
-  tell: Tell,
+  sendNotification: SendNotification,
   isOver: () => boolean,
 ): Notify | undefined {
   if (progressToken === undefined) return undefined;
   return async (progress, message) => {
     if (isOver()) return;
-    await tell('notifications/progress', { progressToken, progress, ...(message !== undefined && { message }) });
+    await sendNotification('notifications/progress', {
+      progressToken,
+      progress,
+      ...(message !== undefined && { message }),
+    });
   };
 }
 

@@ -8,7 +8,7 @@ import { featureMethods } from './features/features.ts';
 import type { FleetNews } from './features/fleet-news.ts';
 import { instructions } from './instructions.ts';
 import type { LegacyServer } from './legacy/legacy-server.ts';
-import type { Core, Tell } from './core.ts';
+import type { Core, SendNotification } from './core.ts';
 import { ModernServer } from './modern/modern-server.ts';
 import { ToolCalls } from './tool-calls.ts';
 import type { ListedTool } from './tools/listing.ts';
@@ -31,7 +31,7 @@ export interface McpServerOptions {
 }
 
 /**
- * The MCP server: one reader and two eras of the protocol, told apart by each message. A request with the envelope of 2026-07-28
+ * The MCP server: one reader and two eras of the protocol. Each message shows its era. A request with the envelope of 2026-07-28
  * goes to `modern`. A bare `initialize` loads `legacy`, which takes all other messages from then on.
  */
 export class McpServer {
@@ -75,7 +75,7 @@ export class McpServer {
       });
     else if (jsonrpc !== '2.0' || typeof method !== 'string' || (id !== undefined && !isRequestId(id)))
       this.#refuse(message, 'the message does not fit: it is neither a request nor an answer');
-    // A client may check that the server is alive before it begins.
+    // A client may check that the server is alive before its first request.
     else if (method === 'ping') void this.#core.send({ jsonrpc, id, result: {} });
     else if (id !== undefined) void this.#core.send({ jsonrpc, id, error: { code: INVALID_PARAMS, message: BARE } });
   }
@@ -101,7 +101,7 @@ export class McpServer {
     const news = new Set<FleetNews>();
     const runtime = (): Promise<Runtime> => this.#start();
     const send = (message: OwnMessage): Promise<void> => this.#stdio.send(message);
-    const tell: Tell = (method, params) => send({ jsonrpc: '2.0', method, params });
+    const sendNotification: SendNotification = (method, params) => send({ jsonrpc: '2.0', method, params });
     const tools = new ToolCalls({ listed, logger, record: this.#options.record, runtime });
     const features = featureMethods({
       tools: names,
@@ -128,7 +128,7 @@ export class McpServer {
       sendTimeoutMs,
       instructions: instructions(names),
       mayChange: listed.some(({ annotations }) => annotations?.readOnlyHint === false),
-      log: new ClientLog(tell),
+      log: new ClientLog(sendNotification),
       news,
       tools,
       methods: new Map([
@@ -139,7 +139,7 @@ export class McpServer {
       start: () => void runtime().catch(() => {}),
       runtime,
       send,
-      tell,
+      sendNotification,
     };
   }
 

@@ -21,7 +21,7 @@ export interface PageView {
   readonly all: boolean;
 }
 
-/** A refusal by HTTP status. The text tells a person what is wrong and what to do. */
+/** A refusal by HTTP status. The text says what is wrong and what to do. */
 export class PageRefusal extends Error {
   override readonly name = 'PageRefusal';
   readonly status: number;

@@ -127,7 +127,7 @@ export class PageServer {
     const place = placeIn(new URLSearchParams(target.query));
     await withView(visit, async (view) => {
       const found = await findPlace(view, place, caller, this.#call(signal));
-      // Whether OpenCode 2 loads the directory for it is not known.
+      // It is unknown whether OpenCode 2 loads the directory for this.
       if (caller.isGuest === true && found.connected.dialect !== 'opencode-1')
         throw new PageRefusal(403, 'Your role here is "read"; what an OpenCode 2 changed takes the role "drive".');
       answerJson(response, 200, await pageChanges(found));
@@ -183,7 +183,7 @@ export class PageServer {
         'error',
         `page: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
       );
-    // After the head of a stream, its last line tells why it ends.
+    // The head of a stream is sent, so its last line gives the reason.
     if (response.headersSent) response.end(`${JSON.stringify({ kind: 'error', text })}\n`);
     else answerJson(response, status, { error: text });
   }

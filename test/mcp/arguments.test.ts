@@ -1,18 +1,20 @@
-import { once } from 'node:events';
-import { PassThrough } from 'node:stream';
+import { afterAll, describe, expect, test } from 'vitest';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-
-import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { describeBadInput, readArguments } from '../../src/mcp/tools/arguments.ts';
 import { listTool } from '../../src/mcp/tools/listing.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { openRegistry } from '../rig/registry.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
-import { HANDSHAKE, type RawAnswer, type RawServer, startRawServer } from './raw-server.ts';
+import { HANDSHAKE, type RawAnswer, startRawServer } from './raw-server.ts';
+import { openWorker } from './worker.ts';
 
 type Data = Readonly<Record<string, unknown>>;
+
+const scene = await openWorker({ reply: (text) => `re: ${text}` });
+const server = startRawServer({ args: scene.args });
+server.write(...HANDSHAKE);
+afterAll(async () => {
+  await server[Symbol.asyncDispose]();
+  await scene.close();
+});
 
 /** The tool's input, or why it is refused. */
 function read(name: string, given: Data): Data | string {
@@ -105,7 +107,7 @@ const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
 ];
 
 describe('arguments as clients send them', () => {
-  test.each(UNDERSTOOD)('%s %j', (name, given, input) => {
+  test.each(UNDERSTOOD)('are understood: %s %j', (name, given, input) => {
     expect(read(name, given)).toEqual(input);
   });
 
@@ -147,35 +149,18 @@ describe('arguments as clients send them', () => {
         ] as const,
     ),
     ['wait', { instances: '{"name":"a"}' }, /instances\.0: .*expected string, received object/],
-  ])('arguments that do not fit are refused: %s %j', (name, given, problem) => {
+  ])('are refused if they do not fit: %s %j', (name, given, problem) => {
     expect(read(name, given)).toMatch(problem);
     expect(read(name, given)).toMatch(/Nothing was done\.$/);
   });
 
-  test.each(['__proto__', 'constructor', 'toString'])('an argument called %s is unknown', (key) => {
+  test.each(['__proto__', 'constructor', 'toString'])('are unknown if they are called %s', (key) => {
     expect(read('instances', JSON.parse(`{"${key}":"x"}`) as Data)).toContain(`unknown argument "${key}"`);
   });
 });
 
 describe('on the wire', () => {
-  let temp: TempDir;
-  let worker: FakeOpencode;
-  let server: RawServer;
   let id = 0;
-
-  beforeAll(async () => {
-    temp = tempDir('arguments');
-    const registry = await openRegistry(`${temp.path}/registry`);
-    worker = await startFakeOpencode({ reply: (text) => `re: ${text}` });
-    await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
-    server = startRawServer({ args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'] });
-    server.write(...HANDSHAKE);
-  });
-  afterAll(async () => {
-    await server[Symbol.asyncDispose]();
-    await worker.close();
-    await temp.close();
-  });
 
   async function ask(method: string, params: unknown): Promise<RawAnswer> {
     id += 1;
@@ -186,7 +171,8 @@ describe('on the wire', () => {
   test.each([null, undefined, '', '{}', 'null', [], '[]', {}].map((given) => ({ given })))(
     'no arguments: %j',
     async ({ given }) => {
-      const { result } = await ask('tools/call', { name: 'list_instances', arguments: given, task: null });
+      // A server without the tasks of 2025-11-25 must ignore that its client asks for one.
+      const { result } = await ask('tools/call', { name: 'list_instances', arguments: given, task: { ttl: 60_000 } });
       expect(result).toMatchObject({ structuredContent: { total: 1 } });
       expect((await ask('prompts/get', { name: 'brief_all', arguments: given })).result).toHaveProperty('messages');
     },
@@ -199,51 +185,12 @@ describe('on the wire', () => {
     expect((await ask('tools/list', { cursor: null })).result).toHaveProperty('tools');
   });
 
-  test("n8n's sessionId is not a session id", async () => {
-    const sent = async (more: object): Promise<unknown> => {
-      const args = { instance: 'worker', message: 'x', ...more };
-      const { result } = await ask('tools/call', { name: 'send', arguments: args });
-      return result?.['structuredContent'];
-    };
-    const other = worker.addSession();
-    const { session } = (await sent({ session_id: worker.addSession().id })) as { session: { id: string } };
-    const n8n = { toolCallId: 'call_1', sessionId: other.id, action: 'sendMessage', chatInput: 'hello' };
-    expect(await sent(n8n)).toMatchObject({ outcome: 'completed', session });
-  });
-
-  test.each([{}, { session_id: '' }])('abort_session with %j ends what runs', async (more) => {
-    const { id: sessionId } = worker.addSession();
-    worker.state.begin(sessionId, 'run', {});
-    const { result } = await ask('tools/call', { name: 'abort_session', arguments: { instance: 'worker', ...more } });
-    expect(result).toMatchObject({ structuredContent: { aborted: true, session: { id: sessionId } } });
-  });
-
   test.each([null, { _meta: null }, { _meta: { progressToken: null } }, { cursor: null, _meta: { a: { b: null } } }])(
     'null for a missing field, anywhere in the protocol: %j',
     async (params) => {
       expect((await ask('tools/list', params)).result).toHaveProperty('tools');
     },
   );
-
-  test("null means a missing field in a client's capabilities and in its answers too", async () => {
-    const input = new PassThrough();
-    const transport = new CleanStdio(input, new PassThrough());
-    const messages: unknown[] = [];
-    transport.start({ onMessage: (message) => messages.push(message), onTooLong: () => {} });
-    const client = { capabilities: { roots: null, elicitation: { form: {}, url: null } }, clientInfo: { title: null } };
-    const answer = { action: 'accept', content: { decision: 'once', feedback: null }, _meta: null };
-    input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params: client })}\n`);
-    input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 1, result: answer })}\n`);
-    input.end(`${JSON.stringify({ jsonrpc: '2.0', id: 2, result: { action: 'decline', content: null } })}\n`);
-    await once(input, 'end');
-    transport.close();
-    expect(messages).toMatchObject([
-      { params: { capabilities: { elicitation: { form: {} } }, clientInfo: {} } },
-      { result: { action: 'accept', content: { decision: 'once' } } },
-      { result: { action: 'decline' } },
-    ]);
-    expect(JSON.stringify(messages)).not.toContain('null');
-  });
 
   test.each<readonly [unknown, RegExp]>([
     ['x', /: params: .*expected object, received string$/],
@@ -252,7 +199,7 @@ describe('on the wire', () => {
     [{ _meta: { progressToken: {} } }, /: params\._meta\.progressToken: Invalid input$/],
   ])('an invalid request is answered too: params %j', async (params, words) => {
     const { error } = await ask('tools/list', params);
-    expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(words) as string });
+    expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(words) });
     expect(server.stderr).not.toContain('"code"');
   });
 
@@ -267,7 +214,7 @@ describe('on the wire', () => {
     ['logging/setLevel', { level: 'loud' }, /params\.level: /],
   ])('%s %j is refused with a readable message', async (method, params, words) => {
     const { error } = await ask(method, params);
-    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) as string });
+    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) });
     expect(error?.message).not.toMatch(/[[{]|\n/);
   });
 });

@@ -5,32 +5,25 @@ import { callLimitMs } from '../../src/mcp/client-limits.ts';
 const SEND_TIMEOUT_MS = 300_000;
 
 describe('how long a call may block', () => {
-  const cases: readonly [client: string | undefined, progress: boolean, sendTimeoutMs: number, expected: number][] = [
+  test.each<[client: string | undefined, progress: boolean, sendTimeoutMs: number, expected: number]>([
     // Unknown clients: under 50 s, since most give up after 60 s, even with progress.
     [undefined, false, SEND_TIMEOUT_MS, 48_000],
-    [undefined, true, SEND_TIMEOUT_MS, 48_000],
-    ['', true, SEND_TIMEOUT_MS, 48_000],
     ['some-client', true, SEND_TIMEOUT_MS, 48_000],
-    ['claude-ai', true, SEND_TIMEOUT_MS, 48_000],
     // Names that only resemble a known one.
     ['Claude-Code', true, SEND_TIMEOUT_MS, 48_000],
     ['claude-code-fork', true, SEND_TIMEOUT_MS, 48_000],
     // Clients that wait as long as progress comes.
-    ['claude-code', true, SEND_TIMEOUT_MS, SEND_TIMEOUT_MS],
     ['claude-code', true, 86_400_000, 86_400_000],
     ['claude-code', false, SEND_TIMEOUT_MS, 48_000],
     ['opencode', true, SEND_TIMEOUT_MS, SEND_TIMEOUT_MS],
     ['opencode', false, SEND_TIMEOUT_MS, 48_000],
     // 300 s hard, with or without progress.
-    ['codex-mcp-client', true, SEND_TIMEOUT_MS, 280_000],
-    ['codex-mcp-client', false, SEND_TIMEOUT_MS, 280_000],
     ['codex-mcp-client', true, 86_400_000, 280_000],
+    ['codex-mcp-client', false, SEND_TIMEOUT_MS, 280_000],
     // Never above SEND_TIMEOUT_MS.
     [undefined, false, 5_000, 5_000],
-    ['claude-code', true, 5_000, 5_000],
     ['codex-mcp-client', false, 5_000, 5_000],
-  ];
-  test.each(cases)('%s, progress %s, SEND_TIMEOUT_MS %d: %d ms', (client, progress, sendTimeoutMs, expected) => {
+  ])('%s, progress %s, SEND_TIMEOUT_MS %d: %d ms', (client, progress, sendTimeoutMs, expected) => {
     expect(callLimitMs(client, progress, sendTimeoutMs)).toBe(expected);
   });
 });

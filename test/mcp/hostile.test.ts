@@ -1,70 +1,66 @@
-import { once } from 'node:events';
-import { spawn } from 'node:child_process';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 
 import { ElicitRequestSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import type { FakeRoute } from '../rig/fake-http.ts';
-import { enveloped, FORMS, TASKS_AND_FORMS } from './modern/modern-client.ts';
-import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
+import { FAKE_ROUTES, type FakeRoute } from '../rig/fake-http.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
-import { SERVER_SCRIPT, startMcpChild, type McpChild } from '../rig/mcp-child.ts';
-import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import { SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
+import { openRegistry } from '../rig/registry.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
+import { enveloped, FORMS, TASKS_AND_FORMS } from './modern/modern-client.ts';
+import { startRawServer } from './raw-server.ts';
 
 type Args = Readonly<Record<string, unknown>>;
 
 /** Fields with our own sentences; all other fields hold only remote text. */
 const SENTENCES = new Set(['reason', 'next', 'note', 'notes', 'settled', 'waiting', 'outcome', 'via', 'also']);
 
-let temp: TempDir;
-let registry: Registry;
-let evil: FakeOpencode;
-let server: McpChild;
 /** Forms that the person was shown. */
 const forms: unknown[] = [];
+const temp = tempDir('opencode-mcp-hostile');
+const registry = await openRegistry(`${temp.path}/registry\u202e\u009b2J`);
+const evil = await startFakeOpencode({
+  directory: `/${EVIL}`,
+  version: `1.18.33-${SAYS}`,
+  reply: (text) => (text === 'run' ? undefined : EVIL),
+});
+await registry.add(
+  { name: `evil${EVIL}`, hostname: `host${EVIL}`, port: evil.port, localPort: evil.port, cwd: evil.directory },
+  { file: `evil ${SAYS}\u001b[2J\u202e.json` },
+);
+await registry.writeRaw(`broken ${EVIL_LINE}.json`, '{');
+const server = await startMcpChild({
+  args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000', '--log-level', 'debug'],
+  env: { SEND_TIMEOUT_MS: '2500' },
+  capabilities: { elicitation: { form: {} } },
+  prepare: (client) => {
+    client.setNotificationHandler(LoggingMessageNotificationSchema, () => {});
+    client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+      forms.push(params);
+      return { action: 'decline' };
+    });
+  },
+});
+await server.client.setLoggingLevel('debug');
 
-beforeAll(async () => {
-  temp = tempDir('opencode-mcp-hostile');
-  registry = await openRegistry(`${temp.path}/registry\u202e\u009b2J`);
-  evil = await startFakeOpencode({ directory: `/${EVIL}`, version: `1.18.33-${SAYS}` });
-  await registry.add(
-    { name: `evil${EVIL}`, hostname: `host${EVIL}`, port: evil.port, localPort: evil.port, cwd: evil.directory },
-    { file: `evil ${SAYS}\u001b[2J\u202e.json` },
-  );
-  await registry.writeRaw(`broken ${EVIL_LINE}.json`, '{');
-  server = await startMcpChild({
-    args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000', '--log-level', 'debug'],
-    env: { SEND_TIMEOUT_MS: '2500' },
-    capabilities: { elicitation: { form: {} } },
-    prepare: (client) => {
-      client.setNotificationHandler(LoggingMessageNotificationSchema, () => {});
-      client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
-        forms.push(params);
-        return { action: 'decline' };
-      });
-    },
-  });
-  await server.client.setLoggingLevel('debug');
-});
-beforeEach(() => {
-  evil.state.sessions.clear();
-  evil.state.statuses.clear();
-  evil.state.permissions.clear();
-  evil.state.questions.clear();
-});
+beforeEach(reset);
 afterAll(async () => {
   await server.close();
   await evil.close();
   await temp.close();
 });
+
+function reset(): void {
+  for (const kept of ['sessions', 'statuses', 'permissions', 'questions'] as const) evil.state[kept].clear();
+  for (const route of FAKE_ROUTES) evil.override(route, undefined);
+}
 
 let checked = 0;
 
@@ -124,8 +120,8 @@ const CALLS: Readonly<Record<string, (sessionId: string, messageId: string) => A
   instances: () => ({}),
   list_instances: () => ({}),
   refresh_instances: () => ({}),
-  send: (session_id) => ({ ...AT, session_id, message: 'run' }),
-  send_message: (session_id) => ({ ...AT, session_id, message: 'run' }),
+  send: (session_id) => ({ ...AT, session_id, message: 'x' }),
+  send_message: (session_id) => ({ ...AT, session_id, message: 'x' }),
   read: (session_id) => ({ ...AT, session_id }),
   get_session: (session_id) => ({ ...AT, session_id }),
   respond: () => ({ ...AT, reply: 'reject' }),
@@ -143,13 +139,21 @@ const CALLS: Readonly<Record<string, (sessionId: string, messageId: string) => A
   search: () => ({ ...AT, query: 'needle' }),
 };
 
+const ASKS = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
+
+/** Files whose names and lines are hostile, and an agent. */
+function fillPlace(): void {
+  evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
+  evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }] });
+}
+
 /** A session in which every string is hostile. */
-function fill(fake: FakeOpencode): { readonly id: string; readonly messageId: string } {
-  const session = fake.addSession({ title: EVIL, directory: fake.directory });
-  const question = fake.state.ask(session.id, EVIL);
-  fake.state.begin(session.id, EVIL);
-  fake.state.finish(session.id, EVIL);
-  const all = fake.state.messages.get(session.id) ?? [];
+function fill(): { readonly id: string; readonly messageId: string } {
+  const session = evil.addSession({ title: EVIL, directory: evil.directory });
+  const question = evil.state.ask(session.id, EVIL);
+  evil.state.begin(session.id, EVIL);
+  evil.state.finish(session.id, EVIL);
+  const all = evil.state.messages.get(session.id) ?? [];
   const answer = all.at(-1);
   if (answer === undefined) throw new Error('no answer');
   const diffs = [{ file: EVIL, patch: EVIL, additions: 1, deletions: 1, status: 'modified' }];
@@ -181,37 +185,30 @@ describe('text of a hostile opencode', () => {
   });
 
   test.each(Object.keys(CALLS))('%s: idle, at work, waiting and retrying', async (name) => {
-    evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
-    const { id, messageId } = fill(evil);
-    const args = CALLS[name]?.(id, messageId) ?? {};
-    evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }] });
-    await call(name, args);
-    const again = fill(evil);
+    fillPlace();
+    const { id, messageId } = fill();
+    await call(name, CALLS[name]?.(id, messageId));
+    const again = fill();
     evil.state.begin(again.id, 'run');
     evil.state.say(again.id, EVIL);
-    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
-    evil.addPermission({ sessionID: again.id, ...asks });
+    evil.addPermission({ sessionID: again.id, ...ASKS });
     const option = { label: EVIL, description: EVIL };
     evil.addQuestion({ sessionID: again.id, questions: [{ question: EVIL, header: EVIL, options: [option] }] });
-    await call(name, CALLS[name]?.(again.id, again.messageId) ?? {});
+    await call(name, CALLS[name]?.(again.id, again.messageId));
     evil.state.permissions.clear();
     evil.state.questions.clear();
     evil.state.statuses.set(again.id, { type: 'retry', attempt: 2, message: EVIL, next: 0 });
     await call('instances');
-    await call(name, CALLS[name]?.(again.id, again.messageId) ?? {});
-    evil.state.statuses.clear();
-    evil.state.sessions.clear();
-    evil.override('GET /agent', undefined);
+    await call(name, CALLS[name]?.(again.id, again.messageId));
   });
 
   test.each(Object.keys(CALLS))('%s in the era of 2026-07-28: idle, and at work as a task that asks', async (name) => {
-    evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
-    const idle = fill(evil);
+    fillPlace();
+    const idle = fill();
     await modern('tools/call', { name, arguments: CALLS[name]?.(idle.id, idle.messageId) });
-    const { id, messageId } = fill(evil);
+    const { id, messageId } = fill();
     evil.state.begin(id, 'run');
-    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
-    const permission = evil.addPermission({ sessionID: id, ...asks });
+    const permission = evil.addPermission({ sessionID: id, ...ASKS });
     // The person is to be asked, so the model may not refuse by itself.
     const args = name === 'respond' ? { ...AT, request_id: permission.id } : CALLS[name]?.(id, messageId);
     const first = await modern('tools/call', { name, arguments: args }, TASKS_AND_FORMS);
@@ -228,13 +225,10 @@ describe('text of a hostile opencode', () => {
       expect(await modern('tools/call', { name, arguments: args }, FORMS)).toMatchObject({
         resultType: 'input_required',
       });
-    evil.state.permissions.clear();
-    evil.state.statuses.clear();
-    evil.state.sessions.clear();
   });
 
   test('send: progress cut in the middle of escape sequences, and every outcome', async () => {
-    for (const end of ['finish', 'retry', 'permission', 'question', 'error'] as const) {
+    for (const end of ['finish', 'retry', 'permission', 'question', 'error', 'limit'] as const) {
       const { id } = evil.addSession({ title: EVIL });
       let begun = false;
       const sending = server.call(
@@ -263,12 +257,9 @@ describe('text of a hostile opencode', () => {
       expect(unquotedIn(text), end).toEqual([]);
       const streamed = progress.map(({ message = '' }) => message).join('');
       expect(streamed, end).toMatch(/^a red 😀 \nb/);
-      evil.state.permissions.clear();
-      evil.state.questions.clear();
-      evil.state.statuses.clear();
+      reset();
     }
     checkAll();
-    evil.state.sessions.clear();
   });
 
   test('send to several: each line of progress names its instance', async () => {
@@ -294,16 +285,14 @@ describe('text of a hostile opencode', () => {
     evil.override('GET /config/providers', { kind: 'answer', body: { providers } });
     await call('send', { ...AT, message: 'x', agent: 'nobody' });
     await call('send', { ...AT, message: 'x', model: 'no/thing' });
-    evil.override('GET /agent', undefined);
-    evil.override('GET /config/providers', undefined);
   });
 
-  const ERRORS: Readonly<
-    Record<
-      string,
-      { readonly status?: number; readonly headers?: Readonly<Record<string, string>>; readonly body: unknown }
-    >
-  > = {
+  interface Answer {
+    readonly status?: number;
+    readonly headers?: Readonly<Record<string, string>>;
+    readonly body: unknown;
+  }
+  const ERRORS: Readonly<Record<string, Answer>> = {
     'its error message': { status: 500, body: { name: 'UnknownError', data: { message: EVIL } } },
     'the name of its error': { status: 400, body: { name: EVIL } },
     'an error in plain text': { status: 503, body: EVIL, headers: { 'content-type': 'text/plain' } },
@@ -327,7 +316,7 @@ describe('text of a hostile opencode', () => {
     'GET /event',
   ];
   test.each(Object.entries(ERRORS))('%s, in any request', async (_, { status = 200, ...answer }) => {
-    const { id } = fill(evil);
+    const { id } = fill();
     for (const route of ROUTES) {
       evil.override(route, { kind: 'answer', status, ...answer });
       for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
@@ -339,7 +328,6 @@ describe('text of a hostile opencode', () => {
       evil.override(route, undefined);
       evil.state.statuses.clear();
     }
-    evil.state.sessions.clear();
   });
 });
 
@@ -363,60 +351,50 @@ describe('ids have a format', () => {
     expect(text).toMatch(/^1 sessions/);
     await call('read', { ...AT, session_id: good.id });
     await call('instances');
-    evil.state.sessions.clear();
   });
 
-  test('if all ids are invalid, the answer is refused, and nothing is started', async () => {
+  test('an answer with invalid session ids only is refused, and nothing is started', async () => {
     evil.addSession({ id: BAD[0] ?? '', title: EVIL });
-    for (const name of ['list_sessions', 'read', 'send'] as const)
+    for (const name of ['list_sessions', 'read', 'send'])
       expect(await call(name, { ...AT, ...(name === 'send' && { message: 'x' }) })).toMatch(/unexpected answer/);
     expect(evil.state.sessions.size).toBe(1);
-    evil.state.sessions.clear();
   });
 
-  test.each(['permission', 'question'] as const)('a %s that cannot be named is not taken for none', async (kind) => {
-    const session = evil.addSession({ title: 'Good' });
-    evil.state.begin(session.id, 'run');
-    const id = `${kind.slice(0, 3)}_1${EVIL}`;
-    if (kind === 'permission') evil.addPermission({ id, sessionID: session.id });
-    else evil.addQuestion({ id, sessionID: session.id });
-    for (const name of ['get_status', 'respond', 'read'] as const)
-      expect(await call(name, CALLS[name]?.(session.id, '')), name).toMatch(/unexpected answer/);
+  const cursor = (value: string) => (id: string) =>
+    evil.override('GET /session/:id/message', {
+      kind: 'answer',
+      headers: { 'x-next-cursor': value },
+      body: evil.state.messages.get(id) ?? [],
+    });
+  const busy = (sessionID: string) => evil.state.statuses.set(sessionID, { type: 'busy' });
+  test.each<[string, (sessionId: string) => unknown, readonly string[]]>([
+    [
+      'a permission',
+      (sessionID) => [busy(sessionID), evil.addPermission({ id: `per_1${EVIL}`, sessionID })],
+      ['get_status', 'respond', 'read'],
+    ],
+    [
+      'a question',
+      (sessionID) => [busy(sessionID), evil.addQuestion({ id: `que_1${EVIL}`, sessionID })],
+      ['get_status', 'respond', 'read'],
+    ],
+    ['a status', (id) => busy(`${id}${EVIL}`), ['get_status', 'send', 'delete_session']],
+    [
+      'a message',
+      (id) => evil.state.messages.get(id)?.forEach(({ info }) => Object.assign(info, { id: `msg_1${EVIL}` })),
+      ['read', 'get_diff'],
+    ],
+    ['a cursor with a control character', cursor('\u009b2J'), ['read', 'get_diff']],
+    ['a cursor of several words', cursor(`a ${SAYS}`), ['read', 'get_diff']],
+    ['a long cursor', cursor('x'.repeat(3_000)), ['read', 'get_diff']],
+  ])('an answer with an invalid id of %s is refused', async (_, spoil, names) => {
+    const { id } = fill();
+    const sent = evil.count('POST /session/:id/prompt_async');
+    spoil(id);
+    for (const name of names) expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
     await call('instances');
-    evil.state.permissions.clear();
-    evil.state.questions.clear();
-    evil.state.statuses.clear();
-    evil.state.sessions.clear();
-  });
-
-  test('a status under an invalid id does not count as idle', async () => {
-    const { id } = evil.addSession({ title: 'Good' });
-    evil.state.statuses.set(`${id}${EVIL}`, { type: 'busy' });
-    for (const name of ['get_status', 'send', 'delete_session'] as const)
-      expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
-    expect(evil.state.prompts.filter(({ sessionID }) => sessionID === id)).toEqual([]);
-    await call('instances');
-    evil.state.statuses.clear();
-    evil.state.sessions.clear();
-  });
-
-  test('messages and cursors', async () => {
-    const { id } = fill(evil);
-    const all = evil.state.messages.get(id) ?? [];
-    const [first] = all;
-    if (first === undefined) throw new Error('no message');
-    all[0] = { ...first, info: { ...first.info, id: `msg_1${EVIL}` } };
-    for (const name of ['read', 'get_diff'] as const)
-      expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
-    all[0] = first;
-    for (const cursor of ['\u009b2J', `a ${SAYS}`, 'x'.repeat(3_000)]) {
-      const headers = { 'x-next-cursor': cursor };
-      evil.override('GET /session/:id/message', { kind: 'answer', headers, body: all });
-      for (const name of ['read', 'get_diff'] as const)
-        expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
-    }
-    evil.override('GET /session/:id/message', undefined);
-    evil.state.sessions.clear();
+    expect(evil.count('POST /session/:id/prompt_async')).toBe(sent);
+    expect(evil.state.sessions.has(id)).toBe(true);
   });
 
   test('invalid times do not break a listing', async () => {
@@ -430,7 +408,6 @@ describe('ids have a format', () => {
     await registry.remove('other');
     // Later tests list all instances.
     await until('its end to be seen', async () => !(await call('refresh_instances')).includes('other'));
-    evil.state.sessions.clear();
   });
 });
 
@@ -439,33 +416,32 @@ describe('other outputs', () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
     transport.start({ onMessage: () => {}, onTooLong: () => {} });
-    const says = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
-    await transport.send({ jsonrpc: '2.0', id: EVIL, result: says });
-    await transport.send({ jsonrpc: '2.0', id: 1, error: { code: -1, message: EVIL, data: says } });
-    await transport.send({ jsonrpc: '2.0', method: 'notifications/message', params: says });
-    await transport.send({
-      jsonrpc: '2.0',
-      method: 'notifications/progress',
-      params: { ...says, progressToken: EVIL },
-    });
-    await transport.send({ jsonrpc: '2.0', id: 2, method: 'elicitation/create', params: says });
-    await transport.send({ jsonrpc: '2.0', id: 3, method: 'ping' });
+    const params = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
+    const subscription = { 'io.modelcontextprotocol/subscriptionId': EVIL };
+    const messages = [
+      { id: EVIL, result: params },
+      { id: 1, error: { code: -1, message: EVIL, data: params } },
+      { method: 'notifications/message', params: { ...params, _meta: subscription } },
+      { method: 'notifications/progress', params: { ...params, progressToken: EVIL } },
+      { id: 2, method: 'elicitation/create', params },
+      { id: 3, method: 'ping' },
+    ];
+    for (const message of messages) await transport.send({ jsonrpc: '2.0', ...message });
     transport.close();
     stdout.end();
-    const sent = (await text(stdout))
-      .trimEnd()
-      .split('\n')
-      .map((line) => JSON.parse(line) as Args);
-    expect(sent).toHaveLength(6);
-    // The client's own id comes back unchanged.
+    const lines = (await text(stdout)).trimEnd().split('\n');
+    const sent = lines.map((line) => JSON.parse(line) as Args);
+    expect(sent).toHaveLength(messages.length);
+    // The client's own ids and tokens come back unchanged.
     expect(sent[0]?.['id']).toBe(EVIL);
+    expect(sent[2]).toMatchObject({ params: { _meta: subscription } });
     expect(sent[3]).toMatchObject({ params: { progressToken: EVIL } });
-    for (const [key, text] of stringsIn(sent))
-      if (key !== 'id' && key !== 'progressToken') expect(unsafeIn(text), key).toBe(undefined);
+    const own = new Set(['id', 'progressToken', ...Object.keys(subscription)]);
+    for (const [key, text] of stringsIn(sent)) if (!own.has(key)) expect(unsafeIn(text), key).toBe(undefined);
   });
 
-  test('resources, prompts, completions, forms', async () => {
-    const { id } = fill(evil);
+  test('resources, prompts and completions', async () => {
+    const { id } = fill();
     const { client } = server;
     await call('instances');
     const { resources } = await client.listResources();
@@ -478,22 +454,20 @@ describe('other outputs', () => {
       await client.getPrompt({ name, arguments: Object.fromEntries(takes.map((one) => [one.name, EVIL])) });
     const ref = { type: 'ref/resource', uri: 'opencode://{instance}/sessions/{id}' } as const;
     const names = await client.complete({ ref, argument: { name: 'instance', value: 'ev' } });
-    const [name = ''] = names.completion.values;
-    expect(name).toContain('evil');
-    const context = { arguments: { instance: name } };
+    const [instance = ''] = names.completion.values;
+    expect(instance).toContain('evil');
+    const context = { arguments: { instance } };
     const ids = await client.complete({ ref, argument: { name: 'id', value: 'ses' }, context });
     expect(ids.completion.values).toContain(id);
     checkAll();
-    evil.state.sessions.clear();
   });
 
   test('a form: frames, titles and labels', async () => {
-    const { id } = fill(evil);
+    const { id } = fill();
     // Earlier sends and waits have shown forms too.
     const before = forms.length;
     evil.state.begin(id, 'run');
-    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
-    const permission = evil.addPermission({ sessionID: id, ...asks });
+    const permission = evil.addPermission({ sessionID: id, ...ASKS });
     await call('respond', { ...AT, request_id: permission.id });
     const options = [EVIL, SAYS].map((label) => ({ label, description: label }));
     const questions = [{ question: EVIL, header: EVIL, options }];
@@ -501,26 +475,6 @@ describe('other outputs', () => {
     await call('respond', { ...AT, request_id: question.id });
     expect(forms).toHaveLength(before + 2);
     for (const [key, text] of stringsIn(forms)) expect(unquotedIn(text), key).toEqual([]);
-  });
-
-  test("the client's own ids and tokens come back unchanged", async () => {
-    const id = 'a \u001b\u202e\u200b id';
-    const token = 'a \u001b\u202e\u200b token';
-    const session = evil.addSession({ title: 'Good' });
-    const params = {
-      name: 'send',
-      arguments: { ...AT, session_id: session.id, message: 'run' },
-      _meta: { progressToken: token },
-    };
-    server.write(`${JSON.stringify({ jsonrpc: '2.0', id, method: 'tools/call', params })}\n`);
-    await until('the prompt', () => evil.state.prompts.at(-1)?.sessionID === session.id);
-    evil.state.finish(session.id, EVIL);
-    const sent = (): Args[] => server.stdout.map((line) => JSON.parse(line) as Args);
-    await until('the result', () => sent().some((message) => message['id'] === id));
-    expect(sent()).toContainEqual(
-      expect.objectContaining({ params: expect.objectContaining({ progressToken: token }) as object }),
-    );
-    checked = server.stdout.length;
   });
 
   test.each([
@@ -536,31 +490,19 @@ describe('other outputs', () => {
     ['opencode-connected sessions --json', CONNECTED_SCRIPT, ['sessions', '--json']],
     ['opencode-connected cleanup', CONNECTED_SCRIPT, ['cleanup', '--dry-run']],
   ])('%s', async (_, script, args) => {
-    const { id } = fill(evil);
+    const { id } = fill();
     evil.addSession({ id: `ses_1${EVIL}`, title: EVIL });
     evil.state.statuses.set(id, { type: 'retry', attempt: 1, message: EVIL, next: 0 });
     await registry.add({ name: `dead${EVIL}`, port: 1, cwd: EVIL }, { file: `dead ${EVIL_LINE}.json` });
-    const child = spawn(process.execPath, [script, ...args], {
-      env: {
-        PATH: process.env['PATH'] ?? '',
-        HOME: temp.path,
-        TMPDIR: temp.tmp,
-        ...NO_MULTICAST,
-        RELAY_REGISTRY_DIR: registry.path,
-      },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let out = '';
-    for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding('utf8').on('data', (text: string) => (out += text));
-    await once(child, 'close');
+    await using program = startRawServer({ script, args, env: { RELAY_REGISTRY_DIR: registry.path } });
+    program.endInput();
+    await program.exited;
+    const out = [...program.stdout, program.rest, program.stderr].join('\n');
     expect(out).toMatch(/evil|hostile|Ignore this|GET \/session/);
     expect(unsafeIn(out)).toBe(undefined);
     if (args.includes('--json'))
       for (const [, text] of stringsIn(JSON.parse(out.slice(out.indexOf('{'))))) expect(unsafeIn(text)).toBe(undefined);
     for (const line of out.split('\n')) expect(line.trimStart().startsWith(SAYS), line).toBe(false);
-    evil.state.statuses.clear();
-    evil.state.sessions.clear();
     await registry.remove(`dead ${EVIL_LINE}`);
   });
 });

@@ -9,7 +9,7 @@ import { TOOLS } from '../../src/mcp/tools/tools.ts';
 /** Every byte is in the context of each conversation. */
 const MAX_LIST_BYTES = 12 * 1024;
 
-/** In the order of tools/list: first the tools of the original. */
+/** In the order of tools/list. */
 const BY_TOOLSET: Readonly<Record<Toolset, readonly string[]>> = {
   core: ['instances', 'send', 'read', 'respond', 'wait'],
   instances: ['list_instances', 'refresh_instances'],
@@ -66,19 +66,15 @@ describe('tools/list', () => {
   });
 });
 
-describe.each(listed)('$name as it is listed', ({ description, annotations, inputSchema, outputSchema }) => {
-  test('says what it does, and whether it changes anything', () => {
-    expect(description).toMatch(/^[A-Z].*\.$/);
-    expect(annotations).toMatchObject({ readOnlyHint: expect.any(Boolean) as boolean, openWorldHint: true });
-    // A client assumes that a tool that writes is destructive, so the hint must be explicit.
-    if (annotations?.readOnlyHint === false) expect(annotations.destructiveHint).toBeTypeOf('boolean');
-  });
-
-  test('has object schemas, a closed input, and nothing that only the generator adds', () => {
-    expect(inputSchema).toMatchObject({ type: 'object', additionalProperties: false });
-    expect(outputSchema).toMatchObject({ type: 'object' });
-    expect(JSON.stringify({ inputSchema, outputSchema })).not.toMatch(/\$schema|9007199254740991/);
-  });
+test.each(listed)('$name has a sentence, hints, and schemas without what only the generator adds', (tool) => {
+  const { description, annotations, inputSchema, outputSchema } = tool;
+  expect(description).toMatch(/^[A-Z].*\.$/);
+  expect(annotations).toMatchObject({ readOnlyHint: expect.any(Boolean), openWorldHint: true });
+  // A client assumes that a tool that writes is destructive, so the hint must be explicit.
+  if (annotations?.readOnlyHint === false) expect(annotations.destructiveHint).toBeTypeOf('boolean');
+  expect(inputSchema.type).toBe('object');
+  expect(outputSchema?.type).toBe('object');
+  expect(JSON.stringify({ inputSchema, outputSchema })).not.toMatch(/\$schema|9007199254740991/);
 });
 
 test('the core tools describe their results', () => {
@@ -86,38 +82,25 @@ test('the core tools describe their results', () => {
     expect(Object.keys(outputSchema?.properties ?? {}), name).not.toHaveLength(0);
 });
 
-describe.each(TOOLS)('the input of $name', ({ name, input }) => {
-  const required = Object.fromEntries(
-    Object.entries(input.shape)
-      .filter(([, schema]) => !(schema as z.ZodType).safeParse(undefined).success)
-      .map(([key]) => [key, 'x']),
-  );
-
-  test('accepts only the required arguments', () => {
-    expect(input.safeParse(required).success).toBe(true);
+test.each(TOOLS)('$name takes what its listed input says', ({ name, input }) => {
+  const { inputSchema } = listed.find((tool) => tool.name === name) ?? {};
+  const shape = Object.entries<z.ZodType>(input.shape);
+  const needed = shape.filter(([, schema]) => !schema.safeParse(undefined).success).map(([key]) => key);
+  expect(inputSchema).toMatchObject({
+    additionalProperties: false,
+    properties: Object.fromEntries(shape.map(([key]) => [key, {}])),
   });
-
-  test('refuses an unknown argument, as the listed schema does', () => {
-    const refused = input.safeParse({ ...required, sesion_id: 'x' });
-    expect(refused.error?.issues).toMatchObject([{ code: 'unrecognized_keys', keys: ['sesion_id'] }]);
-    expect(listed.find((tool) => tool.name === name)?.inputSchema).toMatchObject({
-      additionalProperties: false,
-      properties: Object.fromEntries(Object.keys(input.shape).map((key) => [key, {}])),
-    });
-  });
-
-  test('lists the required arguments as required', () => {
-    const { required: listedAs = [] } = listed.find((tool) => tool.name === name)?.inputSchema ?? {};
-    expect(listedAs.toSorted()).toEqual(Object.keys(required).toSorted());
-  });
+  expect(inputSchema?.required?.toSorted() ?? []).toEqual(needed.toSorted());
+  const args = Object.fromEntries(needed.map((key) => [key, 'x']));
+  expect(input.safeParse(args).success).toBe(true);
+  expect(input.safeParse({ ...args, sesion_id: 'x' }).error?.issues).toMatchObject([
+    { code: 'unrecognized_keys', keys: ['sesion_id'] },
+  ]);
 });
 
-describe.each(TOOLS)('the output of $name as it is listed', ({ name, output }) => {
-  test('is no stricter than the full schema', () => {
-    const full = z.toJSONSchema(output, { io: 'output' });
-    const problems = stricter(listed.find((tool) => tool.name === name)?.outputSchema, full, name);
-    expect(problems).toEqual([]);
-  });
+test.each(TOOLS)('the listed output of $name is no stricter than the full schema', ({ name, output }) => {
+  const full = z.toJSONSchema(output, { io: 'output' });
+  expect(stricter(listed.find((tool) => tool.name === name)?.outputSchema, full, name)).toEqual([]);
 });
 
 interface Schema {
@@ -129,17 +112,17 @@ interface Schema {
 
 /** How `trimmed` refuses what `full` allows: other types, more required properties, unknown properties. */
 function stricter(trimmed: unknown, full: unknown, at: string): string[] {
-  const [ours, theirs] = [trimmed as Schema, full as Schema];
+  const [short, long] = [trimmed as Schema, full as Schema];
   const problems: string[] = [];
-  if (ours.type !== theirs.type) problems.push(`${at}: type ${String(ours.type)}, full ${String(theirs.type)}`);
-  for (const key of ours.required ?? []) {
-    if (!(theirs.required ?? []).includes(key)) problems.push(`${at}.${key}: required, in full optional`);
+  if (short.type !== long.type) problems.push(`${at}: type ${String(short.type)}, full ${String(long.type)}`);
+  for (const key of short.required ?? []) {
+    if (!(long.required ?? []).includes(key)) problems.push(`${at}.${key}: required, in full optional`);
   }
-  for (const [key, property] of Object.entries(ours.properties ?? {})) {
-    const other = theirs.properties?.[key];
+  for (const [key, property] of Object.entries(short.properties ?? {})) {
+    const other = long.properties?.[key];
     if (other === undefined) problems.push(`${at}.${key}: unknown to the full schema`);
     else problems.push(...stricter(property, other, `${at}.${key}`));
   }
-  if (ours.items !== undefined) problems.push(...stricter(ours.items, theirs.items ?? {}, `${at}[]`));
+  if (short.items !== undefined) problems.push(...stricter(short.items, long.items ?? {}, `${at}[]`));
   return problems;
 }

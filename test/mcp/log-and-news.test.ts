@@ -30,7 +30,7 @@ test('a log line is sent once, if any session or request asked for its level', (
   const log = new ClientLog(async (_, { data }) => void sent.push((data as { message: string }).message));
   const logger = log.beside(silentLogger);
   const [session, request] = [{}, {}];
-  logger.log('error', 'nobody asked');
+  logger.log('error', 'unwanted');
   log.setLevel(session, 'error');
   log.setLevel(request, 'info');
   logger.log('info', 'one');

@@ -9,7 +9,7 @@ import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
-import { within } from '../rig/wait.ts';
+import { until, within } from '../rig/wait.ts';
 
 /** The newest Node LTS, from `test/components`. */
 export const NEWEST_NODE = fileURLToPath(
@@ -19,6 +19,8 @@ export const NEWEST_NODE = fileURLToPath(
 export interface RawServerOptions {
   /** Runs instead of the built server. */
   readonly script?: string;
+  /** `leap` works. */
+  readonly leaps?: boolean;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -30,31 +32,23 @@ export interface RawAnswer {
   readonly error?: { readonly code: number; readonly message: string };
 }
 
-/** The built server as a child with raw streams, for input and endings that no client library produces. */
-export interface RawServer extends AsyncDisposable {
-  readonly home: string;
-  readonly pid: number;
-  /** Complete lines so far. */
-  readonly stdout: readonly string[];
-  /** Standard output after the last line feed. */
-  readonly rest: string;
-  readonly stderr: string;
-  readonly exited: Promise<Exit>;
-  /** Writes objects as a line of JSON each, and strings unchanged, all in one piece. */
-  write(...messages: readonly (object | string)[]): void;
-  writeBytes(bytes: Buffer): void;
-  /** Resolves in the same turn of the event loop in which the answer arrives. */
-  answerTo(id: number): Promise<RawAnswer>;
-  endInput(): void;
-  /** Closes our end like a crashed client: the server's next write fails. */
-  closeOutput(): void;
-  /** Stops reading like a client that hangs; the pipe fills up. */
-  pauseOutput(): void;
-  resumeOutput(): void;
-  kill(signal: NodeJS.Signals): void;
-  /** Processes with the child's environment, including itself while it runs. */
-  processes(): Promise<number[]>;
+/** How far the clocks of this file's servers are ahead. A server that starts later continues from there. */
+let leaptMs = 0;
+
+/** Node's argument for a server whose clocks leap a second at each SIGUSR2. */
+const leaping = (): string =>
+  `--import=data:text/javascript,${encodeURIComponent(`
+let leaptMs = ${leaptMs};
+for (const clock of [Date, performance]) {
+  const now = clock.now.bind(clock);
+  clock.now = () => now() + leaptMs;
 }
+process.on('SIGUSR2', () => {
+  leaptMs += 1000;
+  process.stderr.write('leapt to ' + leaptMs + '\\n');
+});`)}`;
+
+export type RawServer = ReturnType<typeof startRawServer>;
 
 /** Every legacy client's first messages; the answer has the id 0. */
 export const HANDSHAKE = [
@@ -67,9 +61,10 @@ export const HANDSHAKE = [
   { jsonrpc: '2.0', method: 'notifications/initialized' },
 ] as const;
 
-export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: RawServerOptions = {}): RawServer {
+/** The built server as a child with raw streams, for input and endings that no client library produces. */
+export function startRawServer({ script = SERVER_SCRIPT, leaps = false, args = [], env = {} }: RawServerOptions = {}) {
   const temp = tempDir('opencode-mcp-raw');
-  const child = spawn(process.execPath, [script, ...args], {
+  const child = spawn(process.execPath, [...(leaps ? [leaping()] : []), script, ...args], {
     cwd: temp.path,
     // Never the registry of the person who runs the tests.
     env: {
@@ -86,6 +81,7 @@ export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: 
   const news = new EventTarget();
   let rest = '';
   let stderr = '';
+  let ownLeaptMs = leaptMs;
   child.stdin.on('error', () => {});
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     const lines = (rest + text).split('\n');
@@ -95,12 +91,13 @@ export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: 
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   // Waits for the output too: tests check the last lines.
-  const exited = once(child, 'close').then(() => ({ code: child.exitCode, signal: child.signalCode }));
+  const exited: Promise<Exit> = once(child, 'close').then(() => ({ code: child.exitCode, signal: child.signalCode }));
 
   return {
     home: temp.path,
-    pid: child.pid ?? 0,
-    stdout,
+    /** Complete lines so far. */
+    stdout: stdout as readonly string[],
+    /** Standard output after the last line feed. */
     get rest() {
       return rest;
     },
@@ -108,13 +105,16 @@ export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: 
       return stderr;
     },
     exited,
-    write(...messages) {
+    pid: child.pid ?? 0,
+    /** Writes objects as a line of JSON each, and strings unchanged, all in one piece. */
+    write(...messages: readonly (object | string)[]) {
       child.stdin.write(
         messages.map((message) => (typeof message === 'string' ? message : `${JSON.stringify(message)}\n`)).join(''),
       );
     },
-    writeBytes: (bytes) => void child.stdin.write(bytes),
-    async answerTo(id) {
+    writeBytes: (bytes: Buffer) => void child.stdin.write(bytes),
+    /** Resolves in the same turn of the event loop in which the answer arrives. */
+    answerTo(id: number) {
       const found = new Promise<RawAnswer>((resolve) => {
         const look = (): void => {
           const answer = stdout.map((line) => JSON.parse(line) as RawAnswer).find((message) => message.id === id);
@@ -128,10 +128,20 @@ export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: 
       return within(found, () => `the answer to ${id}; stderr: ${stderr}`);
     },
     endInput: () => void child.stdin.end(),
+    /** Closes our end like a crashed client: the server's next write fails. */
     closeOutput: () => void child.stdout.destroy(),
+    /** Stops reading like a client that hangs; the pipe fills up. */
     pauseOutput: () => void child.stdout.pause(),
     resumeOutput: () => void child.stdout.resume(),
-    kill: (signal) => void child.kill(signal),
+    kill: (signal: NodeJS.Signals) => void child.kill(signal),
+    /** Lets a second of the server's time pass, more than a person needs for an answer. */
+    async leap() {
+      ownLeaptMs += 1_000;
+      leaptMs = Math.max(leaptMs, ownLeaptMs);
+      child.kill('SIGUSR2');
+      await until('the leap', () => stderr.includes(`leapt to ${ownLeaptMs}\n`));
+    },
+    /** Processes with the child's environment, including itself while it runs. */
     processes: () => processesIn(temp.tmp),
     async [Symbol.asyncDispose]() {
       child.stdin.end();

@@ -74,39 +74,55 @@ describe('the reader', () => {
   });
 });
 
+test("null means a missing field in a client's capabilities and in its answers", () => {
+  const client = { capabilities: { roots: null, elicitation: { form: {}, url: null } }, clientInfo: { title: null } };
+  const answer = { action: 'accept', content: { decision: 'once', feedback: null }, _meta: null };
+  const lines = [
+    { jsonrpc: '2.0', id: 0, method: 'initialize', params: client },
+    { jsonrpc: '2.0', id: 1, result: answer },
+    { jsonrpc: '2.0', id: 2, result: { action: 'decline', content: null } },
+  ];
+  const messages = read(lines.map((line) => Buffer.from(`${JSON.stringify(line)}\n`)));
+  expect(messages).toMatchObject([
+    { params: { capabilities: { elicitation: { form: {} } }, clientInfo: {} } },
+    { result: { action: 'accept', content: { decision: 'once' } } },
+    { result: { action: 'decline' } },
+  ]);
+  expect(JSON.stringify(messages)).not.toContain('null');
+});
+
+/** Texts of a line by what it is; the id of a request that is answered. */
+const KINDS: Readonly<Record<string, (id: number) => object | string>> = {
+  'an old request': (id) => ({ jsonrpc: '2.0', id, method: 'ping' }),
+  'a request without an envelope': (id) => ({ jsonrpc: '2.0', id, method: 'prompts/list' }),
+  'a modern request': (id) => ({ jsonrpc: '2.0', id, method: 'server/discover', params: enveloped() }),
+  'a large request': (id) => ({
+    jsonrpc: '2.0',
+    id,
+    method: 'nothing',
+    params: enveloped({ x: 'x'.repeat(100_000) }),
+  }),
+  'no request': () => ({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 424242 } }),
+  garbage: () => '{"jsonrpc":"2.0","id":\u0000 \u001b[2J',
+};
+
 test('any mix of both eras, garbage and split lines: each request gets its answer', async () => {
   await using client = new ModernClient();
-  client.server.write(...HANDSHAKE);
-  await client.server.answerTo(0);
-  let next = 10_000;
-  const request = fc.constantFrom('old', 'modern', 'unenveloped list', 'garbage', 'cancel', 'large');
-  const property = fc.asyncProperty(
-    fc.array(request, { minLength: 1, maxLength: 12 }),
-    fc.array(fc.nat(), { maxLength: 6 }),
-    async (kinds, places) => {
-      const asked: number[] = [];
-      const texts = kinds.map((kind) => {
-        if (kind === 'garbage') return '{"jsonrpc":"2.0","id":\u0000 \u001b[2J';
-        if (kind === 'cancel')
-          return '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":424242}}';
-        next += 1;
-        asked.push(next);
-        const head = { jsonrpc: '2.0', id: next };
-        if (kind === 'old') return JSON.stringify({ ...head, method: 'ping' });
-        if (kind === 'modern') return JSON.stringify({ ...head, method: 'server/discover', params: enveloped() });
-        if (kind === 'large')
-          return JSON.stringify({ ...head, method: 'nothing', params: enveloped({ x: 'x'.repeat(100_000) }) });
-        return JSON.stringify({ ...head, method: 'prompts/list' });
-      });
-      const whole = Buffer.from(`${texts.join('\n')}\n`);
-      for (const piece of cut(whole, places)) client.server.writeBytes(piece);
-      for (const one of asked) {
-        const { result, error } = await client.server.answerTo(one);
-        expect(result ?? error).toBeDefined();
-      }
-    },
-  );
+  const { server } = client;
+  server.write(...HANDSHAKE);
+  await server.answerTo(0);
+  const kinds = fc.array(fc.constantFrom(...Object.values(KINDS)), { minLength: 1, maxLength: 12 });
+  const property = fc.asyncProperty(kinds, fc.array(fc.nat(), { maxLength: 6 }), async (all, places) => {
+    const messages = all.map((make) => make(client.nextId()));
+    const lines = messages.map((one) => `${typeof one === 'string' ? one : JSON.stringify(one)}\n`);
+    for (const piece of cut(Buffer.from(lines.join('')), places)) server.writeBytes(piece);
+    for (const message of messages) {
+      if (typeof message === 'string' || !('id' in message)) continue;
+      const { result, error } = await server.answerTo(Number(message.id));
+      expect(result ?? error).toBeDefined();
+    }
+  });
   await fc.assert(property, { numRuns: 30 });
-  const answers = client.server.stdout.flatMap((line) => (JSON.parse(line) as { id?: number }).id ?? []);
+  const answers = server.stdout.flatMap((line) => (JSON.parse(line) as { id?: number }).id ?? []);
   expect(new Set(answers).size).toBe(answers.length);
 });

@@ -29,14 +29,14 @@ describe('the recorded first messages of a real client', () => {
       const asked = lines.map((line) => JSON.parse(line) as Line).filter(({ id }) => id !== undefined);
       await using server = startRawServer();
       server.write(...lines.map((line) => `${line}\n`));
-      const told = (): Answer[] => server.stdout.map((line) => JSON.parse(line) as Answer);
+      const answers = (): Answer[] => server.stdout.map((line) => JSON.parse(line) as Answer);
       const wanted = asked.filter(({ method }) => method !== 'subscriptions/listen');
-      await until('the answers', () => wanted.every(({ id }) => told().some((one) => one.id === id)));
-      expect(told().filter(({ error }) => error !== undefined)).toEqual([]);
-      expect(told().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
+      await until('the answers', () => wanted.every(({ id }) => answers().some((one) => one.id === id)));
+      expect(answers().filter(({ error }) => error !== undefined)).toEqual([]);
+      expect(answers().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
         asked.length - wanted.length,
       );
-      // A client of one era gets nothing of the other.
+      // A client gets nothing of the other era.
       const isModern = lines.some((line) => line.includes('clientCapabilities'));
       expect(server.stdout.some((line) => line.includes('resultType'))).toBe(isModern);
     },

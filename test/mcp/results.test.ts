@@ -1,67 +1,45 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
-import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
-import { startMcpChild, type McpChild } from '../rig/mcp-child.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startMcpChild } from '../rig/mcp-child.ts';
 import { until } from '../rig/wait.ts';
+import { openWorker } from './worker.ts';
 
 type Data = Readonly<Record<string, unknown>>;
 
 const LONG = 'A long answer. '.repeat(600);
 
-let temp: TempDir;
-let registry: Registry;
-let worker: FakeOpencode;
-let locked: FakeOpencode;
-let outdated: FakeOpencode;
-let server: McpChild;
-let impatient: McpChild;
-
-/** Echoes the text after `say`, answers `long` at length; any other turn runs until it is ended. */
-function reply(text: string): string | undefined {
-  if (text === 'long') return LONG;
-  return text.startsWith('say ') ? text.slice(4) : undefined;
-}
-
-beforeAll(async () => {
-  temp = tempDir('opencode-mcp-results');
-  registry = await openRegistry(`${temp.path}/registry`);
-  [worker, locked, outdated] = await Promise.all([
-    startFakeOpencode({ reply }),
-    startFakeOpencode({ password: 'secret' }),
-    startFakeOpencode({ version: '1.2.3' }),
-  ]);
-  await registry.add({ name: 'worker', port: worker.port });
-  await registry.add({ name: 'locked', port: locked.port });
-  await registry.add({ name: 'outdated', port: outdated.port });
-  await registry.writeRaw('broken.json', '{"name":');
-  const args = ['--registry-dir', registry.path, '--health-timeout-ms', '15000'];
-  server = await startMcpChild({ args });
-  impatient = await startMcpChild({ args, env: { SEND_TIMEOUT_MS: '1000' } });
-  // From here on, the SDK's client validates each result against the listed schema.
-  await Promise.all([server, impatient].map(({ client }) => client.listTools()));
+const { registry, worker, args, ...scene } = await openWorker({
+  // `long` gets a long answer, `say …` an echo; any other turn runs until it is ended.
+  reply: (text) => (text === 'long' ? LONG : text.startsWith('say ') ? text.slice(4) : undefined),
 });
+const locked = await startFakeOpencode({ password: 'secret' });
+const outdated = await startFakeOpencode({ version: '1.2.3' });
+await registry.add({ name: 'locked', port: locked.port });
+await registry.add({ name: 'outdated', port: outdated.port });
+await registry.writeRaw('broken.json', '{"name":');
+const server = await startMcpChild({ args });
+const impatient = await startMcpChild({ args, env: { SEND_TIMEOUT_MS: '1000' } });
+const children = [server, impatient];
+// From here on, the SDK's client validates each result against the listed schema.
+await Promise.all(children.map(({ client }) => client.listTools()));
+// The first call loads the operations, for which a second may be too short.
+await Promise.all(children.map((child) => child.call('instances')));
+
 afterAll(async () => {
-  await Promise.all([server, impatient].map((child) => child.close()));
-  await Promise.all([worker, locked, outdated].map((fake) => fake.close()));
-  await temp.close();
+  await Promise.all(children.map((child) => child.close()));
+  await Promise.all([locked.close(), outdated.close()]);
+  await scene.close();
 });
-
-/** Like `call`, and checks the size of the whole result. */
-async function sized(name: string, args: Data): Promise<Data> {
-  const result = await server.client.callTool({ name, arguments: args });
-  expect(Buffer.byteLength(JSON.stringify(result)), name).toBeLessThan(8_192);
-  return await call(name, args);
-}
 
 /** Calls as a client does and checks the result against the listed schema, the full one, and the text. */
-async function call(name: string, args: Data = {}, child = server): Promise<Data> {
+async function call(name: string, args: Data = {}, child = server, maxBytes = Number.POSITIVE_INFINITY): Promise<Data> {
   const result = await child.client.callTool({ name, arguments: args });
   const [item] = result.content as readonly { readonly text?: string }[];
   const text = item?.text ?? '';
   expect(result.isError, text).not.toBe(true);
+  expect(Buffer.byteLength(JSON.stringify(result)), name).toBeLessThan(maxBytes);
   const data = result.structuredContent as Data;
   // The schema strips unknown keys.
   expect(TOOLS.find((tool) => tool.name === name)?.output.parse(data)).toEqual(data);
@@ -70,11 +48,14 @@ async function call(name: string, args: Data = {}, child = server): Promise<Data
   return data;
 }
 
+/** Like `call`, and checks the size of the whole result. */
+const sized = (name: string, args: Data): Promise<Data> => call(name, args, server, 8_192);
+
 /** Fields that the text words differently: times as ages, cuts by the next call, aborts as a sentence. */
-const TOLD_OTHERWISE = new Set(['updated', 'created', 'last_seen', 'cut', 'more', 'total', 'aborted']);
+const WORDED_OTHERWISE = new Set(['updated', 'created', 'last_seen', 'cut', 'more', 'total', 'aborted']);
 
 function leaves(value: unknown, key = ''): string[] {
-  if (TOLD_OTHERWISE.has(key) || value === undefined || value === 'complete') return [];
+  if (WORDED_OTHERWISE.has(key) || value === undefined || value === 'complete') return [];
   if (Array.isArray(value)) return value.flatMap((one) => leaves(one, key));
   if (typeof value === 'object' && value !== null) {
     return Object.entries(value).flatMap(([name, one]) => leaves(one, name));
@@ -97,7 +78,7 @@ describe('a result fits its schemas, and its text has the same content', () => {
     expect(await call(name)).toMatchObject({
       total: 3,
       instances: [
-        { name: 'locked', state: 'locked', reason: expect.stringContaining('password') as string },
+        { name: 'locked', state: 'locked', reason: expect.stringContaining('password') },
         { name: 'outdated', state: 'unsupported', version: '1.2.3' },
         { name: 'worker', state: 'idle', version: '1.18.33', directory: worker.directory, sources: ['local-relay'] },
       ],
@@ -123,15 +104,15 @@ describe('a result fits its schemas, and its text has the same content', () => {
         {
           name: 'worker',
           state: 'waiting',
-          waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/) as string],
-          session: { id: expect.any(String) as string, title: expect.any(String) as string },
+          waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/)],
+          session: { id: expect.any(String), title: expect.any(String) },
         },
         { name: 'locked' },
         {
           name: 'lost',
           state: 'offline',
-          reason: expect.stringContaining('ECONNREFUSED') as string,
-          last_seen: expect.any(String) as string,
+          reason: expect.stringContaining('ECONNREFUSED'),
+          last_seen: expect.any(String),
         },
         { name: 'outdated' },
       ],
@@ -150,7 +131,7 @@ describe('a result fits its schemas, and its text has the same content', () => {
       cut: { total: LONG.length },
     });
     const running = await call('send', { ...to, message: 'run' }, impatient);
-    expect(running).toMatchObject({ outcome: 'running', message_id: expect.stringMatching(/^msg_/) as string });
+    expect(running).toMatchObject({ outcome: 'running', message_id: expect.stringMatching(/^msg_/) });
     expect(running['next']).toContain(
       `read with instance worker, session_id ${session_id} and message_id ${String(running['message_id'])}`,
     );
@@ -165,12 +146,10 @@ describe('a result fits its schemas, and its text has the same content', () => {
     const waiting = call('send_message', { ...to, message: 'ask' });
     await until('the turn to run', () => worker.state.statuses.has(session_id));
     worker.addPermission({ sessionID: session_id });
-    expect(await waiting).toMatchObject({
-      outcome: 'waiting',
-      waiting: [expect.stringContaining('«bash "ls"»') as string],
-    });
+    expect(await waiting).toMatchObject({ outcome: 'waiting', waiting: [expect.stringContaining('«bash "ls"»')] });
     worker.state.permissions.clear();
-    expect(await call('abort_session', to)).toMatchObject({ aborted: true, outcome: 'aborted' });
+    const latest = { instance: 'worker', session_id: '' };
+    expect(await call('abort_session', latest)).toMatchObject({ aborted: true, outcome: 'aborted' });
     expect(await call('abort_session', to)).toMatchObject({ aborted: false, outcome: 'idle' });
   });
 
@@ -206,8 +185,8 @@ describe('a result fits its schemas, and its text has the same content', () => {
           { role: 'user', text: 'ask' },
           { state: 'streaming' },
         ],
-        waiting: [expect.stringContaining('«Go on? Yes | No»') as string],
-        before: expect.any(String) as string,
+        waiting: [expect.stringContaining('«Go on? Yes | No»')],
+        before: expect.any(String),
       });
       expect(await call(tool, { ...to, before: read['before'] })).toMatchObject({
         messages: [{ text: 'say hello' }, { text: 'hello', tools: ['bash ls (completed)'] }],
@@ -238,12 +217,12 @@ describe('a result fits its schemas, and its text has the same content', () => {
     const retrying = { id: session_id, state: 'retrying', reason: 'attempt 3: opencode says "Overloaded"' };
     expect(await call('read', to)).toMatchObject({ session: retrying });
     expect(await call('list_sessions', { instance: 'worker' })).toMatchObject({
-      sessions: expect.arrayContaining([expect.objectContaining(retrying)]) as unknown,
+      sessions: expect.arrayContaining([expect.objectContaining(retrying)]),
     });
     expect(await call('get_status', { instance: 'worker' })).toMatchObject({ state: 'retrying', sessions: [retrying] });
     worker.state.statuses.delete(session_id);
     expect(await call('read', to)).toMatchObject({
-      session: { state: 'interrupted', reason: expect.stringContaining('restarted') as string },
+      session: { state: 'interrupted', reason: expect.stringContaining('restarted') },
     });
   });
 
@@ -277,18 +256,18 @@ describe('a result fits its schemas, and its text has the same content', () => {
       directory: worker.directory,
       path: '',
       total: 304,
-      next_offset: expect.any(Number) as number,
+      next_offset: expect.any(Number),
     });
     expect(await sized('list_files', { ...at, offset: list['next_offset'] })).toMatchObject({ total: 304 });
     expect(await sized('list_files', { ...at, offset: 300 })).toMatchObject({ ignored: ['ignored.log'] });
     expect(await sized('list_files', { ...at, path: 'src' })).toMatchObject({ path: 'src', entries: ['long.txt'] });
     expect(await sized('read_file', { ...at, path: 'src/long.txt' })).toMatchObject({
       line: 1,
-      next_line: expect.any(Number) as number,
+      next_line: expect.any(Number),
     });
     expect(await sized('read_file', { ...at, path: 'empty' })).toMatchObject({ lines: 0 });
     expect(await sized('read_file', { ...at, path: 'image.bin' })).toMatchObject({
-      binary: expect.stringContaining('2 bytes') as string,
+      binary: expect.stringContaining('2 bytes'),
     });
     expect(await sized('search', { ...at, query: 'needle 1' })).toMatchObject({ more: true });
     expect(await sized('search', { ...at, query: 'nothing like it' })).toMatchObject({ matches: [] });
@@ -313,7 +292,7 @@ describe('a result fits its schemas, and its text has the same content', () => {
     if (user !== undefined) messages[0] = { ...user, info: { ...user.info, summary: { diffs } } };
     await call('send_message', { ...to, message: 'run', async: true });
     const whole = await sized('get_diff', to);
-    expect(whole).toMatchObject({ total: 60, messages: [user?.info.id], note: expect.any(String) as string, cut: {} });
+    expect(whole).toMatchObject({ total: 60, messages: [user?.info.id], note: expect.any(String), cut: {} });
     expect(await sized('get_diff', { ...to, message_id: user?.info.id, path: 'src/folder/a-file-7.ts' })).toMatchObject(
       {
         message_id: user?.info.id,
@@ -343,7 +322,7 @@ describe('a result fits its schemas, and its text has the same content', () => {
     });
     expect(await call('get_status', { instance: 'locked' })).toMatchObject({
       state: 'locked',
-      reason: expect.any(String) as string,
+      reason: expect.any(String),
     });
   });
 });

@@ -50,9 +50,7 @@ describe('the text of a failed call', () => {
       /^read failed inside opencode-mcp: Cannot read properties of undefined .*a bug worth reporting/,
     );
     expect(text).not.toContain('tool-error.test.ts');
-    expect(logged).toMatchObject([
-      { level: 'error', message: expect.stringContaining('tool-error.test.ts') as string },
-    ]);
+    expect(logged).toMatchObject([{ level: 'error', message: expect.stringContaining('tool-error.test.ts') }]);
   });
 
   test.each([

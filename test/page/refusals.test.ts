@@ -1,35 +1,32 @@
-import { expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { SELF } from '../node/stage.ts';
 import { EVIL, stringsIn, unsafeIn } from '../rig/hostile-words.ts';
 import { openPageStage } from './stage.ts';
 
 const FLEET = `${PAGE_PREFIX}v1/fleet`;
 
-test.each<[string, Record<string, string | string[]>, number]>([
+const stage = await openPageStage();
+const { fake } = stage;
+afterAll(() => stage[Symbol.asyncDispose]());
+
+type Headers = Readonly<Record<string, string | string[]>>;
+
+// The guard for all requests to the node service has its tests in test/node.
+test.each<[string, Headers, number]>([
   ['without the page’s own header', { 'x-opencode-mcp-page': [] }, 403],
   ['without it, from a program', { 'x-opencode-mcp-page': [], 'user-agent': 'curl/8' }, 403],
   ['with another value', { 'x-opencode-mcp-page': '0' }, 403],
   ['by a page of another origin', { origin: 'https://evil.example' }, 403],
-  ['by a page of another port', { origin: `http://${SELF}:1` }, 403],
-  ['by a sandboxed page', { origin: 'null' }, 403],
-  ['by a name that was pointed here', { host: 'evil.example' }, 421],
-  [
-    'by a name that was pointed here, with the origin to it',
-    { host: 'evil.example', origin: 'http://evil.example' },
-    421,
-  ],
-])('data is not given out %s', async (_, headers, status) => {
-  await using stage = await openPageStage();
+  ['by a name that resolves to us', { host: 'evil.example', origin: 'http://evil.example' }, 421],
+])('a request %s gets no data', async (_, headers, status) => {
   const answer = await stage.call(FLEET, { headers });
-  expect(answer).toMatchObject({ status, json: { error: expect.any(String) as string } });
+  expect(answer).toMatchObject({ status, json: { error: expect.any(String) } });
   expect(answer.headers['access-control-allow-origin']).toBeUndefined();
 });
 
 test('a CORS preflight is not granted', async () => {
-  await using stage = await openPageStage();
   const headers = {
     origin: 'https://evil.example',
     'access-control-request-method': 'GET',
@@ -41,68 +38,45 @@ test('a CORS preflight is not granted', async () => {
   expect(Object.keys(preflight.headers).filter((name) => name.startsWith('access-control-'))).toEqual([]);
 });
 
-test.each<[string, Record<string, string | string[]>, number]>([
-  ['a form of another page, as text', { origin: 'https://evil.example', 'content-type': 'text/plain' }, 403],
-  ['a form as text of our own origin', { 'content-type': 'text/plain' }, 415],
-  ['a form with fields', { 'content-type': 'application/x-www-form-urlencoded' }, 415],
-  ['no type', { 'content-type': [] }, 415],
-  ['a type that only begins so', { 'content-type': 'application/json-seq' }, 415],
-  ['no origin', { origin: [] }, 403],
-  ['a sandboxed page', { origin: 'null' }, 403],
+test.each<[string, Headers, number]>([
+  ['from a form of another page, as text', { origin: 'https://evil.example', 'content-type': 'text/plain' }, 403],
+  ['as text', { 'content-type': 'text/plain' }, 415],
+  ['from a form with fields', { 'content-type': 'application/x-www-form-urlencoded' }, 415],
+  ['without a type', { 'content-type': [] }, 415],
+  ['with a type that only begins like JSON’s', { 'content-type': 'application/json-seq' }, 415],
+  ['without an origin', { origin: [] }, 403],
+  ['from a sandboxed page', { origin: 'null' }, 403],
   ['without the page’s own header', { 'x-opencode-mcp-page': [] }, 403],
-  ['a name that was pointed here', { host: 'evil.example' }, 421],
-])('nothing is done for %s', async (_, headers, status) => {
-  await using stage = await openPageStage();
-  const session = stage.fake.addSession();
-  stage.fake.state.begin(session.id, 'go on');
-  const { id } = stage.fake.addPermission({ sessionID: session.id });
-  const answer = await stage.post(
-    'respond',
-    { instance: 'one', session: session.id, request: id, reply: 'once' },
-    { headers },
-  );
-  expect(answer.status).toBe(status);
-  expect(stage.fake.state.permissions.has(id)).toBe(true);
+])('an action %s does nothing', async (_, headers, status) => {
+  const waiting = stage.waiting();
+  expect(await stage.post('respond', { ...waiting, reply: 'once' }, { headers })).toMatchObject({ status });
+  expect(fake.state.permissions.has(waiting.request)).toBe(true);
   expect(stage.records).toEqual([]);
 });
 
+const NO_SESSION = { instance: 'one', session: 'ses_12345678' };
+
 test.each<[string, string, object, number, RegExp]>([
-  ['no JSON', 'respond', [], 400, /does not fit/],
-  [
-    'a field that is not known',
-    'abort',
-    { instance: 'one', session: 'ses_1', directory: '/tmp/evil' },
-    400,
-    /does not fit/,
-  ],
-  [
-    'a standing permission',
-    'respond',
-    { instance: 'one', session: 'ses_1', request: 'per_1', reply: 'always' },
-    400,
-    /reply/,
-  ],
-  ['no id of a session', 'abort', { instance: 'one', session: '../config' }, 400, /session/],
-  ['a part of a name', 'abort', { instance: 'on', session: 'ses_12345678' }, 404, /no instance on here/],
-  ['a session that is not there', 'abort', { instance: 'one', session: 'ses_12345678' }, 404, /no session/],
-])('%s is refused with what is wrong', async (_, name, body, status, text) => {
-  await using stage = await openPageStage();
+  ['no JSON object', 'respond', [], 400, /does not fit/],
+  ['an unknown field', 'abort', { ...NO_SESSION, directory: '/tmp/evil' }, 400, /does not fit/],
+  ['a standing permission', 'respond', { ...NO_SESSION, request: 'per_1', reply: 'always' }, 400, /reply/],
+  ['another path than a session’s', 'abort', { instance: 'one', session: '../config' }, 400, /session/],
+  ['a part of a name', 'abort', { ...NO_SESSION, instance: 'on' }, 404, /no instance on here/],
+  ['an unknown session', 'abort', NO_SESSION, 404, /no session/],
+])('%s is refused with the reason', async (_, name, body, status, text) => {
   const answer = await stage.post(name, body);
-  expect(answer).toMatchObject({ status, json: { error: expect.stringMatching(text) as string } });
+  expect(answer).toMatchObject({ status, json: { error: expect.stringMatching(text) } });
 });
 
 test('an endless body is cut off', async () => {
-  await using stage = await openPageStage();
   const answer = await stage.post('send', { message: 'x'.repeat(600_000) }).catch(() => ({ status: 413 }));
   expect(answer.status).toBe(413);
 });
 
-test('content of an instance is not served to browsers', async () => {
-  await using stage = await openPageStage();
+test('an instance’s content is not served to browsers, not even to the page itself', async () => {
   const path = `${INSTANCE_PREFIX}inst_one/session`;
   const program = await stage.call(path, { headers: { 'user-agent': 'opencode/1', 'x-opencode-mcp-page': [] } });
   expect(program).toMatchObject({ status: 200, headers: { 'content-security-policy': 'sandbox' } });
-  // Not even to the page itself.
   for (const headers of [
     {},
     { origin: stage.origin },
@@ -130,11 +104,11 @@ test('text of a hostile instance arrives as plain text in JSON', async () => {
     questions: [{ question: markup, header: markup, options: [{ label: markup, description: markup }] }],
   });
   await using fleet = await stage.stream('v1/fleet');
-  await fleet.find('what it waits for', (line) => JSON.stringify(line).includes('"kind":"question"'));
-  await using lines = await stage.stream(`v1/session?instance=one&session=${session.id}`);
-  await lines.find('what it asks for', (line) => line['kind'] === 'asks');
+  await fleet.find('the question', (line) => JSON.stringify(line).includes('"kind":"question"'));
+  await using lines = await stage.follow(session.id);
+  await lines.find('the requests', (line) => line['kind'] === 'asks');
   stage.fake.state.say(session.id, markup);
-  await lines.find('what it says', (line) => line['kind'] === 'text' || JSON.stringify(line).includes('x\\n'));
+  await lines.find('the text', (line) => line['kind'] === 'text' || JSON.stringify(line).includes('x\\n'));
   expect(fleet.response.headers['content-type']).toBe('application/x-ndjson; charset=utf-8');
   const all = [...fleet.all, ...lines.all];
   expect(JSON.stringify(all)).toContain('</script><script>alert(1)</script>x');
@@ -146,22 +120,26 @@ test('text of a hostile instance arrives as plain text in JSON', async () => {
 });
 
 test('a request that cannot be shown as a whole can only be rejected', async () => {
-  await using stage = await openPageStage();
-  const session = stage.fake.addSession();
-  stage.fake.state.begin(session.id, 'go on');
-  const command = 'ls \u001b]0;; rm -rf ~;\u0007';
-  const { id } = stage.fake.addPermission({ sessionID: session.id, metadata: { command } });
-  await using lines = await stage.stream(`v1/session?instance=one&session=${session.id}`);
-  expect(await lines.find('what it asks for', (line) => line['kind'] === 'asks')).toMatchObject({
+  const waiting = stage.waiting({ metadata: { command: 'ls \u001b]0;; rm -rf ~;\u0007' } });
+  await using lines = await stage.follow(waiting.session);
+  expect(await lines.find('the requests', (line) => line['kind'] === 'asks')).toMatchObject({
     asks: [{ command: 'ls ', canAllow: false }],
   });
-  const answer = { instance: 'one', session: session.id, request: id };
-  expect(await stage.post('respond', { ...answer, reply: 'once' })).toMatchObject({
+  expect(await stage.post('respond', { ...waiting, reply: 'once' })).toMatchObject({
     status: 422,
-    json: { error: expect.stringContaining('cannot be shown') as string },
+    json: { error: expect.stringContaining('cannot be shown') },
   });
-  expect(stage.fake.state.permissions.has(id)).toBe(true);
-  expect(await stage.post('respond', { ...answer, reply: 'reject', message: 'no' })).toMatchObject({
+  expect(fake.state.permissions.has(waiting.request)).toBe(true);
+  expect(await stage.post('respond', { ...waiting, reply: 'reject', message: 'no' })).toMatchObject({
     json: { done: true },
   });
+});
+
+test('an error about an opencode that has ended advises no tool call', async () => {
+  await using stage = await openPageStage();
+  const session = stage.fake.addSession();
+  await stage.fake.close();
+  const { status, json } = await stage.call(`${PAGE_PREFIX}v1/session?instance=one&session=${session.id}`);
+  expect(status).toBe(503);
+  expect(json['error']).toContain('Check that opencode still runs there, then look in the list.');
 });

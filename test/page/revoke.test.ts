@@ -1,5 +1,5 @@
 import { lstat, mkdir, readdir, writeFile } from 'node:fs/promises';
-import { type ClientRequest, request as requestHttp } from 'node:http';
+import { request as requestHttp } from 'node:http';
 import { join } from 'node:path';
 
 import { expect, onTestFinished, test } from 'vitest';
@@ -8,34 +8,14 @@ import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { SELF } from '../node/stage.ts';
 import { tailscaled } from '../node/tailscaled.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { runShell, shellEnv, type ShellRun } from '../rig/shell-command.ts';
-import { type TempDir, tempDir } from '../rig/temp.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
-interface Machine {
-  readonly port: number;
-  readonly fake: FakeOpencode;
-  readonly temp: TempDir;
-  readonly stateDir: string;
-  run(...args: readonly string[]): ShellRun;
-  /** Its exit code and output. */
-  done(
-    ...args: readonly string[]
-  ): Promise<{ readonly code: number | null; readonly out: string; readonly err: string }>;
-}
-
-interface Stream {
-  readonly status: () => number | undefined;
-  readonly text: () => string;
-  readonly closed: () => boolean;
-  pause(): void;
-  resume(): void;
-}
-
-async function openMachine(): Promise<Machine & AsyncDisposable> {
+async function openMachine() {
   const temp = tempDir('opencode-mcp-revoke');
   const fake = await startFakeOpencode({ password: 'pa55word', heartbeatMs: 60_000 });
   const registry = await openRegistry(join(temp.path, 'registry'));
@@ -60,7 +40,8 @@ async function openMachine(): Promise<Machine & AsyncDisposable> {
     temp,
     stateDir: join(temp.path, '.local/state/opencode-mcp'),
     run,
-    async done(...args) {
+    /** The exit code and output of a command. */
+    async done(...args: readonly string[]) {
       const started = run(...args);
       const code = await within(started.ended, `${args.join(' ')} to end`);
       return { code, out: started.stdout(), err: started.stderr() };
@@ -72,34 +53,27 @@ async function openMachine(): Promise<Machine & AsyncDisposable> {
   };
 }
 
-function open(url: string, headers: Readonly<Record<string, string>>): Stream & { readonly request: ClientRequest } {
-  let status: number | undefined;
-  let text = '';
-  let closed = false;
+/** A stream with the end of its text so far. */
+function open(url: string, headers: Readonly<Record<string, string>>) {
   const { hostname, port, pathname, search } = new URL(url);
   const host = hostname.endsWith('.localhost') ? '127.0.0.1' : hostname;
   const request = requestHttp({ host, port, path: pathname + search, headers, agent: false });
-  request.once('error', () => (closed = true));
+  const stream = { request, status: 0, text: '', isClosed: false };
+  const close = (): void => void (stream.isClosed = true);
+  request.once('error', close);
   request.once('response', (response) => {
-    status = response.statusCode;
-    response.on('error', () => {}).once('close', () => (closed = true));
-    response.setEncoding('utf8').on('data', (piece: string) => (text = (text + piece).slice(-100_000)));
+    stream.status = response.statusCode ?? 0;
+    response.on('error', () => {}).once('close', close);
+    response.setEncoding('utf8').on('data', (piece: string) => (stream.text = (stream.text + piece).slice(-100_000)));
   });
   request.end();
   onTestFinished(() => void request.destroy());
-  return {
-    request,
-    status: () => status,
-    text: () => text,
-    closed: () => closed,
-    pause: () => request.socket?.pause(),
-    resume: () => request.socket?.resume(),
-  };
+  return stream;
 }
 
 const PAGE = { 'x-opencode-mcp-page': '1', 'user-agent': 'Mozilla/5.0' };
 
-test('revoking ends every stream of the node service and of dashboards immediately, until it is allowed again', async () => {
+test('revoking ends every stream of the node service and of dashboards immediately, until serving is allowed again', async () => {
   await using machine = await openMachine();
   const { port, fake, run, done, stateDir } = machine;
   const session = fake.addSession({ title: 'Fix the build' });
@@ -119,29 +93,29 @@ test('revoking ends every stream of the node service and of dashboards immediate
   });
   const browser = { ...PAGE, host, cookie: entered };
   const events = `${at}${INSTANCE_PREFIX}one/event`;
-  const streams = {
-    proxied: open(events, {}),
-    'proxied, whose reader takes nothing': open(events, {}),
-    'the page': open(`${at}${PAGE_PREFIX}v1/fleet`, PAGE),
-    'a session': open(`${at}${PAGE_PREFIX}v1/session?instance=one&session=${session.id}`, PAGE),
-    'the dashboard': open(`${origin}${PAGE_PREFIX}v1/fleet`, browser),
-  };
-  const flowing = Object.values(streams);
-  await until('the streams', () => flowing.every((one) => one.status() === 200 && one.text() !== ''));
-  streams['proxied, whose reader takes nothing'].pause();
+  const [proxied, blocked] = [open(events, {}), open(events, {})];
+  const streams = [
+    proxied,
+    blocked,
+    open(`${at}${PAGE_PREFIX}v1/fleet`, PAGE),
+    open(`${at}${PAGE_PREFIX}v1/session?instance=one&session=${session.id}`, PAGE),
+    open(`${origin}${PAGE_PREFIX}v1/fleet`, browser),
+  ];
+  await until('the streams', () => streams.every(({ status, text }) => status === 200 && text !== ''));
+  blocked.request.socket?.pause();
   // The service is busy with streams all the time.
   let isOver = false;
   const noise = `data: ${JSON.stringify({ type: 'noise', properties: { text: 'x'.repeat(1_000) } })}\n\n`;
   const flood = fake.flood(() => (isOver ? undefined : noise));
-  await until('the flood', () => streams.proxied.text().length > 90_000);
+  await until('the flood', () => proxied.text.length > 90_000);
 
   const revoked = await done('node', '--revoke');
   expect(revoked).toMatchObject({ code: 0, err: '' });
   expect(revoked.out).toContain('cut every connection now');
   expect(revoked.out).toContain('tunnel of an opencode-connected');
   // A blocked reader cannot see the end.
-  streams['proxied, whose reader takes nothing'].resume();
-  await until('every stream to end', () => flowing.every((one) => one.closed()));
+  blocked.request.socket?.resume();
+  await until('every stream to end', () => streams.every(({ isClosed }) => isClosed));
   isOver = true;
   await flood;
   await until('the listener to end', () =>
@@ -156,37 +130,33 @@ test('revoking ends every stream of the node service and of dashboards immediate
   expect((await lstat(join(stateDir, 'node-revoked'))).mode & 0o777).toBe(0o600);
   expect((await readdir(stateDir)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
 
-  // A process that starts meanwhile serves nothing either.
+  // A process that starts now serves nothing either.
   const second = await done('dashboard', '--print');
-  expect(second).toMatchObject({
-    code: 1,
-    out: '',
-    err: expect.stringContaining('opencode-mcp node --allow') as string,
-  });
+  expect(second).toMatchObject({ code: 1, out: '', err: expect.stringContaining('opencode-mcp node --allow') });
   expect(node.stderr()).toContain('revoked, so nothing is served; to serve again, run: opencode-mcp node --allow');
 
   const before = node.stderr().length;
-  expect(await done('node', '--allow')).toMatchObject({ code: 0, out: expect.stringContaining('allowed') as string });
+  expect(await done('node', '--allow')).toMatchObject({ code: 0, out: expect.stringContaining('allowed') });
   await until('the node service again', () => node.stderr().slice(before).includes('listening'));
   const again = open(`${at}${PAGE_PREFIX}v1/fleet`, PAGE);
-  await until('the page again', () => again.text().includes('"one"'));
+  await until('the page again', () => again.text.includes('"one"'));
   expect(await done('node', '--allow')).toMatchObject({ code: 0, out: 'nothing was revoked.\n' });
   node.kill('SIGTERM');
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
 
-test('a node service that begins while it is revoked says so, and serves once it is allowed', async () => {
+test('a node service that starts while serving is revoked says so, and serves once it is allowed again', async () => {
   await using machine = await openMachine();
   const { done, run } = machine;
   await done('node', '--revoke');
   const node = run('node');
-  await until('what it says', () => node.stderr().includes('opencode-mcp node --allow'));
+  await until('the advice', () => node.stderr().includes('opencode-mcp node --allow'));
   expect(node.stderr()).not.toContain('listening');
   await done('node', '--allow');
   await until('the node service', () => node.stderr().includes('listening'));
-  // A revoked service closes as any other.
+  // A revoked service closes like any other.
   await done('node', '--revoke');
-  await until('what it says again', () => node.stderr().split('opencode-mcp node --allow').length === 3);
+  await until('the advice again', () => node.stderr().split('opencode-mcp node --allow').length === 3);
   node.kill('SIGTERM');
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
@@ -196,8 +166,8 @@ test('a marker that cannot be written is reported as a failure', async () => {
   await mkdir(join(machine.temp.path, '.local'));
   await writeFile(join(machine.temp.path, '.local/state'), 'a file in the way');
   const failed = await machine.done('node', '--revoke');
-  expect(failed).toMatchObject({ code: 1, out: '', err: expect.stringContaining('cannot write') as string });
+  expect(failed).toMatchObject({ code: 1, out: '', err: expect.stringContaining('cannot write') });
   expect(failed.err).toContain(join(machine.stateDir, 'node-revoked'));
   const both = await machine.done('node', '--revoke', '--allow');
-  expect(both).toMatchObject({ code: 2, err: expect.stringContaining('either --revoke or --allow') as string });
+  expect(both).toMatchObject({ code: 2, err: expect.stringContaining('either --revoke or --allow') });
 });

@@ -1,7 +1,11 @@
 import { EventEmitter } from 'node:events';
+import type { ServerResponse } from 'node:http';
 
-/** An answer whose reader takes nothing until `drain`. */
-export class SlowResponse extends EventEmitter {
+import type { Clock } from '../../src/base/clock.ts';
+import { LineStream } from '../../src/page/line-stream.ts';
+
+/** A response whose reader takes nothing until `drain`. */
+class SlowResponse extends EventEmitter {
   readonly written: string[] = [];
   writableNeedDrain = false;
   readonly writableEnded = false;
@@ -20,4 +24,20 @@ export class SlowResponse extends EventEmitter {
     this.writableNeedDrain = false;
     this.emit('drain');
   }
+}
+
+/** Lets `work` write to a slow reader. Disposal aborts the signal, and waits for the work. */
+export function streamSlowly(clock: Clock, work: (stream: LineStream, signal: AbortSignal) => Promise<void>) {
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const working = work(new LineStream(response as unknown as ServerResponse, clock, signal), signal);
+  return {
+    written: response.written,
+    drain: () => response.drain(),
+    async [Symbol.asyncDispose]() {
+      ending.abort();
+      await working;
+    },
+  };
 }

@@ -3,35 +3,22 @@ import { text as readText } from 'node:stream/consumers';
 
 import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { CAPABILITY, populate, type RunningService, runService, SELF } from '../node/stage.ts';
+import { CAPABILITY, populate, runService, SELF } from '../node/stage.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
+import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
-/** A colleague who was granted to drive, and is not the user of the node. */
+/** A colleague who may drive by a grant, and is not the user of the node. */
 export const COLLEAGUE = '127.0.0.6';
 /** A phone's user agent. */
 const PHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15';
 
 export type Line = Readonly<Record<string, unknown>>;
 
-/** A stream of JSON lines as a browser reads it. */
-export interface Lines extends AsyncDisposable {
-  readonly response: IncomingMessage;
-  readonly all: readonly Line[];
-  readonly closed: () => boolean;
-  /** The first line that fits, of those that came or will come. */
-  find(what: string, fits: (line: Line) => boolean): Promise<Line>;
-}
-
-export interface PageAnswer {
-  readonly status: number;
-  readonly headers: IncomingMessage['headers'];
-  readonly text: string;
-  readonly json: Line;
-}
+export type Lines = ReturnType<typeof linesOf>;
+export type PageAnswer = Awaited<ReturnType<ReturnType<typeof browser>['call']>>;
 
 export interface PageOptions {
   readonly from?: string;
@@ -40,16 +27,7 @@ export interface PageOptions {
   readonly body?: string;
 }
 
-export interface PageStage extends AsyncDisposable, RunningService {
-  readonly api: MemoryLocalApi;
-  readonly registry: Registry;
-  readonly fake: FakeOpencode;
-  readonly origin: string;
-  /** With the headers of the page's own scripts, in a browser. */
-  call(path: string, options?: PageOptions): Promise<PageAnswer>;
-  post(name: string, body: object, options?: PageOptions): Promise<PageAnswer>;
-  stream(path: string, options?: PageOptions): Promise<Lines>;
-}
+export type PageStage = Awaited<ReturnType<typeof openPageStage>>;
 
 export interface PageStageOptions extends Pick<Parameters<typeof runService>[2] & object, 'clock' | 'approve'> {
   readonly startAll?: () => Promise<StartedFleet>;
@@ -57,7 +35,7 @@ export interface PageStageOptions extends Pick<Parameters<typeof runService>[2] 
 }
 
 /** A node service in this process with one fake instance `one`, and its page as callers of the tailnet see it. */
-export async function openPageStage({ fake: fakeOptions, ...options }: PageStageOptions = {}): Promise<PageStage> {
+export async function openPageStage({ fake: fakeOptions, ...options }: PageStageOptions = {}) {
   const temp = tempDir('opencode-mcp-page');
   const registry = await openRegistry(`${temp.path}/registry`);
   const fake = await startFakeOpencode({ password: 'pa55word', ...fakeOptions });
@@ -69,15 +47,27 @@ export async function openPageStage({ fake: fakeOptions, ...options }: PageStage
   const running = await runService(registry.path, api, options);
   await until('the service to listen', () => running.service.addresses.includes(SELF));
   await until('the instance to be found', async () => (await running.instances.list()).length > 0);
-  const at = { host: SELF, port: running.port };
   const origin = `http://${SELF}:${running.port}`;
+  const requests = browser({ host: SELF, port: running.port }, origin);
   return {
     ...running,
     api,
     registry,
     fake,
     origin,
-    ...browser(at, origin),
+    ...requests,
+    /** Streams a session of `one`. */
+    follow(session: string, options: PageOptions = {}, more: Readonly<Record<string, string>> = {}) {
+      const query = new URLSearchParams({ instance: 'one', session, ...more });
+      return requests.stream(`v1/session?${query.toString()}`, options);
+    },
+    /** A turn that waits for a permission, as the body of a `respond` that lacks the reply. */
+    waiting(permission: Partial<Parameters<FakeOpencode['addPermission']>[0]> = {}) {
+      const { id: session } = fake.addSession();
+      fake.state.begin(session, 'go on');
+      const { id: request } = fake.addPermission({ sessionID: session, ...permission });
+      return { instance: 'one', session, request };
+    },
     async [Symbol.asyncDispose]() {
       await running.service.close();
       await fake.close();
@@ -91,9 +81,9 @@ export function browser(
   at: { readonly host: string; readonly port: number },
   origin: string,
   more: OutgoingHttpHeaders = {},
-): Pick<PageStage, 'call' | 'post' | 'stream'> {
+) {
   const own = { 'user-agent': PHONE, 'x-opencode-mcp-page': '1', host: new URL(origin).host, ...more };
-  const call = async (path: string, { headers = {}, ...options }: PageOptions = {}): Promise<PageAnswer> => {
+  const call = async (path: string, { headers = {}, ...options }: PageOptions = {}) => {
     const response = await send(at, path, { ...options, headers: { ...own, ...headers } });
     const text = await within(readText(response), path);
     const isJson = response.headers['content-type']?.startsWith('application/json') === true;
@@ -105,15 +95,16 @@ export function browser(
     };
   };
   return {
+    /** With the headers of the page's own scripts. */
     call,
-    post: (name, body, { headers = {}, ...options } = {}) =>
+    post: (name: string, body: object, { headers = {}, ...options }: PageOptions = {}) =>
       call(`${PAGE_PREFIX}v1/${name}`, {
         method: 'POST',
         body: JSON.stringify(body),
         headers: { origin, 'content-type': 'application/json', ...headers },
         ...options,
       }),
-    stream: async (path, { headers = {}, ...options } = {}) =>
+    stream: async (path: string, { headers = {}, ...options }: PageOptions = {}) =>
       linesOf(await send(at, PAGE_PREFIX + path, { ...options, headers: { ...own, ...headers } })),
   };
 }
@@ -131,7 +122,13 @@ function send(
   return within(answered, `${method} ${path}`);
 }
 
-function linesOf(response: IncomingMessage): Lines {
+/** The sessions in a line of the list. */
+export function sessionsIn(line: Line): readonly Line[] {
+  return (line['sessions'] ?? []) as readonly Line[];
+}
+
+/** A stream of JSON lines as a browser reads it. */
+function linesOf(response: IncomingMessage) {
   const all: Line[] = [];
   let rest = '';
   response.on('error', () => {});
@@ -142,9 +139,10 @@ function linesOf(response: IncomingMessage): Lines {
   });
   return {
     response,
-    all,
+    all: all as readonly Line[],
     closed: () => response.closed,
-    find: (what, fits) => until(what, () => all.find(fits)),
+    /** The first line that fits, now or later. */
+    find: (what: string, fits: (line: Line) => boolean) => until(what, () => all.find(fits)),
     async [Symbol.asyncDispose]() {
       response.destroy();
       await Promise.resolve();

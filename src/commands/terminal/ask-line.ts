@@ -1,17 +1,17 @@
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** What a person typed; undefined for Ctrl-C, for Ctrl-D, and where `signal` aborted first. */
+/** Asks for a line; undefined for Ctrl-C, for Ctrl-D, and if `signal` aborts first. */
 export type AskLine = (prompt: string, signal: AbortSignal) => Promise<string | undefined>;
 
-/** What was typed before is in the terminal already: reading it takes no time. */
+/** Earlier keystrokes are in the terminal already: reading them takes no time. */
 const TYPED_BEFORE_MS = 50;
 
-/** Undefined where there is nobody to ask. Questions go to stderr: stdout is for what was asked for. */
+/** Undefined without a terminal. Questions go to stderr: stdout is for the command's result. */
 export function lineAsker({ stdin, stderr }: NodeJS.Process): AskLine | undefined {
   if (!stdin.isTTY || !stderr.isTTY) return undefined;
   return async (prompt, signal) => {
-    // Nobody has answered a question before they saw it.
+    // Earlier keystrokes do not answer this question.
     stdin.setRawMode(true);
     const drop = (): void => {};
     stdin.on('data', drop).resume();
@@ -27,7 +27,7 @@ export function lineAsker({ stdin, stderr }: NodeJS.Process): AskLine | undefine
         signal.addEventListener('abort', leave, { once: true, signal: answered.signal });
         reading.question(prompt, (line) => resolve(line));
       }).then((line) => {
-        // Whatever ended it, the next line begins at the left.
+        // However it ended, the next output starts on a new line.
         if (line === undefined) stderr.write('\n');
         return line;
       });

@@ -12,7 +12,7 @@ const MAX_DETAILS = 12;
 const MAX_TODO = 20;
 
 /** The report as text, in lines of at most `width` columns unless a word or command is longer. Its strings must be clean. */
-export function drawReport(report: DoctorReport, paint: Paint, width: number | undefined): string {
+export function drawReport(report: DoctorReport, paint: Paint, width = Number.POSITIVE_INFINITY): string {
   const lines = [
     ...report.sections.flatMap((section) => sectionLines(section, paint, width)),
     ...todoLines(report, paint, width),
@@ -20,26 +20,22 @@ export function drawReport(report: DoctorReport, paint: Paint, width: number | u
   return `${lines.join('\n')}\n`;
 }
 
-function sectionLines({ id, title, checks }: Section, paint: Paint, width: number | undefined): readonly string[] {
+function sectionLines({ id, title, checks }: Section, paint: Paint, width: number): readonly string[] {
   const lines = checks.flatMap((one) => {
-    const all = checkLines(one, 2, paint, width);
-    // A source that is not in use gets one line.
-    if (id !== 'sources' || one.verdict !== '-' || width === undefined || all.length === 1) return all;
-    return checkLines(
-      { ...one, text: cutEnd(one.text, width - MARGIN - widthOf(`${one.subject}: `)) },
-      2,
-      paint,
-      undefined,
-    );
+    const isUnused = id === 'sources' && one.verdict === '-';
+    if (!isUnused) return checkLines(one, 2, paint, width);
+    // It gets one line.
+    const text = cutEnd(one.text, width - MARGIN - widthOf(`${one.subject}: `));
+    return checkLines({ ...one, text }, 2, paint, Number.POSITIVE_INFINITY);
   });
   return [paint(title, 'bold'), ...lines, ''];
 }
 
-function checkLines(one: Check, indent: number, paint: Paint, width: number | undefined): readonly string[] {
+function checkLines(one: Check, indent: number, paint: Paint, width: number): readonly string[] {
   const { verdict, subject, text, details = [] } = one;
   const left = ' '.repeat(indent);
   const hanging = ' '.repeat(indent + VERDICT_WIDTH + 2);
-  const [first = '', ...rest] = wrap(`${subject}: ${text}`, width === undefined ? undefined : width - hanging.length);
+  const [first = '', ...rest] = wrap(`${subject}: ${text}`, width - hanging.length);
   const more = details.length - MAX_DETAILS;
   return [
     `${left}${paint(verdict, COLOURS[verdict])}${' '.repeat(VERDICT_WIDTH + 2 - verdict.length)}${first}`,
@@ -49,7 +45,7 @@ function checkLines(one: Check, indent: number, paint: Paint, width: number | un
   ];
 }
 
-function todoLines({ todo, verdict }: DoctorReport, paint: Paint, width: number | undefined): readonly string[] {
+function todoLines({ todo, verdict }: DoctorReport, paint: Paint, width: number): readonly string[] {
   if (todo.length === 0) return [verdict === 'ok' ? 'Nothing to mend.' : 'Nothing is broken.'];
   const more = todo.length - MAX_TODO;
   return [
@@ -63,12 +59,12 @@ function oneTodo(
   { verdict, subject, text, command }: Todo,
   number: number,
   paint: Paint,
-  width: number | undefined,
+  width: number,
 ): readonly string[] {
   const head = `  ${number}. `;
   const hanging = ' '.repeat(head.length);
   const said = `${subject}: ${text}${command !== undefined && !text.endsWith(':') ? ':' : ''}`;
-  const lines = wrap(said, width === undefined ? undefined : width - head.length);
+  const lines = wrap(said, width - head.length);
   return [
     ...lines.map((line, index) => (index === 0 ? paint(head, COLOURS[verdict]) : hanging) + line),
     // Unbroken, to be copied.
@@ -77,8 +73,7 @@ function oneTodo(
 }
 
 /** Lines of at most `room` columns, broken between words; a longer word stays whole. */
-function wrap(text: string, room: number | undefined): readonly string[] {
-  if (room === undefined) return [text];
+function wrap(text: string, room: number): readonly string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {

@@ -10,7 +10,7 @@ export const EXIT = {
   waiting: 3,
   /** The instance is busy or cannot be reached: the same message may be sent again. */
   notSent: 4,
-  /** It still runs: the time was up, or somebody stopped following. The code of coreutils' `timeout`. */
+  /** It still runs: the time limit passed, or the person stopped following. The code of coreutils' `timeout`. */
   running: 124,
 } as const;
 export type Exit = (typeof EXIT)[keyof typeof EXIT];

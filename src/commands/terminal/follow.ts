@@ -1,16 +1,13 @@
 import { shellWord, StreamCleaner } from '../../base/plain-text.ts';
 import { type Answer, quoteName } from '../../operations/answer.ts';
-import type { Call } from '../../operations/runtime.ts';
+import type { AskPerson, Call } from '../../operations/runtime.ts';
 import { abortSession } from '../../operations/send/abort.ts';
 import type { TurnView } from '../../operations/shapes.ts';
 import { EXIT, type Exit, exitOf } from './exit-codes.ts';
 import type { Shell } from './shell.ts';
 import { withoutId } from './shell-words.ts';
 
-/**
- * Follows a turn: prints its text to stdout as it comes, and its outcome to stderr. Ctrl-C asks whether to stop following or to abort;
- * a second Ctrl-C, or the first without a terminal, stops following.
- */
+/** Follows a turn: prints its text to stdout as it comes, and its outcome to stderr. */
 export async function followTurn(
   shell: Shell,
   command: string,
@@ -18,11 +15,54 @@ export async function followTurn(
 ): Promise<Exit> {
   const isJson = shell.flags.has('json');
   const text = new TurnText(isJson ? () => {} : shell.print);
+  const interruption = askAtCtrlC(shell, text);
+  const { askPerson, ...call } = shell.call((fresh) => text.add(fresh));
+  const signal = AbortSignal.any([shell.signal, interruption.signal]);
+  /** The person was asked and left it open. */
+  let isOpen = false;
+  const ask: AskPerson | undefined =
+    askPerson &&
+    (async (form, limit) => {
+      text.endLine();
+      const answer = await askPerson(form, limit);
+      isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
+      return answer;
+    });
+  let data: TurnView;
+  try {
+    ({ data } = await work({ ...call, signal, ...(ask && { askPerson: ask }) }));
+  } catch (error) {
+    if (!isOpen) throw error;
+    shell.tell(`opencode-mcp ${command}: nothing was answered; it still waits\n`);
+    return EXIT.waiting;
+  } finally {
+    interruption.end();
+    text.release();
+    text.end();
+  }
+  if (isJson) shell.printJson(data);
+  else if (text.isEmpty && data.text !== undefined && data.text !== '') shell.print(`${data.text}\n`);
+  const exit = exitOf(data.outcome);
+  if (interruption.wantsAbort() && exit === EXIT.running && data.session !== undefined)
+    return await abortTurn(shell, { instance: data.instance, session_id: data.session.id });
+  // The person knows why it waits.
+  if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
+  return exit;
+}
+
+/**
+ * At Ctrl-C, asks whether to stop following or to abort; both abort `signal`. A second Ctrl-C, or the first without a terminal,
+ * stops following.
+ */
+function askAtCtrlC(
+  shell: Shell,
+  text: TurnText,
+): { readonly signal: AbortSignal; readonly wantsAbort: () => boolean; readonly end: () => void } {
   const stop = new AbortController();
   const over = new AbortController();
-  let aborts = false;
+  let wantsAbort = false;
   let isAsking = false;
-  const interrupted = async (): Promise<void> => {
+  const interrupt = async (): Promise<void> => {
     if (isAsking || shell.askLine === undefined) {
       stop.abort();
       return;
@@ -34,53 +74,19 @@ export async function followTurn(
     isAsking = false;
     text.release();
     if (over.signal.aborted || line === '') return;
-    aborts = /^a/i.test(line?.trim() ?? '');
+    wantsAbort = /^a/i.test(line?.trim() ?? '');
     stop.abort();
   };
-  shell.onInterrupt(() => void interrupted());
-  const call = shell.call((fresh) => text.add(fresh));
-  const signal = AbortSignal.any([shell.signal, stop.signal]);
-  const asking = call.askPerson;
-  /** The person was asked and left it open. */
-  let isOpen = false;
-  let data: TurnView;
-  try {
-    ({ data } = await work({
-      ...call,
-      signal,
-      ...(asking && {
-        askPerson: async (form, limit) => {
-          text.endLine();
-          const answer = await asking(form, limit);
-          isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
-          return answer;
-        },
-      }),
-    }));
-  } catch (error) {
-    if (!isOpen) throw error;
-    shell.tell(`opencode-mcp ${command}: nothing was answered; it still waits\n`);
-    return EXIT.waiting;
-  } finally {
-    over.abort();
-    text.release();
-    text.end();
-  }
-  if (isJson) shell.printJson(data);
-  else if (text.isEmpty && data.text !== undefined && data.text !== '') shell.print(`${data.text}\n`);
-  const exit = exitOf(data.outcome);
-  const { session } = data;
-  if (aborts && exit === EXIT.running && session !== undefined) {
-    const target = { instance: data.instance, session_id: session.id };
-    const aborted = await shell.recorded('abort_session', target, () =>
-      abortSession(shell.runtime(), target, shell.call()),
-    );
-    shell.tell(`${aborted.text}\n`);
-    return EXIT.failed;
-  }
-  // The person knows why it waits.
-  if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
-  return exit;
+  shell.onInterrupt(() => void interrupt());
+  return { signal: stop.signal, wantsAbort: () => wantsAbort, end: () => over.abort() };
+}
+
+async function abortTurn(shell: Shell, target: { instance: string; session_id: string }): Promise<Exit> {
+  const aborted = await shell.recorded('abort_session', target, () =>
+    abortSession(shell.runtime(), target, shell.call()),
+  );
+  shell.tell(`${aborted.text}\n`);
+  return EXIT.failed;
 }
 
 /** opencode's title (1.18.33) until the model has named the session. */

@@ -23,7 +23,7 @@ Set up:
 Without a command, on pipes, it is the MCP server: clients start it like that.
 help COMMAND has options and examples, help settings all settings; --version.
 Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
-for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.
+for a person, 4 nothing was sent (busy, not reached), 124 it still runs.
 `;
 
 /** The words and flags of a command, for completion. */

@@ -38,7 +38,7 @@ export async function findTarget(
   return await finding;
 }
 
-/** The endpoint that leads to its server now, or why there is none. */
+/** The endpoint that reaches its server now, or the reason that none does. */
 export function endpointOf(shell: Shell, connected: Connected): () => Promise<ProxyTarget | Refusal> {
   const { fleet } = shell.runtime();
   const deps = { fleet, clock: systemClock, words: SHELL_WORDS, signal: shell.signal };

@@ -2,7 +2,7 @@ import type { LoggingLevel } from '@modelcontextprotocol/sdk/types.js';
 
 import type { Logger, LogLevel } from '../../base/log.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import type { Tell } from '../core.ts';
+import type { SendNotification } from '../core.ts';
 
 const LEVELS: readonly LoggingLevel[] = [
   'debug',
@@ -27,13 +27,13 @@ export function isLogLevel(value: unknown): value is LoggingLevel {
 
 /** Sends the log to the client. Log lines hold no secrets and no message text (see `Logger`). */
 export class ClientLog {
-  readonly #tell: Tell;
+  readonly #sendNotification: SendNotification;
   /** By what asked for it: a session, or one request. The lowest counts. */
   readonly #levels = new Map<object, LoggingLevel>();
   #unread = 0;
 
-  constructor(tell: Tell) {
-    this.#tell = tell;
+  constructor(sendNotification: SendNotification) {
+    this.#sendNotification = sendNotification;
   }
 
   /** Undefined: it wants no log any more. */
@@ -51,7 +51,9 @@ export class ClientLog {
         const isWanted = [...this.#levels.values()].some((lowest) => LEVELS.indexOf(lowest) <= rank);
         if (!isWanted || this.#unread >= MAX_UNREAD) return;
         this.#unread += 1;
-        void this.#tell('notifications/message', messageOf(level, message, fields)).then(() => (this.#unread -= 1));
+        void this.#sendNotification('notifications/message', messageOf(level, message, fields)).then(
+          () => (this.#unread -= 1),
+        );
       },
     };
   }

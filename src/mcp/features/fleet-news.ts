@@ -1,5 +1,5 @@
 import type { Snapshot } from '../../model/instance.ts';
-import type { Tell } from '../core.ts';
+import type { SendNotification } from '../core.ts';
 import { parseUri } from './resource-uri.ts';
 
 type Shown = Pick<Snapshot, 'instances'>;
@@ -9,7 +9,7 @@ export const MAX_SUBSCRIPTIONS = 1_000;
 
 /** Notifies a client when the list that it was shown is out of date, and when an instance that it subscribed to changes. */
 export class FleetNews {
-  readonly #tell: Tell;
+  readonly #sendNotification: SendNotification;
   readonly #subscribed = new Set<string>();
   /** Fingerprints of what the client knows; undefined until it lists or subscribes. */
   #known: ReadonlyMap<string, string> | undefined;
@@ -18,8 +18,8 @@ export class FleetNews {
   /** The newest snapshot that came while the client did not read. */
   #due: (() => Snapshot) | undefined;
 
-  constructor(tell: Tell) {
-    this.#tell = tell;
+  constructor(sendNotification: SendNotification) {
+    this.#sendNotification = sendNotification;
   }
 
   /** From now on the client has a list that can be out of date. */
@@ -60,9 +60,9 @@ export class FleetNews {
     }
   }
 
-  #notify(...told: Parameters<Tell>): void {
+  #notify(...notification: Parameters<SendNotification>): void {
     this.#unread += 1;
-    void this.#tell(...told).then(() => {
+    void this.#sendNotification(...notification).then(() => {
       this.#unread -= 1;
       if (this.#unread === 0 && this.#due !== undefined) this.changed(this.#due);
     });

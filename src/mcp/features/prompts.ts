@@ -37,12 +37,12 @@ const PROMPTS: readonly JobPrompt[] = [
     listed: {
       name: 'continue',
       title: 'Have an instance continue',
-      description: 'Check where a session stands, have it continue, and report',
+      description: 'Check how far a session is, have it continue, and report',
       arguments: [INSTANCE, SESSION, { name: 'message', description: 'Message to send; default: to continue' }],
     },
     needs: ['read', 'send'],
     text: ({ instance = '', session_id, message }) =>
-      `Have the OpenCode instance ${quoted(instance)} continue${of(session_id)}. First read where it stands. If it is running, tell me what it does and send nothing. If it waits for a permission or an answer, tell me exactly for what. Otherwise send it ${message === undefined || message === '' ? 'a message that names the next step of its task' : `this message: ${quoted(message)}`}, wait for the answer, and report what it did and what is left. ${DATA}`,
+      `Have the OpenCode instance ${quoted(instance)} continue${of(session_id)}. First read how far it is. If it is running, tell me what it does and send nothing. If it waits for a permission or an answer, tell me exactly for what. Otherwise send it ${message === undefined || message === '' ? 'a message that names the next step of its task' : `this message: ${quoted(message)}`}, wait for the answer, and report what it did and what is left. ${DATA}`,
   },
   {
     listed: {

@@ -53,7 +53,7 @@ export class LegacyServer {
   constructor(core: Core) {
     this.#core = core;
     this.#server = new Server(core.info, { capabilities: CAPABILITIES, instructions: core.instructions });
-    this.#news = new FleetNews(core.tell);
+    this.#news = new FleetNews(core.sendNotification);
     core.news.add(this.#news);
     this.#methods = new Map([
       ...core.methods,
@@ -125,7 +125,7 @@ export class LegacyServer {
   }
 
   #request({ signal, _meta }: Extra): McpRequest {
-    const { clock, sendTimeoutMs, mayChange, tell } = this.#core;
+    const { clock, sendTimeoutMs, mayChange, sendNotification } = this.#core;
     const client = this.#server.getClientVersion();
     const token = _meta?.progressToken;
     // A client that initializes once more may be another one.
@@ -134,7 +134,7 @@ export class LegacyServer {
       signal,
       client,
       deadlineMs: clock.monotonic() + callLimitMs(client?.name, token !== undefined, sendTimeoutMs),
-      notify: progressNotifier(token, tell, () => signal.aborted),
+      notify: progressNotifier(token, sendNotification, () => signal.aborted),
       askPerson: canAsk ? (this.#askPerson ??= personAsker(this.#server, clock)) : undefined,
     };
   }

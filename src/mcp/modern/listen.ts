@@ -20,8 +20,8 @@ export async function listen(
 ): Promise<object> {
   const _meta = { [SUBSCRIPTION_ID]: id };
   const wanted = wantedOf(objectIn(params, 'notifications'));
-  const news = new FleetNews((method, change) => core.tell(method, { _meta, ...change }));
-  await core.tell('notifications/subscriptions/acknowledged', { _meta, notifications: wanted });
+  const news = new FleetNews((method, change) => core.sendNotification(method, { _meta, ...change }));
+  await core.sendNotification('notifications/subscriptions/acknowledged', { _meta, notifications: wanted });
   const uris = wanted.resourceSubscriptions ?? [];
   const known = uris.length === 0 ? { instances: [] } : (await core.runtime()).fleet.snapshot();
   if (wanted.resourcesListChanged === true) news.listed(known);

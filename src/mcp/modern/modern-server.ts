@@ -191,7 +191,7 @@ export class ModernServer {
   }
 
   #request({ client, progressToken }: Envelope, running: Running): McpRequest {
-    const { clock, sendTimeoutMs, tell } = this.#core;
+    const { clock, sendTimeoutMs, sendNotification } = this.#core;
     const { signal } = running.ending;
     // Progress keeps a call alive, and a client that asks for it waits on it.
     const limitMs = progressToken === undefined ? Math.min(UNKNOWN_CLIENT_MS, sendTimeoutMs) : sendTimeoutMs;
@@ -199,7 +199,7 @@ export class ModernServer {
       signal,
       client,
       deadlineMs: clock.monotonic() + limitMs,
-      notify: progressNotifier(progressToken, tell, () => running.isAnswered || signal.aborted),
+      notify: progressNotifier(progressToken, sendNotification, () => running.isAnswered || signal.aborted),
     };
   }
 

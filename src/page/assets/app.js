@@ -67,7 +67,7 @@ function route() {
   else
     opened = openNewSession(sessionPane, {
       instance,
-      // Until the first list tells the role, allow it: the node refuses what is not permitted.
+      // The role comes with the first list. Until then allow it: the node refuses what the role forbids.
       canCreate: fleet?.you.role !== 'read',
       onCreated: (id) => location.replace(sessionHref(instance, id)),
     });

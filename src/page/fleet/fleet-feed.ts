@@ -14,7 +14,7 @@ const MAX_LOOKUPS = 4;
 const MAX_KNOWN = 1_000;
 const MAX_TITLE_CHARS = 200;
 
-/** Surveys one fleet while at least one page is open, and keeps session titles and times that snapshots do not tell. */
+/** Surveys one fleet while at least one page is open, and keeps session titles and times that snapshots lack. */
 export class FleetFeed implements RowDeps {
   readonly #runtime: Runtime;
   readonly #known = new Map<string, KnownSession | 'asking'>();

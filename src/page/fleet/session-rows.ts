@@ -24,7 +24,7 @@ export interface PageSession {
   readonly waiting: readonly Pick<Waiting, 'kind' | 'id' | 'text'>[];
 }
 
-/** What is known of a session that an overview names only by id. */
+/** A session that an overview names only by id, as its server describes it. */
 export interface KnownSession {
   readonly title: string;
   readonly directory: string;
@@ -33,7 +33,7 @@ export interface KnownSession {
 
 export interface RowDeps {
   readonly known: (instance: Instance, sessionId: string) => KnownSession | undefined;
-  /** Since when a session has been in this state, if no watcher tells. */
+  /** Since when a session without a watcher has been in this state. */
   readonly since: (instance: Instance, sessionId: string, state: string) => number;
 }
 
@@ -110,6 +110,6 @@ function derived(instance: Instance, overview: Overview, deps: RowDeps): Watched
 }
 
 function stateOf(activity: Activity, running: readonly string[]): 'retrying' | 'busy' {
-  // If several run, it is not known which one retries.
+  // If several run, any of them may be the one that retries.
   return activity.kind === 'retrying' && running.length === 1 ? 'retrying' : 'busy';
 }

@@ -1,7 +1,7 @@
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import type { Message, Part } from '../../opencode/schema.ts';
 
-/** Per part; nobody reads longer texts on a page. */
+/** Per part; longer texts are not read on a page. */
 export const MAX_PART_CHARS = 100_000;
 const MAX_TITLE_CHARS = 300;
 const MAX_TOOL_CHARS = 2_000;

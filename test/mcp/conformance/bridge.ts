@@ -9,27 +9,22 @@ type Message = { readonly id?: string | number; readonly method?: string } & Rea
 
 const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
 
-/** One POST, and what belongs to its request. */
+/** One POST, with the id and the progress token of its request. */
 interface Exchange {
   readonly id: unknown;
   readonly response: ServerResponse;
   readonly progressToken: unknown;
 }
 
-export interface Bridge extends AsyncDisposable {
-  readonly url: string;
-  readonly server: RawServer;
-}
-
 /**
  * The conformance suite speaks HTTP only. Each POST becomes a line to the server under a new id, and its messages are streamed back.
  * The suite requires status 400 for a refused envelope and 404 for an unknown method.
  */
-export async function startBridge(options: RawServerOptions): Promise<Bridge> {
+export async function startBridge(options: RawServerOptions) {
   const first = new Line(options);
   const sessions = new Map<string, Line>();
   const lineOf = (message: Message, session: unknown): Line => {
-    // A server on stdio has one client: each handshake of the older protocol gets one of its own.
+    // A server on stdio has one client, so each handshake of the older protocol gets its own server.
     const line = message.method === 'initialize' ? new Line(options) : sessions.get(String(session));
     if (line !== undefined) sessions.set(line.session, line);
     return line ?? first;
@@ -53,7 +48,6 @@ export async function startBridge(options: RawServerOptions): Promise<Bridge> {
   });
   return {
     url: `${listener.url}/mcp`,
-    server: first.server,
     async [Symbol.asyncDispose]() {
       await listener.close();
       await Promise.all([first, ...sessions.values()].map((line) => line.close()));

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isMissing } from '../../rig/opencode-binaries.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { NEWEST_NODE } from '../raw-server.ts';
-import { type Bridge, startBridge } from './bridge.ts';
+import { startBridge } from './bridge.ts';
 import { SCENARIOS, type Subject } from './expected-failures.ts';
 import { buildFixtureServer } from './fixture-server.ts';
 
@@ -32,7 +32,7 @@ describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEW
   'the official conformance suite',
   () => {
     let temp: TempDir;
-    const bridges = new Map<Subject, Bridge>();
+    const bridges = new Map<Subject, Awaited<ReturnType<typeof startBridge>>>();
 
     beforeAll(async () => {
       temp = tempDir('conformance');

@@ -1,8 +1,7 @@
 import * as z from 'zod';
 
-import type { Answer } from '../../../src/operations/answer.ts';
-import { OperationError } from '../../../src/operations/answer.ts';
-import type { Call } from '../../../src/operations/runtime.ts';
+import { type Answer, OperationError } from '../../../src/operations/answer.ts';
+import type { Call, Runtime } from '../../../src/operations/runtime.ts';
 import { READS, type Tool, tool } from '../../../src/mcp/tools/tool.ts';
 
 /**
@@ -10,7 +9,6 @@ import { READS, type Tool, tool } from '../../../src/mcp/tools/tool.ts';
  * else, from the reader to the tasks, is the product.
  */
 const output = z.object({ text: z.string() });
-const CHANGES = { ...READS, readOnlyHint: false } as const;
 
 function answer(text: string): Answer<unknown> {
   return { data: { text }, text };
@@ -25,93 +23,70 @@ async function ask(call: Call, id: string, field: string, message: string): Prom
   return said?.kind ?? 'nobody';
 }
 
+/** A tool that only reads, unless `more` says otherwise. */
+function example<Shape extends z.ZodRawShape>(
+  name: string,
+  input: Shape,
+  run: (input: z.output<z.ZodObject<Shape>>, call: Call, runtime: Runtime) => Promise<Answer<unknown>>,
+  more: Partial<Pick<Tool, 'annotations' | 'followsTurn'>> = {},
+): Tool {
+  const operation = async () => (runtime: Runtime, given: z.output<z.ZodObject<Shape>>, call: Call) =>
+    run(given, call, runtime);
+  return tool({
+    name,
+    toolset: 'core',
+    description: 'Is called by the suite.',
+    annotations: READS,
+    ...more,
+    input,
+    output,
+    operation,
+  });
+}
+
+const FOLLOWS = { followsTurn: () => true };
+const ASKS = { annotations: { ...READS, readOnlyHint: false } } as const;
+
 export const TOOLS: readonly Tool[] = [
-  tool({
-    name: 'greet',
-    toolset: 'core',
-    description: 'Greets.',
-    annotations: READS,
-    input: { name: z.string() },
-    output,
-    operation:
-      async () =>
-      async (_, { name }) =>
-        answer(`Hello, ${name}!`),
-  }),
-  tool({
-    name: 'slow_compute',
-    toolset: 'core',
-    description: 'Takes its time.',
-    annotations: READS,
-    followsTurn: () => true,
-    input: { seconds: z.number(), label: z.string().optional() },
-    output,
-    operation:
-      async () =>
-      async (runtime, { seconds, label = '' }, { signal }) => {
-        await runtime.clock.sleep(seconds * 1000, signal);
-        return answer(`computed ${label}`);
-      },
-  }),
-  tool({
-    name: 'failing_job',
-    toolset: 'core',
-    description: 'Fails.',
-    annotations: READS,
-    followsTurn: () => true,
-    input: {},
-    output,
-    operation:
-      async () =>
-      async (runtime, _, { signal }) => {
-        await runtime.clock.sleep(1_000, signal);
-        throw new OperationError('it failed');
-      },
-  }),
-  tool({
-    name: 'protocol_error_job',
-    toolset: 'core',
-    description: 'Is a fault.',
-    annotations: READS,
-    followsTurn: () => true,
-    input: {},
-    output,
-    operation: async () => async () => await Promise.reject(new Error('a fault')),
-  }),
-  tool({
-    name: 'confirm_delete',
-    toolset: 'core',
-    description: 'Asks first.',
-    annotations: CHANGES,
-    followsTurn: () => true,
-    input: { filename: z.string().optional() },
-    output,
-    operation:
-      async () =>
-      async (_, { filename = '' }, call) =>
-        answer(await ask(call, 'delete', 'confirm', `Delete ${filename}?`)),
-  }),
-  tool({
-    name: 'multi_input',
-    toolset: 'core',
-    description: 'Asks twice at once.',
-    annotations: CHANGES,
-    followsTurn: () => true,
-    input: {},
-    output,
-    operation: async () => async (_, __, call) =>
+  example('greet', { name: z.string() }, async ({ name }) => answer(`Hello, ${name}!`)),
+  example(
+    'slow_compute',
+    { seconds: z.number(), label: z.string().optional() },
+    async ({ seconds, label = '' }, { signal }, { clock }) => {
+      await clock.sleep(seconds * 1000, signal);
+      return answer(`computed ${label}`);
+    },
+    FOLLOWS,
+  ),
+  example(
+    'failing_job',
+    {},
+    async (_, { signal }, { clock }) => {
+      await clock.sleep(1_000, signal);
+      throw new OperationError('it failed');
+    },
+    FOLLOWS,
+  ),
+  example('protocol_error_job', {}, async () => await Promise.reject(new Error('a fault')), FOLLOWS),
+  example(
+    'confirm_delete',
+    { filename: z.string().optional() },
+    async ({ filename = '' }, call) => answer(await ask(call, 'delete', 'confirm', `Delete ${filename}?`)),
+    { ...FOLLOWS, ...ASKS },
+  ),
+  example(
+    'multi_input',
+    {},
+    async (_, call) =>
       answer((await Promise.all(['one', 'two'].map((id) => ask(call, id, 'value', `Say ${id}`)))).join(', ')),
-  }),
+    { ...FOLLOWS, ...ASKS },
+  ),
   ...['elicitation', 'request_state', 'tampered_state'].map((name) =>
-    tool({
-      name: `test_input_required_result_${name}`,
-      toolset: 'core',
-      description: 'Asks for a name.',
-      annotations: CHANGES,
-      input: {},
-      output,
-      operation: async () => async (_, __, call) =>
-        answer(`state-ok Hello, ${await ask(call, 'name', 'name', 'What is your name?')}!`),
-    }),
+    example(
+      `test_input_required_result_${name}`,
+      {},
+      async (_, call) => answer(`state-ok Hello, ${await ask(call, 'name', 'name', 'What is your name?')}!`),
+      ASKS,
+    ),
   ),
 ];

@@ -16,10 +16,12 @@ const QUESTION = {
   required: ['decision'],
 };
 
+type Respond = () => Promise<ElicitResult>;
+
 /** The answer to a form to which the SDK's own client responds with `respond` after `ms`. */
 async function ask(
   ms: number,
-  respond: (() => Promise<ElicitResult>) | undefined,
+  respond: Respond | undefined,
   { timeoutMs = 60_000, signal = new AbortController().signal } = {},
 ): Promise<PersonAnswer | undefined> {
   const clock = new ManualClock();
@@ -40,64 +42,42 @@ async function ask(
   }
 }
 
-const accept = async (): Promise<ElicitResult> => ({ action: 'accept', content: { decision: 'once', count: 3 } });
-const decline = async (): Promise<ElicitResult> => ({ action: 'decline' });
-const cancel = async (): Promise<ElicitResult> => ({ action: 'cancel' });
-const fail = async (): Promise<never> => {
-  throw Object.assign(new Error('no dialog here'), { code: -32_000 });
+const answer = (result: object) => async (): Promise<ElicitResult> => result as ElicitResult;
+const fail = (message: string, code: number) => async (): Promise<never> => {
+  throw Object.assign(new Error(message), { code });
 };
+const unavailable = (reason: RegExp) => ({ kind: 'unavailable', reason: expect.stringMatching(reason) });
 
-test.each([
-  ['accept', accept],
-  ['decline', decline],
-  ['cancel', cancel],
-])('%s within 500 ms is not from a person', async (_, respond) => {
-  for (const ms of [0, 499])
-    expect(await ask(ms, respond)).toEqual({
-      kind: 'unavailable',
-      reason: expect.stringContaining('500 ms') as string,
-    });
+test.each<[string, Respond, PersonAnswer]>([
+  [
+    'accept',
+    answer({ action: 'accept', content: { decision: 'once', count: 3 } }),
+    { kind: 'accepted', fields: { decision: 'once' } },
+  ],
+  ['accept without content', answer({ action: 'accept' }), { kind: 'accepted', fields: {} }],
+  ['decline', answer({ action: 'decline' }), { kind: 'declined' }],
+  ['cancel', answer({ action: 'cancel' }), { kind: 'dismissed' }],
+])('%s is the person’s answer, unless it comes within 500 ms', async (_, respond, expected) => {
+  expect(await ask(500, respond)).toEqual(expected);
+  for (const ms of [0, 499]) expect(await ask(ms, respond)).toEqual(unavailable(/500 ms/));
 });
 
-test("later answers are the person's", async () => {
-  expect(await ask(500, accept)).toEqual({ kind: 'accepted', fields: { decision: 'once' } });
-  expect(await ask(500, async () => ({ action: 'accept' }))).toEqual({ kind: 'accepted', fields: {} });
-  expect(await ask(500, decline)).toEqual({ kind: 'declined' });
-  expect(await ask(500, cancel)).toEqual({ kind: 'dismissed' });
+test.each<[string, Respond | undefined, RegExp]>([
+  ['an error', fail('no dialog here', -32_000), /no dialog here/],
+  ['an error with the code of a timeout', fail('no time', -32_001), /no time/],
+  ['a malformed result', answer({ action: 'later' }), /./],
+  ['the capability, but no handler', undefined, /-32601/],
+  // The issues of the schema are left out.
+  [
+    'a malformed content',
+    answer({ action: 'accept', content: { decision: {} } }),
+    /^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/,
+  ],
+])('a client that has %s cannot ask', async (_, respond, reason) => {
+  for (const ms of [0, 10_000]) expect(await ask(ms, respond)).toEqual(unavailable(reason));
 });
 
-test.each([0, 10_000])('any error means that the client cannot ask: after %i ms', async (ms) => {
-  expect(await ask(ms, fail)).toEqual({
-    kind: 'unavailable',
-    reason: expect.stringContaining('no dialog here') as string,
-  });
-  const malformed = async (): Promise<ElicitResult> => ({ action: 'later' }) as never;
-  expect(await ask(ms, malformed)).toMatchObject({ kind: 'unavailable' });
-  // The client declares the capability but does not implement it.
-  expect(await ask(ms, undefined)).toEqual({
-    kind: 'unavailable',
-    reason: expect.stringContaining('-32601') as string,
-  });
-});
-
-test("an error with a schema's issues is shortened to its first sentence", async () => {
-  const strange = async (): Promise<ElicitResult> => ({ action: 'accept', content: { decision: {} } }) as never;
-  expect(await ask(1_000, strange)).toEqual({
-    kind: 'unavailable',
-    reason: expect.stringMatching(
-      /^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/,
-    ) as string,
-  });
-});
-
-test('an error with the code of a timeout is not a timeout', async () => {
-  const timeout = async (): Promise<never> => {
-    throw Object.assign(new Error('no time'), { code: -32_001 });
-  };
-  expect(await ask(0, timeout)).toMatchObject({ kind: 'unavailable' });
-});
-
-test('no answer before the time is up, or before the call is cancelled, is late', async () => {
+test('no answer before the time limit, or before the call is cancelled, is late', async () => {
   const never = (): Promise<ElicitResult> => new Promise(() => {});
   expect(await ask(1_000, never, { timeoutMs: 1 })).toEqual({ kind: 'late' });
   const controller = new AbortController();

@@ -1,5 +1,6 @@
-import { type RawServer, type RawServerOptions, startRawServer } from '../raw-server.ts';
+import type { FakeOpencode } from '../../rig/fake-opencode.ts';
 import { until } from '../../rig/wait.ts';
+import { type RawServer, type RawServerOptions, startRawServer } from '../raw-server.ts';
 
 export type Data = Readonly<Record<string, unknown>>;
 
@@ -59,6 +60,10 @@ export class ModernClient implements AsyncDisposable {
     return (this.#id += 1);
   }
 
+  cancel(requestId: number): void {
+    this.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } });
+  }
+
   /** The whole answer. */
   async answer(method: string, params?: Data, declared?: Declared): ReturnType<RawServer['answerTo']> {
     return await this.server.answerTo(this.write(method, params, declared));
@@ -86,6 +91,14 @@ export class ModernClient implements AsyncDisposable {
 
   async update(taskId: string, inputResponses: Data): Promise<Data> {
     return await this.ask('tasks/update', { taskId, inputResponses }, { capabilities: TASKS_AND_FORMS });
+  }
+
+  /** A task that sends `run` to `worker` and follows that turn. */
+  async follow(worker: FakeOpencode): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
+    const task = await this.begin('send', { instance: 'worker', message: 'run' });
+    await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
+    const [sessionId = ''] = worker.state.statuses.keys();
+    return { task, sessionId };
   }
 
   /** Asks until the task is in one of these states. */

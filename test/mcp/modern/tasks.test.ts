@@ -1,82 +1,104 @@
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../../rig/fault-proxy.ts';
-import { openRegistry, type Registry } from '../../rig/registry.ts';
-import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { startFaultProxy } from '../../rig/fault-proxy.ts';
 import { until, within } from '../../rig/wait.ts';
-import { HANDSHAKE } from '../raw-server.ts';
+import { openWorker } from '../worker.ts';
 import { type Data, FORMS, ModernClient, TASKS, TASKS_AND_FORMS, type TaskShown } from './modern-client.ts';
 
-let temp: TempDir;
-let registry: Registry;
-let worker: FakeOpencode;
-let proxy: FaultProxy;
-let client: ModernClient;
+const { temp, registry, worker, args, ...scene } = await openWorker({
+  reply: (text) => (text === 'run' ? undefined : `re: ${text}`),
+});
+const proxy = await startFaultProxy(worker.url);
+const register = (): Promise<string> => registry.add({ name: 'worker', port: proxy.port, cwd: worker.directory });
+await register();
+const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
+
+let client = start();
+let hasOptions = false;
+/** Answers to requests before this test. */
+let repliesBefore = 0;
 
 /** A server on the same state folder, like the next one of a client. */
-const start = (...more: readonly string[]): ModernClient =>
-  new ModernClient({
-    args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000', ...more],
+function start(more: readonly string[] = [], env: Readonly<Record<string, string>> = {}): ModernClient {
+  return new ModernClient({
+    leaps: true,
+    args: [...args, ...more],
     // A call is limited to a second; a task is not.
-    env: { HOME: temp.path, SEND_TIMEOUT_MS: '1000' },
+    env: { HOME: temp.path, SEND_TIMEOUT_MS: '1000', ...env },
   });
+}
 
-beforeEach(async () => {
-  temp = tempDir('modern-tasks');
-  registry = await openRegistry(`${temp.path}/registry`);
-  worker = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  proxy = await startFaultProxy(worker.url);
-  await registry.add({ name: 'worker', port: proxy.port, cwd: worker.directory });
-  client = start();
+async function stop(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
+  client.server.kill(signal);
+  await within(client.server.exited, 'the end of the server');
+  await client[Symbol.asyncDispose]();
+}
+
+async function restart(...options: Parameters<typeof start>): Promise<void> {
+  await stop();
+  client = start(...options);
+  hasOptions = options.length > 0;
+}
+
+beforeEach(() => {
+  for (const kept of ['sessions', 'statuses', 'permissions'] as const) worker.state[kept].clear();
+  worker.state.prompts.length = 0;
+  repliesBefore = worker.count('POST /permission/:id/reply');
+  proxy.pass();
 });
 afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+  // The next test needs a server without options that follows nothing.
+  if (hasOptions || worker.openStreams > 0) await restart();
+  await until('the streams to end', () => worker.openStreams === 0);
+});
+afterAll(async () => {
   await client[Symbol.asyncDispose]();
   await proxy.close();
-  await worker.close();
-  await temp.close();
+  await scene.close();
 });
 
-const said = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
+const sent = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
 
-/** A task that follows a running turn. */
-async function running(): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
-  const task = await client.begin('send', { instance: 'worker', message: 'run' });
-  await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
-  const [sessionId = ''] = worker.state.statuses.keys();
-  return { task, sessionId };
+const replies = (): number => worker.count('POST /permission/:id/reply') - repliesBefore;
+
+const isFollowed = (): Promise<boolean> => until('the turn to be followed', () => worker.openStreams === 1);
+
+async function completed(taskId: string): Promise<Data | undefined> {
+  return (await client.taskIs(taskId, 'completed')).result;
 }
 
-/** The only question of a task, after the moment that a person needs to read it. */
-async function asked(taskId: string, one = client): Promise<{ readonly key: string; readonly params: Data }> {
-  const { inputRequests = {}, statusMessage } = await one.taskIs(taskId, 'input_required');
+/** The only question of a task, after the time that a person needs to read it. */
+async function asked(taskId: string): Promise<{ readonly key: string; readonly params: Data }> {
+  const { inputRequests = {}, statusMessage } = await client.taskIs(taskId, 'input_required');
   const [[key, { params }] = ['', { params: {} }]] = Object.entries(inputRequests);
   expect(statusMessage).toMatch(/^waits for you: permission per_\w+: «bash "ls"» of worker, \d+ s$/);
-  await until(
-    'a moment to pass',
-    async () => Date.now() - Number(shown.get(key) ?? shown.set(key, Date.now()).get(key)) > 600,
-  );
+  await client.server.leap();
   return { key, params };
 }
-const shown = new Map<string, number>();
+
+/** A turn that waits for a permission. */
+function waitingTurn(): string {
+  const { id } = worker.addSession();
+  worker.state.begin(id, 'run');
+  worker.addPermission({ sessionID: id });
+  return id;
+}
+
+const allow = { action: 'accept', content: { decision: 'once' } };
+const settled = (words: RegExp) => ({ structuredContent: { settled: expect.stringMatching(words) } });
 
 describe('a call that may be a task', () => {
-  test('is a task at once, can be fetched before its answer, outlasts the limit of a call, and ends like a call', async () => {
-    const { task, sessionId } = await running();
+  test('is a task at once, outlasts the limit of a call, and ends like a call', async () => {
+    const { task, sessionId } = await client.follow(worker);
     expect(task).toMatchObject({ resultType: 'task', status: 'working', ttlMs: 86_400_000, pollIntervalMs: 1_000 });
     expect(task.taskId).toMatch(/^[0-9a-f-]{36}$/);
     worker.state.say(sessionId, 'begun');
-    expect(
-      (
-        await until('what it does', async () => {
-          const now = await client.task(task.taskId);
-          return now.statusMessage.includes('writes') ? now : undefined;
-        })
-      ).statusMessage,
-    ).toMatch(/^worker: writes, \d+ s$/);
+    const status = async (): Promise<string> => (await client.task(task.taskId)).statusMessage;
+    await until('the status', async () => /^worker: writes, \d+ s$/.test(await status()));
     worker.state.finish(sessionId, ' and done');
     const first = await client.taskIs(task.taskId, 'completed');
     expect(first).toMatchObject({
@@ -84,7 +106,7 @@ describe('a call that may be a task', () => {
       result: { resultType: 'complete', structuredContent: { outcome: 'completed', text: 'begun and done' } },
     });
     expect(await client.task(task.taskId)).toEqual(first);
-    expect(said()).toEqual(['run']);
+    expect(sent()).toEqual(['run']);
   });
 
   test.each([
@@ -102,17 +124,12 @@ describe('a call that may be a task', () => {
   test('that fails is a completed task whose result is the error', async () => {
     const { taskId } = await client.begin('send', { instance: 'nobody', message: 'x' });
     const { result, statusMessage } = await client.taskIs(taskId, 'completed');
-    expect(result).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/nobody/) as string }] });
+    expect(result).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/nobody/) }] });
     expect(statusMessage).toBe('send failed');
   });
 
   test('is answered as a call if it cannot be saved', async () => {
-    await client[Symbol.asyncDispose]();
-    await writeFile(join(temp.path, 'no folder'), '');
-    client = new ModernClient({
-      args: ['--registry-dir', registry.path],
-      env: { HOME: temp.path, XDG_STATE_HOME: join(temp.path, 'no folder') },
-    });
+    await restart([], { SEND_TIMEOUT_MS: '60000', XDG_STATE_HOME: join(registry.path, 'worker.json') });
     expect(await client.call('send', { instance: 'worker', message: 'x' }, { capabilities: TASKS })).toMatchObject({
       resultType: 'complete',
       structuredContent: { text: 're: x' },
@@ -121,71 +138,66 @@ describe('a call that may be a task', () => {
   });
 
   test('is stored for its owner only, without the message text, and is unknown once it has expired', async () => {
-    const { task } = await running();
-    const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
+    const { task } = await client.follow(worker);
     const file = join(folder, `${task.taskId}.json`);
     expect(await readdir(folder)).toEqual([`${task.taskId}.json`]);
     expect([(await stat(folder)).mode & 0o777, (await stat(file)).mode & 0o777]).toEqual([0o700, 0o600]);
     const kept = JSON.parse(await readFile(file, 'utf8')) as Data;
     expect(kept).toMatchObject({ args: { instance: 'worker' }, begun: [{ instance: 'worker' }] });
     expect(JSON.stringify(kept['args'])).not.toContain('run');
-    await client[Symbol.asyncDispose]();
+    await restart();
     await writeFile(file, JSON.stringify({ ...kept, createdAtMs: Date.now() - 86_400_001 }));
-    client = start();
     const { error } = await client.answer('tasks/get', { taskId: task.taskId }, { capabilities: TASKS });
     expect(error?.code).toBe(-32_602);
   });
 
-  test.each(['x', '../../../etc/passwd', '00000000-0000-0000-0000-000000000000'])('%s is none', async (taskId) => {
-    for (const method of ['tasks/get', 'tasks/cancel', 'tasks/update'])
-      expect((await client.answer(method, { taskId, inputResponses: {} }, { capabilities: TASKS })).error?.code).toBe(
-        -32_602,
-      );
-  });
+  test.each(['x', '../../../etc/passwd', '00000000-0000-0000-0000-000000000000'])(
+    '%s is the id of no task',
+    async (taskId) => {
+      for (const method of ['tasks/get', 'tasks/cancel', 'tasks/update'])
+        expect(await client.answer(method, { taskId, inputResponses: {} }, { capabilities: TASKS })).toMatchObject({
+          error: { code: -32_602 },
+        });
+    },
+  );
 
   test('sends nothing if its client cancels before it knows the task', async () => {
     const { id: session_id } = worker.addSession();
-    const id = client.write(
-      'tools/call',
-      { name: 'send', arguments: { instance: 'worker', session_id, message: 'run' } },
-      { capabilities: TASKS },
-    );
-    client.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
+    const send = { name: 'send', arguments: { instance: 'worker', session_id, message: 'run' } };
+    client.cancel(client.write('tools/call', send, { capabilities: TASKS }));
     // Also a task: a call may take longer than its limit of a second here.
     const { taskId } = await client.begin('send', { instance: 'worker', session_id, message: 'hello' });
-    await client.taskIs(taskId, 'completed');
-    expect(said()).toEqual(['hello']);
+    await completed(taskId);
+    expect(sent()).toEqual(['hello']);
   });
 });
 
 describe('cancelling', () => {
   test('stops following, says that the agent works on, and can be repeated', async () => {
-    const { task } = await running();
+    const { task } = await client.follow(worker);
     const cancel = (): Promise<Data> => client.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
     expect(await Promise.all([cancel(), cancel()])).toEqual([{ resultType: 'complete' }, { resultType: 'complete' }]);
-    await until('the stream to be let go', () => worker.openStreams === 0);
+    await until('the stream to end', () => worker.openStreams === 0);
     const cancelled = await client.task(task.taskId);
     expect(cancelled).toMatchObject({
       status: 'cancelled',
-      statusMessage: expect.stringMatching(/^No longer followed\. worker may still work on it/) as string,
+      statusMessage: expect.stringMatching(/^No longer followed\. worker may still work on it/),
     });
     expect(worker.state.statuses.size).toBe(1);
-    await client[Symbol.asyncDispose]();
-    client = start();
+    await restart();
     expect(await client.task(task.taskId)).toEqual(cancelled);
     expect(await cancel()).toEqual({ resultType: 'complete' });
   });
 
   test('a cancelled task that cannot be saved is no error', async () => {
-    const { task } = await running();
-    const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
+    const { task } = await client.follow(worker);
     await rm(folder, { recursive: true });
     await writeFile(folder, '');
     expect(await client.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS })).toEqual({
       resultType: 'complete',
     });
     expect((await client.task(task.taskId)).status).toBe('cancelled');
-    await until('it to be logged', () => client.server.stderr.includes('cannot save the result of a task'));
+    await until('the log line', () => client.server.stderr.includes('cannot save the result of a task'));
   });
 
   test('a queued message is not sent, and the task says so', async () => {
@@ -201,80 +213,61 @@ describe('cancelling', () => {
     expect(await client.task(second.taskId)).toMatchObject({ statusMessage: 'Cancelled before anything was sent.' });
     proxy.release('prompt');
     await client.taskIs(first.taskId, 'completed');
-    expect(said()).toEqual(['first']);
+    expect(sent()).toEqual(['first']);
   });
 });
 
 describe('the next process', () => {
   test.each(['SIGKILL', 'SIGTERM'] as const)(
-    'goes on with what the one before sent (%s), and the prompt runs once',
+    'continues what a process that %s ended has sent, and the prompt runs once',
     async (signal) => {
-      const { task, sessionId } = await running();
-      client.server.kill(signal);
-      await within(client.server.exited, 'the end');
-      await client[Symbol.asyncDispose]();
+      const { task, sessionId } = await client.follow(worker);
+      await stop(signal);
       client = start();
       expect((await client.task(task.taskId)).status).toBe('working');
-      await until('it to follow', () => worker.openStreams === 1);
+      await isFollowed();
       worker.state.finish(sessionId, 'at last');
       const done = await client.taskIs(task.taskId, 'completed');
       expect(done.result).toMatchObject({
         structuredContent: { instance: 'worker', outcome: 'completed', text: 'at last' },
       });
-      expect(said()).toEqual(['run']);
+      expect(sent()).toEqual(['run']);
       // And the process after that.
-      await client[Symbol.asyncDispose]();
-      client = start();
-      await worker.close();
+      await restart();
       expect(await client.task(task.taskId)).toEqual(done);
     },
   );
 
-  test('finds the instance under another name, and waits for one that is not there yet', async () => {
-    const { task, sessionId } = await running();
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
+  test('waits for an instance that is missing, and finds it under another name', async () => {
+    const { task, sessionId } = await client.follow(worker);
+    await stop();
     await registry.remove('worker');
     worker.state.finish(sessionId, 'meanwhile');
     client = start();
     expect((await client.task(task.taskId)).status).toBe('working');
-    await until('it to be missed', async () =>
+    await until('the status of a missing instance', async () =>
       (await client.task(task.taskId)).statusMessage.startsWith('worker: cannot be reached now'),
     );
     await registry.add({ name: 'renamed', port: proxy.port, cwd: worker.directory });
-    const { result } = await client.taskIs(task.taskId, 'completed');
-    expect(result).toMatchObject({ structuredContent: { instance: 'renamed', text: 'meanwhile' } });
-    expect(said()).toEqual(['run']);
-  });
-
-  test('sends nothing that the process before did not send', async () => {
-    proxy.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
-    const task = await client.begin('send', { instance: 'worker', message: 'run' });
-    await proxy.waitForRequest({ path: '/event' });
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
-    proxy.release('event');
-    client = start();
-    const { result } = await client.taskIs(task.taskId, 'completed');
-    expect(result).toMatchObject({
-      isError: true,
-      content: [{ text: expect.stringMatching(/nothing was sent/) as string }],
+    expect(await completed(task.taskId)).toMatchObject({
+      structuredContent: { instance: 'renamed', text: 'meanwhile' },
     });
-    expect(said()).toEqual([]);
+    expect(sent()).toEqual(['run']);
+    await registry.remove('renamed');
+    await register();
+    await restart();
   });
 
   test('continues a wait', async () => {
     const { id } = worker.addSession();
     worker.state.begin(id, 'run');
     const task = await client.begin('wait', { instances: ['worker'] });
-    await until('it to follow', () => worker.openStreams === 1);
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
-    client = start();
+    await isFollowed();
+    await restart();
     await client.task(task.taskId);
-    await until('it to follow', () => worker.openStreams === 1);
+    await isFollowed();
     worker.state.finish(id, 'waited for');
-    expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({
+    expect(await completed(task.taskId)).toMatchObject({
       structuredContent: { turns: [{ text: 'waited for' }] },
     });
   });
@@ -282,28 +275,24 @@ describe('the next process', () => {
 
 describe('a question in a task', () => {
   test('shows the exact command, and the answer settles it', async () => {
-    const { task, sessionId } = await running();
+    const { task, sessionId } = await client.follow(worker);
     worker.addPermission({ sessionID: sessionId });
     const { key, params } = await asked(task.taskId);
-    expect(params).toMatchObject({ mode: 'form', message: expect.stringContaining('```\nls\n```') as string });
-    expect(await client.update(task.taskId, { [key]: { action: 'accept', content: { decision: 'once' } } })).toEqual({
-      resultType: 'complete',
-    });
-    await until('it to be settled', () => worker.state.permissions.size === 0);
+    expect(params).toMatchObject({ mode: 'form', message: expect.stringContaining('```\nls\n```') });
+    expect(await client.update(task.taskId, { [key]: allow })).toEqual({ resultType: 'complete' });
+    await until('the answer', () => worker.state.permissions.size === 0);
     expect((await client.taskIs(task.taskId, 'working')).inputRequests).toBe(undefined);
     // Late, repeated and unknown answers are ignored.
     await client.update(task.taskId, { [key]: { action: 'decline' }, other: 5 });
     worker.state.finish(sessionId, 'done');
-    expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({
-      structuredContent: { settled: expect.stringMatching(/^allowed once: permission/) as string },
-    });
+    expect(await completed(task.taskId)).toMatchObject(settled(/^allowed once: permission/));
   });
 
-  test("is shown beside another task's, which the person may leave for later", async () => {
-    const { task, sessionId } = await running();
+  test("is shown beside another task's question", async () => {
+    const { task, sessionId } = await client.follow(worker);
     const { id: session_id } = worker.addSession();
     const second = await client.begin('send', { instance: 'worker', session_id, message: 'run' });
-    await until('both to be followed', () => worker.state.statuses.size === 2 && worker.openStreams === 2);
+    await until('both streams', () => worker.state.statuses.size === 2 && worker.openStreams === 2);
     worker.addPermission({ sessionID: sessionId });
     await asked(task.taskId);
     worker.addPermission({ sessionID: session_id });
@@ -312,98 +301,70 @@ describe('a question in a task', () => {
   });
 
   test('is no longer shown once it is settled elsewhere', async () => {
-    const { task, sessionId } = await running();
+    const { task, sessionId } = await client.follow(worker);
     const { id } = worker.addPermission({ sessionID: sessionId });
     const { key } = await asked(task.taskId);
-    worker.state.settle(id, 'permission.replied', { reply: 'once' });
+    worker.state.settle(id, 'permission.replied', { reply: 'reject' });
     await client.taskIs(task.taskId, 'working');
-    expect(await client.update(task.taskId, { [key]: { action: 'accept', content: { decision: 'reject' } } })).toEqual({
-      resultType: 'complete',
-    });
+    expect(await client.update(task.taskId, { [key]: allow })).toEqual({ resultType: 'complete' });
     worker.state.finish(sessionId, 'done');
-    expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({
-      structuredContent: { settled: expect.stringMatching(/settled elsewhere/) as string },
-    });
-    expect(worker.count('POST /permission/:id/reply')).toBe(0);
+    expect(await completed(task.taskId)).toMatchObject(settled(/settled elsewhere/));
+    expect(replies()).toBe(0);
   });
 
-  test('is not answered by a client itself, at once or without having got it', async () => {
-    const { task, sessionId } = await running();
+  test('does not take an answer that comes faster than a person’s', async () => {
+    const { task, sessionId } = await client.follow(worker);
     worker.addPermission({ sessionID: sessionId });
     const { inputRequests = {} } = await client.taskIs(task.taskId, 'input_required');
     const [key = ''] = Object.keys(inputRequests);
-    await client.update(task.taskId, { [key]: { action: 'accept', content: { decision: 'once' } } });
-    expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({
-      structuredContent: { outcome: 'waiting', reason: expect.stringMatching(/within 500 ms/) as string },
+    await client.update(task.taskId, { [key]: allow });
+    expect(await completed(task.taskId)).toMatchObject({
+      structuredContent: { outcome: 'waiting', reason: expect.stringMatching(/within 500 ms/) },
     });
-    expect(worker.count('POST /permission/:id/reply')).toBe(0);
+    expect(replies()).toBe(0);
   });
 
-  test('that is open when its process is killed is asked again by the next, under another key', async () => {
-    const { task, sessionId } = await running();
-    worker.addPermission({ sessionID: sessionId });
-    const before = await asked(task.taskId);
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
-    client = start();
-    const after = await asked(task.taskId);
-    expect(after.key).not.toBe(before.key);
-    expect(after.params).toEqual(before.params);
-    await client.update(task.taskId, {
-      [before.key]: { action: 'accept', content: { decision: 'reject' } },
-      [after.key]: { action: 'accept', content: { decision: 'once' } },
-    });
-    await until('it to be settled', () => worker.state.permissions.size === 0);
-    worker.state.finish(sessionId, 'done');
-    expect((await client.taskIs(task.taskId, 'completed')).result).toMatchObject({
-      structuredContent: { settled: expect.stringMatching(/^allowed once/) as string },
-    });
-    expect(said()).toEqual(['run']);
-  });
+  test.each(['send', 'respond'] as const)(
+    'of %s that a killed server left open is asked again by the next, and its answer is not repeated',
+    async (tool) => {
+      let sessionId = '';
+      let task: TaskShown;
+      if (tool === 'send') {
+        ({ task, sessionId } = await client.follow(worker));
+        worker.addPermission({ sessionID: sessionId });
+      } else {
+        sessionId = waitingTurn();
+        task = await client.begin('respond', { instance: 'worker', reply: 'once' });
+      }
+      const before = await asked(task.taskId);
+      await restart();
+      const after = await asked(task.taskId);
+      expect(after.key).not.toBe(before.key);
+      expect(after.params).toEqual(before.params);
+      const reject = { action: 'accept', content: { decision: 'reject' } };
+      await client.update(task.taskId, { [before.key]: reject, [after.key]: allow });
+      await until('the answer', () => worker.state.permissions.size === 0);
+      await restart();
+      await client.task(task.taskId);
+      await isFollowed();
+      worker.state.finish(sessionId, 'done');
+      expect(await completed(task.taskId)).toMatchObject({ structuredContent: { text: 'done' } });
+      expect(replies()).toBe(1);
+      expect(sent()).toEqual(tool === 'send' ? ['run'] : [undefined]);
+    },
+  );
 
   test.each([
     ['never', TASKS_AND_FORMS, /never/],
     ['human', TASKS, /cannot be asked here/],
-  ])('approve: %s holds', async (approve, capabilities, words) => {
-    await client[Symbol.asyncDispose]();
-    client = start('--approve', approve);
-    const { id: sessionId } = worker.addSession();
-    worker.state.begin(sessionId, 'run');
-    worker.addPermission({ sessionID: sessionId });
+  ])('obeys approve: %s', async (approve, capabilities, words) => {
+    await restart(['--approve', approve]);
+    waitingTurn();
     const { taskId } = await client.begin('respond', { instance: 'worker', reply: 'once' }, capabilities);
-    const { result } = await client.taskIs(taskId, 'completed');
-    expect(result).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(words) as string }] });
-    expect(worker.count('POST /permission/:id/reply')).toBe(0);
+    expect(await completed(taskId)).toMatchObject({
+      isError: true,
+      content: [{ text: expect.stringMatching(words) }],
+    });
+    expect(replies()).toBe(0);
   });
-
-  test('the next process follows a respond that settled; one that did not asks again', async () => {
-    const { id: sessionId } = worker.addSession();
-    worker.state.begin(sessionId, 'run');
-    worker.addPermission({ sessionID: sessionId });
-    const { taskId } = await client.begin('respond', { instance: 'worker', reply: 'once' });
-    await asked(taskId);
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
-    client = start();
-    const { key } = await asked(taskId);
-    await client.update(taskId, { [key]: { action: 'accept', content: { decision: 'once' } } });
-    await until('it to be settled', () => worker.state.permissions.size === 0);
-    client.server.kill('SIGKILL');
-    await client[Symbol.asyncDispose]();
-    client = start();
-    await client.task(taskId);
-    await until('it to follow', () => worker.openStreams === 1);
-    worker.state.finish(sessionId, 'done');
-    expect((await client.taskIs(taskId, 'completed')).result).toMatchObject({ structuredContent: { text: 'done' } });
-    expect(worker.count('POST /permission/:id/reply')).toBe(1);
-  });
-});
-
-test('a call that asks for a task of 2025-11-25 runs as a call', async () => {
-  client.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 2, method: 'tasks/get', params: { taskId: 'x' } });
-  expect((await client.server.answerTo(2)).error?.code).toBe(-32_601);
-  expect((await client.server.answerTo(0)).result?.['capabilities']).not.toHaveProperty('tasks');
-  const params = { name: 'instances', arguments: {}, task: { ttl: 60_000 } };
-  client.server.write({ jsonrpc: '2.0', id: 3, method: 'tools/call', params });
-  expect((await client.server.answerTo(3)).result).toHaveProperty('structuredContent.total', 1);
 });

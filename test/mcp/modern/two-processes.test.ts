@@ -5,52 +5,37 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../../src/base/clock.ts';
 import { type KeptTask, TaskStore } from '../../../src/mcp/modern/task-store.ts';
-import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../../rig/fault-proxy.ts';
-import { openRegistry, type Registry } from '../../rig/registry.ts';
-import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { startFaultProxy } from '../../rig/fault-proxy.ts';
 import { until } from '../../rig/wait.ts';
-import { ModernClient, TASKS, type TaskShown } from './modern-client.ts';
+import { openWorker, type WorkerScene } from '../worker.ts';
+import { ModernClient, TASKS } from './modern-client.ts';
 
-let temp: TempDir;
-let registry: Registry;
-let worker: FakeOpencode;
+let scene: WorkerScene;
+let worker: WorkerScene['worker'];
 let clients: ModernClient[];
 
 /** Another server on the same state folder. */
 function start(): ModernClient {
-  const client = new ModernClient({
-    args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'],
-    env: { HOME: temp.path },
-  });
+  const client = new ModernClient({ args: scene.args, env: { HOME: scene.temp.path } });
   clients.push(client);
   return client;
 }
 
 beforeEach(async () => {
-  temp = tempDir('two-processes');
   clients = [];
-  registry = await openRegistry(`${temp.path}/registry`);
-  worker = await startFakeOpencode({ reply: () => undefined });
-  await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
+  scene = await openWorker();
+  ({ worker } = scene);
 });
 afterEach(async () => {
   for (const client of clients) await client[Symbol.asyncDispose]();
-  await worker.close();
-  await temp.close();
+  await scene.close();
 });
 
-async function running(client: ModernClient): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
-  const task = await client.begin('send', { instance: 'worker', message: 'run' });
-  await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
-  const [sessionId = ''] = worker.state.statuses.keys();
-  return { task, sessionId };
-}
-
 describe('two servers that follow one task', () => {
-  test('report one end: if one reported it as cancelled, the other does not complete it', async () => {
+  test('report one end: a task that one reported as cancelled is not completed by the other', async () => {
     const [one, other] = [start(), start()];
-    const { task, sessionId } = await running(one);
+    const { task, sessionId } = await one.follow(worker);
     await other.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
     const cancelled = await other.task(task.taskId);
     expect(cancelled.status).toBe('cancelled');
@@ -62,12 +47,12 @@ describe('two servers that follow one task', () => {
 
   test('send nothing that one of them has reported as not sent', async () => {
     const [one, other] = [start(), start()];
-    const { sessionId: session_id } = await running(one);
+    const { sessionId: session_id } = await one.follow(worker);
     const args = { instance: 'worker', session_id, message: 'second', when_busy: 'queue' };
     const { taskId } = await one.begin('send', args);
-    await until('it to wait for its turn', () => worker.openStreams === 2);
+    await until('the queued send', () => worker.openStreams === 2);
     const ended = await other.taskIs(taskId, 'completed');
-    expect(ended.result).toMatchObject({ content: [{ text: expect.stringMatching(/nothing was sent/) as string }] });
+    expect(ended.result).toMatchObject({ content: [{ text: expect.stringMatching(/nothing was sent/) }] });
     worker.state.finish(session_id, 'done');
     expect(await one.taskIs(taskId, 'completed')).toEqual(ended);
     expect(worker.state.prompts).toHaveLength(1);
@@ -75,9 +60,9 @@ describe('two servers that follow one task', () => {
 });
 
 test('a send to several whose server was killed names the instances it did not reach', async () => {
-  await using second = await startFakeOpencode({ directory: '/home/user/second', reply: () => undefined });
-  await using proxy: FaultProxy = await startFaultProxy(second.url);
-  await registry.add({ name: 'second', port: proxy.port, cwd: second.directory });
+  await using second = await startFakeOpencode({ directory: '/home/user/second' });
+  await using proxy = await startFaultProxy(second.url);
+  await scene.registry.add({ name: 'second', port: proxy.port, cwd: second.directory });
   proxy.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
   const one = start();
   const { taskId } = await one.begin('send', { instance: ['worker', 'second'], message: 'run' });
@@ -88,7 +73,7 @@ test('a send to several whose server was killed names the instances it did not r
   proxy.release('event');
   const other = start();
   await other.task(taskId);
-  await until('it to follow', () => worker.openStreams === 1);
+  await until('the turn to be followed', () => worker.openStreams === 1);
   worker.state.finish([...worker.state.statuses.keys()][0] ?? '', 'done');
   const { result } = await other.taskIs(taskId, 'completed');
   expect(result).toMatchObject({
@@ -96,7 +81,7 @@ test('a send to several whose server was killed names the instances it did not r
       outcome: '1 completed, 1 error',
       turns: [
         { instance: 'worker', text: 'done' },
-        { instance: 'worker, second', reason: expect.stringMatching(/only worker got it/) as string },
+        { instance: 'worker, second', reason: expect.stringMatching(/only worker got it/) },
       ],
     },
   });
@@ -108,7 +93,7 @@ describe('the store', () => {
   const id = '11111111-2222-3333-4444-555555555555';
 
   test('keeps the first end, and leaves nothing beside it', async () => {
-    const [one, other] = [new TaskStore(temp.path, systemClock), new TaskStore(temp.path, systemClock)];
+    const [one, other] = [new TaskStore(scene.temp.path, systemClock), new TaskStore(scene.temp.path, systemClock)];
     const ended = (message: string): KeptTask => ({ ...task, end: { status: 'completed', message } });
     await one.write(id, task);
     const kept = await Promise.all([one.write(id, ended('one')), other.write(id, ended('other'))]);
@@ -116,11 +101,11 @@ describe('the store', () => {
     // A task that still runs elsewhere does not undo the end.
     await other.write(id, { ...task, updatedAtMs: 1 });
     expect(await one.read(id)).toEqual(kept[0]);
-    expect((await readdir(temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);
+    expect((await readdir(scene.temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);
   });
 
   test('an old folder inside its folder is left alone', async () => {
-    const folder = join(temp.path, 'tasks');
+    const folder = join(scene.temp.path, 'tasks');
     await mkdir(join(folder, 'old'), { recursive: true });
     await utimes(join(folder, 'old'), 0, 0);
     await new TaskStore(folder, systemClock).write(id, task);

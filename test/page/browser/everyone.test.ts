@@ -1,24 +1,15 @@
-import { expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 
 import { accessibilityFaults, type BrowserPage } from '../../rig/browser.ts';
 import type { PageLine } from '../../rig/page-api.ts';
 import { until } from '../../rig/wait.ts';
-import { CHANGES, fleetOf, PERMISSION, paySession, QUESTION, session } from './scenes.ts';
-import { browserSuite, posted } from './stage.ts';
+import { CHANGES, fleetOf, PERMISSION, paySession, QUESTION, session, SESSION_LINK } from './scenes.ts';
+import { test } from './stage.ts';
 
-const open = browserSuite();
-
-const PHONE = { width: 360, height: 740 };
-const LINK = '#/s/desk-shop/ses_pay';
+const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true };
 const LONG = 'Unbreakable'.repeat(40);
-/** Each view of the page, and an element that shows once it is complete. */
-const VIEWS = [
-  ['the list', '', '.row'],
-  ['a session that asks', LINK, '.choices'],
-  ['a new session', '#/s/desk-dotfiles', '.composer'],
-] as const;
 
-/** Stands in every remote string. */
+/** Replaces every remote string. */
 const HOSTILE = [
   `<img src=x onerror="window.ran=1">`,
   `<script>window.ran=1</script>`,
@@ -28,121 +19,125 @@ const HOSTILE = [
   '```html\n<img src=http://evil.example/x onerror=window.ran=1>\n```',
 ].join(' ');
 
-test('on a phone nothing is wider than the screen, and each button is as high as a thumb', async () => {
-  await using stage = await open({ viewport: PHONE, hasTouch: true });
-  const { page, api } = stage;
-  const long = { title: LONG, host: LONG, directory: `/${LONG}` };
-  const waiting = [{ kind: 'permission', id: 'per_1', text: LONG }];
-  api.setFleet(
-    fleetOf([session('ses_pay', { ...long, waiting }), session('ses_2', { ...long, state: 'failed', reason: LONG })], {
-      notes: [LONG],
-    }),
-  );
-  api.setChanges('ses_pay', {
-    files: [{ path: LONG, added: 1, removed: 0, patch: `@@ ${LONG}\n+${LONG}\n` }],
-    more: 3,
+describe('on a phone', () => {
+  test.override({ pageOptions: PHONE });
+
+  test('nothing is wider than the screen, and each button is as high as a thumb', async ({ page, api }) => {
+    const long = { title: LONG, host: LONG, directory: `/${LONG}` };
+    const waiting = [{ kind: 'permission', id: 'per_1', text: LONG }];
+    api.setFleet(
+      fleetOf(
+        [session('ses_pay', { ...long, waiting }), session('ses_2', { ...long, state: 'failed', reason: LONG })],
+        {
+          notes: [LONG],
+        },
+      ),
+    );
+    api.setChanges('ses_pay', {
+      files: [{ path: LONG, added: 1, removed: 0, patch: `@@ ${LONG}\n+${LONG}\n` }],
+      more: 3,
+    });
+    const command = { ...PERMISSION, command: LONG, patterns: [LONG], always: [LONG] };
+    const asked = {
+      ...QUESTION,
+      questions: [{ question: LONG, options: [{ label: LONG, description: LONG }], multiple: false, custom: true }],
+    };
+    api.setSession('ses_pay', [
+      { kind: 'session', title: LONG, directory: `/${LONG}`, state: 'retrying', reason: LONG, canDrive: true },
+      ...paySession([command, asked]).slice(1),
+      { kind: 'text', message: 'msg_2', part: 'prt_3', text: ` ${LONG}\n\n\`\`\`\n${LONG}\n\`\`\`` },
+      { kind: 'error', text: LONG },
+    ]);
+    await page.open('', '.row');
+    await fitsPhone(page, 'the list');
+    await page.open(SESSION_LINK, '.choices');
+    await page.button('Changes (4)').waitFor();
+    await fitsPhone(page, 'the session');
+    // The command is never cut.
+    const hidden = `((one) => one.scrollHeight - one.clientHeight + one.scrollWidth - one.clientWidth)(document.querySelector('.command'))`;
+    expect(await page.evaluate<number>(hidden)).toBe(0);
+    await page.button('Changes (4)').click();
+    await page.locator('ins.line').waitFor();
+    await fitsPhone(page, 'the changes');
+    await page.getByRole('link', { name: 'Back to all sessions' }).click();
+    await page.locator('.row').first().waitFor();
   });
-  const command = { ...PERMISSION, command: LONG, patterns: [LONG], always: [LONG] };
-  const asked = {
-    ...QUESTION,
-    questions: [{ question: LONG, options: [{ label: LONG, description: LONG }], multiple: false, custom: true }],
-  };
-  api.setSession('ses_pay', [
-    { kind: 'session', title: LONG, directory: `/${LONG}`, state: 'retrying', reason: LONG, canDrive: true },
-    ...paySession([command, asked]).slice(1),
-    { kind: 'text', message: 'msg_2', part: 'prt_3', text: ` ${LONG}\n\n\`\`\`\n${LONG}\n\`\`\`` },
-    { kind: 'error', text: LONG },
-  ]);
-  await stage.open('', '.row');
-  await fitsPhone(page, 'the list');
-  await page.goto(`${api.url}/${LINK}`);
-  await page.locator('.choices').first().waitFor();
-  await page.getByRole('button', { name: 'Changes (4)' }).waitFor();
-  await fitsPhone(page, 'the session');
-  // The command is never cut.
-  const hidden = `(() => { const one = document.querySelector('.command'); return one.scrollHeight - one.clientHeight + one.scrollWidth - one.clientWidth; })()`;
-  expect(await page.evaluate<number>(hidden)).toBe(0);
-  await page.getByRole('button', { name: 'Changes (4)' }).click();
-  await page.locator('ins.line').waitFor();
-  await fitsPhone(page, 'the changes');
-  await page.getByRole('link', { name: 'Back to all sessions' }).click();
-  await page.locator('.row').first().waitFor();
+
+  test('Escape leads from the message box to the list, and keeps the text', async ({ page }) => {
+    await page.open(SESSION_LINK, '.composer');
+    await page.messageBox.fill('Half a thought');
+    await page.keyboard.press('Escape');
+    await page.locator('.row').first().waitFor();
+    await page.open(SESSION_LINK, '.composer');
+    expect(await page.messageBox.inputValue()).toBe('Half a thought');
+  });
 });
 
-test('by keyboard alone: past the list\u2019s head, into a session, its request, and back', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  await stage.open('', '.row');
+test('the keyboard alone leads past the list\u2019s head, into a session, to its request, and back', async ({
+  page,
+  api,
+}) => {
+  await page.open('', '.row');
   await page.keyboard.press('Tab');
-  await stage.focusIsOn('.skip');
+  await page.focusIsOn('.skip');
   await page.keyboard.press('Enter');
-  await stage.focusIsOn('#fleet');
+  await page.focusIsOn('#fleet');
   await page.keyboard.press('Tab');
-  await stage.focusIsOn('.row a');
+  await page.focusIsOn('.row a');
   await focusIsSeen(page);
   await page.keyboard.press('Enter');
-  await stage.focusIsOn('.ask');
+  await page.focusIsOn('.ask');
   await focusIsSeen(page);
   await until('a card that can be pressed', () => page.locator('.ask button.primary').isEnabled());
   for (const stop of ['button.primary', 'input[name=word]', 'button[type=submit]', 'textarea']) {
     await page.keyboard.press('Tab');
-    await stage.focusIsOn(stop);
+    await page.focusIsOn(stop);
     await focusIsSeen(page);
   }
   for (let back = 0; back < 3; back += 1) await page.keyboard.press('Shift+Tab');
-  await stage.focusIsOn('button.primary');
+  await page.focusIsOn('button.primary');
   await page.keyboard.press('Enter');
-  expect(await posted(api, 'respond')).toMatchObject({ request: 'per_1', reply: 'once' });
-  await stage.focusIsOn('.result');
+  expect(await api.posted('respond')).toMatchObject({ request: 'per_1', reply: 'once' });
+  await page.focusIsOn('.result');
   await page.keyboard.press('Escape');
-  await stage.focusIsOn('.row a');
+  await page.focusIsOn('.row a');
   expect(await page.evaluate<string>('document.activeElement.textContent')).toContain('Retry failed payments');
 });
 
-test('Escape goes back from the message box too, and its text is there again', async () => {
-  await using stage = await open({ viewport: PHONE });
-  const { page } = stage;
-  await stage.open(LINK, '.composer');
-  await page.getByRole('textbox', { name: 'Message' }).fill('Half a thought');
-  await page.keyboard.press('Escape');
-  await page.locator('.row').first().waitFor();
-  await page.goto(`${stage.api.url}/${LINK}`);
-  await page.locator('.composer').waitFor();
-  expect(await page.getByRole('textbox', { name: 'Message' }).inputValue()).toBe('Half a thought');
-});
+describe.each([
+  ['a phone', PHONE],
+  ['a desktop', {}],
+])('on %s', (_, pageOptions) => {
+  test.override({ pageOptions });
 
-for (const colorScheme of ['light', 'dark'] as const)
-  test(`axe finds nothing, ${colorScheme}`, async () => {
-    for (const viewport of [PHONE, { width: 1280, height: 800 }]) {
-      await using stage = await open({ colorScheme, viewport });
-      const { page, api } = stage;
-      api.setChanges('ses_pay', CHANGES);
-      api.setSession('ses_pay', paySession([PERMISSION, QUESTION]));
-      for (const [what, hash, selector] of VIEWS) {
-        await stage.open(hash, selector);
-        await page.reload();
-        await page.locator(selector).first().waitFor();
-        expect(await accessibilityFaults(page), what).toEqual([]);
+  test('axe finds no fault in either color scheme', async ({ page, api }) => {
+    const check = async (what: string): Promise<void> => {
+      for (const colorScheme of ['light', 'dark'] as const) {
+        await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+        expect(await accessibilityFaults(page), `${what}, ${colorScheme}`).toEqual([]);
       }
-      await stage.open(LINK, '.choices');
-      await page.getByRole('button', { name: 'Changes (2)' }).click();
-      await page.locator('.diff').first().waitFor();
-      expect(await accessibilityFaults(page), 'the changes').toEqual([]);
-    }
+    };
+    api.setChanges('ses_pay', CHANGES);
+    api.setSession('ses_pay', paySession([PERMISSION, QUESTION]));
+    await page.open('', '.row');
+    await check('the list');
+    await page.open('#/s/desk-dotfiles', '.composer');
+    await check('a new session');
+    await page.open(SESSION_LINK, '.choices');
+    await check('a session that asks');
+    await page.button('Changes (2)').click();
+    await page.locator('.diff').first().waitFor();
+    await check('the changes');
   });
-
-test('nothing moves with reduced motion', async () => {
-  await using stage = await open();
-  const { page } = stage;
-  await page.emulateMedia({ reducedMotion: 'reduce' });
-  await stage.open('', '.row');
-  const moving = 'document.getAnimations().length';
-  expect(await page.evaluate<number>(moving)).toBe(0);
 });
 
-test('remote text stays text: nothing of it runs, and nothing leaves the origin', async () => {
-  await using stage = await open();
-  const { page, api, requests, faults } = stage;
+test('nothing moves with reduced motion', async ({ page }) => {
+  await page.emulateMedia({ reducedMotion: 'reduce' });
+  await page.open('', '.row');
+  expect(await page.evaluate<number>('document.getAnimations().length')).toBe(0);
+});
+
+test('remote text stays text: nothing of it runs, and nothing leaves the origin', async ({ page, api }) => {
   const hostile = { instance: HOSTILE, title: HOSTILE, host: HOSTILE, directory: HOSTILE, reason: HOSTILE };
   const waiting = [{ kind: HOSTILE, id: HOSTILE, text: HOSTILE }];
   api.setFleet(
@@ -160,56 +155,47 @@ test('remote text stays text: nothing of it runs, and nothing leaves the origin'
   api.setSession(HOSTILE, hostileSession());
   api.answer('respond', () => ({ status: 400, body: { error: HOSTILE } }));
   api.answer('send', () => ({ status: 400, body: { error: HOSTILE } }));
+  const requests: string[] = [];
+  page.on('request', (request) => requests.push(request.url()));
   await page.addInitScript(
     `document.addEventListener('securitypolicyviolation', () => console.error('the policy had to help'))`,
   );
-  await stage.open('', '.row');
+  await page.open('', '.row');
   await page.locator('.row a').first().click();
   await page.locator('.ask').nth(1).waitFor();
-  await page.getByRole('button', { name: 'Allow once' }).click();
-  await page
-    .locator('.ask .error')
-    .getByText(/onerror/)
-    .waitFor();
+  await page.button('Allow once').click();
+  const refusal = page.locator('.ask .error');
+  await refusal.getByText(/onerror/).waitFor();
   api.push(HOSTILE, { kind: 'state', state: 'idle' });
-  await page.getByRole('textbox', { name: 'Message' }).fill('x');
-  await page.getByRole('button', { name: 'Send' }).click();
+  await page.messageBox.fill('x');
+  await page.button('Send').click();
   await page.getByText(/^Not sent. <img/).waitFor();
-  await page.getByRole('button', { name: 'Changes (1)' }).click();
+  await page.button('Changes (1)').click();
   await page.locator('ins.line').waitFor();
   const made = `document.querySelectorAll('main img, main svg, main script, main b, main iframe, [onerror], [onload], [onclick], [href^="javascript:"]').length`;
   expect(await page.evaluate<number>(made)).toBe(0);
   expect(await page.evaluate<unknown>('window.ran ?? null')).toBeNull();
   expect(requests.filter((url) => !url.startsWith(`${api.url}/`))).toEqual([]);
-  expect(faults).toEqual([]);
 });
 
 function hostileSession(): PageLine[] {
-  const part = (kind: string): PageLine => ({
-    id: kind,
-    kind,
-    text: HOSTILE,
-    tool: HOSTILE,
-    title: HOSTILE,
-    state: HOSTILE,
-  });
-  const parts = ['text', 'reasoning', 'tool', 'file', 'other'].map(part);
+  const words = { text: HOSTILE, tool: HOSTILE, title: HOSTILE, state: HOSTILE };
+  const parts = ['text', 'reasoning', 'tool', 'file', 'other'].map((kind) => ({ id: kind, kind, ...words }));
   const message = { id: HOSTILE, role: HOSTILE, atMs: 0, parts, error: HOSTILE, done: false };
-  const permission = {
-    ...PERMISSION,
-    sessionId: HOSTILE,
-    permission: HOSTILE,
-    command: HOSTILE,
-    patterns: [HOSTILE],
-    always: [HOSTILE],
-  };
+  const asked = { permission: HOSTILE, command: HOSTILE, patterns: [HOSTILE], always: [HOSTILE] };
   const options = [{ label: HOSTILE, description: HOSTILE }];
   const questions = [{ header: HOSTILE, question: HOSTILE, options, multiple: true, custom: true }];
   return [
     { kind: 'session', title: HOSTILE, directory: HOSTILE, state: HOSTILE, reason: HOSTILE, canDrive: true },
     { kind: 'messages', messages: [message] },
     { kind: 'text', message: HOSTILE, part: 'text', text: HOSTILE },
-    { kind: 'asks', asks: [permission, { ...QUESTION, sessionId: HOSTILE, questions }] },
+    {
+      kind: 'asks',
+      asks: [
+        { ...PERMISSION, sessionId: HOSTILE, ...asked },
+        { ...QUESTION, sessionId: HOSTILE, questions },
+      ],
+    },
     { kind: 'error', text: HOSTILE },
     { kind: HOSTILE },
   ];

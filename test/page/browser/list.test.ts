@@ -1,20 +1,13 @@
-import { expect, test } from 'vitest';
+import { expect } from 'vitest';
 
 import { until } from '../../rig/wait.ts';
 import { fleetOf, manySessions, minutesAgo, NOW_MS, session, threeMachines } from './scenes.ts';
-import { browserSuite } from './stage.ts';
+import { test } from './stage.ts';
 
-const open = browserSuite();
+const ASKING = { state: 'waiting', waiting: [{ kind: 'permission', id: 'per_9', text: 'rm -rf build' }] };
 
-const ASKING = {
-  state: 'waiting',
-  waiting: [{ kind: 'permission', id: 'per_9', text: 'rm -rf build' }],
-};
-
-test('three groups, each row with machine, directory, title, since when and what it asks', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  await stage.open('', '.row');
+test('three groups of rows show machine, directory, title, time and request', async ({ page, api }) => {
+  await page.open('', '.row');
   const group = async (name: string): Promise<string> => page.getByRole('region', { name }).innerText();
   expect((await group('Needs you')).split('\n')).toEqual([
     'Needs you',
@@ -35,11 +28,9 @@ test('three groups, each row with machine, directory, title, since when and what
   expect(api.gets).toEqual(['fleet?']);
 });
 
-test('a change is shown immediately, counted in the title and announced once', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a change is shown immediately, counted in the title and announced once', async ({ page, api }) => {
   api.setFleet(fleetOf([session('ses_1')]));
-  await stage.open('', '.group-working .row');
+  await page.open('', '.group-working .row');
   expect(await page.title()).toBe('opencode-mcp');
   api.setFleet(fleetOf([session('ses_1', ASKING)]));
   await page.locator('.group-needs .row').waitFor();
@@ -50,15 +41,16 @@ test('a change is shown immediately, counted in the title and announced once', a
   expect(await page.title()).toBe('opencode-mcp');
 });
 
-test('an update moves nothing and keeps the focus; a new row above moves nothing in view', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('an update moves nothing and keeps the focus, and a new row above moves nothing in view', async ({
+  page,
+  api,
+}) => {
   const fleet = manySessions(60) as { sessions: ReturnType<typeof session>[] };
   api.setFleet(fleet);
-  await stage.open('', '.row');
+  await page.open('', '.row');
   const row = page.locator('.group-working .row a').nth(6);
   await row.focus();
-  await page.evaluate(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))`);
+  await page.isDrawn();
   await page.evaluate(`window.shifts = 0; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) window.shifts += entry.value;
   }).observe({ type: 'layout-shift' })`);
@@ -84,20 +76,18 @@ test('an update moves nothing and keeps the focus; a new row above moves nothing
     sessions: [...fleet.sessions, session('ses_new', { ...ASKING, sinceMs: minutesAgo(500) })],
   });
   await page.locator('.row').getByText('Session ses_new').waitFor({ state: 'attached' });
-  await page.evaluate(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))`);
+  await page.isDrawn();
   // The browser scrolls by whole pixels of the device.
   expect(Math.abs(((await row.boundingBox())?.y ?? 0) - top)).toBeLessThan(1);
   expect(await page.evaluate<string>('document.activeElement.href')).toBe(focused);
   expect(await page.evaluate<number>('window.shifts')).toBe(0);
 });
 
-test('a row that changes its place or its group keeps the focus', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a row that changes its place or its group keeps the focus', async ({ page, api }) => {
   const one = session('ses_1', { ...ASKING, sinceMs: minutesAgo(9) });
   const other = session('ses_2', { ...ASKING, sinceMs: minutesAgo(5) });
   api.setFleet(fleetOf([one, other]));
-  await stage.open('', '.row');
+  await page.open('', '.row');
   await page.locator('.row a').nth(1).focus();
   for (const [change, group] of [
     [{ ...ASKING, sinceMs: minutesAgo(20) }, '.group-needs .row:first-child a'],
@@ -105,15 +95,13 @@ test('a row that changes its place or its group keeps the focus', async () => {
     [{ state: 'idle' }, '.group-done .row a'],
   ] as const) {
     api.setFleet(fleetOf([one, session('ses_2', change)]));
-    await stage.focusIsOn(group);
+    await page.focusIsOn(group);
     expect(await page.evaluate<string>('document.activeElement.textContent')).toContain('Session ses_2');
   }
 });
 
-test('the list stays while the node restarts, and reconnects by itself', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  await stage.open('', '.row');
+test('the list stays while the node restarts, and reconnects by itself', async ({ page, api }) => {
+  await page.open('', '.row');
   await api.stop();
   await page.getByText('Not connected').waitFor();
   await page.getByText(/The node does not answer. Trying again/).waitFor();
@@ -123,22 +111,17 @@ test('the list stays while the node restarts, and reconnects by itself', async (
   await page.getByText('After the restart').waitFor();
   await page.getByText('Live').waitFor();
   expect(await page.getByText(/Trying again/).isVisible()).toBe(false);
-  expect(stage.faults).toEqual([]);
 });
 
-test('a refusal is shown in the words of the node', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a refusal is shown in the node\u2019s words', async ({ page, api }) => {
   api.refuse('fleet', 403, 'access denied: ask Ada to admit you');
-  await stage.open('', '.error');
+  await page.open('', '.error');
   await page.getByText('access denied: ask Ada to admit you').waitFor();
 });
 
-test('a silent connection is dropped after 40 s, and immediately when the device wakes up', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a silent connection is dropped after 40 s, and immediately when the device wakes up', async ({ page, api }) => {
   await page.clock.install();
-  await stage.open('', '.row');
+  await page.open('', '.row');
   // The page's clock goes on by itself too: 10 s of room.
   await page.clock.fastForward(30_000);
   expect(api.gets).toHaveLength(1);
@@ -158,11 +141,9 @@ test('a silent connection is dropped after 40 s, and immediately when the device
   await until('only one stream', () => api.streams('fleet') === 1);
 });
 
-test('the first list takes at most 60 KB', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('the first list takes at most 60 KB', async ({ page, api }) => {
   api.setFleet(manySessions(60));
-  await stage.open('', '.row');
+  await page.open('', '.row');
   const bytes = await page.evaluate<number>(`[
     ...performance.getEntriesByType('navigation'),
     ...performance.getEntriesByType('resource'),
@@ -174,23 +155,19 @@ test('the first list takes at most 60 KB', async () => {
   expect(all).toBeLessThan(60 * 1024);
 });
 
-test('a button shows the rest of the ended sessions and moves the focus there', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a button shows the other ended sessions, and moves the focus there', async ({ page, api }) => {
   api.setFleet(manySessions(60));
-  await stage.open('', '.row');
+  await page.open('', '.row');
   const rows = page.locator('.group-done .row');
   expect(await rows.count()).toBe(12);
-  await page.getByRole('button', { name: 'Show 24 more' }).click();
+  await page.button('Show 24 more').click();
   expect(await rows.count()).toBe(36);
-  await stage.focusIsOn('.row:nth-child(13) a');
+  await page.focusIsOn('.row:nth-child(13) a');
 });
 
-test('a reader, and a caller who sees one machine, is told so', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('the page says that its reader may not act, and sees one machine only', async ({ page, api }) => {
   api.setFleet({ ...threeMachines(), you: { name: 'bob@example.com', role: 'read', all: false } });
-  await stage.open('', '.row');
+  await page.open('', '.row');
   await page
     .getByText('Your role here is "read": you cannot act. You see only the sessions of this machine.')
     .waitFor();

@@ -51,6 +51,10 @@ export function session(id: string, more: Partial<SceneSession> = {}): SceneSess
   };
 }
 
+export const SESSION_LINK = '#/s/desk-shop/ses_pay';
+/** To the permission of that session. */
+export const REQUEST_LINK = `${SESSION_LINK}/per_1`;
+
 export const COMMAND = 'git push --force-with-lease origin release/2026.05 && npm publish --access public --tag next';
 
 /** A permission of `ses_pay`, as in a session's stream. */
@@ -222,26 +226,20 @@ export const CHANGES: PageLine = {
 export function manySessions(count: number): PageLine {
   const states = ['waiting', 'busy', 'idle', 'busy', 'idle', 'failed', 'interrupted', 'idle', 'retrying', 'idle'];
   const hosts = ['desk', 'laptop', 'gpu', 'build-01', 'build-02'];
+  const long = 'Make the importer read the new format, and keep reading the old one for a while';
   const sessions = Array.from({ length: count }, (_, at) => {
     const state = states[at % states.length] ?? 'idle';
     const host = hosts[at % hosts.length] ?? 'desk';
-    const place = { instance: `${host}-project-${at % 20}`, host, directory: `/home/ada/code/project-${at % 20}` };
+    const kind = at % 20 === 0 ? 'question' : 'permission';
     return session(`ses_${at}`, {
-      ...place,
-      title: `${at}. ${at % 3 === 0 ? 'Make the importer read the new format, and keep reading the old one for a while' : 'Fix the flaky test'}`,
+      instance: `${host}-project-${at % 20}`,
+      host,
+      directory: `/home/ada/code/project-${at % 20}`,
+      title: `${at}. ${at % 3 === 0 ? long : 'Fix the flaky test'}`,
       state,
       sinceMs: minutesAgo(at * 3 + 1),
       ...(state === 'failed' && { reason: 'The provider refused the request: credit balance too low' }),
-      waiting:
-        state === 'waiting'
-          ? [
-              {
-                kind: at % 20 === 0 ? 'question' : 'permission',
-                id: `ask_${at}`,
-                text: 'npm install --save-dev prettier',
-              },
-            ]
-          : [],
+      waiting: state === 'waiting' ? [{ kind, id: `ask_${at}`, text: 'npm install --save-dev prettier' }] : [],
     });
   });
   return fleetOf(sessions, { notes: ['2 candidates were left out: run opencode-mcp doctor'] });

@@ -1,21 +1,14 @@
-import { expect, test } from 'vitest';
+import { expect } from 'vitest';
 
 import { deferred, until } from '../../rig/wait.ts';
-import { CHANGES, COMMAND, minutesAgo, PERMISSION, paySession } from './scenes.ts';
-import { browserSuite, posted } from './stage.ts';
+import { CHANGES, COMMAND, minutesAgo, PERMISSION, paySession, REQUEST_LINK, SESSION_LINK } from './scenes.ts';
+import { test } from './stage.ts';
 
-const open = browserSuite();
-
-const DEEP_LINK = '#/s/desk-shop/ses_pay/per_1';
-const LINK = '#/s/desk-shop/ses_pay';
-
-test('a tap on a row opens its session, with the request in focus', async () => {
-  await using stage = await open();
-  const { page } = stage;
-  await stage.open('', '.row');
+test('a tap on a row opens its session, with the request in focus', async ({ page }) => {
+  await page.open('', '.row');
   await page.getByText('Retry failed payments, release it').first().click();
-  await stage.focusIsOn('.ask');
-  expect(page.url()).toContain(DEEP_LINK);
+  await page.focusIsOn('.ask');
+  expect(page.url()).toContain(REQUEST_LINK);
   const talk = await page.getByRole('region', { name: 'Conversation' }).innerText();
   expect(talk).toMatch(
     /You[^]*Failed payments should be retried[^]*Agent[^]*Reasoning[^]*I will look at how the queue/,
@@ -27,18 +20,14 @@ test('a tap on a row opens its session, with the request in focus', async () => 
   expect(await page.locator('.patterns').allInnerTexts()).toEqual(['git push *\nnpm publish *']);
   expect(await page.getByRole('button', { name: /always/i }).count()).toBe(0);
   expect(await page.locator('.row a[aria-current=page]').count()).toBe(1);
-  expect(stage.faults).toEqual([]);
 });
 
-test('the transcript follows as it streams: text, tools, errors', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', paySession([]));
-  await stage.open(LINK, '.message');
+test('the transcript follows as it streams: text, tools, errors', async ({ page, api }) => {
+  await page.openSession([], '.message');
   const message = { id: 'msg_3', role: 'assistant', atMs: minutesAgo(0), done: false, parts: [] as object[] };
-  api.push('ses_pay', { kind: 'message', message });
-  api.push('ses_pay', { kind: 'text', message: 'msg_3', part: 'prt_a', text: 'Now the ' });
-  api.push('ses_pay', { kind: 'text', message: 'msg_3', part: 'prt_a', text: 'changelog.\n\nThen' });
+  const piece = { kind: 'text', message: 'msg_3', part: 'prt_a' };
+  api.push('ses_pay', { kind: 'message', message }, { ...piece, text: 'Now the ' });
+  api.push('ses_pay', { ...piece, text: 'changelog.\n\nThen' });
   await page.getByText('Now the changelog.').waitFor();
   const tool = { id: 'prt_b', kind: 'tool', tool: 'bash', title: 'npm run lint', state: 'running', text: '' };
   const words = { id: 'prt_a', kind: 'text', text: 'Now the changelog.\n\nThen the **release**.' };
@@ -52,174 +41,144 @@ test('the transcript follows as it streams: text, tools, errors', async () => {
   await page.getByText('Error: The provider is overloaded').waitFor();
   await page.locator('.tool[data-state=failed]').getByText('npm run lint').click();
   await page.getByText('exit 1').waitFor();
-  const end =
-    'document.querySelector(".talk").scrollHeight - document.querySelector(".talk").scrollTop - document.querySelector(".talk").clientHeight';
-  expect(await page.evaluate<number>(end)).toBeLessThan(80);
+  const belowView = `(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight)(document.querySelector('.talk'))`;
+  expect(await page.evaluate<number>(belowView)).toBeLessThan(80);
   expect(await page.locator('.message').count()).toBe(3);
 });
 
-test('a reader above the end stays there, and a button leads to the newest', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', longSession());
-  await stage.open(LINK, '.message');
-  await page.evaluate(`document.querySelector('.talk').scrollTop = 100`);
-  await page.evaluate(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))`);
-  api.push('ses_pay', { kind: 'text', message: 'msg_60', part: 'prt_60', text: ' and the end' });
-  await page.getByRole('button', { name: 'Newest' }).click();
-  expect(await page.evaluate<number>(`document.querySelector('.talk').scrollTop`)).toBeGreaterThan(100);
-  await page.getByText(/and the end/).waitFor();
-});
-
-test('earlier messages are added above without moving the view', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', longSession('cursor/1'));
+test('a reader above the end stays there: earlier messages load above, and a button leads to the newest', async ({
+  page,
+  api,
+}) => {
+  const messages = Array.from({ length: 50 }, (_, at) => longMessage(at + 11));
+  api.setSession('ses_pay', [
+    { kind: 'session', title: 'Long', directory: '/d', state: 'busy', canDrive: true },
+    { kind: 'messages', messages, older: 'cursor/1' },
+    { kind: 'asks', asks: [] },
+  ]);
   api.setOlder('cursor/1', [{ kind: 'messages', messages: [1, 2, 3].map(longMessage) }]);
-  await stage.open(LINK, '.message');
+  await page.open(SESSION_LINK, '.message');
   await page.evaluate(`document.querySelector('.talk').scrollTop = 0`);
   const first = page.getByText('Message 11,').first();
   const before = (await first.boundingBox())?.y ?? 0;
-  await page.getByRole('button', { name: 'Show earlier messages' }).click();
+  const earlier = page.button('Show earlier messages');
+  await earlier.click();
   await page.getByText('Message 1,').waitFor({ state: 'attached' });
-  await until(
-    'no button',
-    async () => !(await page.getByRole('button', { name: 'Show earlier messages' }).isVisible()),
-  );
-  await page.evaluate(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))`);
+  await until('no button', async () => !(await earlier.isVisible()));
+  await page.isDrawn();
+  const scrolled = `document.querySelector('.talk').scrollTop`;
+  const above = await page.evaluate<number>(scrolled);
   // The button itself is gone.
   expect(Math.abs(((await first.boundingBox())?.y ?? 0) - before)).toBeLessThan(60);
+
+  api.push('ses_pay', { kind: 'text', message: 'msg_60', part: 'prt_60', text: ' and the end' });
+  await page.button('Newest').click();
+  expect(await page.evaluate<number>(scrolled)).toBeGreaterThan(above);
+  await page.getByText(/and the end/).waitFor();
 });
 
-test('a gone session shows the reason beside the list', async () => {
-  await using stage = await open();
-  const { page } = stage;
-  await stage.open('#/s/desk-shop/ses_gone/per_1', '.session-head .error');
+test('a gone session shows the reason beside the list', async ({ page }) => {
+  await page.open('#/s/desk-shop/ses_gone/per_1', '.session-head .error');
   await page.getByText(/no session "ses_gone" there/).waitFor();
   expect(await page.locator('.row').count()).toBe(4);
 });
 
-test('changed lines differ by sign and element, not only by color', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('changed lines differ by sign and element, not only by color; if they cannot be read again, a reason is shown above', async ({
+  page,
+  api,
+}) => {
   api.setChanges('ses_pay', CHANGES);
-  await stage.open(LINK, '.message');
-  await page.getByRole('button', { name: 'Changes (2)' }).click();
+  await page.open(SESSION_LINK, '.message');
+  const toggle = page.button('Changes (2)');
+  await toggle.click();
   await page.locator('.diff').first().waitFor();
   expect(await page.locator('ins.line').allInnerTexts()).toHaveLength(3);
   expect(await page.locator('del.line').allInnerTexts()).toEqual(['-    await this.run(job);']);
-  expect(await page.getByRole('region', { name: 'Conversation' }).isVisible()).toBe(false);
-  await page.getByRole('button', { name: 'Changes (2)' }).click();
-  await page.getByRole('region', { name: 'Conversation' }).waitFor();
-});
+  const talk = page.getByRole('region', { name: 'Conversation' });
+  expect(await talk.isVisible()).toBe(false);
+  await toggle.click();
+  await talk.waitFor();
 
-test('changes that can no longer be read: the reason stands above the last ones', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setChanges('ses_pay', CHANGES);
-  await stage.open(LINK, '.message');
-  const toggle = page.getByRole('button', { name: 'Changes (2)' });
-  await toggle.click();
-  await page.locator('.diff').first().waitFor();
   api.refuse('changes', 503, 'desk-shop does not answer');
-  await toggle.click();
   await toggle.click();
   await page.getByText('desk-shop does not answer').waitFor();
   expect(await page.locator('.file').count()).toBe(2);
 });
 
-test('the reason of a refused stop stays, whatever the stream sends next', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', paySession([]));
+test('Stop: the reason of a refusal stays; an accepted one disables the button until the turn has stopped', async ({
+  page,
+  api,
+}) => {
+  const refusal = page.getByText('desk-shop does not answer');
   api.answer('abort', () => ({ status: 503, body: { error: 'desk-shop does not answer' } }));
-  await stage.open(LINK, '.stop');
-  await page.getByRole('button', { name: 'Stop' }).click();
-  await page.getByText('desk-shop does not answer').waitFor();
+  await page.openSession([], '.stop');
+  const stop = page.button('Stop');
+  await stop.click();
+  await refusal.waitFor();
   api.push('ses_pay', { kind: 'state', state: 'retrying' });
   await page.locator('.status').getByText('retrying').waitFor();
-  expect(await page.getByText('desk-shop does not answer').isVisible()).toBe(true);
-});
+  expect(await refusal.isVisible()).toBe(true);
 
-test('stop', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', paySession([]));
-  await stage.open(LINK, '.stop');
   const gate = deferred<void>();
   api.answer('abort', async () => {
     await gate.promise;
     return { body: { text: 'Stopped.' } };
   });
-  const stop = page.getByRole('button', { name: 'Stop' });
   await stop.click();
-  expect(await posted(api, 'abort')).toEqual({ instance: 'desk-shop', session: 'ses_pay' });
+  expect(await api.posted('abort', 2)).toEqual({ instance: 'desk-shop', session: 'ses_pay' });
   expect(await stop.isEnabled()).toBe(false);
   gate.resolve();
   api.push('ses_pay', { kind: 'state', state: 'interrupted' });
   await page.locator('.status').getByText('stopped').waitFor();
   expect(await stop.isVisible()).toBe(false);
-  await stage.focusIsOn('.talk');
+  await page.focusIsOn('.talk');
 });
 
-test('a reader sees the request without buttons', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a reader sees the request without buttons', async ({ page, api }) => {
   api.setSession(
     'ses_pay',
     paySession().map((line) => (line['kind'] === 'session' ? { ...line, canDrive: false } : line)),
   );
-  await stage.open(DEEP_LINK, '.ask');
+  await page.open(REQUEST_LINK, '.ask');
   await page.getByText('Your role here is "read": you cannot send.').waitFor();
   expect(await page.locator('.command').innerText()).toBe(COMMAND);
-  for (const name of ['Allow once', 'Reject', 'Send', 'Stop'])
-    expect(await page.getByRole('button', { name }).count(), name).toBe(0);
+  for (const name of ['Allow once', 'Reject', 'Send', 'Stop']) expect(await page.button(name).count(), name).toBe(0);
 });
 
-test('a session streams on after the node restarted, without duplicates', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
-  api.setSession('ses_pay', paySession([]));
-  await stage.open(LINK, '.message');
+test('a session streams on after the node has restarted, without duplicates', async ({ page, api }) => {
+  await page.openSession([], '.message');
   await api.stop();
-  await page
-    .locator('.session-head .error')
-    .getByText(/does not answer/)
-    .waitFor();
+  const error = page.locator('.session-head .error');
+  await error.getByText(/does not answer/).waitFor();
   await api.restart();
   await until('the stream', () => api.streams('ses_pay') === 1);
   api.push('ses_pay', { kind: 'asks', asks: [PERMISSION] });
   await page.locator('.ask').waitFor();
   expect(await page.locator('.message').count()).toBe(2);
-  expect(await page.locator('.session-head .error').first().isVisible()).toBe(false);
+  expect(await error.first().isVisible()).toBe(false);
 });
 
-test('a hidden tab drops its stream, and follows again when it is visible', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('a hidden tab drops its stream, and follows again when it is visible', async ({ page, api }) => {
   await page.clock.install();
-  await stage.open(LINK, '.message');
-  const turn = (
-    state: string,
-  ): string => `Object.defineProperty(document, 'visibilityState', { value: '${state}', configurable: true }),
-    document.dispatchEvent(new Event('visibilitychange'))`;
-  await page.evaluate(turn('hidden'));
+  await page.open(SESSION_LINK, '.message');
+  const turn = (state: string): Promise<unknown> =>
+    page.evaluate(`Object.defineProperty(document, 'visibilityState', { value: '${state}', configurable: true }),
+      document.dispatchEvent(new Event('visibilitychange'))`);
+  await turn('hidden');
   expect(api.streams('ses_pay')).toBe(1);
   await page.clock.fastForward(21_000);
   await until('no stream of the session', () => api.streams('ses_pay') === 0);
   expect(api.streams('fleet')).toBe(1);
-  await page.evaluate(turn('visible'));
+  await turn('visible');
   await until('the stream', () => api.streams('ses_pay') === 1);
 });
 
-test('another session replaces the open one, whose stream ends', async () => {
-  await using stage = await open();
-  const { page, api } = stage;
+test('another session replaces the open one, whose stream ends', async ({ page, api }) => {
   api.setSession('ses_docs', [
     { kind: 'session', title: 'Docs', directory: '/d', state: 'idle', canDrive: true },
     { kind: 'messages', messages: [] },
   ]);
-  await stage.open(LINK, '.message');
+  await page.open(SESSION_LINK, '.message');
   await page.getByText('Rewrite the install page').click();
   await page.locator('.session-title').getByText('Docs').waitFor();
   await page.getByText('No message yet.').waitFor();
@@ -236,13 +195,4 @@ function longMessage(at: number): object {
     done: true,
     parts: [{ id: `prt_${at}`, kind: 'text', text: `Message ${at}, ${'of several lines '.repeat(30)}` }],
   };
-}
-
-function longSession(older?: string): Record<string, unknown>[] {
-  const messages = Array.from({ length: 50 }, (_, at) => longMessage(at + 11));
-  return [
-    { kind: 'session', title: 'Long', directory: '/d', state: 'busy', canDrive: true },
-    { kind: 'messages', messages, ...(older !== undefined && { older }) },
-    { kind: 'asks', asks: [] },
-  ];
 }

@@ -1,77 +1,78 @@
-import { afterAll, beforeEach } from 'vitest';
+import { beforeEach, expect, test as base } from 'vitest';
 
-import { type BrowserPage, needBrowser, type OpenBrowser, openBrowser } from '../../rig/browser.ts';
-import { type PageApi, type PageLine, startPageApi } from '../../rig/page-api.ts';
+import { needBrowser, type OpenBrowser, openBrowser } from '../../rig/browser.ts';
+import { type PageLine, startPageApi } from '../../rig/page-api.ts';
 import { until } from '../../rig/wait.ts';
-import { paySession, threeMachines } from './scenes.ts';
+import { paySession, SESSION_LINK, threeMachines } from './scenes.ts';
 
-export interface PageStage extends AsyncDisposable {
-  readonly api: PageApi;
-  readonly page: BrowserPage;
-  /** Errors in the page, and violations of its policy. */
-  readonly faults: readonly string[];
-  /** Where its requests went. */
-  readonly requests: readonly string[];
-  /** Opens `/#…` and waits until `selector` is there. */
-  open(hash: string, selector: string): Promise<void>;
-  /** Waits until the element that has the focus matches. */
-  focusIsOn(selector: string): Promise<void>;
-}
+type PageOptions = NonNullable<Parameters<OpenBrowser['page']>[0]>;
 
-/** Call once per file, for one browser. The result opens a page of a new scripted node. */
-export function browserSuite(): (options?: Parameters<OpenBrowser['page']>[0]) => Promise<PageStage> {
-  let browser: Promise<OpenBrowser> | undefined;
-  beforeEach(needBrowser);
-  afterAll(async () => (await browser)?.[Symbol.asyncDispose]());
-  return async (options) => {
-    if (browser === undefined) {
-      browser = openBrowser();
-      // The real component that the suite drove.
-      process.stdout.write(`chromium ${(await browser).version}\n`);
-    }
-    return openStage(await (await browser).page(options));
-  };
-}
+beforeEach(({ task }) => needBrowser(task.context));
 
-async function openStage(page: BrowserPage): Promise<PageStage> {
-  const api = await startPageApi();
-  api.setFleet(threeMachines());
-  api.setSession('ses_pay', paySession());
-  const faults: string[] = [];
-  const requests: string[] = [];
-  page.on('pageerror', (error) => faults.push(String(error)));
-  page.on('console', (message) => {
-    if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) faults.push(message.text());
-  });
-  page.on('dialog', (dialog) => {
-    faults.push('a dialog');
-    void dialog.dismiss();
-  });
-  page.on('request', (request) => requests.push(request.url()));
-  return {
-    api,
-    page,
-    faults,
-    requests,
-    async open(hash, selector) {
+/**
+ * Each test gets a page in its file's browser, and a scripted node. A test fails if the page throws, logs an error, violates its
+ * policy or opens a dialog.
+ */
+export const test = base
+  // oxlint-disable-next-line no-empty-pattern -- vitest requires a pattern here
+  .extend('browser', { scope: 'file' }, async ({}, { onCleanup }) => {
+    const browser = await openBrowser();
+    onCleanup(() => browser[Symbol.asyncDispose]());
+    // The real component that the suite drove.
+    process.stdout.write(`chromium ${browser.version}\n`);
+    return browser;
+  })
+  .extend('pageOptions', {} as PageOptions)
+  .extend('api', async ({ onTestFinished }) => {
+    const api = await startPageApi();
+    onTestFinished(() => api[Symbol.asyncDispose]());
+    api.setFleet(threeMachines());
+    api.setSession('ses_pay', paySession());
+    return Object.assign(api, {
+      /** The body of POST number `count` to a path. */
+      posted: async (path: string, count = 1) => {
+        const bodies = (): PageLine[] => api.posts.filter((one) => one.path === path).map(({ body }) => body);
+        await until(`${count} POST of ${path}`, () => bodies().length >= count);
+        return bodies()[count - 1] ?? {};
+      },
+    });
+  })
+  .extend('page', async ({ api, browser, pageOptions }, { onCleanup }) => {
+    const page = await browser.page(pageOptions);
+    const faults: string[] = [];
+    onCleanup(async () => {
+      await page.close();
+      expect(faults).toEqual([]);
+    });
+    page.on('pageerror', (error) => faults.push(String(error)));
+    page.on('console', (message) => {
+      // A refusal is shown on the page.
+      if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) faults.push(message.text());
+    });
+    page.on('dialog', (dialog) => {
+      faults.push('a dialog');
+      void dialog.dismiss();
+    });
+    const open = async (hash: string, selector: string): Promise<void> => {
       await page.goto(`${api.url}/${hash}`);
       await page.locator(selector).first().waitFor();
-    },
-    async focusIsOn(selector) {
-      await until(`the focus on ${selector}`, () =>
-        page.evaluate<boolean>(`document.activeElement?.matches(${JSON.stringify(selector)}) ?? false`),
-      );
-    },
-    async [Symbol.asyncDispose]() {
-      await page.close();
-      await api[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** The body of POST number `count` to a path. */
-export async function posted(api: PageApi, path: string, count = 1): Promise<PageLine> {
-  const bodies = (): PageLine[] => api.posts.filter((one) => one.path === path).map(({ body }) => body);
-  await until(`${count} POST of ${path}`, () => bodies().length >= count);
-  return bodies()[count - 1] ?? {};
-}
+    };
+    return Object.assign(page, {
+      messageBox: page.getByRole('textbox', { name: 'Message' }),
+      button: (name: string) => page.getByRole('button', { name }),
+      /** Opens `/#…` and waits until `selector` is there. */
+      open,
+      /** Opens the session `ses_pay` with these requests. */
+      openSession: async (asks: readonly PageLine[], selector: string) => {
+        api.setSession('ses_pay', paySession(asks));
+        await open(SESSION_LINK, selector);
+      },
+      /** Waits until the element that has the focus matches. */
+      focusIsOn: async (selector: string) => {
+        const script = `document.activeElement?.matches(${JSON.stringify(selector)}) ?? false`;
+        await until(`the focus on ${selector}`, () => page.evaluate<boolean>(script));
+      },
+      /** Waits until the page has drawn what it has received. */
+      isDrawn: () => page.evaluate(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))`),
+    });
+  });
