@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest';
 
-import { createClient } from '../../src/opencode/client.ts';
 import { runTurn } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
@@ -37,7 +36,7 @@ test.each([
       signal: new AbortController().signal,
       onText: () => {},
     },
-    { api: createClient({ key: 'first', api }, () => Promise.resolve(undefined)), clock },
+    { api: api.client(), clock },
   );
   expect([outcome.kind, clock.monotonic() - startMs, api.prompts]).toEqual(['busy', waitedMs, []]);
 });
