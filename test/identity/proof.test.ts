@@ -66,7 +66,7 @@ describe('a proof', () => {
     const clock = new ManualClock();
     const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
-    // What the other process does is not heard here, and other sessions’ ends are not ours.
+    // Events of other sessions prove nothing.
     one.emit('session.idle', { sessionID: 'ses_another' });
     one.emit('session.status', { sessionID: 'ses_another', status: { type: 'idle' } });
     await clock.advance(60_000);
