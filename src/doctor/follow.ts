@@ -1,4 +1,4 @@
-import { quoted, quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import { quoted, quoteName, quoteShort, shellWord, singleLine } from '../base/plain-text.ts';
 import { nearest } from '../config/file/nearest.ts';
 import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { adviceIn, type Advice, check, type Check, type Section } from './report.ts';
@@ -42,8 +42,8 @@ function seenChecks(fitting: readonly Instance[], { sources }: Snapshot): readon
 }
 
 function sightingText({ candidate: { key, endpoint, claims } }: ProbedEndpoint): string {
-  const named = claims.name === undefined ? '' : ` as ${quoteName(singleLine(claims.name, MAX_NAME_CHARS))}`;
-  return `${quoteName(singleLine(key, MAX_NAME_CHARS))}${named} at ${singleLine(endpoint.url, MAX_NAME_CHARS)} (${endpoint.route})`;
+  const named = claims.name === undefined ? '' : ` as ${quoteShort(claims.name, MAX_NAME_CHARS)}`;
+  return `${quoteShort(key, MAX_NAME_CHARS)}${named} at ${singleLine(endpoint.url, MAX_NAME_CHARS)} (${endpoint.route})`;
 }
 
 function droppedChecks(wanted: string, snapshot: Snapshot): readonly Check[] {

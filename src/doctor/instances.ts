@@ -1,4 +1,4 @@
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, quoteShort } from '../base/plain-text.ts';
 import type { Instance, InstanceState, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { formatAge } from '../operations/answer.ts';
 import { adviceOn, type AdvicePlaces } from './endpoint-advice.ts';
@@ -47,7 +47,7 @@ function instanceCheck(instance: Instance, { suspected, places, nowMs, own }: Co
     isDown || reason === undefined ? state : `${state}: ${reason}`,
     state === 'offline' && lastSeenMs !== undefined ? `last seen ${formatAge(nowMs - lastSeenMs)} ago` : '',
     `host ${quoteName(host)}`,
-    directory === undefined ? '' : quoteName(singleLine(directory, MAX_DIRECTORY_CHARS)),
+    directory === undefined ? '' : quoteShort(directory, MAX_DIRECTORY_CHARS),
     own === undefined ? '' : `the same opencode as ${quoteName(own)}`,
   ];
   const adviceFor = (one: ProbedEndpoint): Advice | undefined => (isDown ? undefined : adviceOn(one, instance, places));

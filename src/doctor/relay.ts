@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { messageOf, reasonOf } from '../base/errors.ts';
-import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import { quoteName, quoteShort, shellWord, singleLine } from '../base/plain-text.ts';
 import type { Settings } from '../config/settings.ts';
 import { RelayConnection } from '../connected/relay/relay-connection.ts';
 import { relayCommand } from '../connected/relay/ssh-command.ts';
@@ -158,12 +158,12 @@ function registryCheck(survey: RegistrySurvey | string, written: string): Check 
 }
 
 function wrapperCheck({ state: { name, pid, relay, logFile } }: RunStateFile): Check {
-  const subject = quoteName(singleLine(name, 128));
+  const subject = quoteShort(name, 128);
   const who = `opencode-connected, pid ${pid}`;
   if (relay === undefined) return check('ok', subject, `${who}, without a relay`);
   const { kind, name: there = '?', port = 0, reason = 'unknown reason' } = relay;
   if (kind === 'connected')
-    return check('ok', subject, `${who}, on the relay as ${quoteName(singleLine(there, 128))}, port ${port} there`);
+    return check('ok', subject, `${who}, on the relay as ${quoteShort(there, 128)}, port ${port} there`);
   if (kind === 'connecting') return check('warn', subject, `${who}, connecting to the relay`);
   const again =
     kind === 'closed' ? 'repair that, then end it and start it again' : 'repair that; it reconnects by itself';

@@ -1,4 +1,4 @@
-import { quoteName, singleLine, withoutQuotations } from '../base/plain-text.ts';
+import { quoteShort, singleLine, withoutQuotations } from '../base/plain-text.ts';
 
 /** `-`: not in use here, which is not a fault. */
 export type CheckVerdict = 'ok' | 'warn' | 'broken' | '-';
@@ -121,7 +121,7 @@ const MAX_PATH_CHARS = 300;
 
 /** A path inside a sentence. */
 export function pathName(path: string): string {
-  return quoteName(singleLine(path, MAX_PATH_CHARS));
+  return quoteShort(path, MAX_PATH_CHARS);
 }
 
 function flat(checks: readonly Check[]): readonly Check[] {

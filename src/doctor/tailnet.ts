@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { reasonOf } from '../base/errors.ts';
 import { silentLogger } from '../base/log.ts';
-import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import { quoteShort, shellWord, singleLine } from '../base/plain-text.ts';
 import { readListeners } from '../base/socket-table.ts';
 import type { TailnetSettings } from '../config/settings.ts';
 import { LIST_PATH, readPeerList } from '../discovery/tailnet/peer-list.ts';
@@ -46,11 +46,11 @@ export async function tailnetChecks(input: TailnetInput): Promise<readonly Check
   }
   const problem = backendProblem(status.backendState);
   if (problem !== undefined) {
-    const text = `state ${quoteName(singleLine(status.backendState, 40))}: ${problem}`;
+    const text = `state ${quoteShort(status.backendState, 40)}: ${problem}`;
     return [check('broken', 'tailscaled', text, { advice: adviceIn(text) })];
   }
   const { self, tun, version = 'unknown version' } = status;
-  const name = quoteName(singleLine(self?.dnsName || self?.hostName || 'this machine', MAX_NAME_CHARS));
+  const name = quoteShort(self?.dnsName || self?.hostName || 'this machine', MAX_NAME_CHARS);
   const addresses = self?.addresses ?? [];
   const how = tun ? '' : ', without a TUN device: connections go through it';
   return [

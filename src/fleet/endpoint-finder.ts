@@ -1,5 +1,5 @@
 import { messageOf } from '../base/errors.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, quoteShort } from '../base/plain-text.ts';
 import { requestJson } from '../http/exchange.ts';
 import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
@@ -44,7 +44,7 @@ async function checkWitness(
     signal,
   }: Pick<Reached, 'connection' | 'dialect'> & { readonly signal: AbortSignal | undefined },
 ): Promise<void> {
-  const quotedDirectory = quoteName(singleLine(directory, MAX_PATH_CHARS));
+  const quotedDirectory = quoteShort(directory, MAX_PATH_CHARS);
   const limits = {
     timeoutMs: WITNESS_LIMIT_MS,
     maxBytes: MAX_SESSION_BYTES,

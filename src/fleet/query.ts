@@ -1,5 +1,5 @@
 import type { ReaderWords } from '../model/advice.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, quoteShort, singleLine } from '../base/plain-text.ts';
 import { QueryError } from './contract.ts';
 import type { GoneInstance, Instance } from '../model/instance.ts';
 
@@ -95,8 +95,7 @@ function listing(instances: readonly Instance[], words: ReaderWords): string {
 }
 
 function describeGone({ name, host, directory, lastSeenMs, reason }: GoneInstance, nowMs: number): string {
-  const place =
-    directory === undefined ? quoteName(host) : `${quoteName(host)}, ${quoteName(singleLine(directory, 120))}`;
+  const place = directory === undefined ? quoteName(host) : `${quoteName(host)}, ${quoteShort(directory, 120)}`;
   const seen = lastSeenMs === undefined ? 'never answered' : `last answered ${ago(nowMs - lastSeenMs)}`;
   return `${quoteName(name)} (${place}) is gone: ${reason}; it ${seen}.`;
 }

@@ -1,5 +1,5 @@
 import { type AdvisedText, capitalized, type ReaderWords } from '../model/advice.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, quoteShort } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-record.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
@@ -77,7 +77,7 @@ function isRight(result: Settled, { directory }: ReachGoal): result is Healthy {
 function failureOf(record: EndpointRecord, result: Settled, { directory }: ReachGoal): Failure {
   if (result.status === 'locked' && result.isWithheld) return { record, reason: result.reason, status: 'withheld' };
   if (result.status !== 'healthy') return { record, reason: result.reason, status: result.status };
-  const [known, now] = [directory ?? '', result.directory].map((path) => quoteName(singleLine(path, MAX_PATH_CHARS)));
+  const [known, now] = [directory ?? '', result.directory].map((path) => quoteShort(path, MAX_PATH_CHARS));
   return {
     record,
     reason: `another instance answers there now: known for ${known}, answering for ${now}`,

@@ -142,20 +142,25 @@ export class Prover {
     this.#running.delete(id);
     if (this.#root.signal.aborted) return;
     // If an end was unhealthy meanwhile, the result may be of another process.
-    const stands = this.#attempts.get(id) === attempt;
-    if (proven && stands) {
-      this.#attempts.delete(id);
-      this.#former.delete(id);
-      this.#returning.delete(id);
-      this.#proven.set(id, keys);
-      this.#deps.onSettled();
-    } else if (stands) {
-      const gapMs = Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
-      attempt.nextMs = this.#deps.clock.monotonic() + (dialect === 'opencode-2-preview' ? SILENT_GAP_MS : gapMs);
-      attempt.failures += 1;
-      void this.#release(id);
-    }
+    const isCurrent = this.#attempts.get(id) === attempt;
+    if (isCurrent && proven) this.#succeeded(id, keys);
+    else if (isCurrent) this.#failed(id, attempt, dialect);
     this.#fill();
+  }
+
+  #succeeded(id: string, keys: KeyPair): void {
+    this.#attempts.delete(id);
+    this.#former.delete(id);
+    this.#returning.delete(id);
+    this.#proven.set(id, keys);
+    this.#deps.onSettled();
+  }
+
+  #failed(id: string, attempt: Attempt, dialect: Dialect): void {
+    const growingMs = Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
+    attempt.nextMs = this.#deps.clock.monotonic() + (dialect === 'opencode-2-preview' ? SILENT_GAP_MS : growingMs);
+    attempt.failures += 1;
+    void this.#release(id);
   }
 
   /** Lists a returning endpoint that could not be proven, unless it is already gone again. */

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteShort, singleLine } from '../base/plain-text.ts';
 import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
 import { reasonOf } from '../base/errors.ts';
 
@@ -127,7 +127,7 @@ export class TailnetView {
   #learn({ backendState, self, tun, peers }: TailnetStatus): void {
     if (backendState !== 'Running' || self === undefined || self.addresses.length === 0) {
       this.#lose(
-        `tailscaled is in state ${quoteName(singleLine(backendState, 40))}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
+        `tailscaled is in state ${quoteShort(backendState, 40)}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
       );
       return;
     }

@@ -181,47 +181,58 @@ export class Outbox {
 
   /** False if the channel needs a pause. */
   async #deliver(pending: Pending): Promise<boolean> {
-    const { channel } = this.#deps;
     const { notice } = pending;
+    const { signal } = this.#ending;
     pending.attempts += 1;
     try {
-      const { replaces } = await channel.deliver(notice, this.#shown.get(notice.id), this.#ending.signal);
-      if (isRequest(notice)) this.#shown.set(notice.id, replaces);
-      else this.#shown.delete(notice.id);
-      this.#forget(pending);
-      if (this.#failing !== undefined) this.#log('info', 'notifications arrive again');
-      this.#failing = undefined;
+      const { replaces } = await this.#deps.channel.deliver(notice, this.#shown.get(notice.id), signal);
+      this.#arrived(pending, replaces);
       return true;
     } catch (error) {
-      if (this.#ending.signal.aborted) return false;
-      return this.#failed(pending, error);
+      return signal.aborted ? false : this.#failed(pending, error);
     }
   }
 
+  #arrived(pending: Pending, replaces: string | undefined): void {
+    const { notice } = pending;
+    if (isRequest(notice)) this.#shown.set(notice.id, replaces);
+    else this.#shown.delete(notice.id);
+    this.#forget(pending);
+    if (this.#failing !== undefined) this.#log('info', 'notifications arrive again');
+    this.#failing = undefined;
+  }
+
+  /** False if the channel needs a pause. A refusal concerns this notice only, so the next one needs none. */
   #failed(pending: Pending, error: unknown): boolean {
     const reason = messageOf(error);
     const kind = error instanceof DeliveryError ? error.kind : 'failed';
-    if (kind === 'absent') {
-      this.#isAbsent = true;
-      this.#pending.clear();
-      this.#log('info', 'a notification channel is off', { reason });
-      this.#deps.onChange();
-      return true;
-    }
-    const isLast = kind === 'refused' && pending.attempts >= MAX_REFUSALS;
-    if (isLast) {
-      this.#log('error', 'a notification was dropped: its channel refuses it', { event: pending.notice.event, reason });
-      this.#forget(pending);
-    } else {
-      if (this.#failing !== reason) this.#log('warn', 'cannot deliver a notification; trying again', { reason });
-      this.#failing = reason;
-      this.#putBack(pending, kind === 'refused' ? REFUSED_PAUSE_MS : 0);
-    }
-    // A refusal concerns this notice only; the next one needs no pause.
-    return kind === 'refused';
+    if (kind === 'absent') this.#switchOff(reason);
+    else if (kind === 'failed') this.#tryAgain(pending, reason, 0);
+    else if (pending.attempts < MAX_REFUSALS) this.#tryAgain(pending, reason, REFUSED_PAUSE_MS);
+    else this.#drop(pending, reason);
+    return kind !== 'failed';
   }
 
-  /** Moves it to the end of the queue. */
+  #switchOff(reason: string): void {
+    this.#isAbsent = true;
+    this.#pending.clear();
+    this.#log('info', 'a notification channel is off', { reason });
+    this.#deps.onChange();
+  }
+
+  #drop(pending: Pending, reason: string): void {
+    const { event } = pending.notice;
+    this.#log('error', 'a notification was dropped: its channel refuses it', { event, reason });
+    this.#forget(pending);
+  }
+
+  #tryAgain(pending: Pending, reason: string, pauseMs: number): void {
+    if (this.#failing !== reason) this.#log('warn', 'cannot deliver a notification; trying again', { reason });
+    this.#failing = reason;
+    this.#putBack(pending, pauseMs);
+  }
+
+  /** Moves it to the end of the queue, unless a newer notice of the same fact took its place. */
   #putBack(pending: Pending, pauseMs: number): void {
     const { id } = pending.notice;
     if (this.#pending.get(id) !== pending) return;

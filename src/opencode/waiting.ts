@@ -1,7 +1,7 @@
 import { quoted, singleLine } from '../base/plain-text.ts';
 import type { Permission, Question } from './schema.ts';
 
-/** A request that stops a session until somebody answers. */
+/** A request that stops a session until it is answered. */
 export type WaitingRequest =
   | { readonly kind: 'permission'; readonly request: Permission }
   | { readonly kind: 'question'; readonly request: Question };

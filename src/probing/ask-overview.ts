@@ -42,40 +42,34 @@ export async function askOverview(
   directory: string,
 ): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere'>> {
   const listed = parts.includes('session') ? requests.attempt(askSessions(requests, directory)) : undefined;
-  const [own, ...others] = await Promise.all([
+  const [own, others] = await Promise.all([
     askDirectory(requests, undefined, { parts, known, listed }),
-    ...elsewhere.map((other) => askElsewhere(requests, other)),
+    Promise.all(elsewhere.map(async (other) => [other.directory, await askElsewhere(requests, other)] as const)),
   ]);
-  const found = new Map(elsewhere.map(({ directory: other }, index) => [other, others[index] ?? own]));
-  return { ...own, timedOut: requests.timedOut, ...(found.size > 0 && { elsewhere: found }) };
+  return { ...own, timedOut: requests.timedOut, ...(others.length > 0 && { elsewhere: new Map(others) }) };
 }
 
 /**
- * Asks about another directory, but only if the server has a session there: by now another process with the same own directory may hold
- * the port.
+ * Asks about another directory. By now another process with the same own directory may hold the port, so it must first show a session
+ * there.
  */
 async function askElsewhere(requests: ProbeRequests, other: OtherDirectory): Promise<DirectoryLook> {
   const { directory, witness, session, known } = other;
-  const isThere = await hasSessionIn(requests, other);
+  const isThere = other.isListed || (await hasWitness(requests, other));
   if (isThere !== true) return { learnt: {}, missing: PARTS_ELSEWHERE, ...(isThere === false && { isForeign: true }) };
-  const found = await askDirectory(requests, directory, {
-    parts: PARTS_ELSEWHERE,
-    known,
-    listed: Promise.resolve(session && { session }),
-  });
+  const listed = Promise.resolve(session && { session });
+  const found = await askDirectory(requests, directory, { parts: PARTS_ELSEWHERE, known, listed });
   const isAnswered = Object.keys(found.learnt).length > 0;
   return isAnswered && witness !== undefined ? { ...found, learnt: { ...found.learnt, witness } } : found;
 }
 
-/** Undefined if the request fails. */
-async function hasSessionIn(
+/** Whether the server has the witness, a session, in that directory. Undefined if it does not answer. */
+async function hasWitness(
   requests: ProbeRequests,
-  { directory, witness, isListed }: OtherDirectory,
+  { directory, witness }: OtherDirectory,
 ): Promise<boolean | undefined> {
-  if (isListed) return true;
   if (witness === undefined || !isSessionId(witness)) return false;
-  const answer = requests.work(`/session/${witness}`, MAX_BYTES.session);
-  return await requests.attempt(isOfDirectory(answer, directory));
+  return await requests.attempt(isOfDirectory(requests.work(`/session/${witness}`, MAX_BYTES.session), directory));
 }
 
 interface Question {
@@ -91,12 +85,11 @@ async function askDirectory(
   { parts, known, listed }: Question,
 ): Promise<DirectoryLook> {
   const [work, sessions] = await Promise.all([askWork(requests, directory, parts), listed]);
-  let learnt: OverviewParts = { ...work, ...sessions };
-  learnt = await withoutLeftovers(requests, learnt);
-  learnt = await withFamilies(requests, learnt, known);
+  const current = await withoutLeftovers(requests, { ...work, ...sessions });
+  const complete = await withFamilies(requests, current, known);
   // Elsewhere only if something was seen running: another process of the same home may run the session, which would look interrupted.
   const isOurs = directory === undefined || known !== undefined;
-  if (isOurs) learnt = await withRest(requests, directory, learnt, known);
+  const learnt = isOurs ? await withRest(requests, directory, complete, known) : complete;
   return { learnt, missing: parts.filter((part) => learnt[part] === undefined) };
 }
 
@@ -189,7 +182,7 @@ function withWaiting(learnt: OverviewParts, map: (all: readonly Waiting[]) => re
 }
 
 /**
- * Finds out how the last turn of a session that does not run has ended. Asked once per turn, not per survey: the result stands until
+ * Finds out how the last turn of a session that does not run has ended. Asked once per turn, not per survey: the result is valid until
  * the session's update time changes, as it does with each message (opencode 1.18.33).
  */
 async function withRest(

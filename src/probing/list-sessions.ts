@@ -15,7 +15,7 @@ const MANY_SESSIONS = 500;
 /** Of the own directory alone; some may be archived. */
 const OWN_SESSIONS = 10;
 
-/** Asking about a directory loads its plugins and MCP servers. If somebody worked there just now, they are loaded already. */
+/** Asking about a directory loads its plugins and MCP servers. After work in the last minutes they are loaded already. */
 export const RECENT_MS = 10 * 60_000;
 
 /** Each costs one request in every survey, and two more while something runs there. */

@@ -2,7 +2,7 @@ import { fieldsOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { RequestError } from '../http/exchange.ts';
 import type { ProbeRequests } from './probe-requests.ts';
-import type { Healthy, ProbeTask, Settled } from './probe-task.ts';
+import type { Identified, ProbeTask } from './probe-task.ts';
 
 const MAX_VERSION_CHARS = 32;
 
@@ -12,12 +12,11 @@ const NEWEST_MINOR = 3;
 /** The preview does not report a version. */
 const PREVIEW = '2 (preview)';
 
-/** The service file does not name the process that answers. */
-export class WrongServiceError extends Error {}
+type ServiceFile = ProbeTask['candidate']['claims']['service'];
 
 /**
- * Identifies an OpenCode 2 by `/api/info`, or the preview by `/api/health`. Undefined if it is neither. Rejects with `RequestError` if it
- * refuses the password, and with `WrongServiceError` if the service file names another process.
+ * Identifies an OpenCode 2, or its preview. Undefined if it is neither. Rejects if it refuses the password, or if the service
+ * file names another process.
  *
  * @param error from OpenCode 1's health route, if that was asked
  */
@@ -25,37 +24,54 @@ export async function identifyOpencode2(
   requests: ProbeRequests,
   { candidate }: ProbeTask,
   error?: unknown,
-): Promise<Extract<Settled, { status: 'healthy' | 'unsupported' }> | undefined> {
+): Promise<Identified | undefined> {
   const { service } = candidate.claims;
-  if (service?.isPreview !== true) {
-    const info = await answerOf(requests, '/api/info');
-    const { version, pid } = versionIn(info);
-    // Other programs report a version there too, but no pid.
-    if (version !== undefined && Number.isInteger(pid)) {
-      if (service?.pid !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
-        throw new WrongServiceError(
-          `the service file names process ${service.pid} of version ${service.version ?? 'unknown'}, but process ${Number(pid)} of version ${quoteName(version)} answers; run opencode service restart`,
-        );
-      return ifKnown(version, Number(pid));
-    }
-    if (service !== undefined) return unsupported(service.version ?? '2', TOO_OLD);
-    // Until about 2.0.6, the version was at this route.
-    const early = info === undefined ? versionIn(await answerOf(requests, '/api/status')).version : undefined;
-    if (early?.startsWith('2.0.') === true) return unsupported(early, TOO_OLD);
-  }
+  const release = service?.isPreview === true ? undefined : await identifyRelease(requests, service);
+  if (release !== undefined) return release;
   // OpenCode 1 has the preview's route too, but also `/global/health`, which is 404 on the preview.
   const mayBePreview = service !== undefined || (error instanceof RequestError && error.status === 404);
-  const health = mayBePreview ? await answerOf(requests, '/api/health') : undefined;
+  return mayBePreview ? await identifyPreview(requests, service) : undefined;
+}
+
+async function identifyRelease(requests: ProbeRequests, service: ServiceFile): Promise<Identified | undefined> {
+  const info = await answerOf(requests, '/api/info');
+  const { version, pid } = versionIn(info);
+  // Other programs report a version there too, but no pid.
+  if (version !== undefined && pid !== undefined) {
+    checkProcess(service, version, pid);
+    return ifKnown(version, pid);
+  }
+  if (service !== undefined) return unsupported(service.version ?? '2', TOO_OLD);
+  if (info !== undefined) return undefined;
+  // Until about 2.0.6, the version was at this route.
+  const { version: early } = versionIn(await answerOf(requests, '/api/status'));
+  return early?.startsWith('2.0.') === true ? unsupported(early, TOO_OLD) : undefined;
+}
+
+/** @throws the service file names another process or version */
+function checkProcess(service: ServiceFile, version: string, pid: number): void {
+  if (service?.pid === undefined) return;
+  if (service.pid === pid && (service.version ?? version) === version) return;
+  throw new Error(
+    `the service file names process ${service.pid} of version ${service.version ?? 'unknown'}, but process ${pid} of version ${quoteName(version)} answers; run opencode service restart`,
+  );
+}
+
+async function identifyPreview(requests: ProbeRequests, service: ServiceFile): Promise<Identified | undefined> {
+  const health = await answerOf(requests, '/api/health');
   if (fieldsOf(health)['healthy'] !== true) return undefined;
   return { status: 'healthy', version: service?.version ?? PREVIEW, dialect: 'opencode-2-preview', ...NOWHERE };
 }
 
 const TOO_OLD = 'it has no /api/info; update OpenCode 2';
 
-function versionIn(answer: unknown): { readonly version?: string; readonly pid?: unknown } {
+function versionIn(answer: unknown): { readonly version: string | undefined; readonly pid: number | undefined } {
   const { version, pid } = fieldsOf(answer);
-  if (typeof version !== 'string' || !/^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) return { pid };
-  return { version: singleLine(version, MAX_VERSION_CHARS), pid };
+  const isVersion = typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version);
+  return {
+    version: isVersion ? singleLine(version, MAX_VERSION_CHARS) : undefined,
+    pid: Number.isInteger(pid) ? Number(pid) : undefined,
+  };
 }
 
 /** A service works only in the directories of its sessions. */
@@ -66,12 +82,12 @@ export function isKnownService(version: string): boolean {
   return major === 2 && minor !== undefined && minor <= NEWEST_MINOR;
 }
 
-function ifKnown(version: string, pid: number): Healthy | Extract<Settled, { status: 'unsupported' }> {
+function ifKnown(version: string, pid: number): Identified {
   if (isKnownService(version)) return { status: 'healthy', version, dialect: 'opencode-2', ...NOWHERE, pid };
   return unsupported(version, `2.0 to 2.${NEWEST_MINOR} are known; update opencode-mcp`);
 }
 
-function unsupported(version: string, why: string): Extract<Settled, { status: 'unsupported' }> {
+function unsupported(version: string, why: string): Identified {
   return {
     status: 'unsupported',
     version,

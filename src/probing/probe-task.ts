@@ -8,6 +8,7 @@ import type { SameDirectory } from './same-directory.ts';
 
 export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
 export type Settled = Exclude<ProbeResult, { status: 'unknown' | 'untrusted' }>;
+export type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
 
 export interface ProbeTask {
   readonly candidate: Candidate;
@@ -16,7 +17,7 @@ export interface ProbeTask {
   readonly parts: readonly OverviewPart[];
   /** Directories to ask about beside the server's own. */
   readonly elsewhere?: readonly OtherDirectory[] | undefined;
-  /** What an earlier probe learnt about the server's own directory: how the latest turn ended, and whose requests wait, is not asked twice. */
+  /** What an earlier probe learnt about the server's own directory: how the latest turn ended, and whose requests wait, is not requested twice. */
   readonly known?: OverviewParts | undefined;
   /** From an earlier probe. */
   readonly before?: Healthy | undefined;

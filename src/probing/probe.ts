@@ -1,13 +1,13 @@
 import { RequestError } from '../http/exchange.ts';
 import { messageOf } from '../base/errors.ts';
-import { quoted, quoteName, sentence, singleLine } from '../base/plain-text.ts';
+import { quoted, quoteShort, sentence } from '../base/plain-text.ts';
 import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { askService } from './ask-service.ts';
 import { identifyOpencode2, isOpencode2 } from './opencode-2.ts';
 import { ProbeRequests } from './probe-requests.ts';
-import type { Healthy, Look, ProbeDeps, ProbeTask, Settled } from './probe-task.ts';
+import type { Healthy, Identified, Look, ProbeDeps, ProbeTask, Settled } from './probe-task.ts';
 import { unsupportedReason } from './supported-version.ts';
 
 const MAX_REASON_CHARS = 400;
@@ -60,8 +60,6 @@ async function identify(identifying: Identifying, answered: () => void): Promise
   return identity;
 }
 
-type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
-
 /** Resolves to the version of an OpenCode 1, or else to the identity found. */
 async function askVersion({ requests, task }: Identifying, knownAs2: boolean): Promise<string | Identified> {
   if (knownAs2) {
@@ -91,9 +89,7 @@ async function askPaths({ requests, task, deps }: Identifying, version: string):
   if (claimed !== undefined) {
     const sameMachine = candidate.endpoint.route === 'loopback';
     if (!(await deps.sameDirectory(claimed, paths.directory, { sameMachine, signal }))) {
-      const [registered, answering] = [claimed, paths.directory].map((path) =>
-        quoteName(singleLine(path, MAX_REASON_PATH_CHARS)),
-      );
+      const [registered, answering] = [claimed, paths.directory].map((path) => quoteShort(path, MAX_REASON_PATH_CHARS));
       throw new Unfit(`another instance answers here: registered for ${registered}, answering for ${answering}`);
     }
   }

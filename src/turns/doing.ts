@@ -1,4 +1,4 @@
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteShort, singleLine } from '../base/plain-text.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import { partSchema } from '../opencode/schema.ts';
 import { inMarks } from '../opencode/waiting.ts';
@@ -13,6 +13,6 @@ export function doingIn({ type, properties }: ServerEvent): string | undefined {
   if (part?.type !== 'tool' || part.state?.status === 'completed' || part.state?.status === 'error') return undefined;
   const command = part.state?.input?.['command'];
   const title = part.state?.title || (typeof command === 'string' ? command : '');
-  const name = quoteName(singleLine(part.tool ?? 'a tool', MAX_CHARS));
+  const name = quoteShort(part.tool ?? 'a tool', MAX_CHARS);
   return `runs ${name}${title === '' ? '' : ` ${inMarks(singleLine(title, MAX_CHARS))}`}`;
 }

@@ -18,6 +18,8 @@ export interface WatchedServer {
 /** Follows this user's servers on this machine. */
 export interface Watcher {
   servers(): readonly WatchedServer[];
+  /** See `WatchedServer`; undefined if no server with this id is followed. */
+  checkedMs(id: string): number | undefined;
   /** Calls `listener` after each change, until the returned function is called. */
   onChange(listener: () => void): () => void;
 }

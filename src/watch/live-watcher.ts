@@ -1,20 +1,16 @@
 import { type Clock, WakeableSleep } from '../base/clock.ts';
 import { reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { createApi } from '../opencode/dialects/dialects.ts';
-import { openEvents } from '../opencode/events.ts';
 import { runs } from '../model/watched.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
-import { type OpenServerEvents, ServerFollower } from './server-follower.ts';
+import { ServerFollower } from './server-follower.ts';
 import { ENDED_FOR_MS } from './session-ledger.ts';
 
 export interface LiveWatcherDeps {
   readonly own: OwnServers;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Tests replace it. */
-  readonly openEvents?: OpenServerEvents;
 }
 
 /** Lists the servers at least this often, for changes that `own` does not report: a server that replaced another under the same id. */
@@ -59,24 +55,18 @@ export class LiveWatcher implements Watcher {
       }),
     );
     const all = followed.flatMap(({ sessions }) => sessions);
-    const known = new Set(all.map(({ id }) => id));
     const running = new Set(all.filter(runs).map(({ id }) => id));
-    const since = this.#deps.clock.now() - ENDED_FOR_MS;
-    // Without sessions that a followed server lists: a restarted server knows from its store how they ended.
-    const left = [...this.#gone].map(([id, server]) => {
-      const sessions = server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id));
-      return [id, { ...server, sessions }] as const;
+    const ended = this.#endedServers(new Set(all.map(({ id }) => id)));
+    const current = followed.map((server) => {
+      // Servers of one home list the same sessions. A session that runs in one of them looks interrupted in the others.
+      const own = server.sessions.filter((one) => runs(one) || !running.has(one.id));
+      return { ...server, sessions: [...own, ...(ended.get(server.id)?.sessions ?? [])] };
     });
-    const leftOf = new Map(left.filter(([, { sessions }]) => sessions.length > 0));
-    const standing = followed.map((server) => ({
-      ...server,
-      sessions: [
-        // Servers of one home list the same sessions. A session that runs in one of them looks interrupted in the others.
-        ...server.sessions.filter((one) => runs(one) || !running.has(one.id)),
-        ...(leftOf.get(server.id)?.sessions ?? []),
-      ],
-    }));
-    return [...standing, ...[...leftOf.values()].filter(({ id }) => !this.#followers.has(id))];
+    return [...current, ...[...ended.values()].filter(({ id }) => !this.#followers.has(id))];
+  }
+
+  checkedMs(id: string): number | undefined {
+    return this.#followers.get(id)?.checkedMs;
   }
 
   onChange(listener: () => void): () => void {
@@ -117,13 +107,12 @@ export class LiveWatcher implements Watcher {
       this.#followers.delete(id);
       this.#keepEnded(id, follower);
     }
-    const { clock, logger, own, openEvents: open = openServerEvents } = this.#deps;
+    const { clock, logger, own } = this.#deps;
     const found = servers.filter(({ id }) => !this.#followers.has(id));
     for (const server of found) {
       const follower = new ServerFollower({
         server,
         own,
-        openEvents: open,
         clock,
         logger,
         onChange: () => this.#changed(),
@@ -153,12 +142,17 @@ export class LiveWatcher implements Watcher {
     if (oldest !== undefined && this.#gone.size > MAX_GONE) this.#gone.delete(oldest);
   }
 
+  /** By id, with the sessions that were interrupted in the last hour, except `known` ones: a restarted server knows from its store how those ended. */
+  #endedServers(known: ReadonlySet<string>): ReadonlyMap<string, WatchedServer> {
+    const since = this.#deps.clock.now() - ENDED_FOR_MS;
+    const all = [...this.#gone.values()].map((server) => ({
+      ...server,
+      sessions: server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id)),
+    }));
+    return new Map(all.filter(({ sessions }) => sessions.length > 0).map((server) => [server.id, server]));
+  }
+
   #changed(): void {
     for (const listener of this.#listeners) listener();
   }
 }
-
-const openServerEvents: OpenServerEvents = (dialect, connection, signal) =>
-  dialect === 'opencode-1'
-    ? openEvents(connection, '/global/event', signal)
-    : createApi(dialect, connection, signal).events('', signal);

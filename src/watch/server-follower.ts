@@ -9,7 +9,7 @@ import type { Dialect, Instance, Overview } from '../model/instance.ts';
 import { runs, type WatchedSession } from '../model/watched.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
-import type { EventStream, ServerEvent } from '../opencode/events.ts';
+import { openEvents, type ServerEvent } from '../opencode/events.ts';
 import { messageErrorSchema } from '../opencode/schema.ts';
 import { READ_FROM_STORE } from '../turns/follower.ts';
 import { saidError } from '../turns/last-turn.ts';
@@ -20,13 +20,9 @@ import { isServerIdle } from './server-idle.ts';
 import { ENDED_FOR_MS, SessionLedger } from './session-ledger.ts';
 import { SurveyPace } from './survey-pace.ts';
 
-/** Opens the stream of all events of one server. */
-export type OpenServerEvents = (dialect: Dialect, connection: Connection, signal: AbortSignal) => Promise<EventStream>;
-
 export interface FollowerOptions {
   readonly server: Pick<OwnServer, 'id' | 'dialect'>;
   readonly own: OwnServers;
-  readonly openEvents: OpenServerEvents;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Called when anything that `Watcher.servers` shows has changed. */
@@ -118,13 +114,16 @@ export class ServerFollower {
   }
 
   async #follow(): Promise<void> {
-    const { own, server, clock, logger, openEvents, onBreak } = this.#options;
+    const { own, server, clock, logger, onBreak } = this.#options;
     const { signal } = this.#root;
     await repeat({ clock, signal, firstMs: REOPEN_MS, maxMs: LONGEST_REOPEN_MS }, async () => {
       try {
         const connection = await own.connection(server.id, signal);
-        const stream = await openEvents(server.dialect, connection, signal);
-        this.#opened({ connection, api: createApi(server.dialect, connection, signal) });
+        const api = createApi(server.dialect, connection, signal);
+        // OpenCode 1 has a stream for each directory too; this one has the events of all.
+        const isOpencode1 = server.dialect === 'opencode-1';
+        const stream = await (isOpencode1 ? openEvents(connection, '/global/event', signal) : api.events('', signal));
+        this.#opened({ connection, api });
         for await (const event of stream) this.#take(event);
       } catch (error) {
         if (!signal.aborted)
@@ -180,13 +179,25 @@ export class ServerFollower {
       const why = await this.#pace.next(signal);
       if (signal.aborted) return;
       this.#isAsking = true;
-      const isIdle = why === 'scheduled' && this.#isSettled && (await this.#isStillIdle());
-      const isWhole = isIdle || (await this.#survey());
+      const isWhole = await this.#ask(why);
       this.#isAsking = false;
       if (signal.aborted) return;
       this.#isSettled &&= isWhole;
       this.#pace.answered(isWhole);
       this.#show();
+    }
+  }
+
+  /** Whether every request was answered. Never rejects. */
+  async #ask(why: 'hinted' | 'scheduled'): Promise<boolean> {
+    if (why === 'scheduled' && this.#isSettled && (await this.#isStillIdle())) return true;
+    const { server, logger } = this.#options;
+    try {
+      return await this.#survey();
+    } catch (error) {
+      if (!this.#root.signal.aborted)
+        logger.log('debug', 'cannot survey a server', { id: server.id, reason: reasonOf(error) });
+      return false;
     }
   }
 
@@ -204,32 +215,31 @@ export class ServerFollower {
     return true;
   }
 
-  /** Whether every request was answered. Never rejects. */
+  /** Whether every request was answered. */
   async #survey(): Promise<boolean> {
-    const { own, server, clock, logger } = this.#options;
+    const { own, server, clock } = this.#options;
     const { signal } = this.#root;
     const startMs = clock.monotonic();
     const startedAtMs = clock.now();
     const process = this.#process;
-    try {
-      const instances = await own.survey(server.id, signal);
-      const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
-      // Reading a session of the preview loads its directory, which runs code from there.
-      const work = server.dialect === 'opencode-2-preview' ? { ...seen, recent: [] } : seen;
-      const api = this.#process?.api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
-      const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
-      this.#isSettled = isSettled;
-      if (signal.aborted || !work.isWhole) return false;
-      this.#instances = instances;
-      if (!isSettled) this.#pace.within(SETTLING_MS);
-      if (server.dialect === 'opencode-2-preview' && this.sessions.some(runs)) this.#pace.within(SILENT_END_MS);
-      this.#place(elsewhere);
-      if (process !== undefined && this.#process === process) this.#checkedMs = startMs;
-      return true;
-    } catch (error) {
-      if (!signal.aborted) logger.log('debug', 'cannot survey a server', { id: server.id, reason: reasonOf(error) });
-      return false;
-    }
+    const instances = await own.survey(server.id, signal);
+    const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
+    // Reading a session of the preview loads its directory, which runs code from there.
+    const work = this.#isPreview ? { ...seen, recent: [] } : seen;
+    const api = this.#process?.api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
+    const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
+    this.#isSettled = isSettled;
+    if (signal.aborted || !work.isWhole) return false;
+    this.#instances = instances;
+    if (process !== undefined && this.#process === process) this.#checkedMs = startMs;
+    if (!isSettled) this.#pace.within(SETTLING_MS);
+    if (this.#isPreview && this.sessions.some(runs)) this.#pace.within(SILENT_END_MS);
+    this.#place(elsewhere);
+    return true;
+  }
+
+  get #isPreview(): boolean {
+    return this.dialect === 'opencode-2-preview';
   }
 
   /** Makes the next survey ask about directories in which sessions of this server may run, even if they are another server's own. */

@@ -18,7 +18,7 @@ export function withReports(
   const forget = watcher.onChange(() => notifiers.notify());
   const reports = new Reports();
   const isCurrent = (id: string): boolean => {
-    const { checkedMs } = watcher.servers().find((server) => server.id === id) ?? {};
+    const checkedMs = watcher.checkedMs(id);
     return checkedMs !== undefined && clock.monotonic() - checkedMs < REPORT_LIFETIME_MS;
   };
   return {

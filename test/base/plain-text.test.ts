@@ -12,62 +12,49 @@ import {
 } from '../../src/base/plain-text.ts';
 
 describe('singleLine', () => {
-  const cases: readonly { name: string; text: string; expected: string }[] = [
-    { name: 'plain text stays', text: 'api server (2)', expected: 'api server (2)' },
-    { name: 'letters of every script stay', text: 'žluť 東京 مرحبا 🚀', expected: 'žluť 東京 مرحبا 🚀' },
-    { name: 'line breaks and tabs become a space', text: 'a\nb\r\nc\td\re', expected: 'a b c d e' },
-    { name: 'a run of breaks is one space', text: 'a\n\n\t\nb', expected: 'a b' },
-    {
-      name: 'separators that some readers break lines at',
-      text: 'a\u2028b\u2029c\u0085d\u000be\u000cf',
-      expected: 'a b c d e f',
-    },
-    { name: 'C0 controls and DEL', text: 'a\u0000b\u0007c\u0008d\u007fe', expected: 'abcde' },
-    { name: 'C1 controls', text: 'a\u0080b\u008dc', expected: 'abc' },
-    { name: 'CSI sequences, whole', text: '\u001b[31;1mred\u001b[0m \u001b[2J\u001b[?25l', expected: 'red ' },
-    { name: 'CSI in 8-bit form', text: '\u009b31mred\u009b0m', expected: 'red' },
-    { name: 'OSC ended by BEL', text: '\u001b]0;title\u0007shell', expected: 'shell' },
-    {
-      name: 'OSC ended by ST: a link',
-      text: '\u001b]8;;http://evil\u001b\\click\u001b]8;;\u001b\\',
-      expected: 'click',
-    },
-    { name: 'OSC in 8-bit form', text: '\u009d52;c;aGk=\u009cdone', expected: 'done' },
-    { name: 'DCS, PM and APC', text: '\u001bPq#0\u001b\\a\u001b^x\u001b\\b\u001b_y\u001b\\c', expected: 'abc' },
-    { name: 'other escapes: charset, reset', text: '\u001b(0a\u001bcb', expected: 'ab' },
-    { name: 'an OSC without an end hides nothing', text: '\u001b]0;the rest stays', expected: '0;the rest stays' },
-    { name: 'a lone escape at the end', text: 'a\u001b', expected: 'a' },
-    { name: 'a sequence inside a sequence', text: '\u001b\u001b[31m[31mx', expected: '[31mx' },
-    {
-      name: 'bidi embeddings, overrides, isolates and marks',
-      text: 'a\u202ab\u202ec\u2066d\u2069e\u200ef\u200fg\u061ch',
-      expected: 'abcdefgh',
-    },
-    { name: 'zero-width characters', text: 'a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg', expected: 'abcdefg' },
-    { name: 'fillers that draw nothing', text: 'a\u3164b\u115fc\u180ed', expected: 'abcd' },
-    { name: 'tag characters', text: `hi${String.fromCodePoint(0xe0001, 0xe0068, 0xe0069, 0xe007f)}`, expected: 'hi' },
-    {
-      name: 'variation selectors that can carry bytes',
-      text: `hi${String.fromCodePoint(0xfe01, 0xe0100, 0xe01ef)}`,
-      expected: 'hi',
-    },
-    { name: 'interlinear annotations', text: 'a\ufff9b\ufffac\ufffb', expected: 'abc' },
-    { name: 'lone surrogates', text: 'a\ud83db\ude00c', expected: 'abc' },
-    { name: 'surrogates that would pair once what parts them is gone', text: '\ud83d\u200b\ude00', expected: '' },
-  ];
-  it.each(cases)('$name', ({ text, expected }) => {
+  it.each([
+    ['plain text stays', 'api server (2)', 'api server (2)'],
+    ['letters of every script stay', 'žluť 東京 مرحبا 🚀', 'žluť 東京 مرحبا 🚀'],
+    ['line breaks and tabs become a space', 'a\nb\r\nc\td\re', 'a b c d e'],
+    ['a run of breaks is one space', 'a\n\n\t\nb', 'a b'],
+    ['separators that some readers break lines at', 'a\u2028b\u2029c\u0085d\u000be\u000cf', 'a b c d e f'],
+    ['C0 controls and DEL', 'a\u0000b\u0007c\u0008d\u007fe', 'abcde'],
+    ['C1 controls', 'a\u0080b\u008dc', 'abc'],
+    ['CSI sequences, whole', '\u001b[31;1mred\u001b[0m \u001b[2J\u001b[?25l', 'red '],
+    ['CSI in 8-bit form', '\u009b31mred\u009b0m', 'red'],
+    ['OSC ended by BEL', '\u001b]0;title\u0007shell', 'shell'],
+    ['OSC ended by ST: a link', '\u001b]8;;http://evil\u001b\\click\u001b]8;;\u001b\\', 'click'],
+    ['OSC in 8-bit form', '\u009d52;c;aGk=\u009cdone', 'done'],
+    ['DCS, PM and APC', '\u001bPq#0\u001b\\a\u001b^x\u001b\\b\u001b_y\u001b\\c', 'abc'],
+    ['other escapes: charset, reset', '\u001b(0a\u001bcb', 'ab'],
+    ['an OSC without an end hides nothing', '\u001b]0;the rest stays', '0;the rest stays'],
+    ['a lone escape at the end', 'a\u001b', 'a'],
+    ['a sequence inside a sequence', '\u001b\u001b[31m[31mx', '[31mx'],
+    [
+      'bidi embeddings, overrides, isolates and marks',
+      'a\u202ab\u202ec\u2066d\u2069e\u200ef\u200fg\u061ch',
+      'abcdefgh',
+    ],
+    ['zero-width characters', 'a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg', 'abcdefg'],
+    ['fillers that draw nothing', 'a\u3164b\u115fc\u180ed', 'abcd'],
+    ['tag characters', `hi${String.fromCodePoint(0xe0001, 0xe0068, 0xe0069, 0xe007f)}`, 'hi'],
+    ['variation selectors, which can carry bytes', `hi${String.fromCodePoint(0xfe01, 0xe0100, 0xe01ef)}`, 'hi'],
+    ['interlinear annotations', 'a\ufff9b\ufffac\ufffb', 'abc'],
+    ['lone surrogates', 'a\ud83db\ude00c', 'abc'],
+    ['surrogates that would become a pair without the character between them', '\ud83d\u200b\ude00', ''],
+  ])('%s', (_, text, expected) => {
     expect(singleLine(text, 100)).toBe(expected);
   });
 
   it.each([
-    { text: 'abcde', max: 5, expected: 'abcde' },
-    { text: 'abcdef', max: 5, expected: 'abcd…' },
-    { text: '🚀🚀🚀', max: 3, expected: '🚀🚀🚀' },
-    { text: '🚀🚀🚀🚀', max: 3, expected: '🚀🚀…' },
-    { text: 'ab', max: 1, expected: '…' },
-    { text: 'ab', max: 0, expected: '' },
-    { text: '', max: 0, expected: '' },
-  ])('cuts $text at $max code points', ({ text, max, expected }) => {
+    ['abcde', 5, 'abcde'],
+    ['abcdef', 5, 'abcd…'],
+    ['🚀🚀🚀', 3, '🚀🚀🚀'],
+    ['🚀🚀🚀🚀', 3, '🚀🚀…'],
+    ['ab', 1, '…'],
+    ['ab', 0, ''],
+    ['', 0, ''],
+  ])('cuts %j at %i code points', (text, max, expected) => {
     expect(singleLine(text, max)).toBe(expected);
   });
 
@@ -84,18 +71,13 @@ describe('singleLine', () => {
 });
 
 describe('multiLine', () => {
-  const cases: readonly { name: string; text: string; expected: string }[] = [
-    { name: 'keeps line breaks and tabs', text: 'a\n\n\tb\n', expected: 'a\n\n\tb\n' },
-    { name: 'normalises CRLF and lone CR', text: 'a\r\nb\rc', expected: 'a\nb\nc' },
-    { name: 'makes other line separators plain', text: 'a\u2028b\u2029c\u0085d', expected: 'a\nb\nc\nd' },
-    {
-      name: 'strips sequences, bidi and tags',
-      text: '\u001b[31ma\u202eb\u{e0041}\n\u001b]0;t\u0007c',
-      expected: 'ab\nc',
-    },
-    { name: 'a sequence does not reach over a line', text: '\u001b]0;a\nb\u0007', expected: '0;a\nb' },
-  ];
-  it.each(cases)('$name', ({ text, expected }) => {
+  it.each([
+    ['keeps line breaks and tabs', 'a\n\n\tb\n', 'a\n\n\tb\n'],
+    ['normalises CRLF and lone CR', 'a\r\nb\rc', 'a\nb\nc'],
+    ['makes other line separators plain', 'a\u2028b\u2029c\u0085d', 'a\nb\nc\nd'],
+    ['strips sequences, bidi and tags', '\u001b[31ma\u202eb\u{e0041}\n\u001b]0;t\u0007c', 'ab\nc'],
+    ['a sequence does not reach over a line', '\u001b]0;a\nb\u0007', '0;a\nb'],
+  ])('%s', (_, text, expected) => {
     expect(multiLine(text, 100)).toBe(expected);
   });
 
@@ -178,25 +160,7 @@ describe('any text', () => {
     /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u{e0000}-\u{e0fff}]/u;
   const text = fc.string({
     unit: fc.oneof(
-      fc.constantFrom(
-        '\u001b',
-        '[',
-        ']',
-        '\\',
-        '\u0007',
-        '\u009b',
-        '\u009c',
-        '\r',
-        '\n',
-        '\t',
-        '\ud83d',
-        '\ude00',
-        '\u200b',
-        '\u202e',
-        'm',
-        ';',
-        '3',
-      ),
+      fc.constantFrom('\ud83d', '\ude00', ...Array.from('\u001b[]\\\u0007\u009b\u009c\r\n\t\u200b\u202em;3')),
       fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
     ),
     maxLength: 60,
@@ -205,7 +169,7 @@ describe('any text', () => {
   it('is cleaned in pieces as in one, without any forbidden character', () => {
     fc.assert(
       fc.property(fc.array(text, { maxLength: 8 }), (raw) => {
-        // Two that a sequence parts (\r and \n, halves of a pair) become one in the whole, and not always in pieces.
+        // Without characters that join once the sequence between them is removed: in pieces they may not.
         const pieces = raw.map((piece) => piece.replaceAll(/[\r\p{Surrogate}]/gu, ''));
         const cleaner = new StreamCleaner();
         const out = pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end();

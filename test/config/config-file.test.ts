@@ -11,45 +11,28 @@ const DEBUG = JSON.stringify({ logLevel: 'debug' });
 const WARN = JSON.stringify({ logLevel: 'warn' });
 
 describe('the path of the config file', () => {
-  const cases: readonly (Case & { name: string; expected: string })[] = [
-    { name: 'in ~/.config', config: { logLevel: 'debug' }, expected: 'debug' },
-    {
-      name: 'in XDG_CONFIG_HOME, before ~/.config',
-      env: { XDG_CONFIG_HOME: '/xdg' },
-      config: { logLevel: 'warn' },
-      files: { '/xdg/opencode-mcp/config.json': DEBUG },
-      expected: 'debug',
-    },
-    {
-      name: 'in ~/.config when XDG_CONFIG_HOME is relative, as its specification has it',
-      env: { XDG_CONFIG_HOME: 'xdg' },
-      config: { logLevel: 'debug' },
-      files: { '/work-dir/xdg/opencode-mcp/config.json': WARN },
-      expected: 'debug',
-    },
-    {
-      name: 'given by a flag',
-      argv: ['--config', '/etc/c.json'],
-      config: { logLevel: 'warn' },
-      files: { '/etc/c.json': DEBUG },
-      expected: 'debug',
-    },
-    {
-      name: 'given by a flag, relative',
-      argv: ['--config=c.json'],
-      files: { '/work-dir/c.json': DEBUG },
-      expected: 'debug',
-    },
-    {
-      name: 'given by a flag, in the home folder',
-      argv: ['--config', '~/c.json'],
-      files: { [`${HOME}/c.json`]: DEBUG },
-      expected: 'debug',
-    },
-    { name: 'nowhere', expected: 'info' },
-  ];
-  it.each(cases)('$name', ({ expected, ...given }) => {
-    expect(load(given).settings.logLevel).toBe(expected);
+  it.each<[name: string, given: Case, logLevel: string]>([
+    ['in ~/.config', { config: { logLevel: 'debug' } }, 'debug'],
+    [
+      'in XDG_CONFIG_HOME, before ~/.config',
+      { env: { XDG_CONFIG_HOME: '/xdg' }, config: WARN, files: { '/xdg/opencode-mcp/config.json': DEBUG } },
+      'debug',
+    ],
+    [
+      'in ~/.config when XDG_CONFIG_HOME is relative, as its specification says',
+      { env: { XDG_CONFIG_HOME: 'xdg' }, config: DEBUG, files: { '/work-dir/xdg/opencode-mcp/config.json': WARN } },
+      'debug',
+    ],
+    ['given by a flag', { argv: ['--config', '/etc/c.json'], config: WARN, files: { '/etc/c.json': DEBUG } }, 'debug'],
+    ['given by a flag, relative', { argv: ['--config=c.json'], files: { '/work-dir/c.json': DEBUG } }, 'debug'],
+    [
+      'given by a flag, in the home folder',
+      { argv: ['--config', '~/c.json'], files: { [`${HOME}/c.json`]: DEBUG } },
+      'debug',
+    ],
+    ['nowhere', {}, 'info'],
+  ])('%s', (_, given, logLevel) => {
+    expect(load(given).settings.logLevel).toBe(logLevel);
   });
 
   it('a file given by a flag must exist', () => {
@@ -58,20 +41,21 @@ describe('the path of the config file', () => {
     ]);
   });
 
-  it('an unreadable default file is an error', () => {
+  const loadFailing = (code: string) => {
     const readFile = () => {
-      throw Object.assign(new Error('EACCES: no'), { code: 'EACCES' });
+      throw Object.assign(new Error(`${code}: no`), { code });
     };
-    expect(() => loadFrom({ argv: [], env: {}, home: HOME, cwd: '/', readFile })).toThrow(
+    return loadFrom({ argv: [], env: {}, home: HOME, cwd: '/', readFile });
+  };
+
+  it('an unreadable default file is an error', () => {
+    expect(() => loadFailing('EACCES')).toThrow(
       new SettingsError(`config file: cannot read ${CONFIG_PATH}: permission denied`),
     );
   });
 
   it('a file in place of its folder counts as missing', () => {
-    const readFile = () => {
-      throw Object.assign(new Error('ENOTDIR: no'), { code: 'ENOTDIR' });
-    };
-    expect(loadFrom({ argv: [], env: {}, home: HOME, cwd: '/', readFile }).warnings).toEqual([]);
+    expect(loadFailing('ENOTDIR').warnings).toEqual([]);
   });
 });
 
@@ -81,89 +65,64 @@ describe('the JSON', () => {
   });
 
   it.each([
-    { name: 'a trailing comma', text: '{\n"logLevel": "warn",\n}', line: ' (line 3)' },
-    { name: 'a comment', text: '{\n\n// levels\n"logLevel": "warn"}', line: ' (line 3)' },
-    { name: 'single quotes', text: '{\n"password":\n\'hunter2\'}', line: ' (line 3)' },
-    { name: 'no quotes', text: '{"a": "\\"}",\n"password": hunter2 }', line: ' (line 2)' },
-    { name: 'a string over two lines', text: '{\n"password": "hun\nter2"}', line: ' (line 2)' },
-    { name: 'an end too early', text: '{"password": "hunter2"', line: ' (line 1)' },
-    { name: 'nothing at all', text: '', line: '' },
-  ])('$name is reported with its line and without the text', ({ text, line }) => {
-    const problems = problemsOf({ config: text });
-    expect(problems).toEqual([
-      `${CONFIG_PATH}: is not valid JSON${line}; comments and trailing commas are not allowed`,
-    ]);
+    ['a trailing comma', '{\n"logLevel": "warn",\n}', ' (line 3)'],
+    ['a comment', '{\n\n// levels\n"logLevel": "warn"}', ' (line 3)'],
+    ['single quotes', '{\n"password":\n\'hunter2\'}', ' (line 3)'],
+    ['no quotes', '{"a": "\\"}",\n"password": hunter2 }', ' (line 2)'],
+    ['a string over two lines', '{\n"password": "hun\nter2"}', ' (line 2)'],
+    ['an end too early', '{"password": "hunter2"', ' (line 1)'],
+    ['nothing at all', '', ''],
+  ])('%s is reported with its line and without the text', (_, text, line) => {
+    const problem = `${CONFIG_PATH}: is not valid JSON${line}; comments and trailing commas are not allowed`;
+    expect(problemsOf({ config: text })).toEqual([problem]);
   });
 
   it.each([
-    { json: [], kind: 'an array' },
-    { json: null, kind: 'null' },
-    { json: 'hunter2', text: '"hunter2"', kind: 'a string' },
-  ])('must be an object, not $kind', ({ json, kind }) => {
-    expect(problemsOf({ config: JSON.stringify(json) })).toEqual([`${CONFIG_PATH}: expected an object, got ${kind}`]);
+    ['[]', 'an array'],
+    ['null', 'null'],
+    ['"hunter2"', 'a string'],
+  ])('%s must be an object', (json, kind) => {
+    expect(problemsOf({ config: json })).toEqual([`${CONFIG_PATH}: expected an object, got ${kind}`]);
   });
 });
 
-const KEYS = '; opencode-mcp help settings lists the keys';
-
 describe('an unknown key', () => {
-  const url = 'http://a';
+  const keys = '; opencode-mcp help settings lists the keys';
   it.each([
-    { name: 'near one', config: { logLevl: 'warn' }, expected: 'logLevl: unknown key; did you mean logLevel?' },
-    {
-      name: 'written another way',
-      config: { registry_dir: '/x' },
-      expected: 'registry_dir: unknown key; did you mean registryDir?',
-    },
-    { name: 'like nothing', config: { servers: [] }, expected: `servers: unknown key${KEYS}` },
-    { name: 'that every object has', config: '{"__proto__": {}}', expected: `__proto__: unknown key${KEYS}` },
-    {
-      name: 'of an instance',
-      config: { instances: [{ name: 'a', url, pasword: 'hunter2' }] },
-      expected: 'instances[0].pasword: unknown key; did you mean password?',
-    },
-    {
-      name: 'of a credential',
-      config: { credentials: [{ name: 'a', hosts: 'a', password: 'p' }] },
-      expected: 'credentials[0].hosts: unknown key; did you mean host?',
-    },
-  ])('$name', ({ config, expected }) => {
+    ['{"logLevl": "warn"}', 'logLevl: unknown key; did you mean logLevel?'],
+    ['{"registry_dir": "/x"}', 'registry_dir: unknown key; did you mean registryDir?'],
+    ['{"servers": []}', `servers: unknown key${keys}`],
+    ['{"__proto__": {}}', `__proto__: unknown key${keys}`],
+    [
+      '{"instances": [{"name": "a", "url": "http://a", "pasword": "hunter2"}]}',
+      'instances[0].pasword: unknown key; did you mean password?',
+    ],
+    [
+      '{"credentials": [{"name": "a", "hosts": "a", "password": "p"}]}',
+      'credentials[0].hosts: unknown key; did you mean host?',
+    ],
+  ])('%s', (config, expected) => {
     expect(problemsOf({ config })).toEqual([`${CONFIG_PATH}: ${expected}`]);
   });
 });
 
 describe('the mode of a file', () => {
-  const secret = { password: 'hunter2' };
+  const password = 'hunter2';
   const readable = 'holds a secret, and other users can read it';
   const writable = 'other users can change it, and it can name commands to run';
-  it.each([
-    { name: 'closed', mode: 0o600, config: secret, expected: [] },
-    { name: 'closed, read-only', mode: 0o400, config: secret, expected: [] },
-    { name: 'readable by the group', mode: 0o640, config: secret, expected: [`${readable} (mode 0640)`] },
-    { name: 'readable by others', mode: 0o604, config: secret, expected: [`${readable} (mode 0604)`] },
-    {
-      name: 'readable, with a password for one instance',
-      mode: 0o644,
-      config: { instances: [{ name: 'a', url: 'https://a', password: 'hunter2' }] },
-      expected: [`${readable} (mode 0644)`],
-    },
-    {
-      name: 'readable, with a header',
-      mode: 0o644,
-      config: { instances: [{ name: 'a', url: 'https://a', headers: { 'CF-Access-Client-Secret': 'hunter2' } }] },
-      expected: [`${readable} (mode 0644)`],
-    },
-    {
-      name: 'readable, with a rule',
-      mode: 0o644,
-      config: { credentials: [{ name: 'a', password: 'hunter2' }] },
-      expected: [`${readable} (mode 0644)`],
-    },
-    { name: 'readable, without a secret of its own', mode: 0o644, config: { password: { file: 'pw' } }, expected: [] },
-    { name: 'writable by others', mode: 0o662, config: {}, expected: [`${writable} (mode 0662)`] },
-  ])('$name', ({ mode, config, expected }) => {
-    expect(load({ mode, config }).warnings).toEqual(
-      expected.map((warning) => `${CONFIG_PATH}: ${warning}; run: chmod 600 ${CONFIG_PATH}`),
+  it.each<[mode: string, config: object, warning: string | undefined]>([
+    ['0600', { password }, undefined],
+    ['0400', { password }, undefined],
+    ['0640', { password }, readable],
+    ['0604', { password }, readable],
+    ['0644', { instances: [{ name: 'a', url: 'https://a', password }] }, readable],
+    ['0644', { instances: [{ name: 'a', url: 'https://a', headers: { 'X-Token': password } }] }, readable],
+    ['0644', { credentials: [{ name: 'a', password }] }, readable],
+    ['0644', { password: { file: 'pw' } }, undefined],
+    ['0662', {}, writable],
+  ])('%s, %j: %s', (mode, config, warning) => {
+    expect(load({ mode: Number.parseInt(mode, 8), config }).warnings).toEqual(
+      warning === undefined ? [] : [`${CONFIG_PATH}: ${warning} (mode ${mode}); run: chmod 600 ${CONFIG_PATH}`],
     );
   });
 });
@@ -171,27 +130,19 @@ describe('the mode of a file', () => {
 describe('secrets', () => {
   const folder = '/home/ada/.config/opencode-mcp';
   it.each([
-    { name: 'a value', secret: 'p', expected: { kind: 'value', value: 'p' } },
-    { name: 'a variable, read now', secret: { env: 'PW' }, expected: { kind: 'value', value: 'from env' } },
-    {
-      name: 'a file beside the config file',
-      secret: { file: 'keys/pw' },
-      expected: { kind: 'file', path: `${folder}/keys/pw` },
-    },
-    { name: 'a file in the home folder', secret: { file: '~/pw' }, expected: { kind: 'file', path: '/home/ada/pw' } },
-    {
-      name: 'a file elsewhere',
-      secret: { file: '/run/secrets/pw' },
-      expected: { kind: 'file', path: '/run/secrets/pw' },
-    },
-    {
-      name: 'a command',
-      secret: { command: ['pass', 'show', 'oc'] },
-      expected: { kind: 'command', argv: ['pass', 'show', 'oc'] },
-    },
-  ])('$name, for every password', ({ secret, expected }) => {
+    ['a value', 'p', { kind: 'value', value: 'p' }],
+    ['a variable, read now', { env: 'PW' }, { kind: 'value', value: 'from env' }],
+    ['a file beside the config file', { file: 'keys/pw' }, { kind: 'file', path: `${folder}/keys/pw` }],
+    ['a file in the home folder', { file: '~/pw' }, { kind: 'file', path: '/home/ada/pw' }],
+    ['a file elsewhere', { file: '/run/secrets/pw' }, { kind: 'file', path: '/run/secrets/pw' }],
+    ['a command', { command: ['pass', 'show', 'oc'] }, { kind: 'command', argv: ['pass', 'show', 'oc'] }],
+    // The three that lock the instances that need them are no errors.
+    ['a variable that is not set', { env: 'NOWHERE' }, { kind: 'unset', variable: 'NOWHERE' }],
+    ['a variable that is empty', { env: 'EMPTY' }, { kind: 'unset', variable: 'EMPTY' }],
+    ['a name that every object has', { env: 'constructor' }, { kind: 'unset', variable: 'constructor' }],
+  ])('%s, for every password', (_, secret, expected) => {
     const { settings } = load({
-      env: { PW: 'from env' },
+      env: { PW: 'from env', EMPTY: '' },
       config: {
         password: secret,
         credentials: [{ host: 'a', password: secret }],
@@ -204,112 +155,63 @@ describe('secrets', () => {
   });
 
   const forms = 'expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
+  const program = 'expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]';
   it.each([
-    {
-      name: 'a value in place of a name',
-      secret: { env: '$hunter2' },
-      expected: 'expected the name of an environment variable after "env", without $',
-    },
-    { name: 'an empty string', secret: '', expected: 'expected a secret, got an empty string' },
-    { name: 'an empty path', secret: { file: '' }, expected: 'expected a path after "file"' },
-    { name: 'a path with a NUL', secret: { file: 'a\0' }, expected: 'expected a path after "file"' },
-    {
-      name: 'no program',
-      secret: { command: [] },
-      expected: 'expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]',
-    },
-    {
-      name: 'an argument with a NUL',
-      secret: { command: ['a', '\0'] },
-      expected: 'expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]',
-    },
-    { name: 'a shell line', secret: { command: 'pass show hunter2' }, expected: `${forms}, got an object` },
-    { name: 'a number', secret: 12345, expected: `${forms}, got a number` },
-    { name: 'two ways at once', secret: { env: 'PW', file: 'hunter2' }, expected: `${forms}, got an object` },
-    { name: 'no way', secret: {}, expected: `${forms}, got an object` },
-    { name: 'nothing', secret: null, expected: `${forms}, got null` },
-  ])('$name is an error', ({ secret, expected }) => {
-    const env = { PW: 'hunter2', EMPTY: '' };
-    expect(problemsOf({ env, config: { password: secret } })).toEqual([`${CONFIG_PATH}: password: ${expected}`]);
-    expect(problemsOf({ env, config: { credentials: [{ name: 'a', password: secret }] } })).toEqual([
+    [{ env: '$hunter2' }, 'expected the name of an environment variable after "env", without $'],
+    ['', 'expected a secret, got an empty string'],
+    [{ file: '' }, 'expected a path after "file"'],
+    [{ file: 'a\0' }, 'expected a path after "file"'],
+    [{ command: [] }, program],
+    [{ command: ['a', '\0'] }, program],
+    [{ command: 'pass show hunter2' }, `${forms}, got an object`],
+    [12345, `${forms}, got a number`],
+    [{ env: 'PW', file: 'hunter2' }, `${forms}, got an object`],
+    [{}, `${forms}, got an object`],
+    [null, `${forms}, got null`],
+    [undefined, `${forms}, got nothing`],
+  ])('%j: %s', (password, expected) => {
+    expect(problemsOf({ config: { credentials: [{ name: 'a', password }] } })).toEqual([
       `${CONFIG_PATH}: credentials[0].password: ${expected}`,
-    ]);
-  });
-
-  it.each([
-    ['a variable that is not set', 'NOWHERE'],
-    ['a variable that is empty', 'EMPTY'],
-    ['a name every object knows', 'constructor'],
-  ])('%s locks the instances that need it, and is no error', (_, variable) => {
-    const password = { env: variable };
-    const { settings } = load({ env: { EMPTY: '' }, config: { password, credentials: [{ name: 'a', password }] } });
-    const unset = { password: { kind: 'unset', variable } };
-    expect(settings.defaultCredential).toEqual(unset);
-    expect(settings.credentialRules).toEqual([{ name: 'a', credential: unset }]);
-  });
-
-  it('a rule without a password is an error', () => {
-    expect(problemsOf({ config: { credentials: [{ name: 'a' }] } })).toEqual([
-      `${CONFIG_PATH}: credentials[0].password: ${forms}, got nothing`,
     ]);
   });
 });
 
 describe('credential rules', () => {
   it('keep their order and fields', () => {
-    const config = {
-      credentials: [
-        { name: 'api-*', username: 'ada', password: 'p1' },
-        { host: '*.ts.net', source: 'TAIL*', password: 'p2' },
-        { source: 'mdns', name: 'living room', host: 'pi.local', password: 'p3' },
-      ],
-    };
-    expect(load({ config }).settings.credentialRules).toEqual([
-      { name: 'api-*', credential: { username: 'ada', password: { kind: 'value', value: 'p1' } } },
-      { host: '*.ts.net', source: 'TAIL*', credential: { password: { kind: 'value', value: 'p2' } } },
-      {
-        source: 'mdns',
-        name: 'living room',
-        host: 'pi.local',
-        credential: { password: { kind: 'value', value: 'p3' } },
-      },
-    ]);
+    const rules = [
+      { name: 'api-*', username: 'ada', password: 'p1' },
+      { host: '*.ts.net', source: 'TAIL*', password: 'p2' },
+      { source: 'mdns', name: 'living room', host: 'pi.local', password: 'p3' },
+    ];
+    expect(load({ config: { credentials: rules } }).settings.credentialRules).toEqual(
+      rules.map(({ username, password, ...patterns }) => ({
+        ...patterns,
+        credential: { username, password: { kind: 'value', value: password } },
+      })),
+    );
   });
 
+  const nothing =
+    ': expected at least one of name, host and source; for a password that fits everywhere use the key "password"';
   const mdns = ': a rule for mdns needs the exact name or host, without *: anyone on the LAN can advertise anything';
+  const bounds = 'expected 1 to 256 characters, none of them control or invisible';
   it.each([
-    {
-      name: 'nothing to match',
-      rule: {},
-      expected:
-        ': expected at least one of name, host and source; for a password that fits everywhere use the key "password"',
-    },
-    {
-      name: 'a source that does not exist',
-      rule: { source: 'mdsn' },
-      expected:
-        '.source: expected a pattern that fits one of local-relay, service, tailscale, mdns, static, got "mdsn"',
-    },
-    { name: 'mdns without a name', rule: { source: 'mdns' }, expected: mdns },
-    { name: 'mdns with a wildcard name', rule: { source: 'MDNS', name: 'a*' }, expected: mdns },
-    { name: 'mdns with a wildcard host beside a name', rule: { source: 'mdns', name: 'a', host: '*' }, expected: mdns },
-    {
-      name: 'an empty pattern',
-      rule: { host: '' },
-      expected: '.host: expected 1 to 256 characters, none of them control or invisible, got ""',
-    },
-    {
-      name: 'an invisible character',
-      rule: { name: 'a\u200b' },
-      expected: '.name: expected 1 to 256 characters, none of them control or invisible, got "a\\u{200b}"',
-    },
-    { name: 'a pattern that is no text', rule: { name: 5 }, expected: '.name: expected a string, got a number' },
-    {
-      name: 'a user name with a colon',
-      rule: { name: 'a', username: 'a:b' },
-      expected: '.username: expected a user name without a colon, control or invisible characters, got "a:b"',
-    },
-  ])('$name is an error', ({ rule, expected }) => {
+    [{}, nothing],
+    [
+      { source: 'mdsn' },
+      '.source: expected a pattern that fits one of local-relay, service, tailscale, mdns, static, got "mdsn"',
+    ],
+    [{ source: 'mdns' }, mdns],
+    [{ source: 'MDNS', name: 'a*' }, mdns],
+    [{ source: 'mdns', name: 'a', host: '*' }, mdns],
+    [{ host: '' }, `.host: ${bounds}, got ""`],
+    [{ name: 'a\u200b' }, `.name: ${bounds}, got "a\\u{200b}"`],
+    [{ name: 5 }, '.name: expected a string, got a number'],
+    [
+      { name: 'a', username: 'a:b' },
+      '.username: expected a user name without a colon, control or invisible characters, got "a:b"',
+    ],
+  ])('%j is an error', (rule, expected) => {
     expect(problemsOf({ config: { credentials: [{ ...rule, password: 'hunter2' }] } })).toEqual([
       `${CONFIG_PATH}: credentials[0]${expected}`,
     ]);
@@ -333,18 +235,15 @@ describe('approvals', () => {
   });
 
   it.each([
-    { name: 'a word that nobody is', rule: { approve: 'me' }, problem: /approvals\[0\]\.approve: expected one of ask/ },
-    { name: 'no word', rule: { permission: 'bash' }, problem: /approvals\[0\]\.approve: expected one of ask/ },
-    { name: 'an unknown key', rule: { tool: 'bash', approve: 'model' }, problem: /approvals\[0\]\.tool: unknown key/ },
-    {
-      name: 'an empty pattern',
-      rule: { pattern: '', approve: 'model' },
-      problem: /approvals\[0\]\.pattern: expected 1 to 256/,
-    },
-  ])('$name is an error', ({ rule, problem }) => {
-    const problems = problemsOf({ config: { approvals: [rule] } });
-    expect(problems).toHaveLength(1);
-    expect(problems[0]).toMatch(problem);
+    [{ approve: 'me' }, 'approve: expected one of ask, human, model, never, got a string'],
+    [{ permission: 'bash' }, 'approve: expected one of ask, human, model, never, got nothing'],
+    [{ tool: 'bash', approve: 'model' }, 'tool: unknown key; opencode-mcp help settings lists the keys'],
+    [
+      { pattern: '', approve: 'model' },
+      'pattern: expected 1 to 256 characters, none of them control or invisible, got ""',
+    ],
+  ])('%j is an error', (rule, expected) => {
+    expect(problemsOf({ config: { approvals: [rule] } })).toEqual([`${CONFIG_PATH}: approvals[0].${expected}`]);
   });
 });
 

@@ -1,22 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { CONFIG_PATH, load, problemsOf } from './load-case.ts';
 
-function urlProblems(url: string): string[] {
-  return problemsOf({ config: { instances: [{ name: 'a', url }] } });
-}
-
-function headerProblems(headers: unknown, more: Record<string, unknown> = {}): string[] {
-  return problemsOf({ config: { instances: [{ name: 'a', url: 'https://a', headers, ...more }] } });
+/** The problems of one instance, without the place that all share. */
+function problems(instance: object): string[] {
+  return problemsOf({ config: { instances: [{ name: 'a', url: 'https://a', ...instance }] } }).map((line) =>
+    line.replace(`${CONFIG_PATH}: instances[0]`, ''),
+  );
 }
 
 describe("an instance's URL", () => {
   it.each([
-    { url: 'http://127.0.0.1:4096', expected: 'http://127.0.0.1:4096' },
-    { url: 'https://oc.example.com/', expected: 'https://oc.example.com' },
-    { url: 'https://oc.example.com/team/one//', expected: 'https://oc.example.com/team/one' },
-    { url: 'HTTPS://OC.Example.com:443/Team', expected: 'https://oc.example.com/Team' },
-    { url: 'http://[::1]:4096', expected: 'http://[::1]:4096' },
-  ])('$url becomes $expected', ({ url, expected }) => {
+    ['http://127.0.0.1:4096', 'http://127.0.0.1:4096'],
+    ['https://oc.example.com/', 'https://oc.example.com'],
+    ['https://oc.example.com/team/one//', 'https://oc.example.com/team/one'],
+    ['HTTPS://OC.Example.com:443/Team', 'https://oc.example.com/Team'],
+    ['http://[::1]:4096', 'http://[::1]:4096'],
+  ])('%s becomes %s', (url, expected) => {
     expect(load({ config: { instances: [{ name: 'a', url }] } }).settings.instances).toEqual([
       { name: 'a', url: expected, headers: {} },
     ]);
@@ -26,92 +25,71 @@ describe("an instance's URL", () => {
   const query = 'expected a URL without query and fragment';
   const userInfo = 'expected a URL without user name and password; use the keys "username" and "password"';
   it.each([
-    { name: 'another scheme', url: 'ftp://a/b', expected: scheme, shown: 'ftp://a/b' },
-    { name: 'no scheme', url: 'a.example:4096', expected: scheme, shown: 'a.example:4096' },
-    { name: 'no slashes', url: 'http:a.example', expected: scheme, shown: 'http:a.example' },
-    { name: 'white space that a parser would drop', url: 'http://a\nb', expected: scheme, shown: 'http://a\\nb' },
-    { name: 'backslashes', url: 'http://a\\b', expected: scheme, shown: 'http://a\\\\b' },
-    { name: 'no host', url: 'http://', expected: scheme, shown: 'http://' },
-    { name: 'a port out of range', url: 'http://a:99999', expected: scheme, shown: 'http://a:99999' },
-    { name: 'a query', url: 'http://a/?token=hunter2', expected: query, shown: 'http://a/?…' },
-    { name: 'an empty query', url: 'http://a/?', expected: query, shown: 'http://a/?…' },
-    { name: 'a fragment', url: 'http://a/#hunter2', expected: query, shown: 'http://a/?…' },
-    { name: 'user info', url: 'http://ada:hunter2@a', expected: userInfo, shown: 'http://…@a' },
-    { name: 'user info that is not escaped', url: 'http://ada:hun@ter2@a', expected: userInfo, shown: 'http://…@a' },
-    { name: 'user info with a question mark', url: 'http://ada:hunter?2@a', expected: userInfo, shown: 'http://…@a' },
-    {
-      name: 'user info in a URL that is broken elsewhere too',
-      url: 'http://ada:hunter2@a:99999/',
-      expected: userInfo,
-      shown: 'http://…@a:99999/',
-    },
-    { name: 'user info without a scheme', url: 'ada:hunter2@a', expected: scheme, shown: '…@a' },
-  ])('$name is refused', ({ url, expected, shown }) => {
-    expect(urlProblems(url)).toEqual([`${CONFIG_PATH}: instances[0].url: ${expected}; got "${shown}"`]);
+    ['ftp://a/b', scheme, 'ftp://a/b'],
+    ['a.example:4096', scheme, 'a.example:4096'],
+    ['http:a.example', scheme, 'http:a.example'],
+    // White space, which a parser would drop.
+    ['http://a\nb', scheme, 'http://a\\nb'],
+    ['http://a\\b', scheme, 'http://a\\\\b'],
+    ['http://', scheme, 'http://'],
+    ['http://a:99999', scheme, 'http://a:99999'],
+    ['http://a/?token=hunter2', query, 'http://a/?…'],
+    ['http://a/?', query, 'http://a/?…'],
+    ['http://a/#hunter2', query, 'http://a/?…'],
+    ['http://ada:hunter2@a', userInfo, 'http://…@a'],
+    ['http://ada:hun@ter2@a', userInfo, 'http://…@a'],
+    ['http://ada:hunter?2@a', userInfo, 'http://…@a'],
+    ['http://ada:hunter2@a:99999/', userInfo, 'http://…@a:99999/'],
+    ['ada:hunter2@a', scheme, '…@a'],
+  ])('%j: %s', (url, expected, shown) => {
+    expect(problems({ url })).toEqual([`.url: ${expected}; got "${shown}"`]);
   });
 
   it.each([1, 22, 6000, 6667, 10080])('port %i, which fetch blocks, is refused with the reason', (port) => {
-    expect(urlProblems(`http://127.0.0.1:${port}`)[0]).toContain(`port ${port} is on the web's list of blocked ports`);
+    expect(problems({ url: `http://127.0.0.1:${port}` })[0]).toContain(
+      `port ${port} is on the web's list of blocked ports`,
+    );
   });
 
-  it.each([
-    { name: 'a password over http', instance: { url: 'http://10.0.0.7', password: 'hunter2' }, what: 'a password' },
-    {
-      name: 'a header over http',
-      instance: { url: 'http://oc.example', headers: { 'X-A': 'hunter2' } },
-      what: 'headers',
-    },
-    {
-      name: 'a name that only begins like ours',
-      instance: { url: 'http://127.0.0.1.example', password: 'hunter2' },
-      what: 'a password',
-    },
-  ])('warns of $name to another machine', ({ instance, what }) => {
-    expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual([
-      `${CONFIG_PATH}: instances[0].url: sends ${what} over plain http to another machine; use https unless the network between is encrypted`,
-    ]);
-  });
-
-  it.each([
-    { name: 'https', instance: { url: 'https://oc.example', password: 'hunter2' } },
-    { name: 'nothing to overhear', instance: { url: 'http://oc.example' } },
-    { name: 'localhost', instance: { url: 'http://localhost:4096', password: 'hunter2' } },
-    { name: 'a name under localhost', instance: { url: 'http://oc.localhost:4096', password: 'hunter2' } },
-    { name: 'an IPv4 loopback address', instance: { url: 'http://127.8.0.1:4096', password: 'hunter2' } },
-    { name: 'the IPv6 loopback address', instance: { url: 'http://[::1]:4096', password: 'hunter2' } },
-  ])('$name needs no warning', ({ instance }) => {
-    expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual([]);
+  it.each<[instance: object, exposed: string | undefined]>([
+    [{ url: 'http://10.0.0.7', password: 'hunter2' }, 'a password'],
+    [{ url: 'http://oc.example', headers: { 'X-A': 'hunter2' } }, 'headers'],
+    [{ url: 'http://127.0.0.1.example', password: 'hunter2' }, 'a password'],
+    [{ url: 'http://oc.example' }, undefined],
+    [{ url: 'https://oc.example', password: 'hunter2' }, undefined],
+    [{ url: 'http://localhost:4096', password: 'hunter2' }, undefined],
+    [{ url: 'http://oc.localhost:4096', password: 'hunter2' }, undefined],
+    [{ url: 'http://127.8.0.1:4096', password: 'hunter2' }, undefined],
+    [{ url: 'http://[::1]:4096', password: 'hunter2' }, undefined],
+  ])('%j sends in plain text to another machine, with a warning: %s', (instance, exposed) => {
+    const warning = `${CONFIG_PATH}: instances[0].url: sends ${exposed} over plain http to another machine; use https unless the network between is encrypted`;
+    expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual(
+      exposed === undefined ? [] : [warning],
+    );
   });
 });
 
 describe("an instance's name", () => {
-  const names = (...list: unknown[]): string[] =>
-    problemsOf({ config: { instances: list.map((name) => ({ name, url: 'http://a' })) } });
-  const bounds = 'expected 1 to 64 characters, no control or invisible ones, no leading or trailing spaces';
   it.each([
-    { name: '', shown: '""' },
-    { name: 'x'.repeat(65), shown: `"${'x'.repeat(65)}"` },
-    { name: 'a\nb', shown: '"a\\nb"' },
-    { name: 'a\u202eb', shown: '"a\\u{202e}b"' },
-    { name: ' a', shown: '" a"' },
-  ])('$shown is refused', ({ name, shown }) => {
-    expect(names(name)).toEqual([`${CONFIG_PATH}: instances[0].name: ${bounds}, got ${shown}`]);
+    ['', '""'],
+    ['x'.repeat(65), `"${'x'.repeat(65)}"`],
+    ['a\nb', '"a\\nb"'],
+    ['a\u202eb', '"a\\u{202e}b"'],
+    [' a', '" a"'],
+  ])('%j is refused', (name, shown) => {
+    const bounds = 'expected 1 to 64 characters, no control or invisible ones, no leading or trailing spaces';
+    expect(problems({ name })).toEqual([`.name: ${bounds}, got ${shown}`]);
   });
 
-  it('must be unique', () => {
-    expect(names('a', 'b', 'a')).toEqual([
-      `${CONFIG_PATH}: instances[2].name: expected a unique name, got "a" a second time`,
+  it('must be unique, and may be 64 characters of any script', () => {
+    const instances = ['ž'.repeat(64), 'living room', 'living room'].map((name) => ({ name, url: 'http://a' }));
+    expect(problemsOf({ config: { instances } })).toEqual([
+      `${CONFIG_PATH}: instances[2].name: expected a unique name, got "living room" a second time`,
     ]);
-  });
-
-  it('may be 64 characters of any script', () => {
-    expect(names('ž'.repeat(64), 'living room')).toEqual([]);
   });
 
   it('is required', () => {
-    expect(problemsOf({ config: { instances: [{ url: 'http://a' }] } })).toEqual([
-      `${CONFIG_PATH}: instances[0].name: expected a string, got nothing`,
-    ]);
+    expect(problems({ name: undefined })).toEqual(['.name: expected a string, got nothing']);
   });
 });
 
@@ -144,63 +122,45 @@ describe("an instance's headers", () => {
   });
 
   it.each([
-    { name: 'Host', reason: 'it follows from the URL' },
-    ...['content-length', 'Connection', 'transfer-encoding', 'keep-alive', 'upgrade', 'expect'].map((name) => ({
-      name,
-      reason: 'the HTTP client sets it',
-    })),
-    ...['origin', 'Referer'].map((name) => ({ name, reason: 'it would make a request look like one of a web page' })),
-    { name: 'X-OpenCode-Directory', reason: 'it controls opencode' },
-  ])('$name cannot be set', ({ name, reason }) => {
-    expect(headerProblems({ [name]: 'x' })).toEqual([
-      `${CONFIG_PATH}: instances[0].headers.${name}: this header cannot be set: ${reason}`,
-    ]);
+    ['Host', 'it follows from the URL'],
+    ...['content-length', 'Connection', 'transfer-encoding', 'keep-alive', 'upgrade', 'expect'].map(
+      (name) => [name, 'the HTTP client sets it'] as const,
+    ),
+    ['origin', 'it would make a request look like one of a web page'],
+    ['Referer', 'it would make a request look like one of a web page'],
+    ['X-OpenCode-Directory', 'it controls opencode'],
+  ] as const)('%s cannot be set: %s', (name, reason) => {
+    expect(problems({ headers: { [name]: 'x' } })).toEqual([`.headers.${name}: this header cannot be set: ${reason}`]);
   });
 
   it('Authorization and a password exclude each other', () => {
-    expect(headerProblems({ Authorization: 'Bearer hunter2' })).toEqual([]);
-    expect(headerProblems({ Authorization: 'Bearer hunter2' }, { password: 'hunter2' })).toEqual([
-      `${CONFIG_PATH}: instances[0].headers.Authorization: expected either this header or a password: both make the Authorization header`,
+    const headers = { Authorization: 'Bearer hunter2' };
+    expect(problems({ headers })).toEqual([]);
+    expect(problems({ headers, password: 'hunter2' })).toEqual([
+      '.headers.Authorization: expected either this header or a password: both make the Authorization header',
     ]);
   });
 
   const tokens = "expected a header name: letters, digits and !#$%&'*+.^_`|~- only";
   const latin = 'expected a header value without line breaks, control characters or characters beyond Latin-1';
+  const forms = 'expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
   it.each([
-    { name: 'a space in the name', headers: { 'X A': 'x' }, expected: `.X: ${tokens}` },
-    { name: 'a whole header as the name', headers: { 'X-Token: hunter2': 'x' }, expected: `.X-Token: ${tokens}` },
-    {
-      name: 'a whole header as the name, without a value',
-      headers: { 'X-Token: hunter2': 5 },
-      expected:
-        '.X-Token: expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}, got a number',
-    },
-    { name: 'an empty name', headers: { '': 'x' }, expected: `.: ${tokens}` },
-    { name: 'the same name twice', headers: { 'X-A': '1', 'x-a': '2' }, expected: '.x-a: the header is given twice' },
-    { name: 'a line break', headers: { 'X-A': 'hunter2\r\nX-B: c' }, expected: `.X-A: ${latin}` },
-    { name: 'a NUL', headers: { 'X-A': 'hunter2\0' }, expected: `.X-A: ${latin}` },
-    { name: 'a character that no header carries', headers: { 'X-A': 'hunter2→' }, expected: `.X-A: ${latin}` },
-    {
-      name: 'too much',
-      headers: { 'X-A': 'h'.repeat(8193) },
-      expected: '.X-A: expected at most 8192 characters, got 8193',
-    },
-    { name: 'an empty value', headers: { 'X-A': '' }, expected: '.X-A: expected a secret, got an empty string' },
-    {
-      name: 'a list',
-      headers: ['hunter2'],
-      expected: ': expected an object of header names and secrets, got an array',
-    },
-  ])('$name is refused', ({ headers, expected }) => {
-    const config = { instances: [{ name: 'a', url: 'https://a', headers }] };
-    expect(problemsOf({ config })).toEqual([`${CONFIG_PATH}: instances[0].headers${expected}`]);
+    ['a space in the name', { 'X A': 'x' }, `.X: ${tokens}`],
+    ['a whole header as the name', { 'X-Token: hunter2': 'x' }, `.X-Token: ${tokens}`],
+    ['a whole header as the name, without a value', { 'X-Token: hunter2': 5 }, `.X-Token: ${forms}, got a number`],
+    ['an empty name', { '': 'x' }, `.: ${tokens}`],
+    ['the same name twice', { 'X-A': '1', 'x-a': '2' }, '.x-a: the header is given twice'],
+    ['a line break', { 'X-A': 'hunter2\r\nX-B: c' }, `.X-A: ${latin}`],
+    ['a NUL', { 'X-A': 'hunter2\0' }, `.X-A: ${latin}`],
+    ['a character that no header carries', { 'X-A': 'hunter2→' }, `.X-A: ${latin}`],
+    ['too much', { 'X-A': 'h'.repeat(8193) }, '.X-A: expected at most 8192 characters, got 8193'],
+    ['an empty value', { 'X-A': '' }, '.X-A: expected a secret, got an empty string'],
+    ['a list', ['hunter2'], ': expected an object of header names and secrets, got an array'],
+  ])('%s is refused', (_, headers, expected) => {
+    expect(problems({ headers })).toEqual([`.headers${expected}`]);
   });
 });
 
-describe("an instance's user name", () => {
-  it('needs a password beside it', () => {
-    expect(headerProblems({}, { username: 'ada' })).toEqual([
-      `${CONFIG_PATH}: instances[0].username: expected a password beside it`,
-    ]);
-  });
+it("an instance's user name needs a password beside it", () => {
+  expect(problems({ username: 'ada' })).toEqual(['.username: expected a password beside it']);
 });

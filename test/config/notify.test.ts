@@ -17,11 +17,6 @@ function problems(channel: unknown): readonly string[] {
 }
 
 describe('notify', () => {
-  it('is unset by default', () => {
-    expect(load().settings.notify).toBeUndefined();
-    expect(load({ config: {} }).settings.notify).toBeUndefined();
-  });
-
   it('has defaults for all but the channels', () => {
     expect(load({ config: { notify: { channels: [] } } }).settings.notify).toEqual({
       channels: [],
@@ -32,20 +27,20 @@ describe('notify', () => {
   });
 
   it('gives a channel default rules: a name, every event, every instance, no hours', () => {
-    expect(channels({ type: 'desktop' }, { type: 'desktop' }, { type: 'command', command: ['tell'] })).toEqual([
-      expect.objectContaining({ name: 'desktop', instances: [] }),
-      expect.objectContaining({ name: 'desktop-2' }),
-      expect.objectContaining({ name: 'command', argv: ['tell'] }),
+    expect(channels({ type: 'desktop' }, { type: 'desktop' }, { type: 'command', command: ['tell'] })).toMatchObject([
+      { name: 'desktop' },
+      { name: 'desktop-2' },
+      { name: 'command', argv: ['tell'] },
     ]);
-    expect(channels({ type: 'desktop' })[0]?.events).toEqual([
-      'permission',
-      'question',
-      'unanswered',
-      'done',
-      'failed',
-      'stalled',
+    expect(channels({ type: 'desktop' })).toEqual([
+      {
+        type: 'desktop',
+        name: 'desktop',
+        text: 'full',
+        events: ['permission', 'question', 'unanswered', 'done', 'failed', 'stalled'],
+        instances: [],
+      },
     ]);
-    expect(channels({ type: 'desktop' })[0]).not.toHaveProperty('hours');
   });
 
   it('reads rules', () => {
@@ -54,15 +49,8 @@ describe('notify', () => {
   });
 
   it("resolves secrets, and paths against the config file's folder", () => {
-    const token = { env: 'NTFY_TOKEN' };
-    const config = {
-      notify: {
-        channels: [
-          { ...NTFY, token },
-          { type: 'command', command: ['./tell', '~'] },
-        ],
-      },
-    };
+    const ntfy = { ...NTFY, token: { env: 'NTFY_TOKEN' } };
+    const config = { notify: { channels: [ntfy, { type: 'command', command: ['./tell', '~'] }] } };
     const { settings } = load({ config, env: { NTFY_TOKEN: 'tk_1' } });
     expect(settings.notify?.channels).toMatchObject([
       { token: { kind: 'value', value: 'tk_1' } },
@@ -174,15 +162,11 @@ describe('an error names the setting and what was expected', () => {
   });
 
   it('names must be unique', () => {
-    const config = {
-      notify: {
-        channels: [
-          { type: 'desktop', name: 'a' },
-          { ...NTFY, name: 'a' },
-        ],
-      },
-    };
-    expect(problemsOf({ config })).toEqual([
+    const channels = [
+      { type: 'desktop', name: 'a' },
+      { ...NTFY, name: 'a' },
+    ];
+    expect(problemsOf({ config: { notify: { channels } } })).toEqual([
       `${CONFIG_PATH}: notify.channels[1].name: expected a unique name, got "a" a second time`,
     ]);
   });
@@ -209,17 +193,4 @@ it('warns of a token over plain http to another machine, not within the tailnet'
     `${CONFIG_PATH}: notify.channels[0].url: sends a token over plain http to another machine; use https`,
   ]);
   expect(warn('http://desk.tail1234.ts.net')).toEqual([]);
-});
-
-it('errors contain no secret', () => {
-  const MARK = 'hunter2';
-  for (const secret of [[MARK], { env: `$${MARK}` }, { file: [MARK] }, { command: ['\0', MARK] }, { [MARK]: 1 }]) {
-    const found = [
-      ...problems({ ...NTFY, token: secret }),
-      ...problems({ ...NTFY, topic: `${MARK} `, url: `https://u:${MARK}@h` }),
-      ...problems({ type: 'webhook', url: `ftp://h/${MARK}`, secret }),
-    ];
-    expect(found.length).toBeGreaterThan(3);
-    expect(found.join('\n')).not.toContain(MARK);
-  }
 });

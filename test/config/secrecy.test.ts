@@ -69,8 +69,20 @@ describe('errors and warnings contain no secret', () => {
     },
     { requiredKeys: [] },
   );
+  const channel = fc.record(
+    {
+      type: fc.constantFrom('ntfy', 'webhook', 'command'),
+      url,
+      topic: fc.constantFrom('ada-agents', `${MARK} `),
+      token: secret,
+      secret,
+      command: fc.oneof(misplaced, secret),
+    },
+    { requiredKeys: ['type'] },
+  );
   const config = fc.record(
     {
+      notify: fc.oneof(misplaced, fc.record({ channels: fc.array(fc.oneof(channel, misplaced)) })),
       password: secret,
       username: fc.constantFrom<unknown>('a:b', { password: MARK }, [{ password: MARK }]),
       credentials: fc.oneof(misplaced, fc.array(fc.oneof(part, misplaced))),
@@ -88,7 +100,7 @@ describe('errors and warnings contain no secret', () => {
       fc.property(config, fc.constantFrom(0o600, 0o644), fc.boolean(), (value, mode, clean) => {
         expect(said({ config: value, mode, files, env: clean ? { PW: MARK } : env })).not.toContain(MARK);
       }),
-      { numRuns: 1000 },
+      { numRuns: 400 },
     );
   });
 

@@ -37,69 +37,51 @@ function errorOf(work: Promise<unknown>): Promise<string> {
 describe('a password command', () => {
   const commands = createSecretCommands({ clock: systemClock, signal: never });
 
-  it('returns its output', async () => {
-    expect(await commands.run(['printf', 'pass word\n'], never)).toBe('pass word\n');
-  });
-
-  it('gets its arguments unchanged, without a shell', async () => {
-    expect(await commands.run(['printf', '%s|', '$HOME', '`id`', 'a b; exit 1'], never)).toBe(
+  it.each([
+    ['returns its output', ['printf', 'pass word\n'], 'pass word\n'],
+    [
+      'gets its arguments unchanged, without a shell',
+      ['printf', '%s|', '$HOME', '`id`', 'a b; exit 1'],
       '$HOME|`id`|a b; exit 1|',
-    );
-  });
-
-  it('has an empty stdin', async () => {
-    expect(await commands.run(shell('cat; echo done'), never)).toBe('done\n');
-  });
-
-  it('may write much to stderr and still succeed', async () => {
-    expect(await commands.run(shell('yes complaint | head -c 500000 >&2; echo done'), never)).toBe('done\n');
+    ],
+    ['has an empty stdin', shell('cat; echo done'), 'done\n'],
+    ['may write much to stderr', shell('yes complaint | head -c 500000 >&2; echo done'), 'done\n'],
+    ['may print 4096 bytes', shell('yes | tr -d "\\n" | head -c 4096'), 'y'.repeat(4096)],
+  ] as const)('%s', async (_, argv, output) => {
+    expect(await commands.run([...argv], never)).toBe(output);
   });
 
   it.each([
-    { name: 'a code', script: 'exit 7', expected: 'ended with code 7; run' },
-    {
-      name: 'a code and a complaint',
-      script: 'printf "\\n  no vault\\nsecond line" >&2; exit 1',
-      expected: 'ended with code 1: no vault; run',
-    },
-    {
-      name: 'a complaint for terminals',
-      script: 'printf "\\033[31mbad\\033[0m \\342\\200\\256news\\a\\rover" >&2; exit 1',
-      expected: 'ended with code 1: bad news; run',
-    },
-    {
-      name: 'a long complaint',
-      script: 'yes | tr -d "\\n" | head -c 9000 >&2; exit 1',
-      expected: `ended with code 1: ${'y'.repeat(199)}…; run`,
-    },
-    { name: 'a signal', script: 'kill -TERM $$', expected: 'ended with SIGTERM; run' },
-  ])('that fails is reported with $name', async ({ script, expected }) => {
+    ['a code', 'exit 7', 'ended with code 7; run'],
+    ['a code and a complaint', 'printf "\\n  no vault\\nsecond line" >&2; exit 1', 'ended with code 1: no vault; run'],
+    [
+      'a complaint for terminals',
+      'printf "\\033[31mbad\\033[0m \\342\\200\\256news\\a\\rover" >&2; exit 1',
+      'ended with code 1: bad news; run',
+    ],
+    ['a long complaint', 'yes | tr -d "\\n" | head -c 9000 >&2; exit 1', `ended with code 1: ${'y'.repeat(199)}…; run`],
+    ['a signal', 'kill -TERM $$', 'ended with SIGTERM; run'],
+  ])('that fails is reported with %s', async (_, script, expected) => {
     expect(await errorOf(commands.run(shell(`echo hunter2; ${script}`, 'hunter2'), never))).toBe(
       `password command /bin/sh ${expected} it in a shell to see why`,
     );
   });
 
-  it('that does not exist is reported with advice', async () => {
-    expect(await errorOf(commands.run(['/no/such/program', 'hunter2'], never))).toBe(
+  it.each<[name: string, argv: [string, ...string[]], expected: string]>([
+    [
+      'does not exist',
+      ['/no/such/program', 'hunter2'],
       'cannot run the password command /no/such/program: no such program; give its full path or put its folder on PATH',
-    );
-  });
-
-  it('that cannot be run is reported without its arguments', async () => {
-    expect(await errorOf(commands.run(['/', 'hunter2'], never))).toBe('cannot run the password command /: EACCES');
-    expect(await errorOf(commands.run(['echo', 'hunter2\0'], never))).toBe(
-      'cannot run the password command echo: ERR_INVALID_ARG_VALUE',
-    );
-  });
-
-  it('may print 4096 bytes', async () => {
-    expect(await commands.run(shell('yes | tr -d "\\n" | head -c 4096'), never)).toHaveLength(4096);
-  });
-
-  it('that prints more is stopped', async () => {
-    expect(await errorOf(commands.run(shell('exec yes hunter2'), never))).toBe(
+    ],
+    ['cannot be run', ['/', 'hunter2'], 'cannot run the password command /: EACCES'],
+    ['gets a NUL', ['echo', 'hunter2\0'], 'cannot run the password command echo: ERR_INVALID_ARG_VALUE'],
+    [
+      'prints more than 4096 bytes',
+      shell('exec yes hunter2'),
       'password command /bin/sh printed more than 4096 bytes; let it print only the password',
-    );
+    ],
+  ])('that %s is reported without its arguments and output', async (_, argv, expected) => {
+    expect(await errorOf(commands.run(argv, never))).toBe(expected);
   });
 });
 
@@ -117,22 +99,18 @@ describe('the output of a command', () => {
     expect(await commands.run(argv, never)).toBe('2\n');
   });
 
-  it('is shared by concurrent calls', async () => {
+  it('is shared by concurrent calls with the same arguments only', async () => {
     await using folder = tempDir();
     const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const argv = counted(join(folder.path, 'runs'));
     expect(
-      await Promise.all([commands.run(argv, never), commands.run([...argv], never), commands.run(argv, never)]),
-    ).toEqual(['1\n', '1\n', '1\n']);
-  });
-
-  it('differs for other arguments with the same text', async () => {
-    const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
-    const printed = await Promise.all([
-      commands.run(['printf', '%s.', 'a b'], never),
-      commands.run(['printf', '%s.', 'a', 'b'], never),
-    ]);
-    expect(printed).toEqual(['a b.', 'a.b.']);
+      await Promise.all([
+        commands.run(argv, never),
+        commands.run([...argv], never),
+        commands.run(['printf', '%s.', 'a b'], never),
+        commands.run(['printf', '%s.', 'a', 'b'], never),
+      ]),
+    ).toEqual(['1\n', '1\n', 'a b.', 'a.b.']);
   });
 
   it('is shared but not kept if the command failed', async () => {
@@ -176,29 +154,18 @@ async function hangingCommand(): Promise<{
 }
 
 describe('a command that hangs', () => {
-  it('is killed with its children after ten seconds', async () => {
+  it.each([
+    ['after ten seconds', 'did not finish within 10 s; it must not wait for input', { isShutdown: false }],
+    ['at shutdown', 'was stopped: the program is shutting down', { isShutdown: true }],
+  ])('is killed with its children %s', async (_, reason, { isShutdown }) => {
     await using hanging = await hangingCommand();
     const clock = new ManualClock();
-    const run = errorOf(createSecretCommands({ clock, signal: never }).run(hanging.argv, never));
-    const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
-    await clock.advance(RUN_LIMIT_MS);
-    expect(await within(run, 'the run to end')).toBe(
-      'password command /bin/sh did not finish within 10 s; it must not wait for input',
-    );
-    await within(closed, 'the grandchild to end');
-  });
-
-  it('is killed with its children at shutdown', async () => {
-    await using hanging = await hangingCommand();
     const shutdown = new AbortController();
-    const run = errorOf(
-      createSecretCommands({ clock: new ManualClock(), signal: shutdown.signal }).run(hanging.argv, never),
-    );
+    const run = errorOf(createSecretCommands({ clock, signal: shutdown.signal }).run(hanging.argv, never));
     const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
-    shutdown.abort();
-    expect(await within(run, 'the run to end')).toBe(
-      'password command /bin/sh was stopped: the program is shutting down',
-    );
+    if (isShutdown) shutdown.abort();
+    else await clock.advance(RUN_LIMIT_MS);
+    expect(await within(run, 'the run to end')).toBe(`password command /bin/sh ${reason}`);
     await within(closed, 'the grandchild to end');
   });
 

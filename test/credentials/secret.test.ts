@@ -54,31 +54,29 @@ describe('a value', () => {
   it('is returned unchanged', async () => {
     expect(await read({ kind: 'value', value: 'p\n' })).toBe('p\n');
   });
-
-  it('may not be empty', async () => {
-    expect(await problemOf({ kind: 'value', value: '' })).toBe('the configured password is empty; expected a password');
-  });
 });
 
-it('an unset variable is named in the error', async () => {
-  expect(await problemOf({ kind: 'unset', variable: 'OPENCODE_PW' })).toBe(
+const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
+
+it.each([
+  ['p w\n\n', 'p w\n'],
+  ['p w\r\n', 'p w'],
+])('a command gives its output without the final newline: %j', async (output, expected) => {
+  expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing(output))).toBe(expected);
+});
+
+it.each<[ref: SecretRef, problem: string]>([
+  [{ kind: 'value', value: '' }, 'the configured password is empty; expected a password'],
+  [
+    { kind: 'unset', variable: 'OPENCODE_PW' },
     'the environment variable OPENCODE_PW is not set; set it and start this again',
-  );
-});
-
-describe('a command', () => {
-  const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
-
-  it('returns its output without the final newline', async () => {
-    expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\n\n'))).toBe('p w\n');
-    expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\r\n'))).toBe('p w');
-  });
-
-  it('must print something', async () => {
-    expect(await problemOf({ kind: 'command', argv: ['pass', 'hunter2'] }, printing('\n'))).toBe(
-      'the output of the password command pass is empty; expected a password',
-    );
-  });
+  ],
+  [
+    { kind: 'command', argv: ['pass', 'hunter2'] },
+    'the output of the password command pass is empty; expected a password',
+  ],
+])('%j is an error', async (ref, problem) => {
+  expect(await problemOf(ref, printing('\n'))).toBe(problem);
 });
 
 describe.each([
@@ -86,13 +84,13 @@ describe.each([
   { kind: 'a password file with an owner', owner: { ownerUid: uid } },
 ])('$kind', ({ owner }) => {
   it.each([
-    { name: 'without a newline', content: 'p w', expected: 'p w' },
-    { name: 'with one', content: 'p w\n', expected: 'p w' },
-    { name: 'with a Windows one', content: 'p w\r\n', expected: 'p w' },
-    { name: 'with two: one is the password', content: 'p w\n\n', expected: 'p w\n' },
-    { name: 'of 8192 bytes', content: 'p'.repeat(8192), expected: 'p'.repeat(8192) },
-    { name: 'beyond ASCII', content: 'žluť→', expected: 'žluť→' },
-  ])('is read: $name', async ({ content, expected }) => {
+    ['without a newline', 'p w', 'p w'],
+    ['with one', 'p w\n', 'p w'],
+    ['with a Windows one', 'p w\r\n', 'p w'],
+    ['with two: one is the password', 'p w\n\n', 'p w\n'],
+    ['of 8192 bytes', 'p'.repeat(8192), 'p'.repeat(8192)],
+    ['beyond ASCII', 'žluť→', 'žluť→'],
+  ])('is read: %s', async (_, content, expected) => {
     write(content);
     expect(await read({ kind: 'file', path, ...owner })).toBe(expected);
   });
@@ -122,15 +120,11 @@ describe.each([
     );
   });
 
-  it('may not be a folder', async () => {
-    mkdirSync(path, { mode: 0o700 });
-    expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
-      `will not use ${path} for a password: it is not a regular file; put the password into one`,
-    );
-  });
-
-  it('may not be a named pipe, and does not block', async () => {
-    execFileSync('mkfifo', ['-m', '600', path]);
+  it.each([
+    ['a folder', () => mkdirSync(path, { mode: 0o700 })],
+    ['a named pipe, and does not block', () => execFileSync('mkfifo', ['-m', '600', path])],
+  ])('may not be %s', async (_, make) => {
+    make();
     expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
       `will not use ${path} for a password: it is not a regular file; put the password into one`,
     );
@@ -158,25 +152,20 @@ describe('a password file with an owner', () => {
   const open = (mode: string, chmod: string, what: string): string =>
     `other users have access to it (mode ${mode}); run: chmod ${chmod} ${what}`;
 
-  it.each([
-    { mode: 0o640, shown: '0640' },
-    { mode: 0o604, shown: '0604' },
-    { mode: 0o620, shown: '0620' },
-    { mode: 0o601, shown: '0601' },
-  ])('may not be open to others: $shown', async ({ mode, shown }) => {
-    write('hunter2', mode);
+  it.each(['0640', '0604', '0620', '0601'])('may not be open to others: %s', async (mode) => {
+    write('hunter2', Number.parseInt(mode, 8));
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
-      refused(path, open(shown, '600', path)),
+      refused(path, open(mode, '600', path)),
     );
   });
 
   it.each([
-    { mode: 0o710, shown: '0710' },
-    { mode: 0o701, shown: '0701' },
-    { mode: 0o1777, shown: '0777' },
-  ])('may not be in a folder that is open to others: $shown', async ({ mode, shown }) => {
+    ['0710', '0710'],
+    ['0701', '0701'],
+    ['1777', '0777'],
+  ])('may not be in a folder that is open to others: %s', async (mode, shown) => {
     write('hunter2');
-    chmodSync(folder, mode);
+    chmodSync(folder, Number.parseInt(mode, 8));
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
       refused(folder, open(shown, '700', folder)),
     );
@@ -206,7 +195,7 @@ describe('a password file with an owner', () => {
     );
   });
 
-  it.skipIf(uid !== 0)("says at once whom to run as where it is another user's (needs root)", async () => {
+  it.skipIf(uid !== 0)('says whom to run as if it belongs to another user (needs root)', async () => {
     write('hunter2');
     chownSync(path, 1000, 1000);
     chownSync(folder, 1000, 1001);

@@ -3,18 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { promisify } from 'node:util';
 
-import { afterEach, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { type Connection, exchange, openStream } from '../../src/http/exchange.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { startThreadServer } from '../rig/thread-server.ts';
 import { deferred, until } from '../rig/wait.ts';
-
-const closers: Array<() => Promise<unknown>> = [];
-
-afterEach(async () => {
-  await Promise.all(closers.splice(0).map((close) => close()));
-});
 
 interface Served {
   readonly connection: Connection;
@@ -34,7 +28,7 @@ async function serve(
     request.resume();
     request.once('end', () => handle(request, response, requests.length));
   });
-  closers.push(close);
+  onTestFinished(close);
   return { connection: { endpoint: { url, route: 'loopback' } }, requests, sockets };
 }
 
@@ -52,18 +46,19 @@ describe('an exchange', () => {
     expect(requests.map(({ socket }) => socket)).toEqual([0, 0, 0]);
   });
 
-  test(
-    'leaves as many idle connections open as the files that it may have allow, and those used last',
-    { timeout: 60_000 },
-    async () => {
-      const served = await Promise.all(
-        Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))),
-      );
-      const urls = served.map(({ connection }) => connection.endpoint.url);
-      // In a separate process, because the limit applies to a process. It counts before its end closes the rest.
-      const program = `
+  /** Runs a program that may open `files` files, in a process of its own: the limit applies to a process. */
+  const runLimited = async (files: number, program: string): Promise<string> => {
+    const imported = `import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';\n${program}`;
+    const script = `ulimit -n ${files}; exec "$0" --import tsx --input-type=module -e "$1"`;
+    return (await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, imported])).stdout;
+  };
+
+  test('leaves as many idle connections open as the file limit allows, and those used last', async () => {
+    const served = await Promise.all(Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))));
+    const urls = served.map(({ connection }) => connection.endpoint.url);
+    // It counts before its end closes the rest.
+    const program = `
       import { readdirSync, readlinkSync } from 'node:fs';
-      import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
       const ask = (url) => exchange({ endpoint: { url, route: 'loopback' } }, '/', {}, { timeoutMs: 10_000, maxBytes: 1000 });
       const isSocket = (file) => { try { return readlinkSync('/proc/self/fd/' + file).startsWith('socket:'); } catch { return false; } };
       const sockets = () => readdirSync('/proc/self/fd').filter(isSocket).length;
@@ -73,30 +68,21 @@ describe('an exchange', () => {
       process.stdout.write(String(sockets() - before));
       process.exit();
     `;
-      const idle = async (files: number): Promise<number> => {
-        const script = `ulimit -n ${files}; exec "$0" --import tsx --input-type=module -e "$1"`;
-        const { stdout } = await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, program]);
-        return Number(stdout);
-      };
-      const few = await idle(256);
-      // Node's own sockets may come and go meanwhile.
-      expect(few).toBeGreaterThan(60);
-      expect(few).toBeLessThanOrEqual(64);
-      expect(served.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
-      expect(await idle(4096)).toBeGreaterThan(96);
-    },
-  );
+    const few = Number(await runLimited(256, program));
+    // Node's own sockets may come and go meanwhile.
+    expect(few).toBeGreaterThan(60);
+    expect(few).toBeLessThanOrEqual(64);
+    expect(served.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
+    expect(Number(await runLimited(4096, program))).toBeGreaterThan(96);
+  });
 
-  test('waits for a free file descriptor, and fails with the cause if there is none', { timeout: 60_000 }, async () => {
-    const { url, close } = await listenHttp((_, response) => answer(response, '1'));
-    closers.push(close);
-    // In a separate process, because the limit applies to a process: it opens all files it may, then sends a request.
+  test('waits for a free file descriptor, and fails with the cause if there is none', async () => {
+    const { connection } = await serve((_, response) => answer(response, '1'));
+    // Opens all files it may, then sends a request.
     const program = `
       import { closeSync, openSync } from 'node:fs';
-      import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
       const files = [];
-      const connection = { endpoint: { url: ${JSON.stringify(url)}, route: 'loopback' } };
-      const ask = (timeoutMs) => exchange(connection, '/', {}, { timeoutMs, maxBytes: 1000 });
+      const ask = (timeoutMs) => exchange(${JSON.stringify(connection)}, '/', {}, { timeoutMs, maxBytes: 1000 });
       const fill = () => { try { for (;;) files.push(openSync('/dev/null')); } catch {} };
       fill();
       const filling = setInterval(fill, 10);
@@ -106,9 +92,10 @@ describe('an exchange', () => {
       const { text } = await asking;
       process.stdout.write(JSON.stringify([said, text]));
     `;
-    const script = 'ulimit -n 128; exec "$0" --import tsx --input-type=module -e "$1"';
-    const { stdout } = await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, program]);
-    expect(JSON.parse(stdout)).toEqual([expect.stringMatching(/^unreachable .*too many open files.*ulimit -n/), '1']);
+    expect(JSON.parse(await runLimited(128, program))).toEqual([
+      expect.stringMatching(/^unreachable .*too many open files.*ulimit -n/),
+      '1',
+    ]);
   });
 
   test('is sent again on a new connection if the pooled one was closed meanwhile', async () => {
@@ -178,17 +165,17 @@ describe('an exchange', () => {
       arrived.resolve();
     });
     const controller = new AbortController();
-    const asked = exchange(connection, '/', {}, { ...limits, signal: controller.signal });
+    const exchanging = exchange(connection, '/', {}, { ...limits, signal: controller.signal });
     await arrived.promise;
     controller.abort();
-    await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
+    await expect(exchanging).rejects.toMatchObject({ kind: 'cancelled' });
     await until('the connection to be closed', () => sockets[0]?.destroyed);
   });
 
   test('is not sent if it is already cancelled', async () => {
     const { connection, requests } = await serve((_, response) => answer(response, '1'));
-    const asked = exchange(connection, '/', {}, { ...limits, signal: AbortSignal.abort() });
-    await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
+    const exchanging = exchange(connection, '/', {}, { ...limits, signal: AbortSignal.abort() });
+    await expect(exchanging).rejects.toMatchObject({ kind: 'cancelled' });
     await exchange(connection, '/later', {}, limits);
     expect(requests.map(({ line }) => line)).toEqual(['GET /later']);
   });
@@ -223,11 +210,11 @@ describe('an exchange', () => {
     const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
     const timeoutMs = 2000;
     const startMs = performance.now();
-    const asked = exchange(connection, '/', {}, { ...limits, timeoutMs });
+    const exchanging = exchange(connection, '/', {}, { ...limits, timeoutMs });
     await server.asked('/');
     server.blockUntilAnswered('/');
     while (performance.now() < startMs + timeoutMs + 100);
-    expect(await asked).toMatchObject({ text: '1' });
+    expect(await exchanging).toMatchObject({ text: '1' });
   });
 });
 

@@ -75,8 +75,8 @@ describe('nothing is sent', () => {
     const pid = otherProcess();
     const url = `http://127.0.0.1:${port}`;
     await exchange({ endpoint: { url, route: 'loopback' }, credential }, '/x', {}, limits);
-    const asked = exchange({ endpoint: endpointOf(port, pid), credential }, '/x', {}, limits);
-    await expect(asked).rejects.toMatchObject(withheld(pid));
+    const exchanging = exchange({ endpoint: endpointOf(port, pid), credential }, '/x', {}, limits);
+    await expect(exchanging).rejects.toMatchObject(withheld(pid));
     expect(seen).toHaveLength(1);
   });
 
@@ -98,8 +98,8 @@ describe('nothing is sent', () => {
     await within(once(worker, 'message'), 'the worker to listen');
     server.close();
     await once(server, 'close');
-    const asked = exchange({ endpoint: endpointOf(port, process.pid), credential }, '/x', {}, limits);
-    await expect(asked).rejects.toMatchObject(withheld(process.pid));
+    const exchanging = exchange({ endpoint: endpointOf(port, process.pid), credential }, '/x', {}, limits);
+    await expect(exchanging).rejects.toMatchObject(withheld(process.pid));
     const { text } = await exchange({ endpoint: endpointOf(port, worker.pid ?? 0), credential }, '/x', {}, limits);
     expect(text).toBe('1');
   });
@@ -108,8 +108,8 @@ describe('nothing is sent', () => {
     const { port, seen } = await listen();
     const dial: Endpoint['dial'] = () => Promise.resolve(connect(port, '127.0.0.1'));
     const endpoint = endpointOf(port, process.pid, { url: `http://192.0.2.1:${port}`, dial });
-    const asked = exchange({ endpoint, credential }, '/x', {}, limits);
-    await expect(asked).rejects.toMatchObject(withheld(process.pid));
+    const exchanging = exchange({ endpoint, credential }, '/x', {}, limits);
+    await expect(exchanging).rejects.toMatchObject(withheld(process.pid));
     expect(seen).toEqual([]);
   });
 });

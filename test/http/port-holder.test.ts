@@ -55,17 +55,14 @@ function connectionTo(
   return { endpoint: { url: `http://${host}:${port}`, route: 'loopback', ...fields }, credential };
 }
 
+/** The error of a request whose password was held back. */
+const WITHHELD = { withheld: expect.stringContaining('no password was sent') };
+
 const get = (connection: Connection): Promise<unknown> => exchange(connection, '/x', {}, limits);
 
 beforeEach((context) => needRoot(context));
 
 describe('a password goes to a port of', () => {
-  test('this user', async () => {
-    const { port, seen } = await listen(0);
-    await get(connectionTo(port));
-    expect(seen).toEqual(['Basic b3BlbmNvZGU6c2VjcmV0']);
-  });
-
   test('root, for another user', async () => {
     const { port, seen } = await listen(0);
     await asUser(STRANGER_UID, () => get(connectionTo(port)));
@@ -79,16 +76,17 @@ describe('a password goes to a port of', () => {
   });
 
   test.each([
+    ['127.0.0.1', '127.0.0.1'],
     ['::', '127.0.0.1'],
     ['::', '[::1]'],
     ['::1', '[::1]'],
     ['0.0.0.0', '127.0.0.1'],
     ['0.0.0.0', '127.0.0.2'],
     ['127.0.0.1', 'localhost'],
-  ])('this user, listening at %s and asked at %s', async (at, host) => {
+  ])('this user, listening at %s and connected to at %s', async (at, host) => {
     const { port, seen } = await listen(0, { host: at });
     await get(connectionTo(port, { host }));
-    expect(seen).toEqual([expect.any(String)]);
+    expect(seen).toEqual(['Basic b3BlbmNvZGU6c2VjcmV0']);
   });
 });
 
@@ -113,7 +111,7 @@ describe('nothing goes to a port of another user', () => {
     ['::ffff:0.0.0.0', '127.0.0.1'],
     ['::', '[::1]'],
     ['::1', '[::1]'],
-  ])('listening at %s and asked at %s', async (at, host) => {
+  ])('listening at %s and connected to at %s', async (at, host) => {
     const { port, seen } = await listen(STRANGER_UID, { host: at });
     await expect(get(connectionTo(port, { host, ownerUid: OWNER_UID }))).rejects.toMatchObject({
       kind: 'unreachable',
@@ -128,9 +126,7 @@ describe('nothing goes to a port of another user', () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { signal } = new AbortController();
     await expect(openStream(connectionTo(port), '/stream', { headersTimeoutMs: 10_000, signal })).rejects.toMatchObject(
-      {
-        withheld: expect.stringContaining('no password was sent'),
-      },
+      WITHHELD,
     );
     expect(seen).toEqual([]);
   });
@@ -138,9 +134,7 @@ describe('nothing goes to a port of another user', () => {
   test('that a person configured by URL, with the header of an access proxy', async () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { endpoint } = connectionTo(port, { configured: true, headers: { 'x-token': 'secret' } });
-    await expect(get({ endpoint })).rejects.toMatchObject({
-      withheld: expect.stringContaining('no password was sent'),
-    });
+    await expect(get({ endpoint })).rejects.toMatchObject(WITHHELD);
     expect(seen).toEqual([]);
   });
 
@@ -158,7 +152,7 @@ describe('nothing goes to a port of another user', () => {
       const asked = get(connectionTo(port, { configured: true }));
       await once(server, 'connection');
       process.seteuid?.(0);
-      await expect(asked).rejects.toMatchObject({ withheld: expect.stringContaining('no password was sent') });
+      await expect(asked).rejects.toMatchObject(WITHHELD);
     });
     expect(Buffer.concat(bytes).toString()).toBe('');
   });
@@ -181,7 +175,7 @@ describe('nothing goes to a port of another user', () => {
       const asked = exchange(connectionTo(port), '/x', {}, { ...limits, timeoutMs: 1_000 });
       await asked.catch(() => {});
       expect(Buffer.concat(bytes).toString()).toBe('');
-      await expect(asked).rejects.toMatchObject({ withheld: expect.stringContaining('no password was sent') });
+      await expect(asked).rejects.toMatchObject(WITHHELD);
     });
     expect(ours.listening).toBe(true);
   });
@@ -192,9 +186,7 @@ describe('nothing goes to a port of another user', () => {
     await get({ endpoint });
     expect(seen).toEqual([undefined]);
     // The connection is pooled, and its holder unknown.
-    await expect(get({ endpoint, credential })).rejects.toMatchObject({
-      withheld: expect.stringContaining('no password was sent'),
-    });
+    await expect(get({ endpoint, credential })).rejects.toMatchObject(WITHHELD);
     expect(seen).toEqual([undefined]);
   });
 });
@@ -209,9 +201,7 @@ test('the holder is determined once for each connection', async () => {
   await get(connection);
   expect(first.seen).toHaveLength(2);
   first.disconnect();
-  await expect(within(get(connection), 'the answer')).rejects.toMatchObject({
-    withheld: expect.stringContaining('no password was sent'),
-  });
+  await expect(within(get(connection), 'the answer')).rejects.toMatchObject(WITHHELD);
   expect(second.seen).toEqual([]);
 });
 
@@ -228,18 +218,16 @@ test('a pooled connection of unknown holder is not used for a password', async (
   expect(second.seen).toEqual([expect.any(String)]);
 });
 
-describe('a listener of another user besides ours', () => {
-  test('is ignored if ours has the exact address', async () => {
-    const { port, seen } = await listen(0);
-    const beside = createTcpServer();
-    await asUser(STRANGER_UID, async () => {
-      beside.listen({ port, host: '::', ipv6Only: true });
-      await once(beside, 'listening');
-    });
-    onTestFinished(() => void beside.close());
-    await get(connectionTo(port));
-    expect(seen).toEqual([expect.any(String)]);
+test('a listener of another user beside ours is ignored if ours has the exact address', async () => {
+  const { port, seen } = await listen(0);
+  const beside = createTcpServer();
+  onTestFinished(() => void beside.close());
+  await asUser(STRANGER_UID, async () => {
+    beside.listen({ port, host: '::', ipv6Only: true });
+    await once(beside, 'listening');
   });
+  await get(connectionTo(port));
+  expect(seen).toEqual([expect.any(String)]);
 });
 
 afterEach(() => {

@@ -30,39 +30,46 @@ function environment(): Record<string, string> {
   };
 }
 
-function passwordsAt({ seen }: Stranger): unknown[] {
-  return seen.map(({ authorization }) => authorization).filter((header) => header !== undefined);
-}
+describe('registrations whose ports another user has now, one with a password, one for OPENCODE_SERVER_PASSWORD', () => {
+  let strangers: readonly [Stranger, Stranger];
+  beforeEach(async () => {
+    strangers = [await startStranger(), await startStranger()];
+    await remains.register('own', { port: strangers[0].port, password: true });
+    await remains.register('default', { port: strangers[1].port, password: false });
+  });
+  afterEach(async () => {
+    await Promise.all((strangers ?? []).map((stranger) => stranger[Symbol.asyncDispose]()));
+  });
+  const withheld = ({ port }: Stranger) => `no password was sent: user id 65534 holds port ${port} of 127.0.0.1`;
 
-describe.each([
-  ['with its password', true],
-  ['without one, where OPENCODE_SERVER_PASSWORD is set', false],
-])('a registration %s whose port another user has now', (_, password) => {
   test('list_instances reports it, send sends nothing', async () => {
-    await using stranger = await startStranger();
-    await remains.register('prod', { port: stranger.port, password });
     await using server = await startMcpChild({ env: environment() });
     const { text: list } = await server.call('list_instances');
-    expect(list).toContain('locked');
-    expect(list).toContain(`no password was sent: user id 65534 holds port ${stranger.port} of 127.0.0.1`);
-    const { text, result } = await server.call('send', { instance: 'prod', message: 'do it' });
-    expect(result.isError).toBe(true);
-    expect(text).toContain('No message was sent.');
-    expect(text).not.toContain('set one and start this server');
-    expect(stranger.seen).toEqual([]);
+    for (const stranger of strangers) expect(list).toContain(withheld(stranger));
+    for (const instance of ['own', 'default']) {
+      expect(list).toMatch(new RegExp(`${instance}.*locked`));
+      const { text, result } = await server.call('send', { instance, message: 'do it' });
+      expect(result.isError).toBe(true);
+      expect(text).toContain('No message was sent.');
+      expect(text).not.toContain('set one and start this server');
+    }
+    expect(strangers.flatMap(({ seen }) => seen)).toEqual([]);
   });
 
-  test('opencode-connected status and sessions report it', async () => {
-    await using stranger = await startStranger();
-    await remains.register('prod', { port: stranger.port, password });
+  test.each([
+    ['status', runStatus],
+    ['sessions', runSessions],
+  ])('opencode-connected %s reports it', async (_, run) => {
     const defaultCredential = { password: { kind: 'value', value: DEFAULT_PASSWORD } } as const;
-    const settings = remains.places({ defaultCredential });
-    for (const run of [runStatus, runSessions]) {
-      let out = '';
-      await run({ settings, json: true, out: (text) => (out += text), signal: never });
-      expect(out).toMatch(/no password was sent: user id 65534 holds port/);
-    }
-    expect(stranger.seen).toEqual([]);
+    let out = '';
+    await run({
+      settings: remains.places({ defaultCredential }),
+      json: true,
+      out: (text) => (out += text),
+      signal: never,
+    });
+    for (const stranger of strangers) expect(out).toContain(withheld(stranger));
+    expect(strangers.flatMap(({ seen }) => seen)).toEqual([]);
   });
 });
 
@@ -92,5 +99,5 @@ test('if the holder is unknown, only instances configured by URL get a password'
   expect(text).toContain('list that URL under "instances" in the config file');
   expect(text).toMatch(/configured.*\bidle\b/);
   expect(stranger.seen.length).toBeGreaterThan(0);
-  expect(passwordsAt(stranger)).toEqual([]);
+  expect(stranger.seen.filter(({ authorization }) => authorization !== undefined)).toEqual([]);
 });

@@ -23,26 +23,22 @@ const keyOf = (endpoint: ProbedEndpoint): string => endpointKey(endpoint.candida
 const proof = (one: ProbedEndpoint, other: ProbedEndpoint): KeyPair => [keyOf(one), keyOf(other)];
 
 describe('one address', () => {
+  const [together, apart] = [[['a', 'b']], [['a'], ['b']]];
   test.each([
-    ['http://127.0.0.1:4096', 'http://127.0.0.1:4096'],
-    ['http://Box.example:80', 'http://box.example'],
-    ['https://box.example', 'https://box.example:443'],
-    ['http://box.example:1/a', 'http://BOX.example:1/a'],
-  ])('%s and %s are the same endpoint', (one, other) => {
-    const merged = merge([probed({ key: 'a', url: one }), probed({ key: 'b', url: other })], NO_PROOFS);
-    expect(groups(merged)).toEqual([['a', 'b']]);
-  });
-
-  test.each([
-    ['http://127.0.0.1:4096', 'http://127.0.0.1:4097'],
-    ['http://127.0.0.1:4096', 'https://127.0.0.1:4096'],
-    ['http://127.0.0.1:4096', 'http://localhost:4096'],
-    ['http://127.0.0.1:4096', 'http://[::1]:4096'],
-    ['http://box/a', 'http://box/b'],
-    ['http://box/a', 'http://box/A'],
-  ])('%s and %s are two', (one, other) => {
-    const merged = merge([probed({ key: 'a', url: one }), probed({ key: 'b', url: other })], NO_PROOFS);
-    expect(groups(merged)).toEqual([['a'], ['b']]);
+    ['http://127.0.0.1:4096', 'http://127.0.0.1:4096', together],
+    ['http://Box.example:80', 'http://box.example', together],
+    ['https://box.example', 'https://box.example:443', together],
+    ['http://box.example:1/a', 'http://BOX.example:1/a', together],
+    ['http://127.0.0.1:4096', 'http://127.0.0.1:4097', apart],
+    ['http://127.0.0.1:4096', 'https://127.0.0.1:4096', apart],
+    ['http://127.0.0.1:4096', 'http://localhost:4096', apart],
+    ['http://127.0.0.1:4096', 'http://[::1]:4096', apart],
+    ['http://box/a', 'http://box/b', apart],
+    ['http://box/a', 'http://box/A', apart],
+  ])('%s and %s: %j', (one, other, expected) => {
+    expect(groups(merge([probed({ key: 'a', url: one }), probed({ key: 'b', url: other })], NO_PROOFS))).toEqual(
+      expected,
+    );
   });
 
   test('configured headers are part of the address: a proxy may route by them', () => {
@@ -55,7 +51,7 @@ describe('one address', () => {
     ['ids', { id: 'x', name: 'a' }, { id: 'y', name: 'a' }],
     ['names', { name: 'a' }, { name: 'b' }],
     ['directories', { name: 'a', directory: '/a' }, { name: 'a', directory: '/b' }],
-  ])('registrations with different %s contradict: the newest is kept, the other noted', (_, old, recent) => {
+  ])('registrations with different %s contradict: the newest one stays, the other becomes a note', (_, old, recent) => {
     const one = at(1, 'a', { claims: { ...old, connectedAt: 1 } });
     const other = at(1, 'b', { claims: { ...recent, connectedAt: 2 } });
     const merged = merge([one, other], NO_PROOFS);
@@ -115,35 +111,27 @@ describe('different addresses', () => {
   const loopback = at(1, 'loopback', { claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
   const relay = at(2, 'relay', { route: 'relay', claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
 
-  test('are never joined without proof, whatever they claim', () => {
-    expect(groups(merge([loopback, relay], NO_PROOFS))).toEqual([['loopback'], ['relay']]);
+  const dead = { ...relay, result: DEAD };
+  const pair = [proof(loopback, relay)];
+  const [joined, apart] = [[['loopback', 'relay']], [['loopback'], ['relay']]];
+  test.each([
+    ['are never joined without proof, whatever they claim', relay, NO_PROOFS, apart],
+    ['are joined by proof', relay, { proven: pair, former: [] }, joined],
+    ['are not joined by proof if one is dead', dead, { proven: pair, former: [] }, apart],
+    ['stay joined by a former proof if one is dead', dead, { proven: [], former: pair }, joined],
+    ['are not joined by a former proof if both are healthy', relay, { proven: [], former: pair }, apart],
+  ])('%s', (_, other, proofs, expected) => {
+    expect(groups(merge([loopback, other], proofs))).toEqual(expected);
   });
 
-  test('are joined by proof', () => {
-    expect(groups(merge([loopback, relay], { proven: [proof(loopback, relay)], former: [] }))).toEqual([
-      ['loopback', 'relay'],
-    ]);
-  });
-
-  test('a proof holds only while both ends are healthy', () => {
-    const dead = { ...relay, result: DEAD };
-    expect(groups(merge([loopback, dead], { proven: [proof(loopback, relay)], former: [] }))).toEqual([
-      ['loopback'],
-      ['relay'],
-    ]);
-  });
-
-  test('a former proof keeps a dead endpoint with its instance, but never joins two healthy ones', () => {
-    const former: ProofSet = { proven: [], former: [proof(loopback, relay)] };
-    expect(groups(merge([loopback, { ...relay, result: DEAD }], former))).toEqual([['loopback', 'relay']]);
-    expect(groups(merge([loopback, relay], former))).toEqual([['loopback'], ['relay']]);
-  });
-
-  test('two healthy endpoints are never joined through a dead one that was proven with each', () => {
-    const middle = at(3, 'middle', { result: DEAD });
-    const former: ProofSet = { proven: [], former: [proof(relay, middle), proof(loopback, middle)] };
-    expect(groups(merge([loopback, middle, relay], former))).toEqual([['loopback'], ['relay', 'middle']]);
-  });
+  const middle = at(3, 'middle', { result: DEAD });
+  test.each([[[proof(relay, middle), proof(loopback, middle)]], [[proof(middle, relay), proof(middle, loopback)]]])(
+    'two healthy endpoints are never joined through a dead one that was proven with each: %j',
+    (former) => {
+      const merged = merge([loopback, middle, relay], { proven: [], former });
+      expect(groups(merged)).toEqual([['loopback'], ['relay', 'middle']]);
+    },
+  );
 });
 
 describe('the order of endpoints', () => {
@@ -206,36 +194,34 @@ describe('for all inputs', () => {
     { status: 'unknown' },
     { status: 'untrusted', reason: 'not ours' },
   ];
-  const few = (...values: readonly string[]) => fc.option(fc.constantFrom(...values), { nil: undefined });
+  const claims = fc.record(
+    {
+      id: fc.constantFrom('x', 'y'),
+      name: fc.constantFrom('a', 'b'),
+      directory: fc.constantFrom('/a', '/b'),
+      connectedAt: fc.integer({ min: 1, max: 3 }),
+    },
+    { requiredKeys: [] },
+  );
   const arbitraryEndpoint = fc
-    .record({
-      port: fc.integer({ min: 1, max: 6 }),
-      route: fc.constantFrom('loopback' as const, 'relay' as const, 'lan' as const),
-      id: few('x', 'y'),
-      name: few('a', 'b'),
-      directory: few('/a', '/b'),
-      connectedAt: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
-      pinned: fc.boolean(),
-      result: fc.constantFrom(...results),
-      latencyMs: fc.option(fc.integer({ min: 0, max: 2000 }), { nil: undefined }),
-    })
-    .map(
-      ({ port, id, name, directory, connectedAt, pinned, result, route, latencyMs }) =>
-        (key: string) =>
-          at(port, key, {
-            route,
-            result,
-            claims: {
-              ...(id === undefined ? {} : { id }),
-              ...(name === undefined ? {} : { name }),
-              ...(directory === undefined ? {} : { directory }),
-              ...(connectedAt === undefined ? {} : { connectedAt }),
-            },
-            trust: result.status === 'untrusted' ? { level: 'untrusted', reason: 'not ours' } : { level: 'trusted' },
-            ...(pinned ? { pinned: true } : {}),
-            ...(latencyMs === undefined ? {} : { latencyMs }),
-          }),
-    );
+    .record(
+      {
+        port: fc.integer({ min: 1, max: 6 }),
+        route: fc.constantFrom('loopback' as const, 'relay' as const, 'lan' as const),
+        claims,
+        result: fc.constantFrom(...results),
+        pinned: fc.constant(true),
+        latencyMs: fc.integer({ min: 0, max: 2000 }),
+      },
+      { requiredKeys: ['port', 'route', 'claims', 'result'] },
+    )
+    .map(({ port, ...fields }) => (key: string) => {
+      const isUntrusted = fields.result.status === 'untrusted';
+      return at(port, key, {
+        ...fields,
+        trust: isUntrusted ? { level: 'untrusted', reason: 'not ours' } : { level: 'trusted' },
+      });
+    });
   const arbitraryEndpoints = fc
     .array(arbitraryEndpoint, { maxLength: 12 })
     .map((makers) => makers.map((make, index) => make(`k${String(index).padStart(2, '0')}`)));
@@ -259,26 +245,14 @@ describe('for all inputs', () => {
     );
   });
 
-  test('merging is idempotent', () => {
-    fc.assert(
-      fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
-        const once = merge(endpoints, proofs);
-        const again = merge(
-          once.servers.flatMap((server) => server.endpoints),
-          proofs,
-        );
-        expect(again).toEqual({ servers: once.servers, notes: [] });
-      }),
-    );
-  });
-
-  test('every endpoint is in one instance, or noted', () => {
+  test('merging is idempotent, and every endpoint is in one instance, or noted', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
         const { servers, notes } = merge(endpoints, proofs);
-        const ids = servers.flatMap((instance) => instance.endpoints.map(({ id }) => id));
-        expect(new Set(ids).size).toBe(ids.length);
-        expect(ids.length + notes.length).toBe(endpoints.length);
+        const merged = servers.flatMap((server) => server.endpoints);
+        expect(merge(merged, proofs)).toEqual({ servers, notes: [] });
+        expect(new Set(merged.map(({ id }) => id)).size).toBe(merged.length);
+        expect(merged.length + notes.length).toBe(endpoints.length);
       }),
     );
   });
@@ -313,7 +287,7 @@ describe('for all inputs', () => {
   });
 
   describe('on machines with equal claims', () => {
-    /** How many ways lead to each machine, and which of them answer; the next numbers are for proofs among them. */
+    /** For each machine, which of its endpoints answer. */
     const machines = fc.array(fc.array(fc.boolean(), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
     const routes = ['loopback', 'tailnet', 'relay', 'lan'] as const;
 
@@ -330,7 +304,7 @@ describe('for all inputs', () => {
       );
     }
 
-    /** Any pairs of one machine's ways: proofs are had of nothing else. */
+    /** Random pairs of endpoints of one machine: other pairs are never proven. */
     function proofsAmong(fleet: readonly (readonly ProbedEndpoint[])[], dice: () => number): ProofSet {
       const some = (): KeyPair[] =>
         fleet.flatMap((addresses) =>
@@ -345,25 +319,13 @@ describe('for all inputs', () => {
 
     const machineOf = (id: string): string => id.replace(/^test:|w\d+$/g, '');
 
-    test('endpoints of two machines are never in one instance', () => {
-      fc.assert(
-        fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
-          const fleet = build(alive);
-          const { servers } = merge(
-            fleet.flat(),
-            proofsAmong(fleet, () => numbers.next().value ?? 0),
-          );
-          for (const { endpoints } of servers) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
-        }),
-      );
-    });
-
-    test('healthy endpoints that proofs connect are never split', () => {
+    test('endpoints of two machines are never in one instance, and healthy ones that proofs connect always are', () => {
       fc.assert(
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
           const fleet = build(alive);
           const proofs = proofsAmong(fleet, () => numbers.next().value ?? 0);
           const { servers } = merge(fleet.flat(), proofs);
+          for (const { endpoints } of servers) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
           const live = new Set(fleet.flat().filter(isHealthy).map(keyOf));
           const instanceOf = new Map(
             servers.flatMap(({ key, endpoints }) => endpoints.map((endpoint) => [keyOf(endpoint), key] as const)),

@@ -23,8 +23,10 @@ function instance(id: string, fields: Fields = {}): Nameable {
   return { key: id, members: [first, ...others], base, host, port, pinned: false, alive: true, plain: true, ...rest };
 }
 
-/** Shows one snapshot after the other, and tells the names of the last: `id=name+alias`. */
-function show(...snapshots: ReadonlyArray<readonly Nameable[]>): { readonly names: string[]; readonly gone: string[] } {
+type Snapshot = readonly Nameable[];
+
+/** Shows one snapshot after the other; returns the names of the last as `id=name+alias`, and the names that are gone. */
+function show(...snapshots: readonly Snapshot[]): { readonly names: string[]; readonly gone: string[] } {
   let state: NameState = NO_NAMES;
   let last: Assignment | undefined;
   for (const snapshot of snapshots) {
@@ -35,59 +37,43 @@ function show(...snapshots: ReadonlyArray<readonly Nameable[]>): { readonly name
   return { names: names.toSorted(), gone: (last?.gone ?? []).map(({ name }) => name) };
 }
 
+const PROCESS = { processId: 'p' };
+const DEAD = { alive: false };
+const LAN = { plain: false };
+
 describe('equal names in one snapshot', () => {
-  test('one alone gets its bare name', () => {
-    expect(show([instance('a')]).names).toEqual(['a=foo']);
-  });
-
-  test('on different hosts, each gets its host', () => {
-    expect(show([instance('a', { host: 'x' }), instance('b', { host: 'y' })]).names).toEqual(['a=foo@x', 'b=foo@y']);
-  });
-
-  test('on one host, each gets its port', () => {
-    expect(show([instance('a', { port: 1 }), instance('b', { port: 2 })]).names).toEqual(['a=foo@h:1', 'b=foo@h:2']);
-  });
-
-  test('on one port, they are numbered', () => {
-    expect(show([instance('a'), instance('b')]).names).toEqual(['a=foo@h:1#2', 'b=foo@h:1#3']);
-  });
-
-  test('one that answers has precedence', () => {
-    const dead = { alive: false };
-    expect(
-      show([instance('a', { ...dead, port: 2 }), instance('b'), instance('c', { ...dead, port: 3 })]).names,
-    ).toEqual(['a=foo@h:2', 'b=foo', 'c=foo@h:3']);
-  });
-
-  test('a configured name has precedence over one that answers', () => {
-    expect(show([instance('a'), instance('b', { pinned: true, alive: false, host: 'x' })]).names).toEqual([
-      'a=foo@h',
-      'b=foo',
-    ]);
-  });
-
-  test('two endpoints of one process do not compete: the first gets the bare name', () => {
-    const processId = 'p';
-    expect(show([instance('a', { processId }), instance('b', { processId, port: 2 })]).names).toEqual([
-      'a=foo',
-      'b=foo@h',
-    ]);
-  });
-
-  test('a LAN advertisement never gets a bare name', () => {
-    expect(show([instance('a', { plain: false })]).names).toEqual(['a=foo@h']);
-    expect(show([instance('a', { plain: false })], [instance('a', { plain: false }), instance('b')]).names).toEqual([
-      'a=foo@h',
-      'b=foo',
-    ]);
+  test.each<[name: string, snapshot: Snapshot, names: readonly string[]]>([
+    ['one alone gets its bare name', [instance('a')], ['a=foo']],
+    [
+      'on different hosts, each gets its host',
+      [instance('a', { host: 'x' }), instance('b', { host: 'y' })],
+      ['a=foo@x', 'b=foo@y'],
+    ],
+    ['on one host, each gets its port', [instance('a'), instance('b', { port: 2 })], ['a=foo@h:1', 'b=foo@h:2']],
+    ['on one port, they are numbered', [instance('a'), instance('b')], ['a=foo@h:1#2', 'b=foo@h:1#3']],
+    [
+      'one that answers has precedence',
+      [instance('a', { ...DEAD, port: 2 }), instance('b'), instance('c', { ...DEAD, port: 3 })],
+      ['a=foo@h:2', 'b=foo', 'c=foo@h:3'],
+    ],
+    [
+      'a configured name has precedence over one that answers',
+      [instance('a'), instance('b', { ...DEAD, pinned: true, host: 'x' })],
+      ['a=foo@h', 'b=foo'],
+    ],
+    [
+      'two endpoints of one process do not compete: the first gets the bare name',
+      [instance('a', PROCESS), instance('b', { ...PROCESS, port: 2 })],
+      ['a=foo', 'b=foo@h'],
+    ],
+    ['a LAN advertisement never gets a bare name', [instance('a', LAN)], ['a=foo@h']],
+  ])('%s', (_, snapshot, names) => {
+    expect(show(snapshot).names).toEqual(names);
   });
 
   test('a claimed name does not collide with a generated one', () => {
-    const names = show([
-      instance('a', { base: 'foo@h' }),
-      instance('b', { port: 2 }),
-      instance('c', { port: 3, plain: false }),
-    ]).names;
+    const claimed = instance('a', { base: 'foo@h' });
+    const { names } = show([claimed, instance('b', { port: 2 }), instance('c', { port: 3, ...LAN })]);
     expect(new Set(names.map((name) => name.split('=')[1])).size).toBe(3);
   });
 
@@ -98,97 +84,88 @@ describe('equal names in one snapshot', () => {
 });
 
 describe('a name that was shown', () => {
-  test('stays with its instance when an equal one appears', () => {
-    expect(show([instance('b')], [instance('a', { host: 'x' }), instance('b')]).names).toEqual(['a=foo@x', 'b=foo']);
-  });
+  const [a, b, c] = [instance('a'), instance('b', { port: 2 }), instance('c', { port: 3 })];
+  const elsewhere = instance('b', { host: 'x' });
+  const other = instance('a', { lineage: 'other' });
+  const onHost = (id: string): Nameable => instance(id, { host: id });
+  const renamed = (host: string, processId: string): Nameable => {
+    const shown = instance('a', { host });
+    return { ...shown, members: [{ ...shown.members[0], processId }] };
+  };
 
-  test('is not given to a later instance after its own is gone', () => {
-    expect(show([instance('a')], [], [instance('b', { host: 'x' })])).toEqual({ names: ['b=foo@x'], gone: ['foo'] });
-  });
-
-  test('with a host leaves no bare name for a third instance', () => {
-    const two = [instance('a', { host: 'x' }), instance('b', { host: 'y' })];
-    expect(show(two, [...two, instance('c', { host: 'z' })]).names).toEqual(['a=foo@x', 'b=foo@y', 'c=foo@z']);
-  });
-
-  test('stays with its instance when it comes back', () => {
-    expect(show([instance('a')], [], [instance('a'), instance('b', { host: 'x' })]).names).toEqual([
-      'a=foo',
-      'b=foo@x',
-    ]);
-  });
-
-  test('goes to a new process of the same lineage', () => {
-    expect(show([instance('a')], [], [instance('b')])).toEqual({ names: ['b=foo'], gone: [] });
-    expect(show([instance('a')], [instance('b')])).toEqual({ names: ['b=foo'], gone: [] });
-  });
-
-  test('does not go to a new process while the old one is listed', () => {
-    expect(show([instance('a')], [instance('a'), instance('b')]).names).toEqual(['a=foo', 'b=foo@h']);
-    expect(show([instance('a')], [instance('a', { alive: false }), instance('b')]).names).toEqual(['a=foo', 'b=foo@h']);
-  });
-
-  test('does not go to a new process if two of its lineage are gone', () => {
-    const two = [instance('a', { port: 1 }), instance('b', { port: 2 })];
-    expect(show(two, [], [instance('c', { port: 3 })]).names).toEqual(['c=foo']);
-    expect(show([instance('a')], two, [], [instance('c', { port: 3 })])).toEqual({
-      names: ['c=foo@h:3'],
-      gone: ['foo', 'foo@h'],
-    });
-  });
-
-  test('goes to neither of two new processes of its lineage', () => {
-    expect(show([instance('a')], [], [instance('b', { port: 2 }), instance('c', { port: 3 })])).toEqual({
-      names: ['b=foo@h:2', 'c=foo@h:3'],
-      gone: ['foo'],
-    });
-  });
-
-  test('goes to the better of two endpoints of one new process', () => {
-    const processId = 'p';
-    expect(
-      show([instance('a')], [], [instance('b', { processId }), instance('c', { processId, port: 2 })]).names,
-    ).toEqual(['b=foo', 'c=foo@h']);
-  });
-
-  test('stays with a process whose machine is renamed', () => {
-    const [before, after] = [instance('a', { host: 'old' }), instance('a', { host: 'new' })];
-    const as = (shown: Nameable, processId: string): Nameable => ({
-      ...shown,
-      members: [{ ...shown.members[0], processId }],
-    });
-    expect(show([as(before, 'p')], [as(after, 'p')])).toEqual({ names: ['a=foo'], gone: [] });
-    expect(show([as(before, 'p')], [as(after, 'q')])).toEqual({ names: ['a=foo@new'], gone: ['foo'] });
-  });
-
-  test('does not go to another lineage under the same registration', () => {
-    expect(show([instance('a')], [instance('a', { lineage: 'other' })])).toEqual({ names: ['a=foo@h'], gone: ['foo'] });
+  test.each<[name: string, snapshots: readonly Snapshot[], names: readonly string[], gone?: readonly string[]]>([
+    ['stays with its instance when an equal one appears', [[b], [onHost('a'), b]], ['a=foo@a', 'b=foo']],
+    ['is not given to a LAN advertisement', [[instance('a', LAN)], [instance('a', LAN), b]], ['a=foo@h', 'b=foo']],
+    ['is not given to a later instance after its own is gone', [[a], [], [elsewhere]], ['b=foo@x'], ['foo']],
+    [
+      'with a host leaves no bare name for a third instance',
+      [
+        [onHost('a'), onHost('b')],
+        [onHost('a'), onHost('b'), onHost('c')],
+      ],
+      ['a=foo@a', 'b=foo@b', 'c=foo@c'],
+    ],
+    ['stays with its instance when it comes back', [[a], [], [a, elsewhere]], ['a=foo', 'b=foo@x']],
+    ['goes to a later process of the same lineage', [[a], [], [b]], ['b=foo']],
+    ['goes to the next process of the same lineage', [[a], [b]], ['b=foo']],
+    ['does not go to a new process while the old one is listed', [[a], [a, b]], ['a=foo', 'b=foo@h']],
+    ['… even if that does not answer', [[a], [instance('a', DEAD), b]], ['a=foo', 'b=foo@h']],
+    ['is free if two of its lineage had a longer one', [[a, b], [], [c]], ['c=foo'], ['foo@h:1', 'foo@h:2']],
+    [
+      'does not go to a new process if two of its lineage are gone',
+      [[a], [a, b], [], [c]],
+      ['c=foo@h:3'],
+      ['foo', 'foo@h'],
+    ],
+    ['goes to neither of two new processes of its lineage', [[a], [], [b, c]], ['b=foo@h:2', 'c=foo@h:3'], ['foo']],
+    [
+      'goes to the better of two endpoints of one new process',
+      [[a], [], [instance('b', PROCESS), instance('c', { ...PROCESS, port: 2 })]],
+      ['b=foo', 'c=foo@h'],
+    ],
+    ['stays with a process whose machine is renamed', [[renamed('old', 'p')], [renamed('new', 'p')]], ['a=foo']],
+    [
+      'does not stay with another process after a renaming',
+      [[renamed('old', 'p')], [renamed('new', 'q')]],
+      ['a=foo@new'],
+      ['foo'],
+    ],
+    ['does not go to another lineage under the same registration', [[a], [other]], ['a=foo@h'], ['foo']],
+  ])('%s', (_, snapshots, names, gone = []) => {
+    expect(show(...snapshots)).toEqual({ names, gone });
   });
 });
 
 describe('entries that are proven to be one', () => {
-  const apart = [instance('a', { processId: 'p' }), instance('b', { processId: 'p', port: 2 })];
-  const together = [instance('a', { processId: 'p', ids: ['b'] })];
+  const first = instance('a', PROCESS);
+  const second = instance('b', { ...PROCESS, port: 2 });
+  const apart = [first, second];
+  const together = [instance('a', { ...PROCESS, ids: ['b'] })];
 
-  test('keep both names, the older one shown', () => {
-    expect(show(apart, together)).toEqual({ names: ['a=foo+foo@h'], gone: [] });
-  });
-
-  test('keep their own names when they part', () => {
-    expect(show(apart, together, apart).names).toEqual(['a=foo', 'b=foo@h']);
-  });
-
-  test('keep the name when the endpoint that it was given to is gone', () => {
-    expect(show(together, [instance('b', { processId: 'p' })])).toEqual({ names: ['b=foo'], gone: [] });
-    expect(show(apart, together, [instance('b', { processId: 'p' })])).toEqual({ names: ['b=foo+foo@h'], gone: [] });
-  });
-
-  test('do not pass it on to another lineage under the same registration', () => {
-    expect(show(together, [instance('b', { lineage: 'other' })])).toEqual({ names: ['b=foo@h'], gone: ['foo'] });
-  });
-
-  test('that are gone together count as one: both names go to a new process', () => {
-    expect(show(apart, together, [], [instance('c')])).toEqual({ names: ['c=foo+foo@h'], gone: [] });
+  test.each<[name: string, snapshots: readonly Snapshot[], names: readonly string[], gone?: readonly string[]]>([
+    ['keep both names, the older one shown', [apart, together], ['a=foo+foo@h']],
+    ['keep their own names when they part', [apart, together, apart], ['a=foo', 'b=foo@h']],
+    ['keep the name when the named endpoint is gone', [together, [second]], ['b=foo']],
+    ['keep both names when one endpoint is gone', [apart, together, [second]], ['b=foo+foo@h']],
+    [
+      'lose the name when the named endpoint is gone and the others part',
+      [[instance('a', { ids: ['b', 'c'] })], [instance('b'), instance('c', { port: 2 })]],
+      ['b=foo@h:1', 'c=foo@h:2'],
+      ['foo'],
+    ],
+    [
+      'do not pass the name on to another lineage under the same registration',
+      [together, [instance('b', { lineage: 'other' })]],
+      ['b=foo@h'],
+      ['foo'],
+    ],
+    [
+      'that are gone together count as one: both names go to a new process',
+      [apart, together, [], [instance('c')]],
+      ['c=foo+foo@h'],
+    ],
+  ])('%s', (_, snapshots, names, gone = []) => {
+    expect(show(...snapshots)).toEqual({ names, gone });
   });
 });
 
@@ -234,55 +211,53 @@ describe('for all histories', () => {
       ),
     );
   const arbitraryHistory = fc.array(arbitrarySnapshot, { maxLength: 8 });
-
-  test('every instance has a name, unique also among gone ones', () => {
+  /** Assigns names for any history, and checks each assignment. */
+  const forEach = (checkOf: () => (assignment: Assignment, snapshot: Snapshot) => void): void => {
     fc.assert(
       fc.property(arbitraryHistory, (history) => {
+        const check = checkOf();
         let state = NO_NAMES;
         for (const snapshot of history) {
           const assignment = assignNames(state, snapshot);
           state = assignment.state;
-          const live = [...assignment.named.values()].flatMap(({ name, aliases }) => [name, ...aliases]);
-          const all = [...live, ...assignment.gone.map(({ name }) => name)];
-          expect(new Set(all).size).toBe(all.length);
-          expect([...assignment.named.keys()].toSorted()).toEqual(snapshot.map(({ key }) => key).toSorted());
+          check(assignment, snapshot);
         }
       }),
     );
+  };
+
+  test('every instance has a name, unique also among gone ones', () => {
+    forEach(() => ({ named, gone }, snapshot) => {
+      const live = [...named.values()].flatMap(({ name, aliases }) => [name, ...aliases]);
+      const all = [...live, ...gone.map(({ name }) => name)];
+      expect(new Set(all).size).toBe(all.length);
+      expect([...named.keys()].toSorted()).toEqual(snapshot.map(({ key }) => key).toSorted());
+    });
   });
 
   test('a name never moves to another lineage', () => {
-    fc.assert(
-      fc.property(arbitraryHistory, (history) => {
-        let state = NO_NAMES;
-        const lineages = new Map<string, string>();
-        for (const snapshot of history) {
-          const assignment = assignNames(state, snapshot);
-          state = assignment.state;
-          for (const { key, members } of snapshot) {
-            const named = assignment.named.get(key);
-            for (const name of [named?.name ?? '', ...(named?.aliases ?? [])]) {
-              expect(lineages.get(name) ?? members[0].lineage).toBe(members[0].lineage);
-              lineages.set(name, members[0].lineage);
-            }
+    forEach(() => {
+      const lineages = new Map<string, string>();
+      return ({ named }, snapshot) => {
+        for (const { key, members } of snapshot) {
+          const { name = '', aliases = [] } = named.get(key) ?? {};
+          for (const one of [name, ...aliases]) {
+            expect(lineages.get(one) ?? members[0].lineage).toBe(members[0].lineage);
+            lineages.set(one, members[0].lineage);
           }
         }
-      }),
-    );
+      };
+    });
   });
 
   test('no name is ever forgotten', () => {
-    fc.assert(
-      fc.property(arbitraryHistory, (history) => {
-        let state = NO_NAMES;
-        const seen = new Set<string>();
-        for (const snapshot of history) {
-          ({ state } = assignNames(state, snapshot));
-          for (const name of state.records.keys()) seen.add(name);
-          expect([...seen].filter((name) => !state.records.has(name))).toEqual([]);
-        }
-      }),
-    );
+    forEach(() => {
+      const seen = new Set<string>();
+      return ({ state }) => {
+        for (const name of state.records.keys()) seen.add(name);
+        expect([...seen].filter((name) => !state.records.has(name))).toEqual([]);
+      };
+    });
   });
 
   test('the order of arrival within a snapshot does not matter', () => {

@@ -26,7 +26,7 @@ const trusted = { level: 'trusted' } as const;
 test.each([
   ['of a machine in the tailnet is one after a renaming', 'tailnet', trusted, true],
   ['advertised in the LAN is not: anyone may send its id', 'lan', trusted, false],
-  ['that nobody vouches for is not', 'tailnet', { level: 'untrusted', reason: 'any' }, false],
+  ['with an untrusted registration is not', 'tailnet', { level: 'untrusted', reason: 'any' }, false],
 ] as const)('an instance %s', (_, route, trust, expected) => {
   expect(isSame(identityOf(sighting('old', route, trust)), identityOf(sighting('new', route, trust)))).toBe(expected);
 });

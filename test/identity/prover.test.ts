@@ -9,16 +9,11 @@ import { deferred, type Deferred } from '../rig/wait.ts';
 const via = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
 
 describe('the prover', () => {
-  interface Tried {
-    readonly pair: string;
-    readonly answer: Deferred<boolean>;
-  }
-
   function rig() {
     const clock = new ManualClock();
-    const tried: Tried[] = [];
-    let proofs = 0;
-    const looks: string[] = [];
+    const tried: { readonly pair: string; readonly answer: Deferred<boolean> }[] = [];
+    let settled = 0;
+    const probes: string[] = [];
     const prover = new Prover({
       clock,
       isSame: (_, listen, abort, signal) => {
@@ -27,16 +22,16 @@ describe('the prover', () => {
         tried.push({ pair: `${listen.endpoint.url}<${abort.endpoint.url}`, answer });
         return answer.promise;
       },
-      probe: (keys) => Promise.resolve(looks.push(keys.join(' '))),
-      onSettled: () => (proofs += 1),
+      probe: (keys) => Promise.resolve(probes.push(keys.join(' '))),
+      onSettled: () => (settled += 1),
     });
     onTestFinished(() => prover.close());
     return {
       prover,
       clock,
       tried,
-      looks,
-      proofs: () => proofs,
+      probes,
+      settled: () => settled,
       answer: async (index: number, same: boolean) => {
         tried[index]?.answer.resolve(same);
         await settle();
@@ -51,12 +46,18 @@ describe('the prover', () => {
   });
   const pairsOf = (list: readonly KeyPair[]): string[] => list.map((keys) => keys.join(' '));
 
+  /** A prover that has proven these pairs. */
+  async function proven(...pairs: readonly Pair[]) {
+    const made = rig();
+    made.prover.consider(pairs);
+    for (const index of pairs.keys()) await made.answer(index, true);
+    return made;
+  }
+
   test('keeps a proof until an end goes unhealthy, and then as a former one', async () => {
-    const { prover, tried, answer, proofs } = rig();
-    prover.consider([pair('a', 'b')]);
+    const { prover, tried, settled } = await proven(pair('a', 'b'));
     expect(tried.map((one) => one.pair)).toEqual(['a<b']);
-    await answer(0, true);
-    expect(proofs()).toBe(1);
+    expect(settled()).toBe(1);
     expect(prover.proofs()).toEqual({ proven: [['a', 'b']], former: [] });
     prover.consider([pair('a', 'b')]);
     expect(tried).toHaveLength(1);
@@ -65,9 +66,7 @@ describe('the prover', () => {
   });
 
   test('drops a former proof when both ends are healthy again', async () => {
-    const { prover, tried, answer } = rig();
-    prover.consider([pair('a', 'b')]);
-    await answer(0, true);
+    const { prover, tried } = await proven(pair('a', 'b'));
     prover.unhealthy('b');
     prover.healthy('a', (key) => key === 'a');
     expect(pairsOf(prover.proofs().former)).toEqual(['a b']);
@@ -79,33 +78,30 @@ describe('the prover', () => {
 
   describe('a returning end', () => {
     async function back() {
-      const made = rig();
-      made.prover.consider([pair('a', 'b'), pair('a', 'c')]);
-      await made.answer(0, true);
-      await made.answer(1, true);
+      const made = await proven(pair('a', 'b'), pair('a', 'c'));
       made.prover.unhealthy('a');
       made.prover.healthy('a', () => true);
       return made;
     }
 
     test('is held back until any pair proves it', async () => {
-      const { prover, answer, proofs } = await back();
+      const { prover, answer, settled } = await back();
       expect([...prover.returning()]).toEqual(['a']);
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
       expect([...prover.returning()]).toEqual(['a']);
       await answer(2, true);
       expect([...prover.returning()]).toEqual([]);
-      expect(proofs()).toBe(3);
+      expect(settled()).toBe(3);
     });
 
     test('is listed if the proof fails and it still answers', async () => {
-      const { prover, answer, proofs, looks } = await back();
+      const { prover, answer, settled, probes } = await back();
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
       await answer(2, false);
-      expect([[...prover.returning()], proofs()]).toEqual([['a'], 3]);
+      expect([[...prover.returning()], settled()]).toEqual([['a'], 3]);
       await answer(3, false);
-      expect([[...prover.returning()], proofs()]).toEqual([[], 4]);
-      expect(looks).toEqual(['a b', 'a c']);
+      expect([[...prover.returning()], settled()]).toEqual([[], 4]);
+      expect(probes).toEqual(['a b', 'a c']);
     });
 
     test('stays with its instance if it is gone again before a proof', async () => {
@@ -131,18 +127,13 @@ describe('the prover', () => {
   });
 
   test('forgets an address without a registration', async () => {
-    const { prover, answer } = rig();
-    prover.consider([pair('a', 'b')]);
-    await answer(0, true);
+    const { prover } = await proven(pair('a', 'b'));
     prover.forget('a');
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
   });
 
   test('lists the newest former proof first', async () => {
-    const { prover, answer } = rig();
-    prover.consider([pair('a', 'b'), pair('a', 'c')]);
-    await answer(0, true);
-    await answer(1, true);
+    const { prover } = await proven(pair('a', 'b'), pair('a', 'c'));
     prover.unhealthy('b');
     prover.unhealthy('c');
     expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);

@@ -13,7 +13,7 @@ import { type Preview, startPreview } from '../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
 import { until } from '../rig/wait.ts';
 
-/** Never reached where something is heard. */
+/** Longer than any event takes. */
 const DEADLINE_MS = 60_000;
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', () => {
@@ -57,11 +57,11 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
     void another.then(() => (over = true));
     await tunnel.waitForRequest({ path: '/api/event' });
     const id = await session();
-    await prompt(id, 'echo: heard');
-    await prompt(await session(), 'echo: heard there', second);
-    await model.waitForTurn('echo: heard there');
+    await prompt(id, 'echo: here');
+    await prompt(await session(), 'echo: there', second);
+    await model.waitForTurn('echo: there');
     expect(await same).toBe(true);
-    // All of both turns was told by then.
+    // By then both turns have sent all of their events.
     await until('both turns to end', async () => {
       const active = await Promise.all([preview, second].map((one) => one.json('GET', '/api/session/active')));
       return active.every((one) => Object.keys((one as { data: object }).data).length === 0);
@@ -71,7 +71,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
     expect(await another).toBe(false);
   });
 
-  test('are listed as two, without listening, until something runs; then as one', async () => {
+  test('are listed as two, without event streams, until something runs; then as one', async () => {
     const addresses = [
       ['direct', preview.url],
       ['tunnel', tunnel.url],
@@ -115,16 +115,16 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
     const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
     expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
     await preview.json('POST', `/api/session/${id}/interrupt`).catch(() => {});
-    await until('the listening to end', () => tunnel.openStreams === 0);
-    const heard = listened();
+    await until('the streams to end', () => tunnel.openStreams === 0);
+    const streams = listened();
     expect(await services()).toBe(2);
-    expect(listened()).toBe(heard);
+    expect(listened()).toBe(streams);
 
-    // What answers there now may be another process.
+    // By now another process may answer there.
     await preview.kill9();
     await until('both to be gone', async () => (await healthy()) === 1);
     await preview.restart();
-    await until('all three to be there', async () => (await healthy()) === 3);
+    await until('all three to be back', async () => (await healthy()) === 3);
     expect(await services()).toBe(3);
   });
 });

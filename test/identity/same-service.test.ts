@@ -1,11 +1,9 @@
 import { expect, onTestFinished, test } from 'vitest';
 
-import { systemClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { LiveFleet } from '../../src/fleet/fleet.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 import { isSameService } from '../../src/identity/same-service.ts';
-import { candidate } from '../fleet/candidates.ts';
+import { World } from '../fleet/world.ts';
 import { startFaultProxy } from '../rig/fault-proxy.ts';
 import {
   type FakeOpencode2,
@@ -46,63 +44,29 @@ test('two connections to one service are the same; nothing is loaded or changed'
 });
 
 test.each([
-  ['another newest session, though process and version are equal', {}, 'ses_other'],
-  ['another process', { pid: 4242 }, 'ses_one'],
-  ['another version', { version: '2.1.3' }, 'ses_one'],
-])('%s: not the same', async (_, options, session) => {
+  ['another newest session, though process and version are equal', {}, ['ses_one'], ['ses_other']],
+  ['another process', { pid: 4242 }, ['ses_one'], ['ses_one']],
+  ['another version', { version: '2.1.3' }, ['ses_one'], ['ses_one']],
+  ['no sessions, since process and version alone prove nothing', {}, [], []],
+])('%s: not the same', async (_, options, sessions, others) => {
   const [fake, other] = await Promise.all([service(), service(options)]);
-  await Promise.all([open(fake, 'ses_one'), open(other, session)]);
-  expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
-});
-
-test('no sessions: not the same, since process and version alone prove nothing', async () => {
-  const [fake, other] = await Promise.all([service(), service()]);
+  await Promise.all([...sessions.map((id) => open(fake, id)), ...others.map((id) => open(other, id))]);
   expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
 });
 
 test('two endpoints are listed as one service, and two services as two', async () => {
   const [fake, other] = await Promise.all([service(), service({ pid: 4242 })]);
   await Promise.all([open(fake, 'ses_one'), open(other, 'ses_one')]);
-  const addresses: readonly (readonly [string, string, FakeOpencode2])[] = [
-    ['direct', fake.url, fake],
-    ['tunnel', (await tunnelTo(fake)).url, fake],
-    ['other', other.url, other],
-  ];
-  const fleet = new LiveFleet({
-    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 4 },
-    sources: [
-      {
-        name: 'test',
-        scan: () =>
-          Promise.resolve({
-            candidates: addresses.map(([key, url, { password }]) =>
-              candidate({
-                key,
-                url,
-                claims: { hostname: 'desk', service: {} },
-                credential: { username: 'opencode', password: { kind: 'value', value: password } },
-              }),
-            ),
-            notes: [],
-          }),
-      },
-    ],
-    resolveCredential: ({ credential }) =>
-      Promise.resolve(
-        credential?.password.kind === 'value'
-          ? { username: 'opencode', password: credential.password.value }
-          : undefined,
-      ),
-    clock: systemClock,
-    logger: silentLogger,
+  const tunnel = await tunnelTo(fake);
+  await using world = new World({
+    resolveCredential: async () => ({ username: 'opencode', password: fake.password }),
   });
-  onTestFinished(() => fleet.close());
-  fleet.start();
+  for (const [key, { url }] of Object.entries({ direct: fake, tunnel, other }))
+    world.register(key, { url }, { claims: { hostname: 'desk', service: {} } });
+  await world.start();
+  await world.clock.advance(REVIEW_DELAY_MS);
+  const { fleet } = world;
   const services = (): number => new Set(fleet.snapshot().instances.map(({ server }) => server.key)).size;
-  await until('all three to be healthy', () => {
-    const all = fleet.snapshot().instances.flatMap(({ server }) => server.endpoints);
-    return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size === 3;
-  });
   await until('the two addresses to be one', () => services() === 2);
   const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
   expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);

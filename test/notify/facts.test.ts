@@ -55,13 +55,11 @@ describe('a request', () => {
     });
     expect(notice?.id).toMatch(/^[-_A-Za-z0-9]{22}$/);
     expect(see(asking(START))).toEqual([]);
+    const [withoutPage] = see(asking(START, { request: 'per_2' }));
+    expect(withoutPage).not.toHaveProperty('link');
   });
 
-  it('has no link where there is no page', () => {
-    expect(see(asking(START))[0]).not.toHaveProperty('link');
-  });
-
-  it('has the same id after a restart, and also where nothing was written down', () => {
+  it('has the same id after a restart, even if nothing was stored', () => {
     const [first] = see(asking(START));
     restart();
     expect(see(asking(START))).toEqual([]);
@@ -78,7 +76,7 @@ describe('a request', () => {
     expect(see(sessionIn('busy', START))).toEqual([]);
   });
 
-  it('is noticed once more if nobody answers for long', () => {
+  it('is noticed once more if it stays unanswered', () => {
     const [asked] = see(asking(START));
     nowMs += 10 * MINUTE - 1;
     expect(see(asking(START))).toEqual([]);
@@ -187,11 +185,14 @@ describe('a turn', () => {
     expect([...memory.values()].map(({ runs }) => runs.size)).toEqual([0]);
   });
 
-  it('that a person interrupts is not noticed', () => {
-    see(sessionIn('busy', START));
+  it.each<[name: string, end: WatchedSession['state'], given: Partial<WatchedSession>]>([
+    ['that a person interrupts', 'interrupted', {}],
+    ['of a sub-agent', 'idle', { parentId: 'ses_0' }],
+  ])('%s is not noticed', (_, end, given) => {
+    see(sessionIn('busy', START, given));
     nowMs += MINUTE;
-    expect(see(sessionIn('interrupted', nowMs))).toEqual([]);
-    expect(see(sessionIn('idle', nowMs))).toEqual([]);
+    expect(see(sessionIn(end, nowMs, given))).toEqual([]);
+    expect(see(sessionIn('idle', nowMs, given))).toEqual([]);
   });
 
   it('whose opencode ends in it is noticed as failed, once; one that a call follows to its end is not', () => {
@@ -204,12 +205,6 @@ describe('a turn', () => {
       { event: 'failed', session: { id: 'ses_1' }, reason: 'its server ended while it ran' },
     ]);
     expect(look([unseen(serverWith(left))])).toEqual([]);
-  });
-
-  it('of a sub-agent is not noticed', () => {
-    see(sessionIn('busy', START, { parentId: 'ses_0' }));
-    nowMs += MINUTE;
-    expect(see(sessionIn('idle', nowMs, { parentId: 'ses_0' }))).toEqual([]);
   });
 
   it('that ended before the first check is not noticed; one that began since is', () => {
@@ -257,7 +252,7 @@ describe('a turn', () => {
 
   it('without an event for long is noticed once', () => {
     const busy = sessionIn('busy', START);
-    const server = serverWith([busy], { lastEvents: { ses_1: START + MINUTE } });
+    const server = serverWith([busy], { ses_1: START + MINUTE });
     expect(look([server])).toEqual([]);
     expect(facts.nextMs([server])).toBe(START + 6 * MINUTE);
     nowMs = START + 6 * MINUTE - 1;
@@ -283,7 +278,7 @@ describe('a turn', () => {
     const child = sessionIn('busy', START, { id: 'ses_2', parentId: 'ses_1' });
     nowMs += 60 * MINUTE;
     const lastEvents = { ses_1: START, ses_2: nowMs - MINUTE };
-    expect(look([serverWith([root, child], { lastEvents })])).toEqual([]);
+    expect(look([serverWith([root, child], lastEvents)])).toEqual([]);
     const waiting = asking(START, { id: 'ses_2', parentId: 'ses_1' });
     expect(events(look([serverWith([root, waiting])]))).toEqual(['permission Fix the build']);
     nowMs += MINUTE;

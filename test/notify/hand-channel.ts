@@ -8,10 +8,10 @@ export interface Delivered {
   readonly replaces: string | undefined;
 }
 
-/** A channel that a test opens, breaks or holds by hand. */
+/** A channel that a test can hold up or break. */
 export class HandChannel implements Channel {
   readonly label = 'by hand';
-  /** What arrived, in this order. */
+  /** Delivered notices, oldest first. */
   readonly arrived: Delivered[] = [];
   /** Deliveries that were begun. */
   tries = 0;
@@ -33,7 +33,7 @@ export class HandChannel implements Channel {
     return this.arrived.map(({ notice }) => notice.event);
   }
 
-  /** What a person sees now: the newest of each id. */
+  /** The notices that a person sees now: the newest of each id. */
   get shown(): ReadonlyMap<string, Notice> {
     return new Map(this.arrived.map(({ notice }) => [notice.id, notice]));
   }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync, readdirSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -78,14 +78,6 @@ async function arrives(channel: HandChannel, count: number): Promise<void> {
 const file = (): string => join(temp.path, 'pending.json');
 const written = (): string => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
 
-/** Copies what a killed process had written for its successor. */
-function killed(): void {
-  const text = written();
-  const folder = join(temp.path, 'killed');
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'pending.json'), text);
-}
-
 it('notifies of what a watcher sees, with the link, and replaces it when it is settled', async () => {
   start();
   await until('it listens', () => watcher.listeners === 1);
@@ -160,10 +152,11 @@ describe('over a restart', () => {
     start();
     watcher.show(asking(clock.now()));
     await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
-    killed();
+    const copy = join(temp.path, 'killed');
+    cpSync(file(), join(copy, 'pending.json'));
     const next = new HandChannel();
     start([named('phone', next)], {
-      store: new NoticeStore(join(temp.path, 'killed'), logger),
+      store: new NoticeStore(copy, logger),
       hold: async () => async () => {},
     });
     await arrives(next, 1);
@@ -182,26 +175,25 @@ describe('over a restart', () => {
 });
 
 describe('a flood of 500 events with a restart, a dead channel and a slow one', () => {
-  it('loses no request, gives each fact one id, and holds up no other channel', async () => {
+  it('loses no request, gives each fact one id, and delays no other channel', async () => {
     const slow = new HandChannel();
     slow.hold();
     phone.error = DEAD;
     const channels = [named('phone', phone), named('slow', slow), named('other', other)];
     const first = start(channels);
     const ids = Array.from({ length: 250 }, (_, count) => `ses_${count}`);
-    watcher.show(
-      ...ids.map((id) => sessionIn('busy', clock.now(), { id: `${id}x` })),
-      ...ids.map((id) => asking(clock.now(), { id, request: `per_${id}` })),
-    );
+    const show = (state: 'busy' | 'idle') =>
+      watcher.show(
+        ...ids.map((id) => sessionIn(state, clock.now(), { id: `${id}x` })),
+        ...ids.map((id) => asking(clock.now(), { id, request: `per_${id}` })),
+      );
+    show('busy');
     await until('the requests arrive', () => other.arrived.length === 250);
     await clock.advance(MINUTE);
-    watcher.show(
-      ...ids.map((id) => sessionIn('idle', clock.now(), { id: `${id}x` })),
-      ...ids.map((id) => asking(clock.now(), { id, request: `per_${id}` })),
-    );
+    show('idle');
     await until('the ends arrive', () => other.arrived.length === 270);
     await clock.advance(MINUTE);
-    await until('the rest is added up', () => other.events.includes('summary'));
+    await until('the summary of the rest', () => other.events.includes('summary'));
     expect(slow.arrived).toEqual([]);
     await first.close();
 
@@ -224,13 +216,19 @@ describe('a flood of 500 events with a restart, a dead channel and a slow one', 
   });
 });
 
-it('one process of a state directory notifies, and another takes over when it ends', async () => {
-  const first = start();
-  await until('it listens', () => watcher.listeners === 1);
-  start([named('phone', other)]);
+/** Starts another process of the same state directory, and waits until it has noticed the first. */
+async function startSecond(): Promise<Notifier> {
+  const second = start([named('phone', other)]);
   await until('it sees the first', () =>
     logged.some((line) => line.includes('another process of this user sends the notifications')),
   );
+  return second;
+}
+
+it('one process of a state directory notifies, and another takes over when it ends', async () => {
+  const first = start();
+  await until('it listens', () => watcher.listeners === 1);
+  await startSecond();
   watcher.show(asking(clock.now()));
   await arrives(phone, 1);
   expect(watcher.listeners).toBe(1);
@@ -248,11 +246,8 @@ it('a process that ends before its turn delivers nothing', async () => {
   phone.hold();
   start();
   watcher.show(asking(clock.now()));
-  await until('something is left to say', () => phone.tries === 1 && written().includes('per_1'));
-  const second = start([named('phone', other)]);
-  await until('it sees the first', () =>
-    logged.some((line) => line.includes('another process of this user sends the notifications')),
-  );
+  await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
+  const second = await startSecond();
   await second.close();
   expect(other.tries).toBe(0);
   expect(logged.filter((line) => line.startsWith('info notifying'))).toHaveLength(1);
@@ -272,26 +267,15 @@ it('writes only changes', async () => {
   expect((await store.read()).memory).toEqual(memory);
 });
 
-it('the socket of a killed process stops nobody from notifying', async () => {
-  writeFileSync(join(temp.path, 'running.sock'), '');
-  const release = await holdNotifying(temp.path);
-  expect(release).toBeDefined();
-  expect(await holdNotifying(temp.path)).toBeUndefined();
-  await release?.();
-  const again = await holdNotifying(temp.path);
-  expect(again).toBeDefined();
-  await again?.();
-});
-
 it('a folder whose path is too long for a socket gets none, here or elsewhere', async () => {
   const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
   await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
   expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
 });
 
-it("of processes that find a killed one's socket together, one notifies", async () => {
+it("of processes that find a killed one's socket together, one notifies, and another after that has ended", async () => {
+  writeFileSync(join(temp.path, 'running.sock'), '');
   for (let time = 0; time < 2; time += 1) {
-    writeFileSync(join(temp.path, 'running.sock'), '');
     const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
     const holders = held.filter((release) => release !== undefined);
     expect(holders).toHaveLength(1);
@@ -300,7 +284,7 @@ it("of processes that find a killed one's socket together, one notifies", async 
   }
 });
 
-it('a store that cannot be written is logged once, and everything else goes on', async () => {
+it('a store that cannot be written is logged once, and notices still arrive', async () => {
   const folder = join(temp.path, 'folder');
   writeFileSync(folder, '');
   const notifier = start([named('phone', phone)], {

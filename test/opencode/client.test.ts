@@ -35,35 +35,29 @@ const CALLS: { readonly [M in Exclude<Method, 'events' | 'isIdempotent'>]: (api:
   changedMessages: (api) => api.changedMessages('ses_a', { limit: 1 }),
   changedMessage: (api) => api.changedMessage('ses_a', 'msg_a'),
 };
-/** They change something, and not the same when they are repeated. */
-const ONCE = new Set([
-  'createSession',
-  'fork',
-  'rename',
-  'remove',
-  'prompt',
-  'replyPermission',
-  'replyQuestion',
-  'rejectQuestion',
-  'showToast',
-]);
-const REPEATABLE = Object.keys(CALLS).filter((name) => !ONCE.has(name));
+/** They change something, and change more when they are repeated. */
+const ONCE = new Set(
+  'createSession fork rename remove prompt replyPermission replyQuestion rejectQuestion showToast'.split(' '),
+);
+const REPEATABLE = Object.entries(CALLS).filter(([name]) => !ONCE.has(name));
 
-/** Ways by name, each failing as told; every request made is recorded as `way method`. */
+/** Endpoints by name; `fails` says how each one fails. */
 class FakeEndpoints {
+  /** As `endpoint method`. */
   readonly requests: string[] = [];
-  /** Which failures ways were asked for, in order. */
-  readonly asked: string[] = [];
+  /** The failed endpoints of each search for another one. */
+  readonly searches: string[] = [];
   readonly fails = new Map<string, FailureKind>();
-  readonly #names: readonly string[];
   readonly signals: AbortSignal[] = [];
+  readonly #names: readonly string[];
 
-  constructor(...names: readonly string[]) {
+  constructor(names: readonly string[], fails: Readonly<Record<string, FailureKind>> = {}) {
     this.#names = names;
+    for (const [name, kind] of Object.entries(fails)) this.fails.set(name, kind);
   }
 
   readonly next: NextEndpoint = (failed) => {
-    this.asked.push(failed.join(' '));
+    this.searches.push(failed.join(' '));
     const name = this.#names.find((one) => !failed.includes(one));
     return Promise.resolve(name === undefined ? undefined : this.endpoint(name));
   };
@@ -85,96 +79,88 @@ class FakeEndpoints {
     return { key: name, api: { ...api, events } as unknown as OpencodeApi };
   }
 
-  routed(): OpencodeClient {
+  client(): OpencodeClient {
     return createClient(this.endpoint(this.#names[0] ?? ''), this.next);
   }
 }
 
-async function kindOf(asking: Promise<unknown>): Promise<string> {
-  return await asking.then(
+async function kindOf(calling: Promise<unknown>): Promise<string> {
+  return await calling.then(
     (value) => `answered by ${String(value)}`,
     (error: unknown) => (error instanceof RequestError ? error.kind : String(error)),
   );
 }
 
 describe('a call whose endpoint fails', () => {
-  test.each(
-    REPEATABLE.flatMap((name) => (['unreachable', 'broken', 'timeout'] as const).map((kind) => [name, kind] as const)),
-  )('%s, %s: goes on by the next, which is in use from then on', async (name, kind) => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', kind);
-    const api = endpoints.routed();
-    const call = CALLS[name as keyof typeof CALLS];
-    expect(await call(api)).toBe('b');
-    expect(await call(api)).toBe('b');
-    expect(endpoints.requests).toEqual([`a ${name}`, `b ${name}`, `b ${name}`]);
-  });
+  test.each(['unreachable', 'broken', 'timeout'] as const)(
+    '%s: a repeatable one goes on by the next endpoint, which is in use from then on',
+    async (kind) => {
+      for (const [name, call] of REPEATABLE) {
+        const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
+        const api = endpoints.client();
+        expect([await call(api), await call(api)], name).toEqual(['b', 'b']);
+        expect(endpoints.requests).toEqual([`a ${name}`, `b ${name}`, `b ${name}`]);
+      }
+    },
+  );
 
-  test.each(
-    REPEATABLE.flatMap((name) =>
-      (['status', 'locked', 'malformed', 'cancelled'] as const).map((kind) => [name, kind] as const),
-    ),
-  )('%s, %s: the server has answered, or nobody waits, so nothing is repeated', async (name, kind) => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', kind);
-    expect(await kindOf(CALLS[name as keyof typeof CALLS](endpoints.routed()))).toBe(kind);
-    expect(endpoints.requests).toEqual([`a ${name}`]);
-  });
+  test.each(['status', 'locked', 'malformed', 'cancelled'] as const)(
+    '%s: none is repeated, since the server answered or the caller left',
+    async (kind) => {
+      for (const [name, call] of REPEATABLE) {
+        const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
+        expect(await kindOf(call(endpoints.client())), name).toBe(kind);
+        expect(endpoints.requests).toEqual([`a ${name}`]);
+      }
+    },
+  );
 
   test('createSession goes on only if nothing was sent', async () => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', 'unreachable');
-    expect(await CALLS.createSession(endpoints.routed())).toBe('b');
+    const endpoints = new FakeEndpoints(['a', 'b'], { a: 'unreachable' });
+    expect(await CALLS.createSession(endpoints.client())).toBe('b');
     for (const kind of ['broken', 'timeout'] as const) {
       endpoints.fails.set('a', kind);
-      expect(await kindOf(CALLS.createSession(endpoints.routed()))).toBe(kind);
+      expect(await kindOf(CALLS.createSession(endpoints.client()))).toBe(kind);
     }
     expect(endpoints.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
   });
 
   test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another endpoint', async (kind) => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', kind);
-    expect(await kindOf(CALLS.prompt(endpoints.routed()))).toBe(kind);
+    const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
+    expect(await kindOf(CALLS.prompt(endpoints.client()))).toBe(kind);
     expect(endpoints.requests).toEqual(['a prompt']);
   });
 
   test('tries each endpoint once, and then reports all messages', async () => {
-    const endpoints = new FakeEndpoints('a', 'b', 'c');
-    for (const name of ['a', 'b', 'c']) endpoints.fails.set(name, 'broken');
-    await expect(endpoints.routed().statuses('/p')).rejects.toThrow(
+    const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'broken', b: 'broken', c: 'broken' });
+    await expect(endpoints.client().statuses('/p')).rejects.toThrow(
       'a: broken; by another endpoint: b: broken; by another endpoint: c: broken',
     );
     expect(endpoints.requests).toEqual(['a statuses', 'b statuses', 'c statuses']);
   });
 
   test('tries no third endpoint after two timeouts: the server is slow', async () => {
-    const endpoints = new FakeEndpoints('a', 'b', 'c');
-    for (const name of ['a', 'b', 'c']) endpoints.fails.set(name, 'timeout');
-    expect(await kindOf(endpoints.routed().statuses('/p'))).toBe('timeout');
+    const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'timeout', b: 'timeout', c: 'timeout' });
+    expect(await kindOf(endpoints.client().statuses('/p'))).toBe('timeout');
     expect(endpoints.requests).toEqual(['a statuses', 'b statuses']);
   });
 
   test('calls that fail together share one search', async () => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', 'broken');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a', 'b'], { a: 'broken' });
+    const api = endpoints.client();
     expect(await Promise.all([api.statuses('/p'), api.sessions({}), api.permissions('/p')])).toEqual(['b', 'b', 'b']);
-    expect(endpoints.asked).toEqual(['a']);
+    expect(endpoints.searches).toEqual(['a']);
   });
 
   test('a call that the shared endpoint does not help finds its own', async () => {
-    const endpoints = new FakeEndpoints('a', 'b', 'c');
-    endpoints.fails.set('a', 'broken');
-    endpoints.fails.set('b', 'broken');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'broken', b: 'broken' });
+    const api = endpoints.client();
     expect(await Promise.all([api.statuses('/p'), api.sessions({})])).toEqual(['c', 'c']);
   });
 
   test('an endpoint that failed one call may serve a later one', async () => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', 'broken');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a', 'b'], { a: 'broken' });
+    const api = endpoints.client();
     await api.statuses('/p');
     endpoints.fails.delete('a');
     endpoints.fails.set('b', 'broken');
@@ -188,8 +174,7 @@ describe('a call that ends before the next endpoint is tried', () => {
   };
 
   async function abortBy(kind: FailureKind): Promise<string> {
-    const endpoints = new FakeEndpoints('a', 'b');
-    endpoints.fails.set('a', kind);
+    const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
     const late = { key: 'b', api: { ...endpoints.endpoint('b').api, abort: over } };
     return await kindOf(createClient(endpoints.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
   }
@@ -205,8 +190,8 @@ describe('a call that ends before the next endpoint is tried', () => {
 
 describe('an endpoint that is left', () => {
   test('loses its event streams; those of the new one stay', async () => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a', 'b']);
+    const api = endpoints.client();
     await api.events('/p');
     endpoints.fails.set('a', 'timeout');
     await api.statuses('/p');
@@ -215,8 +200,8 @@ describe('an endpoint that is left', () => {
   });
 
   test('stays pinned', async () => {
-    const endpoints = new FakeEndpoints('a', 'b');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a', 'b']);
+    const api = endpoints.client();
     const pinned = api.pinned();
     expect(await api.leave()).toBe(true);
     await CALLS.prompt(pinned);
@@ -225,18 +210,17 @@ describe('an endpoint that is left', () => {
   });
 
   test('stays current if there is no other', async () => {
-    const endpoints = new FakeEndpoints('a');
-    const api = endpoints.routed();
+    const endpoints = new FakeEndpoints(['a']);
+    const api = endpoints.client();
     expect(await api.leave()).toBe(false);
     expect(await api.statuses('/p')).toBe('a');
   });
 
   test.each(['unreachable', 'broken', 'timeout', 'status', 'malformed', 'locked'] as const)(
-    'events, %s: subscribing changes nothing, so another way is tried',
+    'events, %s: subscribing changes nothing, so another endpoint is tried',
     async (kind) => {
-      const endpoints = new FakeEndpoints('a', 'b');
-      endpoints.fails.set('a', kind);
-      const api = endpoints.routed();
+      const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
+      const api = endpoints.client();
       await api.events('/p');
       expect(endpoints.requests).toEqual(['a events', 'b events']);
     },

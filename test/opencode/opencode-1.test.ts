@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
 import { RequestError } from '../../src/http/request-error.ts';
 
@@ -6,6 +6,15 @@ import { type CallName, CALLS, opencode1Api } from '../../src/opencode/dialects/
 import { listenHttp } from '../rig/http-listener.ts';
 
 const REFUSAL = 'Your role here is "read". Anything else needs the role "drive".';
+
+async function apiOf(status: number, headers: Record<string, string>, body: string) {
+  const { url, close } = await listenHttp((request, response) => {
+    request.resume();
+    response.writeHead(status, headers).end(body);
+  });
+  onTestFinished(close);
+  return opencode1Api({ endpoint: { url, route: 'tailnet' } });
+}
 
 test.each([
   [
@@ -15,16 +24,12 @@ test.each([
     `HTTP 403; it says "${REFUSAL.replaceAll('"', "'")}"`,
   ],
   ["opencode's own error", 'application/json', '{"name":"Bad","data":{"message":"no"}}', 'HTTP 403; it says "no"'],
-  ['no web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
-  ['nothing', 'text/plain', '', 'HTTP 403'],
+  ['not of a web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
+  ['an empty one', 'text/plain', '', 'HTTP 403'],
 ])('a refusal has the server’s message: %s', async (_, type, body, said) => {
-  await using server = await listenHttp((request, response) => {
-    request.resume();
-    response.writeHead(403, { 'content-type': type }).end(body);
-  });
-  const api = opencode1Api({ endpoint: { url: server.url, route: 'tailnet' } });
-  const refused = api.abort('ses_1').catch((error: unknown) => error);
-  expect(await refused).toMatchObject({ kind: 'status', message: `POST /session/:id/abort: ${said}` });
+  const api = await apiOf(403, { 'content-type': type }, body);
+  const message = `POST /session/:id/abort: ${said}`;
+  await expect(api.abort('ses_1')).rejects.toMatchObject({ kind: 'status', message });
 });
 
 const PAGE = '<html><body>Gateway Time-out</body></html>';
@@ -32,20 +37,16 @@ const PAGE = '<html><body>Gateway Time-out</body></html>';
 test.each<[string, number, Record<string, string>, string]>([
   ['a web page', 504, { 'content-type': 'text/html' }, PAGE],
   ['a web page with a charset', 502, { 'content-type': 'text/html; charset=utf-8' }, PAGE],
-  ['a web page for what is not found', 404, { 'content-type': 'text/html' }, PAGE],
+  ['a web page with status 404', 404, { 'content-type': 'text/html' }, PAGE],
   ['a web page that is a success', 200, { 'content-type': 'text/html' }, PAGE],
   ['damaged JSON', 200, { 'content-type': 'application/json' }, '{"id":"ses_1","ti'],
   ['damaged JSON of an error', 500, { 'content-type': 'application/json' }, '{"name":'],
   ['an empty success', 200, {}, ''],
   ['an empty success of JSON', 200, { 'content-type': 'application/json' }, ''],
-  ['a success that has no body by its status', 205, {}, ''],
-  ['a status that is none', 777, { 'content-type': 'text/html' }, PAGE],
+  ['a success whose status excludes a body', 205, {}, ''],
+  ['an unknown status', 777, { 'content-type': 'text/html' }, PAGE],
 ])('a body that is not JSON is a malformed answer: %s', async (_, status, headers, body) => {
-  await using server = await listenHttp((request, response) => {
-    request.resume();
-    response.writeHead(status, headers).end(body);
-  });
-  const api = opencode1Api({ endpoint: { url: server.url, route: 'url' } });
+  const api = await apiOf(status, headers, body);
   const calls = Object.keys(CALLS) as CallName[];
   const results = await Promise.allSettled(
     calls.map((name) => (api[name] as (...args: unknown[]) => Promise<unknown>)('ses_1', {}, [])),

@@ -1,3 +1,5 @@
+import type { RequestListener, ServerResponse } from 'node:http';
+
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { MAX_BODY_BYTES } from '../../src/http/exchange.ts';
@@ -232,52 +234,54 @@ describe('a form', () => {
   });
 });
 
-test('none of many active sessions looks idle, and a bounded number is asked', async () => {
+async function apiOf(handler: RequestListener) {
+  const { url, close } = await listenHttp(handler);
+  onTestFinished(close);
+  return opencode2Api({ endpoint: { url, route: 'loopback' } }, 'opencode-2');
+}
+
+function answer(response: ServerResponse, body: object): void {
+  response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+}
+
+test('none of many active sessions looks idle, and a bounded number is requested', async () => {
   const ids = Array.from({ length: 70 }, (_, index) => `ses_${index}`);
-  let asked = 0;
-  const { url, close } = await listenHttp((request, response) => {
-    asked += 1;
-    const id = request.url?.split('/')[3];
+  let requests = 0;
+  const api = await apiOf(({ url = '' }, response) => {
+    requests += 1;
+    const id = url.split('/')[3];
     const session = { id, location: { directory: '/a' }, time: { created: 1, updated: 1 } };
     const data = id === 'active' ? Object.fromEntries(ids.map((one) => [one, { type: 'running' }])) : session;
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ data: request.url?.includes('/message') ? [] : data }));
+    answer(response, { data: url.includes('/message') ? [] : data });
   });
-  try {
-    const endpoint = { url, route: 'loopback' } as const;
-    const statuses = await opencode2Api({ endpoint }, 'opencode-2').statuses('/a');
-    expect([...statuses.keys()]).toEqual(ids);
-    expect(asked).toBe(1 + 2 * 64);
-  } finally {
-    await close();
-  }
+  expect([...(await api.statuses('/a')).keys()]).toEqual(ids);
+  expect(requests).toBe(1 + 2 * 64);
 });
 
 test('a page behind a large message is not empty', async () => {
-  const asked: number[] = [];
+  const limits: number[] = [];
   const all = [
     { id: 'msg_2', type: 'idle', time: { created: 3 }, outcome: 'succeeded' },
     { id: 'msg_1', type: 'user', time: { created: 1 }, text: 'large' },
   ];
-  const { url, close } = await listenHttp((request, response) => {
+  const api = await apiOf((request, response) => {
     const { searchParams } = new URL(request.url ?? '/', 'http://localhost');
     const limit = Number(searchParams.get('limit'));
     const from = Number(searchParams.get('cursor') ?? 0);
-    asked.push(limit);
-    response.writeHead(200, { 'content-type': 'application/json' });
+    limits.push(limit);
     const padding = limit > 1 ? 'x'.repeat(MAX_BODY_BYTES) : '';
     const cursor = { next: from + limit < all.length ? String(from + limit) : undefined };
-    response.end(JSON.stringify({ data: all.slice(from, from + limit), cursor, padding }));
+    answer(response, { data: all.slice(from, from + limit), cursor, padding });
   });
-  try {
-    const endpoint = { url, route: 'loopback' } as const;
-    const { messages } = await opencode2Api({ endpoint }, 'opencode-2').messages('ses_1', { limit: 8 });
-    expect(messages.map(({ info }) => info.id)).toEqual(['msg_1', 'msg_2']);
-    // What was too large once is not asked for again.
-    expect(asked).toEqual([8, 1, 1]);
-  } finally {
-    await close();
-  }
+  const { messages } = await api.messages('ses_1', { limit: 8 });
+  expect(messages.map(({ info }) => info.id)).toEqual(['msg_1', 'msg_2']);
+  // A size that was too large once is not requested again.
+  expect(limits).toEqual([8, 1, 1]);
+});
+
+test('renaming a session that is gone is a 404', async () => {
+  const api = await apiOf((_, response) => response.writeHead(404).end());
+  await expect(api.rename('ses_gone', 'A name')).rejects.toMatchObject({ kind: 'status', status: 404 });
 });
 
 describe('events', () => {
@@ -285,75 +289,55 @@ describe('events', () => {
   const read = (reader: EventReader, type: string, data: object) =>
     reader.read({ id: 'evt_1', type, created: 5, data: { sessionID: SESSION, ...data } }, 10);
 
-  /** What a turn says, by events alone. */
-  const said = (prefix: string, key: object): string => {
+  test.each([
+    ['session.', 'inbox.delivered', { ordinal: 0 }],
+    ['session.next.', 'prompted', { textID: 'text-0' }],
+  ])('the text deltas of %s make the text once', (prefix, delivered, key) => {
     const reader = new EventReader();
     const transcript = new Transcript(SESSION, 'msg_1');
-    const told = (type: string, data: object): string =>
-      read(reader, `${prefix}${type}`, data)
-        .map((event) => transcript.apply(event))
-        .join('');
     const answer = { assistantMessageID: 'msg_2', ...key };
-    return [
-      told(prefix === 'session.' ? 'inbox.delivered' : 'prompted', { messageID: 'msg_1', inboxID: 'msg_1' }),
-      told('step.started', { ...answer, timestamp: 5 }),
-      told('text.started', answer),
-      told('text.delta', { ...answer, delta: 'one ' }),
-      told('text.delta', { ...answer, delta: 'two' }),
-      told('text.ended', { ...answer, text: 'one two' }),
-    ].join('');
-  };
-
-  test('of text deltas of both generations make the text once', () => {
-    expect(said('session.', { ordinal: 0 })).toBe('one two');
-    expect(said('session.next.', { textID: 'text-0' })).toBe('one two');
+    const events: [type: string, data: object][] = [
+      [delivered, { messageID: 'msg_1', inboxID: 'msg_1' }],
+      ['step.started', { ...answer, timestamp: 5 }],
+      ['text.started', answer],
+      ['text.delta', { ...answer, delta: 'one ' }],
+      ['text.delta', { ...answer, delta: 'two' }],
+      ['text.ended', { ...answer, text: 'one two' }],
+    ];
+    const text = events
+      .flatMap(([type, data]) => read(reader, prefix + type, data))
+      .map((event) => transcript.apply(event))
+      .join('');
+    expect(text).toBe('one two');
   });
 
-  test('of a text whose start was missed only touch the session', () => {
-    const events = read(new EventReader(), 'session.text.delta', {
-      assistantMessageID: 'msg_2',
-      ordinal: 0,
-      delta: 'x',
-    });
-    expect(events).toMatchObject([{ type: 'session.touched', properties: { sessionID: SESSION } }]);
+  test('the delta of a text whose start was missed only touches the session', () => {
+    const delta = { assistantMessageID: 'msg_2', ordinal: 0, delta: 'x' };
+    expect(read(new EventReader(), 'session.text.delta', delta)).toMatchObject([
+      { type: 'session.touched', properties: { sessionID: SESSION } },
+    ]);
   });
 
   test.each([
-    ['session.execution.succeeded', {}, undefined],
-    ['session.execution.interrupted', { reason: 'user' }, 'interrupted'],
-    ['session.execution.interrupted', { reason: 'superseded' }, 'interrupted'],
-    ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, 'interrupted'],
-    ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, undefined],
-    ['session.next.step.ended', { finish: 'stop' }, undefined],
-  ])('%s %j may end the turn', (type, data, outcome) => {
-    const idle = read(new EventReader(), type, { assistantMessageID: 'msg_2', ...data }).find(
-      (event) => event.type === 'session.idle',
-    );
-    expect(idle?.properties['outcome']).toBe(outcome);
-    expect(idle).toBeDefined();
-  });
-
-  test('of a stopping service do not end the turn', () => {
-    const events = read(new EventReader(), 'session.execution.interrupted', { reason: 'shutdown' });
-    expect(events.map(({ type }) => type)).toEqual(['session.touched']);
-  });
-
-  test('of a step with a tool call do not end the turn', () => {
-    const events = read(new EventReader(), 'session.step.ended', { assistantMessageID: 'msg_2', finish: 'tool-calls' });
-    expect(events.some(({ type }) => type === 'session.idle')).toBe(false);
+    ['session.execution.succeeded', {}, [undefined]],
+    ['session.execution.interrupted', { reason: 'user' }, ['interrupted']],
+    ['session.execution.interrupted', { reason: 'superseded' }, ['interrupted']],
+    ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, ['interrupted']],
+    ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, [undefined]],
+    ['session.next.step.ended', { finish: 'stop' }, [undefined]],
+    // The service stops, or the turn goes on after a tool call.
+    ['session.execution.interrupted', { reason: 'shutdown' }, []],
+    ['session.step.ended', { finish: 'tool-calls' }, []],
+  ])('%s %j ends the turn with the outcome %j', (type, data, outcomes) => {
+    const events = read(new EventReader(), type, { assistantMessageID: 'msg_2', ...data });
+    const ends = events.filter((event) => event.type === 'session.idle');
+    expect(ends.map(({ properties }) => properties['outcome'])).toEqual(outcomes);
   });
 
   test.each([null, 7, {}, { type: 7 }, { type: 'session.text.delta' }, { type: 'form.created', data: { form: {} } }])(
-    '%j is none',
+    '%j is no event',
     (value) => {
       expect(new EventReader().read(value, 1)).toEqual([]);
     },
   );
-});
-
-test('renaming a session that is gone is a 404', async () => {
-  const { url, close } = await listenHttp((_, response) => response.writeHead(404).end());
-  onTestFinished(close);
-  const api = opencode2Api({ endpoint: { url, route: 'loopback' } }, 'opencode-2');
-  await expect(api.rename('ses_gone', 'A name')).rejects.toMatchObject({ kind: 'status', status: 404 });
 });

@@ -3,7 +3,11 @@ import { describe, expect, test } from 'vitest';
 import { OVERVIEW_PARTS, type SessionSummary } from '../../src/model/instance.ts';
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
-import { ask, fakeOpencode, whenAsked } from './probe-once.ts';
+import { ask, fakeOpencode } from './probe-once.ts';
+
+/** One probe for everything. */
+const survey = (fake: FakeOpencode, options: Parameters<typeof ask>[1] = {}) =>
+  ask(fake.url, { parts: OVERVIEW_PARTS, ...options });
 
 describe('the overview', () => {
   test('has status, permissions, questions and the latest root session of the own directory', async () => {
@@ -13,7 +17,7 @@ describe('the overview', () => {
     fake.addPermission({ sessionID: session.id });
     fake.addQuestion({ sessionID: session.id });
     fake.state.statuses.set(session.id, { type: 'busy' });
-    const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    const look = await survey(fake);
     expect(look).toMatchObject({
       learnt: {
         status: { activity: { kind: 'busy' }, running: [session.id] },
@@ -41,7 +45,7 @@ describe('the overview', () => {
     expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toMatchObject({
       permissions: [{ sessionId: child.id, ofSubAgent: true }],
     });
-    // Left out, it would look as if less waited.
+    // Without it, fewer requests would seem to wait.
     fake.addPermission({ sessionID: '../../pty' });
     expect(await ask(fake.url, { parts: ['permissions'] })).toMatchObject({ learnt: {}, missing: ['permissions'] });
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
@@ -54,8 +58,7 @@ describe('the overview', () => {
     const [, asking] = fake.state.messages.get(session.id) ?? [];
     const tool = { messageID: asking?.info.id ?? '', callID: 'call_1' };
     fake.addPermission({ sessionID: session.id, tool });
-    const waiting = async (): Promise<number | undefined> =>
-      (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.permissions?.length;
+    const waiting = async (): Promise<number | undefined> => (await survey(fake)).learnt.permissions?.length;
     expect(await waiting()).toBe(1);
     fake.override('GET /session/:id/message/:messageID', { kind: 'answer', status: 500 }, 1);
     expect(await waiting()).toBe(1);
@@ -63,7 +66,7 @@ describe('the overview', () => {
     expect(await waiting()).toBe(0);
   });
 
-  test('asks about each other directory', async () => {
+  test('covers each other directory', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory, isListed: true }));
     const session = fake.addSession({ directory: '/home/user/b' });
@@ -97,7 +100,7 @@ describe('the overview', () => {
     for (const name of ['c', 'd', 'e'])
       expect(look.elsewhere?.get(`/home/user/${name}`)).toMatchObject({ learnt: {}, isForeign: true });
     expect(fake.count('GET /session/status')).toBe(1);
-    // No answer is no reason to forget it.
+    // Without an answer it is not forgotten.
     fake.override('GET /session/:id', { kind: 'answer', status: 500 });
     expect((await ask(fake.url, { elsewhere })).elsewhere?.get('/home/user/b')).not.toHaveProperty('isForeign');
   });
@@ -122,7 +125,7 @@ describe('the overview', () => {
     expect(recent?.more).toBe(0);
   });
 
-  test('asks for the own latest session if the list is full of others, and counts directories beyond 32', async () => {
+  test('requests the own latest session if the list is full of others, and counts directories beyond 32', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const own = fake.addSession({ time: { created: 1, updated: 1 } });
     for (let index = 0; index < 60; index += 1) fake.addSession({ directory: `/home/user/w${index}` });
@@ -161,7 +164,7 @@ describe('the overview', () => {
 
   test('of an idle server without sessions is empty', async () => {
     const fake = await fakeOpencode();
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toEqual({
+    expect((await survey(fake)).learnt).toEqual({
       status: { activity: { kind: 'idle' }, running: [] },
       permissions: [],
       questions: [],
@@ -174,18 +177,18 @@ describe('the overview', () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     const version = '1.18.33';
-    const first = await ask(fake.url, { parts: OVERVIEW_PARTS, version });
+    const first = await survey(fake, { version });
     // One more finds out how its latest turn ended.
     expect(first).toMatchObject({ result: { status: 'healthy', version }, missing: [], requests: 4 });
     const known = first.learnt;
-    expect(await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).toMatchObject({
+    expect(await survey(fake, { version, known })).toMatchObject({
       learnt: known,
       missing: [],
       latencyMs: expect.any(Number),
       requests: 3,
     });
     fake.state.statuses.set(session.id, { type: 'busy' });
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).requests).toBe(5);
+    expect((await survey(fake, { version, known })).requests).toBe(5);
     expect(fake.count('GET /global/health')).toBe(0);
   });
 
@@ -194,67 +197,35 @@ describe('the overview', () => {
     const session = fake.addSession();
     fake.state.statuses.set(session.id, { type: 'busy' });
     fake.addPermission({ sessionID: session.id });
-    const { learnt } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    const { learnt } = await survey(fake);
     expect(learnt.permissions).toMatchObject([{ ofSubAgent: false }]);
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, known: learnt })).learnt).toEqual(learnt);
+    expect((await survey(fake, { known: learnt })).learnt).toEqual(learnt);
     expect(fake.count('GET /session/:id')).toBe(1);
   });
 
-  test('asks for waiting requests if the status is unknown', async () => {
+  test('requests the waiting requests if the status is unknown', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.addPermission({ sessionID: session.id });
     fake.override('GET /session/status', { kind: 'answer', status: 500, body: {} });
-    expect(await ask(fake.url, { parts: OVERVIEW_PARTS })).toMatchObject({
+    expect(await survey(fake)).toMatchObject({
       learnt: { permissions: [{ sessionId: session.id }], questions: [] },
       missing: ['status'],
     });
   });
 
-  test('has the identity and the other parts if some routes hang', async () => {
-    const fake = await fakeOpencode();
-    fake.state.statuses.set('ses_1', { type: 'busy' });
-    fake.override('GET /experimental/session', { kind: 'hang' });
-    fake.override('GET /question', { kind: 'hang' });
-    const others = Promise.all([whenAsked(fake, 'GET /experimental/session'), whenAsked(fake, 'GET /question')]);
-    const giveUp = others.then(() => whenOthersAnswered(fake));
-    const look = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
-    expect(look).toMatchObject({
-      result: { status: 'healthy' },
-      learnt: { status: { activity: { kind: 'busy' } }, permissions: [] },
-      timedOut: true,
-    });
-    expect(look.missing.toSorted()).toEqual(['questions', 'session']);
-  });
-
   test('lists parts with malformed answers as missing, and not as timed out', async () => {
-    const fake = await fakeOpencode();
-    for (const route of ['GET /experimental/session', 'GET /session'] as const)
-      fake.override(route, { kind: 'answer', body: [{ id: 'x', title: 1 }] });
-    fake.override('GET /session/status', { kind: 'answer', body: [] });
-    fake.override('GET /permission', { kind: 'html' });
-    fake.override('GET /question', { kind: 'answer', body: [1] });
-    const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
-    expect(look).toMatchObject({ result: { status: 'healthy' }, timedOut: false });
-    expect(look.learnt).toEqual({});
-    expect(look.missing.toSorted()).toEqual([...OVERVIEW_PARTS].toSorted());
-  });
-
-  test('leaves out a session with a malformed id', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     for (const route of ['GET /experimental/session', 'GET /session'] as const)
       fake.override(route, { kind: 'answer', body: [{ ...session, id: '../../pty' }] });
-    expect(await ask(fake.url, { parts: ['session'] })).toMatchObject({ learnt: {}, missing: ['session'] });
-  });
-
-  test('asks only for missing parts in a second look', async () => {
-    const fake = await fakeOpencode({ directory: '/home/user/a' });
-    const first = await ask(fake.url);
-    if (first.result.status !== 'healthy') throw new Error('not healthy');
-    const look = await ask(fake.url, { parts: ['session'], identity: first.result });
-    expect(look).toMatchObject({ result: first.result, learnt: { session: null }, requests: 1 });
-    expect(fake.count('GET /global/health')).toBe(1);
+    fake.override('GET /session/status', { kind: 'answer', body: [] });
+    fake.override('GET /permission', { kind: 'html' });
+    fake.override('GET /question', { kind: 'answer', body: [1] });
+    const look = await survey(fake);
+    expect(look).toMatchObject({ result: { status: 'healthy' }, timedOut: false });
+    expect(look.learnt).toEqual({});
+    expect(look.missing.toSorted()).toEqual([...OVERVIEW_PARTS].toSorted());
   });
 
   test('keeps a permission request without its large diff', async () => {
@@ -278,7 +249,7 @@ describe('the state of the latest session that does not run', () => {
   }
 
   test.each([
-    ['nothing was said', undefined, 'idle'],
+    ['there is no message', undefined, 'idle'],
     [
       'the last message is complete',
       (now) => ({ role: 'assistant', time: { created: now - 2, completed: now } }),
@@ -297,16 +268,16 @@ describe('the state of the latest session that does not run', () => {
     '%s',
     async (_, info, state) => {
       const { fake } = await withLast(info?.(Date.now()));
-      const { learnt, missing } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+      const { learnt, missing } = await survey(fake);
       expect(learnt.session?.rest?.state).toBe(state);
       expect(missing).toEqual([]);
     },
   );
 
-  test('is asked for once a turn, and again until the turn has ended', async () => {
+  test('is requested once a turn, and again until the turn has ended', async () => {
     const { fake } = await withLast(undefined);
-    const first = (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session ?? undefined;
-    const again = await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: first ?? null } });
+    const first = (await survey(fake)).learnt.session ?? undefined;
+    const again = await survey(fake, { known: { session: first ?? null } });
     expect(again.learnt.session).toEqual(first);
     expect(fake.count('GET /session/:id/message')).toBe(1);
     for (const changed of [
@@ -314,15 +285,15 @@ describe('the state of the latest session that does not run', () => {
       { ...first, id: 'ses_other' },
       { ...first, rest: { state: 'starting' } },
     ])
-      await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: changed as SessionSummary } });
+      await survey(fake, { known: { session: changed as SessionSummary } });
     expect(fake.count('GET /session/:id/message')).toBe(4);
   });
 
-  test('is not asked for while the session runs or the status is unknown', async () => {
+  test('is not requested while the session runs or the status is unknown', async () => {
     const { fake, id } = await withLast(undefined);
     await ask(fake.url, { parts: ['session'] });
     fake.state.statuses.set(id, { type: 'busy' });
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session).not.toHaveProperty('rest');
+    expect((await survey(fake)).learnt.session).not.toHaveProperty('rest');
     expect(fake.count('GET /session/:id/message')).toBe(0);
   });
 
@@ -330,29 +301,23 @@ describe('the state of the latest session that does not run', () => {
     const { fake, id } = await withLast({ role: 'assistant', time: { created: Date.now() } });
     fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     fake.state.statuses.set(id, { type: 'busy' });
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({
+    expect((await survey(fake)).learnt).toMatchObject({
       status: { activity: { kind: 'busy' }, running: [id] },
     });
   });
 
-  test('is idle if the message is too large, and asked for again if the request hangs', async () => {
+  test('is idle if the message is too large, and requested again if the request hangs', async () => {
     const { fake } = await withLast({
       role: 'user',
       time: { created: Date.now() },
       text: Array.from({ length: 3_000 }, () => 'x'.repeat(1_000)),
     });
-    const big = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    const big = await survey(fake);
     expect(big).toMatchObject({ missing: [], timedOut: false, learnt: { session: { rest: { state: 'idle' } } } });
     fake.override('GET /session/:id/message', { kind: 'hang' });
-    const giveUp = until('it to be asked', () => fake.count('GET /session/:id/message') === 2);
-    const silent = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
+    const giveUp = until('the request', () => fake.count('GET /session/:id/message') === 2);
+    const silent = await survey(fake, { giveUp });
     expect(silent).toMatchObject({ missing: [], timedOut: false, learnt: { permissions: [] } });
     expect(silent.learnt.session).not.toHaveProperty('rest');
   });
 });
-
-/** Resolves when all but the two hanging requests have been answered, and their answers read: later ones of this process are. */
-async function whenOthersAnswered(fake: FakeOpencode): Promise<void> {
-  while (fake.load.current > 2) await new Promise((resolve) => setImmediate(resolve));
-  for (let count = 0; count < 3; count += 1) await (await fetch(`${fake.url}/later`)).text();
-}

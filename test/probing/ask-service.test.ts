@@ -11,12 +11,12 @@ import { listenHttp } from '../rig/http-listener.ts';
 const NOW = Date.UTC(2026, 10, 1, 12);
 const HOUR_MS = 3_600_000;
 
-interface Told {
+interface Service {
   readonly sessions: readonly object[];
   readonly active?: readonly string[];
-  /** By path, in the place of an empty list. */
+  /** By path; the default is an empty list. */
   readonly answers?: Readonly<Record<string, object | number>>;
-  /** Instead of each older page of sessions: a status, or no answer until the look is over. */
+  /** The answer to each older page of sessions: a status, or none until the look is over. */
   readonly older?: number | 'hang';
   /** Known from an earlier probe. */
   readonly version?: string;
@@ -30,13 +30,13 @@ const session = (id: string, directory: string, hoursAgo: number, more: object =
   ...more,
 });
 
-/** What one look finds, and which paths it asked. */
-async function look({ sessions, active = [], answers = {}, older, version }: Told, dialect: Dialect = 'opencode-2') {
-  const asked: string[] = [];
+/** The result of one look, and the requested paths. */
+async function look({ sessions, active = [], answers = {}, older, version }: Service, dialect: Dialect = 'opencode-2') {
+  const paths: string[] = [];
   const controller = new AbortController();
   const { url, close } = await listenHttp((request, response) => {
     const { pathname: path, searchParams } = new URL(request.url ?? '', 'http://localhost');
-    asked.push(path);
+    paths.push(path);
     const start = Number(searchParams.get('cursor') ?? 0);
     const end = start + Number(searchParams.get('limit'));
     const data = path.endsWith('/active')
@@ -70,7 +70,7 @@ async function look({ sessions, active = [], answers = {}, older, version }: Tol
   const deps = { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} };
   const found = await askService(new ProbeRequests(task, deps), task, dialect);
   const listed = [...(found.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
-  return { ...found, asked, listed };
+  return { ...found, paths, listed };
 }
 
 describe('which directories are listed', () => {
@@ -96,10 +96,10 @@ describe('older sessions', () => {
     Array.from({ length: count }, (_, index) => session(`n${index}`, `/n${index}`, 99));
 
   test('are read to the end, page by page', async () => {
-    const { elsewhere, isWhole, asked } = await look({ sessions: sessions(1_250) });
+    const { elsewhere, isWhole, paths } = await look({ sessions: sessions(1_250) });
     expect([elsewhere?.size, isWhole]).toEqual([1_250, true]);
     // 100, three pages of at most 500, and the empty one.
-    expect(asked.filter((path) => path === '/api/session')).toHaveLength(5);
+    expect(paths.filter((path) => path === '/api/session')).toHaveLength(5);
   });
 
   test('are read up to 5,000', async () => {
@@ -107,18 +107,18 @@ describe('older sessions', () => {
     expect([elsewhere?.size, isWhole]).toEqual([5_100, false]);
   });
 
-  test('are not asked for in an ordinary survey, nor if all are listed', async () => {
+  test('are not requested in an ordinary survey, nor if all are listed', async () => {
     const ordinary = await look({ sessions: sessions(150), version: '2.1.2' });
-    expect([ordinary.elsewhere?.size, ordinary.isWhole, ordinary.asked.length]).toEqual([100, false, 2]);
+    expect([ordinary.elsewhere?.size, ordinary.isWhole, ordinary.paths.length]).toEqual([100, false, 2]);
     const few = await look({ sessions: sessions(99) });
-    expect([few.elsewhere?.size, few.isWhole, few.asked.length]).toEqual([99, true, 2]);
+    expect([few.elsewhere?.size, few.isWhole, few.paths.length]).toEqual([99, true, 2]);
   });
 
   test.each([
     [500, []],
     ['hang', ['session']],
   ] as const)(
-    'leave the latest ones if they fail, and are asked for again if they time out: %s',
+    'leave the latest ones if they fail, and are requested again if they time out: %s',
     async (older, missing) => {
       const found = await look({ sessions: sessions(150), older });
       expect(found).toMatchObject({ isWhole: false, missing, timedOut: missing.length > 0 });
@@ -150,17 +150,17 @@ describe('the work in a directory', () => {
   });
 
   test('a running session that is not listed is looked up', async () => {
-    const { listed, asked } = await look({
+    const { listed, paths } = await look({
       sessions: [session('a', '/a', 1)],
       active: ['far'],
       answers: { '/api/session/ses_far': { data: session('far', '/far', 999) } },
     });
     expect(listed).toEqual(['/far', '/a'].toSorted());
-    expect(asked).toContain('/api/session/ses_far');
+    expect(paths).toContain('/api/session/ses_far');
   });
 
-  test('running sessions are asked for permissions, and for forms or the preview’s questions', async () => {
-    const told = { sessions: [session('a', '/a', 1)], active: ['a'] };
+  test('has the permissions of running sessions, and their forms or the questions of the preview', async () => {
+    const running = { sessions: [session('a', '/a', 1)], active: ['a'] };
     const permission = { id: 'per_1', sessionID: 'ses_a', action: 'shell', resources: ['ls'] };
     const question = {
       id: 'que_1',
@@ -170,13 +170,13 @@ describe('the work in a directory', () => {
     const options = [{ value: 'r', label: 'Red' }];
     const form = { id: 'frm_1', sessionID: 'ses_a', title: 'Which?', fields: [{ key: 'k', type: 'string', options }] };
     const preview = await look(
-      { ...told, answers: { '/api/session/ses_a/question': { data: [question] } } },
+      { ...running, answers: { '/api/session/ses_a/question': { data: [question] } } },
       'opencode-2-preview',
     );
-    expect(preview.asked).not.toContain('/api/session/ses_a/form');
+    expect(preview.paths).not.toContain('/api/session/ses_a/form');
     expect(preview.elsewhere?.get('/a')?.learnt.questions).toMatchObject([{ id: 'que_1', text: 'Which? Red' }]);
     const release = await look({
-      ...told,
+      ...running,
       answers: { '/api/session/ses_a/permission': { data: [permission] }, '/api/session/ses_a/form': { data: [form] } },
     });
     expect(release.elsewhere?.get('/a')?.learnt).toMatchObject({

@@ -23,16 +23,33 @@ afterEach(async () => {
   await fake.close();
 });
 
+/** Replaces the world by one with other options. */
+async function reopen(options: Parameters<typeof openWatchWorld>[0]): Promise<void> {
+  await world[Symbol.asyncDispose]();
+  world = await openWatchWorld(options);
+}
+
 async function follow(): Promise<void> {
   await world.register('one', fake);
   await world.followed('one');
-  // A second survey comes when the server has surely subscribed.
-  await until('the second look', () => fake.count('GET /session/status') >= 3);
+}
+
+/** As `follow`, until no more surveys are due: the second one comes when the server has surely subscribed. */
+async function followQuietly(): Promise<void> {
+  await follow();
+  await until('the second survey', () => fake.count('GET /session/status') >= 3);
 }
 
 function begin(): string {
   const { id } = fake.addSession();
   fake.state.begin(id, 'Go');
+  return id;
+}
+
+/** Begins a turn, and waits until it is listed. */
+async function beginBusy(): Promise<string> {
+  const id = begin();
+  await world.becomes(id, 'busy');
   return id;
 }
 
@@ -43,15 +60,14 @@ describe('the stream', () => {
   });
 
   test.each(['end', 'destroy'] as const)(
-    'is opened again after its %s, and what it did not tell is seen',
+    'is opened again after its %s, and a survey shows the changes that it missed',
     async (how) => {
       await follow();
-      const kept = begin();
-      await world.becomes(kept, 'busy');
+      const kept = await beginBusy();
       fake.override('GET /global/event', { kind: 'answer', status: 503 });
       fake.endStreams(how);
-      await until('it to be known', () => world.server('one')?.checkedMs === undefined);
-      // The known state is still there.
+      await until('the end to be noticed', () => world.server('one')?.checkedMs === undefined);
+      // The last known state is still listed.
       expect(world.session(kept)?.state).toBe('busy');
       fake.state.finish(kept, 'Done');
       const missed = begin();
@@ -63,100 +79,78 @@ describe('the stream', () => {
     },
   );
 
-  test("does not decide: a server's answer counts without an event", async () => {
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+  test('only causes surveys: events that contradict the answers change nothing', async () => {
+    await followQuietly();
+    const id = await beginBusy();
     fake.emit('session.idle', { sessionID: id });
     fake.emit('permission.asked', { id: newId('per'), sessionID: id });
-    const asked = fake.count('GET /session/status');
-    await until('it to be asked', () => fake.count('GET /session/status') > asked);
-    await until('the answer to be taken', () => fake.load.current === 0);
+    const surveys = fake.count('GET /session/status');
+    await until('a survey', () => fake.count('GET /session/status') > surveys);
+    await until('its answers', () => fake.load.current === 0);
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 });
 
 describe('events', () => {
   test('of a streaming turn cost no request', async () => {
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
-    const asked = fake.count('GET /session/status');
+    await followQuietly();
+    const id = await beginBusy();
+    const surveys = fake.count('GET /session/status');
     for (let word = 0; word < 500; word += 1) fake.state.say(id, `word ${word} `);
     const last = fake.addPermission({ sessionID: id });
     const waiting = await world.becomes(id, 'waiting');
     expect(waiting.waiting.map((one) => one.id)).toEqual([last.id]);
-    // For the request alone, and for a late consequence of the first survey.
-    expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(2);
+    // One for the request, and one that the first survey may have scheduled.
+    expect(fake.count('GET /session/status') - surveys).toBeLessThanOrEqual(2);
   });
 
-  test('of a running session are dated, until it ends', async () => {
+  test('of a running session are listed with their time, until it ends', async () => {
     await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     const seenMs = world.server('one')?.lastEvents.get(id) ?? 0;
     expect(seenMs).toBeGreaterThan(0);
     fake.emit('message.part.delta', { sessionID: id, messageID: newId('msg'), partID: newId('prt'), delta: 'word' });
-    await until('the event to be dated', () => (world.server('one')?.lastEvents.get(id) ?? 0) > seenMs);
+    await until('the time of the event', () => (world.server('one')?.lastEvents.get(id) ?? 0) > seenMs);
     fake.state.finish(id, 'Done');
     await world.becomes(id, 'idle');
     expect(world.server('one')?.lastEvents.has(id)).toBe(false);
   });
-
-  test('in a flood cost a few requests, and the last event counts', async () => {
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
-    const asked = fake.count('GET /session/status');
-    for (let times = 0; times < 250; times += 1) {
-      const { id: request } = fake.addPermission({ sessionID: id });
-      fake.state.settle(request, 'permission.replied', { reply: 'once' });
-    }
-    const last = fake.addPermission({ sessionID: id, metadata: { command: 'the last' } });
-    await until('the last to be seen', () => world.session(id)?.waiting.some((one) => one.id === last.id));
-    expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(6);
-  });
 });
 
 describe('a server that answers slowly', () => {
-  test('keeps its last state, and the others show theirs', async () => {
+  test('keeps its last state, and other servers are still surveyed', async () => {
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await world.register('two', other);
     await world.followed('two');
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+    await followQuietly();
+    const id = await beginBusy();
     fake.override('GET /session/status', { kind: 'hang' });
-    const asked = fake.count('GET /session/status');
+    const surveys = fake.count('GET /session/status');
     fake.addPermission({ sessionID: id });
-    await until('it to be asked', () => fake.count('GET /session/status') > asked);
+    await until('a survey', () => fake.count('GET /session/status') > surveys);
     const { id: quick } = other.addSession();
     other.state.begin(quick, 'Go');
     await world.becomes(quick, 'busy');
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 
-  test('is not taken for an idle one', async () => {
-    await world[Symbol.asyncDispose]();
-    world = await openWatchWorld({ healthCheckTimeoutMs: 300 });
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
-    const asked = fake.count('GET /session/status');
+  test('does not count as idle', async () => {
+    await reopen({ healthCheckTimeoutMs: 300 });
+    await followQuietly();
+    const id = await beginBusy();
+    const surveys = fake.count('GET /session/status');
     fake.override('GET /session/status', { kind: 'hang' });
     fake.state.finish(id, 'Done');
-    await until('it to be asked in vain', () => fake.count('GET /session/status') >= asked + 4);
+    await until('surveys without an answer', () => fake.count('GET /session/status') >= surveys + 4);
     expect(world.session(id)?.state).toBe('busy');
     fake.override('GET /session/status', undefined);
     await world.becomes(id, 'idle');
   });
 
-  test('is asked again until it answers', async () => {
-    await world[Symbol.asyncDispose]();
-    world = await openWatchWorld({ healthCheckTimeoutMs: 500 });
-    await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+  test('is surveyed again until it answers', async () => {
+    await reopen({ healthCheckTimeoutMs: 500 });
+    await followQuietly();
+    const id = await beginBusy();
     fake.override('GET /permission', { kind: 'hang' }, 3);
     fake.addPermission({ sessionID: id });
     await world.becomes(id, 'waiting');
@@ -164,25 +158,25 @@ describe('a server that answers slowly', () => {
 });
 
 describe('a server in which nothing runs', () => {
-  test('is asked once a minute what runs, and nothing else', async () => {
-    await follow();
+  test('gets one request a minute, for what runs', async () => {
+    await followQuietly();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
-    await until('a second look', async () => {
+    await until('a second survey', async () => {
       await clock.advance(1000);
       return fake.load.current === 0 && fake.count('GET /session/status') >= 6;
     });
     const before = counts();
     const checkedMs = watched.watcher.servers()[0]?.checkedMs ?? 0;
     await clock.advance(MINUTE_MS);
-    await until('it to be asked', () => (watched.watcher.servers()[0]?.checkedMs ?? 0) > checkedMs);
+    await until('a check', () => (watched.watcher.servers()[0]?.checkedMs ?? 0) > checkedMs);
     const after = counts();
     expect({ ...after, status: after.status - before.status }).toEqual({ ...before, status: expect.any(Number) });
     expect(after.status - before.status).toBeLessThanOrEqual(2);
   });
 
   test('is surveyed if it began to work without an event', async () => {
-    await follow();
+    await followQuietly();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
     const { id } = fake.addSession();
@@ -192,7 +186,7 @@ describe('a server in which nothing runs', () => {
     });
     // As if its event was lost.
     fake.state.statuses.set(id, { type: 'busy' });
-    await until('it to be seen', async () => {
+    await until('the work to be listed', async () => {
       await clock.advance(5000);
       return watched.watcher.servers()[0]?.sessions.some((one) => one.id === id && one.state === 'busy');
     });
@@ -230,20 +224,17 @@ describe('a server that ends', () => {
 
   test('is gone without an event if it was killed, since nobody holds its port', async () => {
     let isOurs = true;
-    await world[Symbol.asyncDispose]();
-    world = await openWatchWorld({ ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) } });
+    await reopen({ ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) } });
     await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     isOurs = false;
     fake.endStreams('destroy');
     await world.becomes(id, 'interrupted');
   });
 
-  test('and restarts tells how its sessions ended', async () => {
+  test('and restarts has the ends of its sessions in its store', async () => {
     await follow();
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     await fake.close();
     await world.registry.remove('one');
     await world.becomes(id, 'interrupted');
@@ -252,7 +243,7 @@ describe('a server that ends', () => {
     again.state.messages.set(id, fake.state.messages.get(id) ?? []);
     await world.register('two', again);
     await world.followed('two');
-    await until('the old one to be left out', () => world.server('one') === undefined);
+    await until('the ended one to be left out', () => world.server('one') === undefined);
     expect(world.session(id)).toMatchObject({ title: 'From the store', state: 'interrupted' });
   });
 
@@ -264,40 +255,36 @@ describe('a server that ends', () => {
   });
 });
 
-test('close ends every stream and notification, and may be repeated', async () => {
+test('a listener is called for each change, until it unsubscribes or the watcher is closed', async () => {
   await follow();
-  await world.watcher.close();
-  await until('the stream to end', () => fake.openStreams === 0);
-  const { changes } = world;
-  begin();
-  await world.watcher.close();
-  expect(world.changes).toBe(changes);
-});
-
-test('a listener is called for each change until it unsubscribes', async () => {
-  await follow();
-  let heard = 0;
-  const leave = world.watcher.onChange(() => (heard += 1));
+  const calls = { left: 0, stays: 0 };
+  const unsubscribe = world.watcher.onChange(() => (calls.left += 1));
+  world.watcher.onChange(() => (calls.stays += 1));
   const id = begin();
   await world.becomes(id, 'busy');
-  await until('it to be told', () => heard > 0);
-  leave();
-  const before = heard;
+  await until('both calls', () => calls.left > 0 && calls.stays > 0);
+  unsubscribe();
+  const { left } = calls;
   fake.state.finish(id, 'Done');
   await world.becomes(id, 'idle');
-  expect(heard).toBe(before);
+  expect(calls.left).toBe(left);
+  await world.watcher.close();
+  await until('the stream to end', () => fake.openStreams === 0);
+  const { stays } = calls;
+  begin();
+  await world.watcher.close();
+  expect(calls.stays).toBe(stays);
 });
 
 test("the fleet's rounds skip a followed server, and probe it while its stream is down", async () => {
-  await world[Symbol.asyncDispose]();
-  world = await openWatchWorld({ discoveryIntervalMs: 1000 });
-  await using deaf = await startFakeOpencode({ directory: '/home/user/deaf' });
-  deaf.override('GET /global/event', { kind: 'answer', status: 503 });
-  await world.register('deaf', deaf);
-  await follow();
+  await reopen({ discoveryIntervalMs: 1000 });
+  await using unfollowed = await startFakeOpencode({ directory: '/home/user/unfollowed' });
+  unfollowed.override('GET /global/event', { kind: 'answer', status: 503 });
+  await world.register('unfollowed', unfollowed);
+  await followQuietly();
   const healths = fake.count('GET /global/health');
-  const before = deaf.count('GET /global/health');
-  await until('some rounds', () => deaf.count('GET /global/health') >= before + 3);
+  const before = unfollowed.count('GET /global/health');
+  await until('some rounds', () => unfollowed.count('GET /global/health') >= before + 3);
   expect(fake.count('GET /global/health')).toBe(healths);
   fake.override('GET /global/event', { kind: 'answer', status: 503 });
   fake.endStreams();

@@ -12,6 +12,10 @@ export class HandWatcher implements Watcher {
     return this.#servers;
   }
 
+  checkedMs(id: string): number | undefined {
+    return this.#servers.find((server) => server.id === id)?.checkedMs;
+  }
+
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -32,59 +36,40 @@ export class HandWatcher implements Watcher {
   }
 }
 
-export const SERVER_ID = 'reg-1';
 export const DIRECTORY = '/home/ada/web';
 
 export function serverWith(
   sessions: readonly WatchedSession[],
-  {
-    id = SERVER_ID,
-    checkedMs = 1,
-    name = 'desk-web',
-    lastEvents = {},
-  }: {
-    id?: string;
-    checkedMs?: number | undefined;
-    name?: string;
-    lastEvents?: Readonly<Record<string, number>>;
-  } = {},
+  lastEvents: Readonly<Record<string, number>> = {},
 ): WatchedServer {
+  const instance: Instance = {
+    server: { key: 'k', claims: { name: 'desk-web' }, endpoints: [probed({})] },
+    key: `k ${DIRECTORY}`,
+    name: 'desk-web',
+    host: 'desk',
+    state: 'idle',
+    directory: DIRECTORY,
+  };
   return {
-    id,
-    instances: [instanceAt(DIRECTORY, name)],
+    id: 'reg-1',
+    instances: [instance],
     sessions,
-    checkedMs,
+    checkedMs: 1,
     lastEvents: new Map(Object.entries(lastEvents)),
   };
 }
 
-/** One whose event stream is down. */
+/** The same server while its event stream is down. */
 export function unseen(server: WatchedServer): WatchedServer {
   return { ...server, checkedMs: undefined };
 }
 
-export function instanceAt(directory: string, name: string): Instance {
-  return {
-    server: { key: 'k', claims: { name }, endpoints: [probed({})] },
-    key: `k ${directory}`,
-    name,
-    host: 'desk',
-    state: 'idle',
-    directory,
-  };
-}
-
-export function sessionIn(state: WatchedSession['state'], sinceMs: number, given: Partial<WatchedSession> = {}) {
-  const one: WatchedSession = {
-    id: 'ses_1',
-    title: 'Fix the build',
-    directory: DIRECTORY,
-    state,
-    sinceMs,
-    waiting: [],
-    ...given,
-  };
-  return one;
+export function sessionIn(
+  state: WatchedSession['state'],
+  sinceMs: number,
+  given: Partial<WatchedSession> = {},
+): WatchedSession {
+  return { id: 'ses_1', title: 'Fix the build', directory: DIRECTORY, state, sinceMs, waiting: [], ...given };
 }
 
 /** A session that waits for a permission. */

@@ -65,7 +65,7 @@ test.each([
   ['session.status', status('idle'), 'idle'],
   ['session.idle', { sessionID: ID }, undefined],
   ['prompt.taken', { sessionID: ID }, 'busy'],
-] as const)('%s %j counts while the server is being asked, whose answer may be older', (type, properties, state) => {
+] as const)('%s %j counts during a survey, whose answers may be older', (type, properties, state) => {
   const known = state === undefined ? undefined : session(state);
   expect(hintIn({ type, properties: { ...properties } }, known, true)).toBe('now');
 });

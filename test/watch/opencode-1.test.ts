@@ -28,18 +28,30 @@ function begin(fields: Parameters<FakeOpencode['addSession']>[0] = {}): string {
   return id;
 }
 
+/** Begins a turn, and waits until it is listed. */
+async function beginBusy(): Promise<string> {
+  const id = begin();
+  await world.becomes(id, 'busy');
+  return id;
+}
+
+/** Makes a session idle. */
+function stop(id: string): void {
+  fake.state.statuses.delete(id);
+  fake.emit('session.idle', { sessionID: id });
+}
+
 /** Ends a turn as opencode does when the model fails. */
 function fail(id: string, error: object): void {
   const messages = fake.state.messages.get(id) ?? [];
   const last = messages.pop();
   if (last === undefined) throw new Error('Expected a running turn, got none');
   messages.push({ ...last, info: { ...last.info, error, time: { ...last.info.time, completed: Date.now() } } });
-  fake.state.statuses.delete(id);
-  fake.emit('session.idle', { sessionID: id });
+  stop(id);
 }
 
 describe('a session', () => {
-  test('is seen from the beginning of its turn to the end', async () => {
+  test('is listed from the beginning of its turn to the end', async () => {
     const before = Date.now();
     const id = begin();
     const running = await world.becomes(id, 'busy');
@@ -52,7 +64,7 @@ describe('a session', () => {
     expect(ended.reason).toBeUndefined();
   });
 
-  test('waits, with what it asks, and goes on', async () => {
+  test('waits with its request, and goes on', async () => {
     const id = begin();
     const { turnBeganMs } = await world.becomes(id, 'busy');
     const permission = fake.addPermission({ sessionID: id, metadata: { command: 'rm -rf build' } });
@@ -83,7 +95,7 @@ describe('a session', () => {
     await until('its title', () => world.session(id)?.title === 'A title');
   });
 
-  test('waits since it asked the oldest thing that is still open', async () => {
+  test('waits since its oldest open request', async () => {
     const id = begin();
     const first = fake.addPermission({ sessionID: id });
     const { sinceMs } = await world.becomes(id, 'waiting');
@@ -100,16 +112,15 @@ describe('a session', () => {
     expect((await asks([third.id])).sinceMs).toBeGreaterThan(sinceMs);
   });
 
-  test('fails for the reason that opencode gives, quoted and bounded', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
+  test('fails with the reason of opencode, quoted and bounded', async () => {
+    const id = await beginBusy();
     fail(id, { name: 'APIError', data: { message: `No "credit"\u001b[31m left ${'x'.repeat(1000)}` } });
     const { reason = '' } = await world.becomes(id, 'failed');
     expect(reason).toMatch(/^opencode says "APIError: No 'credit' left x+…"$/);
     expect(reason.length).toBeLessThan(500);
   });
 
-  test('fails without a message of the model, where only an event says why', async () => {
+  test('fails with the reason of an event if no message has one', async () => {
     const { id } = fake.addSession();
     fake.state.ask(id, 'Go');
     fake.emit('session.error', { sessionID: id, error: { name: 'UnknownError', data: { message: 'no such model' } } });
@@ -118,20 +129,17 @@ describe('a session', () => {
   });
 
   test('is stopped', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     fake.state.abort(id);
     expect(await world.becomes(id, 'interrupted')).toMatchObject({ reason: 'it was stopped', waiting: [] });
   });
 
-  test('that is idle before its last message is complete is not taken for interrupted', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
+  test('that is idle before its last message is complete does not count as interrupted', async () => {
+    const id = await beginBusy();
     const states = new Set<string | undefined>();
     world.watcher.onChange(() => states.add(world.session(id)?.state));
     const asked = fake.count('GET /session/:id/message');
-    fake.state.statuses.delete(id);
-    fake.emit('session.idle', { sessionID: id });
+    stop(id);
     await until('its messages to be read', () => fake.count('GET /session/:id/message') > asked + 1);
     fake.state.finish(id, 'Done');
     await world.becomes(id, 'idle');
@@ -139,14 +147,12 @@ describe('a session', () => {
   });
 
   test('whose last message is never completed is interrupted', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
-    fake.state.statuses.delete(id);
-    fake.emit('session.idle', { sessionID: id });
+    const id = await beginBusy();
+    stop(id);
     expect((await world.becomes(id, 'interrupted')).reason).toContain('stopped in the middle');
   });
 
-  test('asks its model again, beside one that does not', async () => {
+  test('retries beside another that does not', async () => {
     const [id, other] = [begin(), begin()];
     await world.becomes(other, 'busy');
     const retry = { type: 'retry', attempt: 2, message: 'Rate limit', next: 0 } as const;
@@ -162,7 +168,7 @@ describe('a session', () => {
     expect((await world.becomes(id, 'busy')).reason).toBeUndefined();
   });
 
-  test('of a sub-agent names the one it works for, and waits for itself', async () => {
+  test('of a sub-agent has a parent, and requests of its own', async () => {
     const root = begin();
     const child = begin({ parentID: root, title: 'A sub-agent' });
     const { id } = fake.addPermission({ sessionID: child });
@@ -185,15 +191,13 @@ describe('a session', () => {
     await world.register('two', other);
     await world.followed('two');
     const id = begin({ directory: WORKTREE });
-    await until('it to be seen', () =>
-      world.server('one')?.sessions.some((one) => one.id === id && one.state === 'busy'),
-    );
+    const isBusy = () => world.server('one')?.sessions.some((one) => one.id === id && one.state === 'busy');
+    await until('it to be listed', isBusy);
     expect(world.server('two')?.sessions).toEqual([]);
   });
 
   test('gets another title', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     const session = fake.state.sessions.get(id);
     if (session === undefined) throw new Error('Expected the session, got none');
     const renamed = { ...session, title: 'Another \u202etitle' };
@@ -203,8 +207,7 @@ describe('a session', () => {
   });
 
   test('is deleted', async () => {
-    const id = begin();
-    await world.becomes(id, 'busy');
+    const id = await beginBusy();
     fake.state.statuses.delete(id);
     fake.state.removeSession(id);
     await until('it to be gone', () => world.session(id) === undefined);
@@ -224,26 +227,21 @@ describe('a session', () => {
     await world.followed('two');
     expect(await world.becomes(done, 'idle')).toMatchObject({ turnBeganMs: expect.any(Number) });
     await world.becomes(cut, 'interrupted');
-    expect(
-      world
-        .server('two')
-        ?.sessions.map(({ title }) => title)
-        .toSorted(),
-    ).toEqual(['Cut', 'Done']);
+    const titles = world.server('two')?.sessions.map(({ title }) => title);
+    expect(titles?.toSorted()).toEqual(['Cut', 'Done']);
   });
 
-  test('that began and ended before it was seen to run has ended', async () => {
+  test('that began and ended between two surveys is listed as ended', async () => {
     const { id } = fake.addSession();
     fake.state.begin(id, 'Go');
     fake.state.finish(id, 'Done');
     await world.becomes(id, 'idle');
   });
 
-  test('that another server of the same home works on is not interrupted', async () => {
+  test('that runs in another server of the same home is not interrupted', async () => {
     await using other = await startFakeOpencode({ directory: WORKTREE });
-    const id = begin();
-    await world.becomes(id, 'busy');
-    // Both share a store; only one of them runs it.
+    const id = await beginBusy();
+    // They share a store, and only one of them runs it.
     const same = other.addSession({ id, title: 'A title' });
     other.state.messages.set(id, [...(fake.state.messages.get(id) ?? []), assistantMessage(id, 'msg_x', WORKTREE)]);
     await world.register('two', other);

@@ -41,7 +41,7 @@ test('one stream is enough for all directories', async () => {
   await world.becomes(there, 'idle');
 });
 
-test('what a session waits for, a form with its options too', async () => {
+test('a session waits with its permission or its form', async () => {
   const id = await prompt('bash: rm -rf build');
   const { waiting } = await world.becomes(id, 'waiting');
   expect(waiting).toMatchObject([{ kind: 'permission', text: 'bash "rm -rf build"' }]);
@@ -57,16 +57,16 @@ test('what a session waits for, a form with its options too', async () => {
   await until('it to go on', () => world.session(asking)?.state !== 'waiting');
 });
 
-test('a sub-agent, whose request is its own', async () => {
+test('a sub-agent has its own request', async () => {
   const root = await prompt('task: bash: ls');
-  const child = await until('the sub-agent to ask', () =>
+  const child = await until('a request of the sub-agent', () =>
     world.server('service')?.sessions.find((one) => one.parentId === root && one.state === 'waiting'),
   );
   expect(child.waiting).toMatchObject([{ ofSubAgent: true }]);
   expect(await world.becomes(root, 'busy')).toMatchObject({ waiting: [] });
 });
 
-test('a retry, which a survey does not tell', async () => {
+test('a retry, which surveys do not show, is listed', async () => {
   fake.script('again', [
     { kind: 'retry', message: 'Rate limit' },
     { kind: 'gate', name: 'retrying' },
@@ -78,7 +78,7 @@ test('a retry, which a survey does not tell', async () => {
   await world.becomes(id, 'idle');
 });
 
-test('a turn that fails, and one that is stopped', async () => {
+test('a failed turn is listed as failed, a stopped one as interrupted', async () => {
   const failing = await prompt('fail 401');
   expect((await world.becomes(failing, 'failed')).reason).toMatch(/^opencode says "/);
   const stopped = await prompt('gate-mid cut: Begun. | Done.');
@@ -99,7 +99,7 @@ test('a restarted service goes on with its work', async () => {
   const id = await prompt('gate-mid resumed: Begun. | Done.');
   await world.becomes(id, 'busy');
   await fake.stop();
-  await until('it to be known', () => world.server('service')?.checkedMs === undefined);
+  await until('its end to be noticed', () => world.server('service')?.checkedMs === undefined);
   await fake.restart();
   await fake.register(folder.path);
   await world.followed('service');

@@ -10,67 +10,64 @@ function pacing(share = 0) {
   const pace = new SurveyPace(clock, share);
   pace.hint('now');
   const end = new AbortController();
-  const asked: string[] = [];
+  const surveys: string[] = [];
   const run = (async () => {
     for (;;) {
       const why = await pace.next(end.signal);
       if (end.signal.aborted) return;
-      asked.push(`${clock.monotonic() - startMs} ${why}`);
+      surveys.push(`${clock.monotonic() - startMs} ${why}`);
     }
   })();
-  return { clock, pace, asked, end: () => (end.abort(), run) };
+  return { clock, pace, surveys, end: () => (end.abort(), run) };
 }
 
-test('surveys immediately, then again before the state is 60 s old', async () => {
-  const { clock, asked } = pacing();
+test.each([
+  [0, ['0 hinted', '52000 scheduled', '104000 scheduled']],
+  [1, ['0 hinted', '42000 scheduled', '84000 scheduled']],
+])('surveys immediately, then again before the state is 60 s old, spread by the share %i', async (share, expected) => {
+  const { clock, surveys } = pacing(share);
   await clock.advance(110_000);
-  expect(asked).toEqual(['0 hinted', '52000 scheduled', '104000 scheduled']);
-});
-
-test('spreads the surveys of servers found together', async () => {
-  const { clock, asked } = pacing(1);
-  await clock.advance(50_000);
-  expect(asked).toEqual(['0 hinted', '42000 scheduled']);
+  expect(surveys).toEqual(expected);
 });
 
 test('surveys immediately for each of a few changes', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 5; change += 1) {
     pace.hint('now');
     await clock.advance(10);
   }
-  expect(asked.slice(1)).toEqual(['10000 hinted', '10010 hinted', '10020 hinted', '10030 hinted', '10040 hinted']);
+  expect(surveys.slice(1)).toEqual(['10000 hinted', '10010 hinted', '10020 hinted', '10030 hinted', '10040 hinted']);
 });
 
 test('surveys ten times a second while changes go on', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) {
     pace.hint('now');
     await clock.advance(10);
   }
   // Five at once, and ten for each of the five seconds.
-  expect(asked.slice(1).length).toBe(55);
+  expect(surveys.slice(1).length).toBe(55);
   // A permission request meanwhile shows within a tenth of a second.
-  const times = asked.slice(1).map((line) => Number.parseInt(line, 10));
+  const times = surveys.slice(1).map((line) => Number.parseInt(line, 10));
   expect(Math.max(...times.slice(1).map((time, index) => time - (times[index] ?? 0)))).toBe(100);
   // The last change is surveyed too.
-  expect(asked.at(-1)).toBe('15000 hinted');
+  expect(surveys.at(-1)).toBe('15000 hinted');
   await clock.advance(20_000);
-  expect(asked.at(-1)).toBe('15000 hinted');
+  expect(surveys.at(-1)).toBe('15000 hinted');
 });
 
 test('surveys once for many changes at one moment', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) pace.hint('now');
   await clock.advance(20_000);
-  expect(asked.slice(1)).toEqual(['10000 hinted']);
+  expect(surveys.slice(1)).toEqual(['10000 hinted']);
 });
 
 test('delays a change that is not urgent to a second after the last survey, without delaying urgent ones', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(10_000);
   pace.hint('soon');
   await clock.advance(10);
@@ -81,38 +78,38 @@ test('delays a change that is not urgent to a second after the last survey, with
   pace.hint('now');
   pace.hint('soon');
   await clock.advance(2000);
-  expect(asked.slice(1)).toEqual(['10000 hinted', '10510 hinted']);
+  expect(surveys.slice(1)).toEqual(['10000 hinted', '10510 hinted']);
 });
 
 test('repeats an incomplete survey, with growing delays', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(0);
   for (let times = 0; times < 6; times += 1) {
     pace.answered(false);
     await clock.advance(15_000);
   }
-  expect(asked).toEqual([
+  expect(surveys).toEqual([
     '0 hinted',
     ...[1000, 17_000, 34_000, 53_000, 75_000, 90_000].map((atMs) => `${atMs} scheduled`),
   ]);
   pace.answered(true);
   pace.answered(false);
   await clock.advance(1000);
-  expect(asked.at(-1)).toBe('91000 scheduled');
+  expect(surveys.at(-1)).toBe('91000 scheduled');
 });
 
 test('an urgent survey does not postpone a scheduled one', async () => {
-  const { clock, pace, asked } = pacing();
+  const { clock, pace, surveys } = pacing();
   await clock.advance(10_000);
   pace.within(1000);
   pace.hint('now');
   await clock.advance(2000);
-  expect(asked.slice(1)).toEqual(['10000 hinted', '11000 scheduled']);
+  expect(surveys.slice(1)).toEqual(['10000 hinted', '11000 scheduled']);
 });
 
 test('ends when its signal aborts', async () => {
-  const { clock, end, asked } = pacing();
+  const { clock, end, surveys } = pacing();
   await clock.advance(0);
   await end();
-  expect(asked).toEqual(['0 hinted']);
+  expect(surveys).toEqual(['0 hinted']);
 });

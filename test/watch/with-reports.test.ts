@@ -75,53 +75,53 @@ describe('the fleet over sources with reports', () => {
     const before = requestsTo(fake);
     fleet.start();
     await fleet.ready();
-    /** Requests to the server since then. */
-    const asked = (): number => requestsTo(fake) - before;
-    return { world, fake, clock, watcher, watched, fleet, asked };
+    /** How many requests the fleet has sent to the server. */
+    const requests = (): number => requestsTo(fake) - before;
+    return { world, fake, clock, watcher, watched, fleet, requests };
   }
 
   test("takes the watcher's report and sends no request", async () => {
-    const { fleet, asked } = await enter();
+    const { fleet, requests } = await enter();
     const { instances } = await fleet.survey();
     expect(instances).toMatchObject([
       { name: 'a', state: 'idle', overview: { sessions: [SESSION] } },
       { name: 'a-b', state: 'busy', directory: '/home/user/b', overview: { sessions: [] } },
     ]);
-    expect(asked()).toBe(0);
+    expect(requests()).toBe(0);
   });
 
-  test('sees a change at once', async () => {
-    const { fake, fleet, world, clock, watcher, watched, asked } = await enter();
+  test('shows a change immediately', async () => {
+    const { fake, fleet, world, clock, watcher, watched, requests } = await enter();
     fake.state.statuses.clear();
     await world.fleet.survey();
-    const before = asked();
+    const before = requests();
     watcher.set(watched());
     await settle();
     await clock.advance(HINT_WINDOW_MS);
     expect(fleet.snapshot().instances).toMatchObject([{ name: 'a' }, { name: 'a-b', state: 'idle' }]);
-    expect(asked()).toBe(before);
+    expect(requests()).toBe(before);
   });
 
   test.each<[string, Partial<WatchedServer>]>([
-    ['while the event stream of its server is down', { checkedMs: undefined }],
-    ['of another registration', { instances: [] }],
-  ])('asks itself %s', async (_, fields) => {
-    const { fleet, clock, watcher, watched, asked } = await enter();
+    ['while its event stream is down', { checkedMs: undefined }],
+    ['if the report is of another registration', { instances: [] }],
+  ])('probes the server %s', async (_, fields) => {
+    const { fleet, clock, watcher, watched, requests } = await enter();
     watcher.set(watched(fields));
     await settle();
     await clock.advance(HINT_WINDOW_MS);
     await fleet.survey();
-    expect(asked()).toBeGreaterThan(0);
+    expect(requests()).toBeGreaterThan(0);
   });
 
-  test('asks itself if the report is too old', async () => {
-    const { fleet, clock, asked } = await enter();
+  test('probes the server if the report is too old', async () => {
+    const { fleet, clock, requests } = await enter();
     await clock.advance(REPORT_LIFETIME_MS - 1);
     await fleet.survey();
-    expect(asked()).toBe(0);
+    expect(requests()).toBe(0);
     await clock.advance(1);
     await fleet.survey();
-    expect(asked()).toBeGreaterThan(0);
+    expect(requests()).toBeGreaterThan(0);
   });
 });
 

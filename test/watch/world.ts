@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 
-import { type Clock, systemClock } from '../../src/base/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import type { WatchedSession } from '../../src/model/watched.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
@@ -8,40 +8,26 @@ import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
 import type { WatchedServer } from '../../src/watch/contract.ts';
-import { openRegistry, type Registry } from '../rig/registry.ts';
+import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
-export interface WatchWorldOptions {
+interface WatchWorldOptions {
   readonly ports?: OwnInstancesDeps['ports'];
-  readonly clock?: Clock;
   readonly healthCheckTimeoutMs?: number;
   readonly discoveryIntervalMs?: number;
   /** The state directory of OpenCode 2 services; default none. */
   readonly opencodeStateDir?: string;
 }
 
-/** A watcher in this process, over a registry of its own. */
-export interface WatchWorld extends AsyncDisposable {
-  readonly registry: Registry;
-  readonly instances: OwnInstances;
-  readonly watcher: LiveWatcher;
-  /** How often its listeners were called. */
-  readonly changes: number;
-  register(id: string, server: { readonly port: number; readonly directory: string }, password?: string): Promise<void>;
-  server(id: string): WatchedServer | undefined;
-  session(sessionId: string): WatchedSession | undefined;
-  /** Waits until a server is followed and was surveyed as a whole. */
-  followed(id: string): Promise<void>;
-  /** Waits until a session is in this state. */
-  becomes(sessionId: string, state: WatchedSession['state']): Promise<WatchedSession>;
-}
+export type WatchWorld = Awaited<ReturnType<typeof openWatchWorld>>;
 
-export async function openWatchWorld(options: WatchWorldOptions = {}): Promise<WatchWorld> {
+/** A watcher in this process, over a registry of its own. */
+export async function openWatchWorld(options: WatchWorldOptions = {}) {
   const temp = tempDir('opencode-mcp-watch');
   const registry = await openRegistry(`${temp.path}/registry`);
   const uid = process.getuid?.() ?? 0;
-  const { clock = systemClock, healthCheckTimeoutMs = 20_000, discoveryIntervalMs = 30_000 } = options;
+  const { healthCheckTimeoutMs = 20_000, discoveryIntervalMs = 30_000 } = options;
   const instances = new OwnInstances({
     settings: {
       registryDir: { path: registry.path, explicit: true },
@@ -62,9 +48,7 @@ export async function openWatchWorld(options: WatchWorldOptions = {}): Promise<W
       return password === undefined ? undefined : { username: 'opencode', password };
     },
   });
-  const watcher = new LiveWatcher({ own: instances, clock, logger: silentLogger });
-  let changes = 0;
-  watcher.onChange(() => (changes += 1));
+  const watcher = new LiveWatcher({ own: instances, clock: systemClock, logger: silentLogger });
   instances.start();
   watcher.start();
   const server = (id: string): WatchedServer | undefined => watcher.servers().find((one) => one.id === id);
@@ -78,16 +62,19 @@ export async function openWatchWorld(options: WatchWorldOptions = {}): Promise<W
     registry,
     instances,
     watcher,
-    get changes() {
-      return changes;
-    },
-    async register(id, { port, directory }, password) {
+    async register(
+      id: string,
+      { port, directory }: { readonly port: number; readonly directory: string },
+      password?: string,
+    ) {
       await registry.add({ name: id, id, port, cwd: directory }, password === undefined ? {} : { password });
     },
     server,
     session,
-    followed: async (id) => void (await until(`${id} to be followed`, () => server(id)?.checkedMs !== undefined)),
-    becomes: (sessionId, state) =>
+    /** Waits until a server is followed and was surveyed as a whole. */
+    followed: (id: string) => until(`${id} to be followed`, () => watcher.checkedMs(id) !== undefined),
+    /** Waits until a session is in this state. */
+    becomes: (sessionId: string, state: WatchedSession['state']) =>
       until(`${sessionId} to be ${state}`, () => {
         const found = session(sessionId);
         return found?.state === state && found;

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { systemClock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteShort } from '../../base/plain-text.ts';
 import { VERSION } from '../../base/version.ts';
 import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, processIdentity, type ProcessIdentity } from '../process-table.ts';
@@ -171,7 +171,7 @@ export class OwnRegistrations {
   /** Warns if the directory is not the usual one: older versions of opencode-mcp look in one directory only. */
   #tellDirectory(where: string, link: RelayLink | undefined, { path }: Settings['registryDir']): void {
     if (link?.directory === undefined) return;
-    const taken = quoteName(singleLine(link.directory, MAX_DIRECTORY_CHARS));
+    const taken = quoteShort(link.directory, MAX_DIRECTORY_CHARS);
     this.#options.tell(
       `registers on ${where} in ${taken}; an older opencode-mcp there looks only in ${path}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
     );

@@ -5,7 +5,7 @@ import { read } from '../../operations/sessions/read.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { listSessions } from '../../operations/sessions/sessions.ts';
 import { getStatus } from '../../operations/listing/status.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName, quoteShort, singleLine } from '../../base/plain-text.ts';
 import { INSTANCE_TEMPLATE, type ResourceName, SESSION_TEMPLATE, uriOf } from './resource-uri.ts';
 
 /** Instances per page. */
@@ -44,7 +44,7 @@ export async function listResources(
 }
 
 function resourcesOf({ name, state, directory, overview }: Instance): Resource[] {
-  const where = directory === undefined ? '' : ` in ${quoteName(singleLine(directory, 200))}`;
+  const where = directory === undefined ? '' : ` in ${quoteShort(directory, 200)}`;
   const instance = {
     uri: uriOf({ instance: name }),
     name,

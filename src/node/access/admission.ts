@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteShort } from '../../base/plain-text.ts';
 import type { TailnetNode, Whois } from '../../tailscale/types.ts';
 
 /** `read` sees sessions; `drive` may do everything, which equals a shell as the service's user. */
@@ -119,7 +119,7 @@ function callerOf({ node, login }: Whois): string {
 }
 
 function shown(name: string): string {
-  return quoteName(singleLine(name, MAX_SHOWN_CHARS));
+  return quoteShort(name, MAX_SHOWN_CHARS);
 }
 
 function remedyOf({ self, peer }: AdmissionFacts, whois: Whois): string {

@@ -43,7 +43,7 @@ export async function runBounded(
         return;
       }
       const giveUp = (reason: string): void => {
-        // What a program that has ended left running in the background is meant to stay.
+        // Processes that an ended program left in the background may stay.
         if (child.exitCode !== null || child.signalCode !== null) return;
         killGroup(child);
         fail('failed', reason);

@@ -1,7 +1,7 @@
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { FileNode } from '../../opencode/inspect-schema.ts';
 import { RequestError } from '../../http/exchange.ts';
-import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { multiLine, quoteShort, singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { FileList, FileText } from './inspect-shapes.ts';
 import { pathWithin } from './remote-path.ts';
@@ -106,7 +106,7 @@ export async function readFile(
   const head = { instance: files.name, path: singleLine(path, 300) };
   const title = `${quoteName(head.instance)}, ${quoteName(head.path)}`;
   if (type === 'binary') {
-    const kind = quoteName(singleLine(mimeType ?? 'binary', 100));
+    const kind = quoteShort(mimeType ?? 'binary', 100);
     const binary = `${kind}, ${Buffer.from(content, 'base64').length} bytes; not text, so not shown`;
     return { data: { ...head, binary }, text: `${title}: ${binary}` };
   }

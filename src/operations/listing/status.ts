@@ -1,4 +1,4 @@
-import { sentence, singleLine } from '../../base/plain-text.ts';
+import { quoteShort, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Asked, askedLine, askedLines, listAsked } from '../respond/asked.ts';
 import { type Answer, quoteName } from '../answer.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
@@ -81,7 +81,7 @@ async function runningRows(
 
 function withElsewhere(status: StatusView, elsewhere: readonly Instance[]): StatusView {
   const lines = elsewhere.map(
-    ({ name, state, directory = '' }) => `${quoteName(name)}: ${state}, in ${quoteName(singleLine(directory, 300))}`,
+    ({ name, state, directory = '' }) => `${quoteName(name)}: ${state}, in ${quoteShort(directory, 300)}`,
   );
   return { ...status, ...(lines.length > 0 && { elsewhere: lines }) };
 }

@@ -2,7 +2,7 @@ import type { ReaderWords } from '../../model/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Permission, Question } from '../../opencode/schema.ts';
 import { inMarks } from '../../opencode/waiting.ts';
-import { multiLine, quoted, singleLine } from '../../base/plain-text.ts';
+import { multiLine, quoted, quoteShort, singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
@@ -90,7 +90,7 @@ function permissionDialog(agent: string, { permission, patterns, always, metadat
       : '';
   return {
     form: {
-      message: `${agent} asks for permission: ${quoteName(singleLine(permission, 60))}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to show whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
+      message: `${agent} asks for permission: ${quoteShort(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to show whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
       fields: {
         decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${about}`, choices },
         feedback: { title: 'Tell the agent, when rejecting (optional)' },

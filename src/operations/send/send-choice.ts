@@ -1,5 +1,5 @@
 import type { ModelName, Prompt } from '../../opencode/api.ts';
-import { singleLine } from '../../base/plain-text.ts';
+import { quoteShort, singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import { isWholeService, sessionNeeded } from '../listing/directories.ts';
 import { isOver } from '../../turns/call-limit.ts';
@@ -79,7 +79,7 @@ function nameOf({ providerID, modelID }: ModelName): string {
 }
 
 function unknown(instance: string, what: string, wanted: string, there: readonly string[]): OperationError {
-  const list = there.slice(0, MAX_LISTED).map((name) => quoteName(singleLine(name, 100)));
+  const list = there.slice(0, MAX_LISTED).map((name) => quoteShort(name, 100));
   const more = there.length > MAX_LISTED ? ` and ${there.length - MAX_LISTED} more` : '';
   return new OperationError(
     `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; it has: ${list.join(', ') || 'none'}${more}.`,

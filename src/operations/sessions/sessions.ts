@@ -1,5 +1,5 @@
 import type { Session } from '../../opencode/schema.ts';
-import { sentence, singleLine } from '../../base/plain-text.ts';
+import { quoteShort, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { isWholeService, scopeOf, statusesIn } from '../listing/directories.ts';
@@ -136,12 +136,12 @@ async function directoryFor(connected: Connected, named: string | undefined): Pr
   }
   if (!isWholeService(connected))
     throw new OperationError(
-      `${quoteName(instance.name)} makes sessions only in ${quoteName(singleLine(directory, 300))}; no session was created. Leave directory out, or name the instance of that directory.`,
+      `${quoteName(instance.name)} makes sessions only in ${quoteShort(directory, 300)}; no session was created. Leave directory out, or name the instance of that directory.`,
     );
   const known = await api.sessions({ directory: named, limit: 1 });
   if (known.some((session) => session.directory === named)) return named;
   throw new OperationError(
-    `${quoteName(instance.name)} has no session in ${quoteName(singleLine(named, 300))}; no session was created. Naming a directory runs its plugins, so it must already have a session: open it in opencode first.`,
+    `${quoteName(instance.name)} has no session in ${quoteShort(named, 300)}; no session was created. Naming a directory runs its plugins, so it must already have a session: open it in opencode first.`,
   );
 }
 

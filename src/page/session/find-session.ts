@@ -1,6 +1,6 @@
 import type { Instance, Snapshot } from '../../model/instance.ts';
 import type { Session } from '../../opencode/schema.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName, quoteShort, singleLine } from '../../base/plain-text.ts';
 import { type CallSpan, connectTo, type Connected } from '../../operations/runtime.ts';
 import { type PageCaller, PageRefusal, type PageView } from '../contract.ts';
 
@@ -33,7 +33,7 @@ export function findShown({ runtime }: PageView, wanted: string): Instance {
   if (found !== undefined) return found;
   throw new PageRefusal(
     404,
-    `There is no instance ${quoteName(singleLine(wanted, 100))} here now. ${goneText(runtime.fleet.snapshot(), wanted)}`,
+    `There is no instance ${quoteShort(wanted, 100)} here now. ${goneText(runtime.fleet.snapshot(), wanted)}`,
   );
 }
 

@@ -23,7 +23,7 @@ const MAX_SESSIONS = 1_000;
 
 /**
  * Reads OpenCode 2's events, one stream each, as OpenCode 1's. The preview has the same events with the prefixes `session.next.` and
- * `permission.v2.`. Unknown and malformed ones are left out: the store has what they said.
+ * `permission.v2.`. Unknown and malformed ones are left out: their content is in the store.
  */
 export class EventReader {
   /** The current prompt of each session. */

@@ -73,7 +73,7 @@ export class Opencode2Requests {
     return true;
   }
 
-  /** False if the form is gone, or was settled by somebody else. */
+  /** False if the form is gone, or another client settled it. */
   async settled(method: string, path: string, body?: object): Promise<boolean> {
     try {
       return await this.did(method, path, body);
