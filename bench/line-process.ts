@@ -8,9 +8,8 @@ import { within } from '../test/rig/wait.ts';
 export interface SpawnOptions {
   readonly script: string;
   /** Words before the command, as `ip netns exec …`, which must exec it. */
-  readonly before?: readonly string[];
+  readonly before?: readonly string[] | undefined;
   readonly args: readonly string[];
-  readonly execArgv?: readonly string[];
   readonly cwd: string;
   /** The child's environment besides PATH. */
   readonly env: Readonly<Record<string, string>>;
@@ -21,8 +20,8 @@ export class ChildProgram implements AsyncDisposable {
   protected readonly child: ChildProcessByStdio<Writable, Readable, null>;
   protected readonly exited: Promise<unknown>;
 
-  constructor({ script, before = [], args, execArgv = [], cwd, env }: SpawnOptions) {
-    const [program = '', ...words] = [...before, process.execPath, ...execArgv, script, ...args];
+  constructor({ script, before = [], args, cwd, env }: SpawnOptions) {
+    const [program = '', ...words] = [...before, process.execPath, script, ...args];
     this.child = spawn(program, words, {
       cwd,
       env: { PATH: process.env['PATH'] ?? '', ...env },
@@ -37,12 +36,12 @@ export class ChildProgram implements AsyncDisposable {
   }
 
   /** Asks the program to end. */
-  protected finish(): void {
+  protected stop(): void {
     this.child.stdin.end();
   }
 
   async close(): Promise<void> {
-    this.finish();
+    this.stop();
     await within(this.exited, 'a program to end', 5_000).catch(() => this.child.kill('SIGKILL'));
     await this.exited;
   }

@@ -19,7 +19,7 @@ export class NodeProcess extends ChildProgram {
     await until('the node service to listen', () => accepts(this.host, this.port));
   }
 
-  protected override finish(): void {
+  protected override stop(): void {
     this.child.kill('SIGTERM');
   }
 }

@@ -6,7 +6,7 @@ import { freePort } from '../test/rig/ports.ts';
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
 import { tempDir, type TempDir } from '../test/rig/temp.ts';
 import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
-import { LineProcess } from './line-process.ts';
+import { LineProcess, type SpawnOptions } from './line-process.ts';
 import { NodeProcess } from './node-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
 import type { CrowdOptions } from './programs/lan-crowd.ts';
@@ -18,7 +18,6 @@ import { NO_ROUNDS, ServerProcess } from './server-process.ts';
 export interface ServerOptions {
   readonly registry?: Registry;
   readonly env?: Readonly<Record<string, string>>;
-  readonly execArgv?: readonly string[];
   /** See `SpawnOptions`. */
   readonly before?: readonly string[];
   /** Instead of the built server. */
@@ -40,6 +39,8 @@ export interface Placed<Place> extends AsyncDisposable {
 }
 
 export type Tailscaled = Placed<TailscaledPlace>;
+
+type Program = Exclude<keyof Scripts, 'server' | 'serve' | 'bare-server'>;
 
 /** Requests since the last call. */
 export function countsOf({ process }: Tailscaled): Promise<TailscaledCounts> {
@@ -90,12 +91,11 @@ export class Stage implements AsyncDisposable {
   }
 
   /** Our server, before the handshake. */
-  spawnServer({ registry, env, execArgv, before, script }: ServerOptions): ServerProcess {
+  spawnServer({ registry, env, before, script }: ServerOptions): ServerProcess {
     return new ServerProcess({
       script: script ?? this.scripts.server,
       args: registry === undefined ? [] : ['--registry-dir', registry.path],
-      ...(execArgv === undefined ? {} : { execArgv }),
-      ...(before === undefined ? {} : { before }),
+      before,
       ...this.#surroundings({ ...NO_ROUNDS, ...env }),
     });
   }
@@ -112,8 +112,9 @@ export class Stage implements AsyncDisposable {
   }
 
   async startFleet(options: FleetOptions): Promise<Fleet> {
-    const process = this.#spawn('fleet', JSON.stringify(options));
-    return new Fleet(process, await process.read<FleetPorts>());
+    const fleet = new Fleet(this.#program('fleet', JSON.stringify(options)));
+    fleet.ports = await fleet.read<FleetPorts>();
+    return fleet;
   }
 
   /** A machine of a LAN, in its network namespace. */
@@ -164,8 +165,12 @@ export class Stage implements AsyncDisposable {
     return this.close();
   }
 
-  #spawn(name: Exclude<keyof Scripts, 'server' | 'serve' | 'bare-server'>, argument: string): LineProcess {
-    return new LineProcess({ script: this.scripts[name], args: [argument], ...this.#surroundings({}) });
+  #spawn(name: Program, argument: string): LineProcess {
+    return new LineProcess(this.#program(name, argument));
+  }
+
+  #program(name: Program, argument: string): SpawnOptions {
+    return { script: this.scripts[name], args: [argument], ...this.#surroundings({}) };
   }
 
   async #ready(process: LineProcess): Promise<LineProcess> {
@@ -173,74 +178,57 @@ export class Stage implements AsyncDisposable {
     return process;
   }
 
-  #surroundings(env: Readonly<Record<string, string>>): {
-    readonly cwd: string;
-    readonly env: Readonly<Record<string, string>>;
-  } {
+  #surroundings(env: Readonly<Record<string, string>>): Pick<SpawnOptions, 'cwd' | 'env'> {
     return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...NO_MULTICAST, ...env } };
   }
 }
 
 /** The process of the fake opencodes. */
-export class Fleet implements AsyncDisposable {
-  readonly ports: FleetPorts;
-  readonly #process: LineProcess;
-
-  constructor(process: LineProcess, ports: FleetPorts) {
-    this.#process = process;
-    this.ports = ports;
-  }
+export class Fleet extends LineProcess {
+  ports: FleetPorts = { live: [], silent: [] };
 
   /** Requests since the last call. */
   async count(): Promise<FleetCounts> {
-    return await this.#ask<FleetCounts>({ order: 'count' });
+    return await this.#order<FleetCounts>({ order: 'count' });
   }
 
   /** Resolves once every live instance was asked for its sessions since the last `count`. */
   async surveyed(timeoutMs: number): Promise<void> {
-    await this.#ask<object>({ order: 'surveyed' }, timeoutMs);
+    await this.#order<object>({ order: 'surveyed' }, timeoutMs);
   }
 
   /** Resolves once the first instance got a prompt since the last call. */
   async prompted(): Promise<void> {
-    await this.#ask<object>({ order: 'prompted' });
+    await this.#order<object>({ order: 'prompted' });
   }
 
   /** Emits text in the running turn of the first instance. */
   async token(text: string): Promise<FleetToken> {
-    return await this.#ask<FleetToken>({ order: 'token', text });
+    return await this.#order<FleetToken>({ order: 'token', text });
   }
 
   /** Begins a turn in the first instances, each of which emits a word at intervals until `hush`. */
   async speak(instances: number, everyMs: number): Promise<void> {
-    await this.#ask<object>({ order: 'speak', instances, everyMs });
+    await this.#order<object>({ order: 'speak', instances, everyMs });
   }
 
   /** Words emitted. */
   async hush(): Promise<number> {
-    return (await this.#ask<FleetWords>({ order: 'hush' })).words;
+    return (await this.#order<FleetWords>({ order: 'hush' })).words;
   }
 
   /** Begins or ends a turn in the last instance. */
   async change(): Promise<FleetToken> {
-    return await this.#ask<FleetToken>({ order: 'change' });
+    return await this.#order<FleetToken>({ order: 'change' });
   }
 
-  /** Ends that turn. */
+  /** Ends the running turn of the first instance. */
   async finish(text: string): Promise<void> {
-    await this.#ask<object>({ order: 'finish', text });
+    await this.#order<object>({ order: 'finish', text });
   }
 
-  close(): Promise<void> {
-    return this.#process.close();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  #ask<Answer>(order: FleetOrder, timeoutMs?: number): Promise<Answer> {
-    return this.#process.ask<Answer>(order, timeoutMs);
+  #order<Answer>(order: FleetOrder, timeoutMs?: number): Promise<Answer> {
+    return this.ask<Answer>(order, timeoutMs);
   }
 }
 

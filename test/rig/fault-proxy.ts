@@ -41,7 +41,8 @@ export interface Match {
   readonly path?: string | RegExp | ((path: string) => boolean);
 }
 
-export interface ProxiedRequest {
+/** A request on its way, and the record of it. */
+export class ProxiedRequest {
   readonly method: string;
   /** Without the query. */
   readonly path: string;
@@ -49,9 +50,31 @@ export interface ProxiedRequest {
   readonly target: string;
   readonly headers: IncomingHttpHeaders;
   /** The request's body so far. */
-  readonly body: string;
+  body = '';
   /** Upstream's status, once it has answered. */
-  readonly status: number | undefined;
+  status: number | undefined;
+
+  constructor({ method = '', url = '/', headers }: IncomingMessage) {
+    this.method = method;
+    this.path = url.split('?', 1)[0] ?? '/';
+    this.target = url;
+    this.headers = headers;
+  }
+
+  fits({ method = this.method, path = this.path }: Match): boolean {
+    if (method !== this.method) return false;
+    if (typeof path === 'string') return path === this.path;
+    return path instanceof RegExp ? path.test(this.path) : path(this.path);
+  }
+}
+
+interface Exchange {
+  readonly incoming: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly fault: Fault;
+  readonly request: ProxiedRequest;
+  /** Aborts when the client's connection ends. */
+  readonly gone: AbortSignal;
 }
 
 export interface FaultProxy extends AsyncDisposable {
@@ -92,10 +115,14 @@ const HOP_BY_HOP = new Set([
   'upgrade',
 ]);
 
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name)));
+}
+
 /** An HTTP proxy on 127.0.0.1 in front of `upstream` that passes everything, streams included, unless a rule matches. */
 export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
   const rules: Array<{ readonly match: Match; readonly fault: Fault; left: number }> = [];
-  const arrivals = new Arrivals<Recorded>();
+  const arrivals = new Arrivals<ProxiedRequest>();
   const streams = new Map<ServerResponse, { stalled: boolean }>();
   const gates = new Gates();
   let target = upstream;
@@ -103,30 +130,23 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
   const { port, url } = listener;
 
   function accept(incoming: IncomingMessage, response: ServerResponse): void {
-    const fault = choose(incoming);
-    const recorded = new Recorded(incoming);
-    arrivals.add(recorded);
-    const gone = new AbortController();
-    response.once('close', () => gone.abort());
-    serve(incoming, response, fault, recorded, gone.signal).catch(() => response.destroy());
+    const request = new ProxiedRequest(incoming);
+    const fault = choose(request);
+    arrivals.add(request);
+    const client = new AbortController();
+    response.once('close', () => client.abort());
+    serve({ incoming, response, fault, request, gone: client.signal }).catch(() => response.destroy());
   }
 
-  function choose(incoming: IncomingMessage): Fault {
-    const rule = rules.findLast(
-      ({ match, left }) => left > 0 && matches(match, incoming.method ?? '', pathOf(incoming)),
-    );
+  function choose(request: ProxiedRequest): Fault {
+    const rule = rules.findLast(({ match, left }) => left > 0 && request.fits(match));
     if (!rule) return { kind: 'pass' };
     rule.left -= 1;
     return rule.fault;
   }
 
-  async function serve(
-    incoming: IncomingMessage,
-    response: ServerResponse,
-    fault: Fault,
-    recorded: Recorded,
-    gone: AbortSignal,
-  ): Promise<void> {
+  async function serve(exchange: Exchange): Promise<void> {
+    const { incoming, response, fault, gone } = exchange;
     if (fault.kind === 'reset') return void incoming.socket.resetAndDestroy();
     if (fault.kind === 'hang') return void incoming.resume();
     if (fault.kind === 'respond') {
@@ -136,44 +156,38 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     }
     if (fault.kind === 'hold') await gates.pass(fault.gate, gone);
     if (fault.kind === 'delay') await delay(fault.ms, undefined, { signal: gone });
-    if (!gone.aborted) forward(incoming, response, fault, recorded, gone);
+    if (!gone.aborted) forward(exchange);
   }
 
-  function forward(
-    incoming: IncomingMessage,
-    response: ServerResponse,
-    fault: Fault,
-    recorded: Recorded,
-    gone: AbortSignal,
-  ): void {
+  function forward(exchange: Exchange): void {
+    const { incoming, request, gone } = exchange;
     const { protocol, hostname, port: upstreamPort, pathname } = new URL(target);
-    const headers = Object.fromEntries(Object.entries(incoming.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
     const outgoing = httpRequest({
       protocol,
       hostname,
       port: upstreamPort,
-      method: incoming.method,
-      path: pathname.replace(/\/$/, '') + (incoming.url ?? '/'),
-      headers,
+      method: request.method,
+      path: pathname.replace(/\/$/, '') + request.target,
+      headers: endToEnd(incoming.headers),
       // One connection per request: cutting one must not affect another.
       agent: false,
     });
     outgoing.on('error', () => incoming.socket.resetAndDestroy());
     outgoing.once('response', (answer) => {
-      recorded.status = answer.statusCode;
-      give(answer, incoming, response, fault);
+      request.status = answer.statusCode;
+      give(answer, exchange);
     });
     gone.addEventListener('abort', () => outgoing.destroy(), { once: true });
-    send(incoming, outgoing, fault, recorded);
+    send(outgoing, exchange);
   }
 
-  function send(incoming: IncomingMessage, outgoing: ClientRequest, fault: Fault, recorded: Recorded): void {
+  function send(outgoing: ClientRequest, { incoming, fault, request }: Exchange): void {
     const length = Number(incoming.headers['content-length'] ?? 0);
     let left = fault.kind === 'cut-request' ? Math.floor(length / 2) : Infinity;
     incoming.on('data', (chunk: Buffer) => {
       const piece = chunk.subarray(0, left);
       left -= piece.length;
-      recorded.take(piece);
+      request.body += piece.toString();
       if (left > 0 || fault.kind !== 'cut-request') {
         outgoing.write(piece);
         return;
@@ -187,7 +201,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     incoming.once('end', () => outgoing.end());
   }
 
-  function give(answer: IncomingMessage, incoming: IncomingMessage, response: ServerResponse, fault: Fault): void {
+  function give(answer: IncomingMessage, { incoming, response, fault }: Exchange): void {
     if (fault.kind === 'lose-response') {
       answer.resume();
       answer.once('end', () => incoming.socket.resetAndDestroy());
@@ -198,8 +212,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
       streams.set(response, flow);
       response.once('close', () => streams.delete(response));
     }
-    const headers = Object.fromEntries(Object.entries(answer.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
-    response.writeHead(answer.statusCode ?? 502, headers);
+    response.writeHead(answer.statusCode ?? 502, endToEnd(answer.headers));
     // The head of an event stream matters by itself; Node would hold it back until the first byte of the body.
     response.flushHeaders();
     let left = fault.kind === 'cut-response' ? fault.afterBytes : Infinity;
@@ -228,13 +241,13 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     url,
     port,
     requests: arrivals.items,
-    count: (match) => arrivals.items.filter(({ method, path }) => matches(match, method, path)).length,
+    count: (match) => arrivals.items.filter((request) => request.fits(match)).length,
     waitForRequest(match, { nth = 1 } = {}) {
       let left = nth;
       const seen = (): string => JSON.stringify(arrivals.items.map(({ method, path }) => `${method} ${path}`));
       return arrivals.first(
         () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`,
-        ({ method, path }) => matches(match, method, path) && (left -= 1) === 0,
+        (request) => request.fits(match) && (left -= 1) === 0,
       );
     },
     rule(match, fault, times = Infinity) {
@@ -270,39 +283,4 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     close: down,
     [Symbol.asyncDispose]: down,
   };
-}
-
-class Recorded implements ProxiedRequest {
-  readonly method: string;
-  readonly path: string;
-  readonly target: string;
-  readonly headers: IncomingHttpHeaders;
-  status: number | undefined;
-  readonly #chunks: Buffer[] = [];
-
-  constructor(incoming: IncomingMessage) {
-    this.method = incoming.method ?? '';
-    this.path = pathOf(incoming);
-    this.target = incoming.url ?? '/';
-    this.headers = incoming.headers;
-  }
-
-  get body(): string {
-    return Buffer.concat(this.#chunks).toString('utf8');
-  }
-
-  take(chunk: Buffer): void {
-    this.#chunks.push(chunk);
-  }
-}
-
-function matches(match: Match, method: string, path: string): boolean {
-  if (match.method !== undefined && match.method !== method) return false;
-  if (match.path === undefined) return true;
-  if (typeof match.path === 'string') return match.path === path;
-  return match.path instanceof RegExp ? match.path.test(path) : match.path(path);
-}
-
-function pathOf(incoming: IncomingMessage): string {
-  return (incoming.url ?? '/').split('?', 1)[0] ?? '/';
 }

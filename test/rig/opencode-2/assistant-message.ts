@@ -8,14 +8,9 @@ import {
   type Store,
   type StoredSession,
 } from './store.ts';
+import type { TurnParts } from './turns.ts';
 
 type Finish = 'stop' | 'length' | 'tool-calls' | 'content-filter';
-
-interface Tool {
-  readonly id: string;
-  readonly name: string;
-  readonly input: Fields;
-}
 
 /** The assistant messages of one turn: each step of the model makes one, with its events in their order. */
 export class AssistantMessage {
@@ -27,18 +22,14 @@ export class AssistantMessage {
   #saying:
     | { readonly kind: 'text' | 'reasoning'; readonly ordinal: number; said: string; readonly part: Content }
     | undefined;
-  #tool: Tool | undefined;
+  #tool: { readonly id: string; readonly input: Fields } | undefined;
   #attempts = 0;
 
-  constructor(
-    { store, events }: { readonly store: Store; readonly events: Events },
-    session: StoredSession,
-    model: ModelRef,
-  ) {
+  constructor({ store, events }: Pick<TurnParts, 'store' | 'events'>, session: StoredSession) {
     this.#store = store;
     this.#events = events;
     this.#session = session;
-    this.#model = model;
+    this.#model = session.info.model ?? { id: 'scripted-model', providerID: 'scripted' };
   }
 
   get id(): string {
@@ -99,7 +90,7 @@ export class AssistantMessage {
       state: { status: 'running', input, metadata: {} },
       time: { created: this.#store.now() },
     });
-    this.#tool = { id, name, input };
+    this.#tool = { id, input };
     this.#publish('session.tool.called', { id, input, executed: false });
     return id;
   }

@@ -22,8 +22,6 @@ import {
 /** The model's answer when the service resumes a turn that a kill interrupted. */
 export const RESUMED_REPLY = 'went on after the restart';
 
-const DEFAULT_MODEL: ModelRef = { id: 'scripted-model', providerID: 'scripted' };
-
 export interface TurnParts {
   readonly store: Store;
   readonly waiting: Waiting;
@@ -206,7 +204,7 @@ export class Turns {
     signal: AbortSignal,
     text = '',
   ): Promise<string | undefined> {
-    const message = new AssistantMessage(this.#parts, session, session.info.model ?? DEFAULT_MODEL);
+    const message = new AssistantMessage(this.#parts, session);
     let result = '';
     try {
       for (const step of steps) {
