@@ -1,10 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { openStage, type Stage } from './stage.ts';
-
-const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
+import { CLAUDE_CODE, type Data, dataOf, useWorker } from './stage.ts';
 
 /** What one answer may have (`MAX_BODY_BYTES`). */
 const LIMIT_BYTES = 8 * 1024 * 1024;
@@ -12,92 +8,68 @@ const LIMIT_BYTES = 8 * 1024 * 1024;
 const SLOW_MS = 300_000;
 
 /** As with screenshots, PDFs, or a lockfile that is written again each turn. */
-describe('a session whose messages are larger than any answer may be', () => {
-  let stage: Stage;
-  let opencode: Opencode;
-  let server: McpChild;
+describe('a session whose messages are larger than an answer may be', { timeout: SLOW_MS }, () => {
+  const worker = useWorker({ permission: { bash: 'ask', edit: 'allow' } }, CLAUDE_CODE);
   let session_id: string;
-
   beforeAll(async () => {
-    stage = await openStage();
-    opencode = await stage.opencode({ permission: { bash: 'ask', edit: 'allow' } });
-    await stage.register('worker', opencode);
-    server = await stage.server({ clientInfo: { name: 'claude-code', version: '2.1.329' } });
-    session_id = await newSession();
+    session_id = await worker.newSession();
   });
-  afterAll(() => stage.close());
 
-  async function newSession(): Promise<string> {
-    const created = await server.call('create_session', { instance: 'worker', title: 'large' });
-    return (data(created)['session'] as { id: string }).id;
-  }
-
-  const send = (message: string, session = session_id): Promise<ToolCall> =>
-    server.call('send', { instance: 'worker', session_id: session, message }, { timeoutMs: 120_000 });
+  const call = async (tool: string, args: Data): Promise<Data> =>
+    dataOf(await worker.call(tool, args, { timeoutMs: 120_000 }));
+  const send = (message: string, session = session_id): Promise<Data> => call('send', { session_id: session, message });
 
   async function bytesOf(limit: number): Promise<number> {
-    return (await (await opencode.request('GET', `/session/${session_id}/message?limit=${limit}`)).text()).length;
+    return (await (await worker.opencode.request('GET', `/session/${session_id}/message?limit=${limit}`)).text())
+      .length;
   }
 
-  test(
-    'is sent to, turn after turn',
-    async () => {
-      for (const chars of [1_700_000, 1_700_001, 1_700_002])
-        expect(data(await send(`flood-write lock.json ${chars}`))).toMatchObject({
-          outcome: 'completed',
-          text: expect.stringContaining('write returned') as string,
-        });
-      expect(await bytesOf(50)).toBeGreaterThan(LIMIT_BYTES);
-      expect(data(await send('echo: small'))).toMatchObject({ outcome: 'completed', text: 'small' });
-    },
-    SLOW_MS,
-  );
-
-  test(
-    'one message of which is: it is read without what makes it large, and the session goes on',
-    async () => {
-      const sent = await send('flood-write other.json 9000000');
-      expect(data(sent)).toMatchObject({ outcome: 'completed' });
-      expect(sent.text).not.toContain('still streaming');
-      expect(await bytesOf(2)).toBeGreaterThan(LIMIT_BYTES);
-      const read = await server.call('read', { instance: 'worker', session_id, message_limit: 2 });
-      expect(read.result.isError).not.toBe(true);
-      expect(data(await send('echo: goes on'))).toMatchObject({ outcome: 'completed', text: 'goes on' });
-      expect(data(await server.call('wait', { instances: ['worker'], session_id }))).toMatchObject({
-        turns: [{ outcome: 'completed', text: 'goes on' }],
+  test('takes messages, turn after turn', async () => {
+    for (const chars of [1_700_000, 1_700_001, 1_700_002])
+      expect(await send(`flood-write lock.json ${chars}`)).toMatchObject({
+        outcome: 'completed',
+        text: expect.stringContaining('write returned') as string,
       });
-      const all = await server.call('read', { instance: 'worker', session_id, message_limit: 50 });
-      expect((data(all)['messages'] as { text: string }[]).at(-1)).toMatchObject({ text: 'goes on' });
-    },
-    SLOW_MS,
-  );
+    expect(await bytesOf(50)).toBeGreaterThan(LIMIT_BYTES);
+    expect(await send('echo: small')).toMatchObject({ outcome: 'completed', text: 'small' });
+  });
 
-  test(
-    'tells what it changed, of all its turns',
-    async () => {
-      const diff = await server.call('get_diff', { instance: 'worker', session_id }, { timeoutMs: 120_000 });
-      // opencode leaves files of more than 2 MB out of what it compares (1.18.33).
-      expect(data(diff)).toMatchObject({ files: [{ file: 'lock.json' }], messages: { length: 3 } });
-    },
-    SLOW_MS,
-  );
+  test('with a single message that is too large, is read without what makes it large, and goes on', async () => {
+    const sent = await worker.call(
+      'send',
+      { session_id, message: 'flood-write other.json 9000000' },
+      { timeoutMs: 120_000 },
+    );
+    expect(dataOf(sent)).toMatchObject({ outcome: 'completed' });
+    expect(sent.text).not.toContain('still streaming');
+    expect(await bytesOf(2)).toBeGreaterThan(LIMIT_BYTES);
+    await call('read', { session_id, message_limit: 2 });
+    expect(await send('echo: goes on')).toMatchObject({ outcome: 'completed', text: 'goes on' });
+    expect(dataOf(await worker.server.call('wait', { instances: ['worker'], session_id }))).toMatchObject({
+      turns: [{ outcome: 'completed', text: 'goes on' }],
+    });
+    const { messages } = await call('read', { session_id, message_limit: 50 });
+    expect((messages as Data[]).at(-1)).toMatchObject({ text: 'goes on' });
+  });
 
-  test(
-    'waits for a permission of 8 million characters: every tool tells it, and it is answered',
-    async () => {
-      const session = await newSession();
-      const sent = await send('flood-bash 8000000', session);
-      expect(data(sent)).toMatchObject({ outcome: 'waiting' });
-      expect(data(await server.call('instances'))).toMatchObject({
-        instances: [{ state: 'waiting', waiting: [expect.stringContaining('«bash "echo ok # xxx') as string] }],
-      });
-      expect(data(await server.call('wait', { instances: ['worker'] }))).toMatchObject({
-        turns: [{ outcome: 'waiting' }],
-      });
-      const settled = await server.call('respond', { instance: 'worker', reply: 'reject' }, { timeoutMs: 120_000 });
-      expect(data(settled)).toMatchObject({ settled: expect.stringContaining('rejected') as string });
-      expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
-    },
-    SLOW_MS,
-  );
+  test('shows what all of its turns changed', async () => {
+    // opencode compares no files of more than 2 MB (1.18.33).
+    const lock = { files: [{ file: 'lock.json' }], messages: { length: 3 } };
+    expect(await call('get_diff', { session_id })).toMatchObject(lock);
+  });
+
+  test('waits for a permission of 8 million characters: every tool shows it, and it can be answered', async () => {
+    const listed = async (): Promise<unknown> => dataOf(await worker.server.call('instances'))['instances'];
+    expect(await send('flood-bash 8000000', await worker.newSession())).toMatchObject({ outcome: 'waiting' });
+    expect(await listed()).toMatchObject([
+      { state: 'waiting', waiting: [expect.stringContaining('«bash "echo ok # xxx') as string] },
+    ]);
+    expect(dataOf(await worker.server.call('wait', { instances: ['worker'] }))).toMatchObject({
+      turns: [{ outcome: 'waiting' }],
+    });
+    expect(await call('respond', { reply: 'reject' })).toMatchObject({
+      settled: expect.stringContaining('rejected') as string,
+    });
+    expect(await listed()).toMatchObject([{ state: 'idle' }]);
+  });
 });
