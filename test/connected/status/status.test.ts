@@ -127,7 +127,7 @@ describe('status of an opencode behind a password', () => {
 });
 
 describe('status of this machine', () => {
-  it('shows what refuses, is silent, is no opencode, is too old or is not trusted', async () => {
+  it('shows which registrations are offline, too old, no opencode, or not trusted', async () => {
     const silent = await listenHttp(() => {});
     onTestFinished(() => silent.close());
     const old = await openFake({ version: '1.2.3' });
@@ -191,7 +191,7 @@ describe('status of this machine', () => {
     expect(report.leftovers).toEqual([]);
   });
 
-  it('lists what cleanup would remove, and removes nothing', async () => {
+  it('lists the leftovers that cleanup would remove, and removes nothing', async () => {
     const { id, port } = await remains.register('app', { claim: 'dead', password: true });
     await remains.state({ id, port });
     await remains.password('stale', { ageMs: 2 * HOUR_MS });
@@ -300,7 +300,7 @@ describe('status of a relay', () => {
     expect(code).toBe(0);
   });
 
-  it('reports that the relay cannot be read, and what is known here', async () => {
+  it('reports that the relay cannot be read, and shows the state that is known here', async () => {
     const { pid, started } = await remains.process();
     await remains.state({ id: 'one', pid, started, relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
     await remains.register('app');
@@ -344,7 +344,7 @@ describe('status of an OpenCode 2', () => {
     expect(text).toContain(`  OPENCODE_PASSWORD="$(cat ${passwordFile})" opencode --server ${fake.url}\n`);
   });
 
-  it('shows the service of a wrapper, and what others on the LAN need', async () => {
+  it('shows the service of a wrapper, and the settings for others on the LAN', async () => {
     const self = await identifyProcess(process.pid);
     await remains.state({
       id: 'id-service',
