@@ -94,7 +94,7 @@ describe('cleanup on this machine', () => {
     expect(text).toContain(`has ended, but something listens on its port ${outlived.port}`);
   });
 
-  it('leaves and names what is no registration, without characters that control a terminal', async () => {
+  it('leaves files that are no registrations, and lists them without characters that control a terminal', async () => {
     await writeFile(join(remains.registry, 'half.json'), '{"name":"ha');
     await writeFile(join(remains.registry, 'binary.json'), Buffer.from([0xff, 0x00, 0x0a, 0x0a, 0x1b, 0x5b, 0x41]));
     await writeFile(join(remains.registry, 'line\nbreak.json'), '{}');

@@ -70,7 +70,7 @@ it.each<readonly [string, Partial<SurveyedRegistration>, string]>([
   expect(judge({ registrations, claims: [DEAD] })).toEqual([['registration', expect.stringContaining(reason), false]]);
 });
 
-it('leaves a registration that listens, or whose wrapper runs here, without a word', () => {
+it('leaves a registration that listens, or whose wrapper runs here, and reports nothing', () => {
   expect(judge({ registrations: [{ ...REGISTERED, listens: 'some' }] })).toEqual([]);
   expect(judge({ registrations: [REGISTERED], claims: [DEAD] }, { states: [stateOf('id-app', true)] })).toEqual([]);
 });

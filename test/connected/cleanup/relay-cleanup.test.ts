@@ -54,7 +54,7 @@ function cleanup(options: CleanupCase = {}): ReturnType<typeof outputOf> {
 }
 
 describe('cleanup of a relay', () => {
-  it('removes what is dead through a real ssh, and leaves what a connection holds until all its processes are killed', async (context) => {
+  it('removes dead registrations through a real ssh, and leaves a held one until all processes of its connection are killed', async (context) => {
     needSshd(context);
     const stage = await openRelayStage();
     await installConnected(stage.sshd);
@@ -86,7 +86,7 @@ describe('cleanup of a relay', () => {
     expect(await there.files()).toEqual([]);
   });
 
-  it('removes there what its wrapper here proves dead, and keeps that proof if something could not be removed', async () => {
+  it('removes a registration whose wrapper here has ended, and keeps the proof for one that could not be removed', async () => {
     const states = [await here.state({ id: 'id-gone' }), await here.state({ id: 'id-app' })];
     await there.register('gone', { id: 'id-gone' });
     await there.register('app', { id: 'id-app' });

@@ -87,7 +87,7 @@ describe('a link to a relay with a bad registry directory', () => {
 
   it('reports a registration that does not fit, and withdraws everything', async (context) => {
     needRoot(context);
-    // Room for the claim and the password, which are there first, and not for a long registration.
+    // Room for the claim and the password, which are written first, but not for a long registration.
     await mount('size=12k,mode=700');
     const link = stage.link({ describe: () => ({ cwd: `/${'x'.repeat(8_000)}` }) });
     await refused(link, /^the relay says "cannot write the registration laptop-app\.json .*No space left on device/);
@@ -111,7 +111,7 @@ describe('a link to a relay with a bad registry directory', () => {
     expect(await stage.files()).toEqual(['filler']);
   });
 
-  it("refuses a directory that is not this user's alone, and what is no directory", async (context) => {
+  it("refuses a directory that is not this user's alone, and a file in its place", async (context) => {
     needRoot(context);
     const writable = 'can be written by its group or by others';
     const advice = `run there: chmod go-w ${stage.registry}"`;
@@ -119,7 +119,7 @@ describe('a link to a relay with a bad registry directory', () => {
       [() => chown(stage.registry, 12_345, 12_345), ' belongs to uid 12345, not to uid 0'],
       [() => chmod(stage.registry, 0o720), writable, `(drwx-w----); ${advice}`],
       [() => chmod(stage.registry, 0o702), writable, `(drwx----w-); ${advice}`],
-      // As /tmp is, which nobody could use without.
+      // The mode of /tmp: a removed permission would break it for everyone.
       [
         () => chmod(stage.registry, 0o1777),
         writable,
@@ -287,7 +287,7 @@ describe('a link with an unusual ssh', () => {
     expect(again.reason).toMatch(/reconnecting asks nothing/);
   });
 
-  it('ignores what a login script prints', async () => {
+  it('ignores the output of a login script', async () => {
     await writeFile(
       join(stage.sshd.home, '.bashrc'),
       String.raw`echo welcome; echo claimed evil; echo registered; echo news >&2; printf '\033]0;relay\007'`,
@@ -299,7 +299,7 @@ describe('a link with an unusual ssh', () => {
 });
 
 describe('a link to a relay with an unusual sshd', () => {
-  it('reports what a forced command prints, after 3 s and at the end, if it waits', async () => {
+  it('reports the output of a forced command that waits, after 3 s and at the end', async () => {
     const lines: string[] = [];
     const [link, { clock }] = await forced("echo 'Accept the terms? [y]'; echo waiting >&2; sleep 100", {
       onMessage: (line) => lines.push(line),

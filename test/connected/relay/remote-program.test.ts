@@ -217,7 +217,7 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     });
   });
 
-  it('restores with the next heartbeat what a cleaner of temporary files removed', async () => {
+  it('restores with the next heartbeat the files that a cleaner of temporary files removed', async () => {
     const session = await registered();
     for (const name of ['app.json', '.app.claim', '.credentials/one']) await rm(join(registry, name));
     session.send('');
@@ -257,7 +257,7 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
       }
     });
 
-    it("takes this user's own instead if it is another user's, and from then on always", async (context) => {
+    it("takes this user's own directory if the default one is another user's, and always from then on", async (context) => {
       needRoot(context);
       const at = (name: string): string => join(temp.path, name);
       await mkdir(at('folder'));

@@ -41,7 +41,7 @@ it('leaves out a quoted setting', () => {
   ]);
 });
 
-it("opens the tunnel, or without one not even the person's forwards", () => {
+it("opens the tunnel; without a tunnel, it does not even open the user's own forwards", () => {
   const command = ['ssh', 'me@relay'];
   const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
   expect(tunnel.slice(-3)).toEqual(['-R', '0:127.0.0.1:4096', 'true']);

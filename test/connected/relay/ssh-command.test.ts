@@ -95,7 +95,7 @@ describe('splitting a command into words', () => {
     );
     const word = fc.array(piece, { minLength: 1, maxLength: 4 }).map((pieces) => pieces.join(''));
     const command = fc.array(word, { maxLength: 6 }).map((words) => ['ssh', ...words].join(' '));
-    // The blanks around a whole setting are nobody's word.
+    // Blanks around the whole setting belong to no word.
     fc.assert(
       fc.property(command, (line) => {
         fc.pre(!/\\\n?$/.test(line.trim()) && line === line.trim());

@@ -14,7 +14,7 @@ async function own(): Promise<ProcessIdentity> {
   return (await identifyProcess(process.pid)) ?? { pid: process.pid };
 }
 
-test('one wrapper holds it, and another after its release', async () => {
+test('one wrapper holds the lock, and another after its release', async () => {
   const self = await own();
   const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
   const first = new ServiceLock(folder.path, 'service', self);

@@ -98,7 +98,7 @@ test.each([
   const { proxy, seen } = await openRecorded();
   const answer = await ask(proxy, path, headers);
   expect(answer.status).toBe(401);
-  // In OpenCode 2's own words, by which it is recognized.
+  // As OpenCode 2 answers, so that clients recognize it.
   expect(JSON.parse(answer.text)).toMatchObject({ _tag: 'UnauthorizedError' });
   expect(answer.headers['www-authenticate']).toMatch(/^Basic/);
   expect(seen).toEqual([]);

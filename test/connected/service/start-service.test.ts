@@ -83,10 +83,12 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('the program starts its service once if none runs', async () => {
+  test('the program starts its service once if none of its channel runs', async () => {
     const stage = await openStage();
+    await stage.fake.register(stage.stateDir, 'beta');
     const child = await stage.start(['--headless']);
     await until('the start', async () => (await stage.calls()).length > 0);
+    expect(stage.fake.requests).toEqual([]);
     await stage.fake.register(stage.stateDir);
     await child.registered();
     expect(await stage.calls()).toEqual([`service|start|${child.directory}||`]);
@@ -108,23 +110,24 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(child.output()).toContain('service start did not start the service; it says "no room on the disk"');
   });
 
-  test('a service file that others can read is not used, and no other service is started', async () => {
+  test.each<readonly [string, (path: string) => Promise<unknown>, string, boolean]>([
+    ['a service file that others can read', (path) => chmod(path, 0o644), 'other users have access', false],
+    [
+      'a password that the service refuses',
+      async (path) => {
+        const file: object = JSON.parse(await readFile(path, 'utf8'));
+        await writeFile(path, JSON.stringify({ ...file, password: 'old' }));
+      },
+      'refused the password',
+      true,
+    ],
+  ])('%s is reported, and no other service is started', async (_, change, message, isAsked) => {
     const stage = await openStage();
-    await chmod(await stage.fake.register(stage.stateDir), 0o644);
+    await change(await stage.fake.register(stage.stateDir));
     const child = await stage.start(['--headless']);
     expect(await child.exited).toEqual({ code: 1, signal: null });
-    expect(child.output()).toContain('other users have access');
-    expect(stage.fake.requests).toEqual([]);
-    expect(await stage.calls()).toEqual([]);
-  });
-
-  test('a password that the service refuses is reported, and no other service is started', async () => {
-    const stage = await openStage();
-    const path = await stage.fake.register(stage.stateDir);
-    await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, 'utf8')), password: 'of before' }));
-    const child = await stage.start(['--headless']);
-    expect(await child.exited).toEqual({ code: 1, signal: null });
-    expect(child.output()).toContain('refused the password');
+    expect(child.output()).toContain(message);
+    expect(stage.fake.requests.length > 0).toBe(isAsked);
     expect(await stage.calls()).toEqual([]);
   });
 
@@ -136,17 +139,6 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(child.output()).toContain('two turns could run in one session');
     expect(stage.fake.requests).toEqual([]);
     expect(await stage.calls()).toEqual([]);
-  });
-
-  test('the program finds the service of its own channel', async () => {
-    const stage = await openStage();
-    await stage.fake.register(stage.stateDir, 'beta');
-    const child = await stage.start(['--headless']);
-    // It ignores the service of the other channel.
-    await until('the start', async () => (await stage.calls()).length > 0);
-    await stage.fake.register(stage.stateDir);
-    await child.registered();
-    expect(stage.fake.requests.length).toBeGreaterThan(0);
   });
 
   test('a second wrapper waits, and takes the registration over when the first is killed', async () => {

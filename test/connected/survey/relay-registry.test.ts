@@ -64,7 +64,7 @@ it('surveys 300 registrations, and removes by order', async () => {
   expect(existsSync(join(remains.registry, 'dead.json'))).toBe(false);
 });
 
-it('ignores what a login script prints', async () => {
+it('ignores the output of a login script', async () => {
   await remains.register('app');
   const [ssh = '', ...words] = sshd.command;
   const noisy = ['sh', '-c', 'echo hello; echo "{}"; exec "$@"', 'sh', ssh, ...words];

@@ -98,7 +98,7 @@ describe('a listing', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('asks many running sessions without a warning of Node’s', async () => {
+  test('asks many running sessions without a warning from Node', async () => {
     const { instance } = await newSession();
     const ids = Array.from({ length: 8 }, () => fake.addSession({ directory: app }).info.id);
     const gate = (index: number): string => `many-${index}`;
@@ -200,7 +200,7 @@ describe('a request of an agent', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('of a sub-agent is shown as such', async () => {
+  test('of a sub-agent is listed as one of a sub-agent', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));
     expect(sent).toMatchObject({ outcome: 'waiting' });
@@ -296,7 +296,7 @@ describe('a turn', () => {
     expect(prompts(session_id)).toEqual(['gate stop: never']);
   });
 
-  test('of another client, right after its own turn, is not followed', async () => {
+  test('queued by another client is not followed', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });
     await fake.model.waitForGate('mine');

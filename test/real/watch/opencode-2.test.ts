@@ -89,7 +89,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     await preview.api(`/api/session/${stopped}/interrupt`, { method: 'POST' });
     expect((await world.becomes(stopped, 'interrupted')).reason).toBeDefined();
     model.release('two');
-    // Which the preview reports by no event.
+    // The preview reports this by no event.
     const early = await prompt('gate early: Done.');
     await model.waitForGate('early');
     await world.becomes(early, 'busy');
@@ -111,7 +111,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     await world.becomes(await prompt('echo: It works again.'), 'idle');
   });
 
-  test('loads no directory in which nobody works', () => {
+  test('loads no directory in which no session runs', () => {
     expect(world.server('server')?.instances.map(({ directory }) => directory)).toContain(idle);
     expect(existsSync(join(idle, 'loaded'))).toBe(false);
   });
