@@ -12,7 +12,7 @@ import { isReported } from '../../src/model/report.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { readSocketTable } from '../../src/base/socket-table.ts';
-import { DIRECTORY, type NodeStage, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
+import { DIRECTORY, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
