@@ -32,12 +32,11 @@ const ON_THE_NEWEST = {
     'discovery/registry',
     'discovery/registry-bad-input',
     'discovery/registry-changes',
-    'discovery/registry-unreadable',
     'discovery/service',
     'setup/config-file',
   ],
   'HTTP and streams': [
-    'discovery/peer-follow',
+    'discovery/tailnet/peer-follow',
     'discovery/tailscale',
     'http/exchange',
     'http/port-holder',

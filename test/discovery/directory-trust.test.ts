@@ -10,11 +10,14 @@ const ALICE = 1000;
 const MALLORY = 1001;
 const ROOT = 0;
 
+/** Creates a registry in an empty folder that only root can change; returns the path to configure. */
+type Make = (top: string) => string;
+
 interface Case {
   readonly name: string;
-  /** Gets an empty folder that only root can change; returns the path to configure. Default: `reg`, owned by Alice. */
-  readonly make?: (folder: string) => string;
-  /** This user's. Default: Alice's. */
+  /** Default: `reg`, owned by Alice. */
+  readonly make?: Make;
+  /** Default: Alice. */
   readonly uid?: number;
   /** Default: true. */
   readonly explicit?: boolean;
@@ -34,10 +37,6 @@ function registry(path: string, owner: number, mode = 0o755, fileMode = 0o644): 
   return path;
 }
 
-function aliceRegistry(top: string): string {
-  return registry(join(top, 'reg'), ALICE);
-}
-
 function folder(path: string, owner: number, mode: number): string {
   mkdirSync(path);
   chownSync(path, owner, owner);
@@ -51,15 +50,26 @@ function link(target: string, path: string, owner: number): string {
   return path;
 }
 
+const ofOwner =
+  (owner: number, mode?: number, fileMode?: number): Make =>
+  (top) =>
+    registry(join(top, 'reg'), owner, mode, fileMode);
+const ofAlice = ofOwner(ALICE);
+/** Alice's, in a folder of that owner. */
+const below =
+  (owner: number, mode = 0o755): Make =>
+  (top) =>
+    ofAlice(folder(join(top, 'up'), owner, mode));
+/** A link of that owner to Alice's. */
+const behindLink =
+  (owner: number): Make =>
+  (top) =>
+    link(ofAlice(top), join(top, 'link'), owner);
+
 const cases: readonly Case[] = [
   { name: 'the default one, of this user', explicit: false },
-  { name: 'one closed to all other users', make: (top) => registry(join(top, 'reg'), ALICE, 0o700, 0o600) },
-  {
-    name: 'the default one, of root, read by root',
-    make: (top) => registry(join(top, 'reg'), ROOT),
-    uid: ROOT,
-    explicit: false,
-  },
+  { name: 'one closed to all other users', make: ofOwner(ALICE, 0o700, 0o600) },
+  { name: 'the default one, of root, read by root', make: ofOwner(ROOT), uid: ROOT, explicit: false },
   {
     name: 'the default one, of another user, read by root',
     uid: ROOT,
@@ -73,96 +83,69 @@ const cases: readonly Case[] = [
     untrusted:
       /reg belongs to uid 1000, not to this user \(uid 1001\); run this as uid 1000 \(docker run --user 1000:\d+\)$/,
   },
-  {
-    name: 'a configured one, of another user, read by root',
-    uid: ROOT,
-  },
-  { name: 'a configured one, of root', make: (top) => registry(join(top, 'reg'), ROOT) },
+  { name: 'a configured one, of another user, read by root', uid: ROOT },
+  { name: 'a configured one, of root', make: ofOwner(ROOT) },
   {
     name: 'one that its group can write',
-    make: (top) => registry(join(top, 'reg'), ALICE, 0o775),
+    make: ofOwner(ALICE, 0o775),
     untrusted: /reg can be written by its group or by others \(mode 0775, uid 1000\); run: chmod go-w \S*reg$/,
   },
   {
     name: 'one that all can write',
-    make: (top) => registry(join(top, 'reg'), ALICE, 0o757),
+    make: ofOwner(ALICE, 0o757),
     untrusted: /\(mode 0757, uid 1000\); run: chmod go-w/,
   },
   {
     name: 'a sticky one that all can write',
-    make: (top) => registry(join(top, 'reg'), ALICE, 0o1777),
+    make: ofOwner(ALICE, 0o1777),
     untrusted: /\(mode 1777, uid 1000\); name a folder of its own, or, if it holds registrations only, run: chmod go-w/,
   },
   {
     name: 'one below a folder that its group can write',
-    make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o775), 'reg'), ALICE),
+    make: below(ROOT, 0o775),
     untrusted: /up, on the path to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/,
   },
   {
     name: 'one two levels below a folder that all can write',
-    make: (top) =>
-      registry(join(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755), 'reg'), ALICE),
+    make: (top) => ofAlice(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755)),
     untrusted: /up, on the path to/,
   },
-  {
-    name: 'one below a sticky folder that all can write',
-    make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o1777), 'reg'), ALICE),
-  },
+  { name: 'one below a sticky folder that all can write', make: below(ROOT, 0o1777) },
   {
     name: 'one below a folder of a third user',
-    make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
+    make: below(MALLORY),
     untrusted: /up, on the path to .*, belongs to another user \(mode 0755, uid 1001\)/,
   },
-  {
-    name: 'one of another user, below a folder of this user',
-    make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
-    uid: MALLORY,
-  },
-  {
-    name: 'one of another user, below a folder of its owner',
-    make: (top) => registry(join(folder(join(top, 'up'), ALICE, 0o755), 'reg'), ALICE),
-    uid: MALLORY,
-  },
-  {
-    name: 'one behind a link of root',
-    make: (top) => link(aliceRegistry(top), join(top, 'link'), ROOT),
-  },
-  {
-    name: 'one behind a link of its owner, read by root',
-    make: (top) => link(aliceRegistry(top), join(top, 'link'), ALICE),
-    uid: ROOT,
-  },
-  {
-    name: 'one of another user, behind a link of this user',
-    make: (top) => link(aliceRegistry(top), join(top, 'link'), MALLORY),
-    uid: MALLORY,
-  },
+  { name: 'one of another user, below a folder of this user', make: below(MALLORY), uid: MALLORY },
+  { name: 'one of another user, below a folder of its owner', make: below(ALICE), uid: MALLORY },
+  { name: 'one behind a link of root', make: behindLink(ROOT) },
+  { name: 'one behind a link of its owner, read by root', make: behindLink(ALICE), uid: ROOT },
+  { name: 'one of another user, behind a link of this user', make: behindLink(MALLORY), uid: MALLORY },
   {
     name: 'one behind a relative link',
-    make: (top) =>
-      link(
-        '../x/reg',
-        join(folder(join(top, 'x'), ROOT, 0o755), 'link'),
-        (registry(join(top, 'x', 'reg'), ALICE), ROOT),
-      ),
+    make: (top) => {
+      const x = folder(join(top, 'x'), ROOT, 0o755);
+      ofAlice(x);
+      return link('../x/reg', join(x, 'link'), ROOT);
+    },
   },
   {
     name: 'one behind a link of a third user',
-    make: (top) => link(aliceRegistry(top), join(top, 'link'), MALLORY),
+    make: behindLink(MALLORY),
     untrusted:
       /the symbolic link .*link on the path to .*reg belongs to another user \(uid 1001\); name the directory itself/,
   },
   {
     name: 'one behind a link of a third user to a folder above it',
     make: (top) => {
-      registry(join(folder(join(top, 'up'), ROOT, 0o755), 'reg'), ALICE);
+      below(ROOT)(top);
       return join(link(join(top, 'up'), join(top, 'middle'), MALLORY), 'reg');
     },
     untrusted: /the symbolic link .*middle on the path to/,
   },
   {
     name: 'one behind a link of this user in a folder that all can write',
-    make: (top) => link(aliceRegistry(top), join(folder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
+    make: (top) => link(ofAlice(top), join(folder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
     untrusted: /open, on the path to .*reg, can be written/,
   },
   {
@@ -182,8 +165,8 @@ describe('a registry directory', () => {
 
   const verdicts = cases.map((one) => ({ ...one, verdict: one.untrusted ? 'untrusted' : 'trusted' }));
   it.for(verdicts)(
-    '$name, is $verdict',
-    async ({ make = aliceRegistry, uid = ALICE, explicit = true, untrusted }, context) => {
+    '$name is $verdict',
+    async ({ make = ofAlice, uid = ALICE, explicit = true, untrusted }, context) => {
       needRoot(context);
       const { candidates, notes } = await registrySource(make(top.path), { uid, explicit }).scan(never);
       const trust = untrusted ? { level: 'untrusted', reason: expect.stringMatching(untrusted) } : { level: 'trusted' };
@@ -194,7 +177,7 @@ describe('a registry directory', () => {
   );
 
   it('is untrusted on a system without user ids', async () => {
-    const { candidates } = await registrySource(aliceRegistry(top.path), { uid: undefined }).scan(never);
+    const { candidates } = await registrySource(ofAlice(top.path), { uid: undefined }).scan(never);
     expect(candidates[0]).toMatchObject({
       trust: { reason: expect.stringMatching(/cannot be checked on this system/) },
     });
@@ -219,7 +202,7 @@ describe('a registry directory', () => {
   ];
   it.for(files)('does not give its trust to a file that $name', async ({ spoil, untrusted }, context) => {
     needRoot(context);
-    const path = registry(join(top.path, 'reg'), ALICE);
+    const path = ofAlice(top.path);
     const file = join(path, 'bad.json');
     writeFileSync(file, '{"name":"bad","port":4097,"id":"i2"}', { mode: 0o644 });
     chownSync(file, ALICE, ALICE);

@@ -10,31 +10,25 @@ import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import { isReported } from '../../src/model/report.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import type { Call } from '../../src/operations/runtime.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { readSocketTable } from '../../src/base/socket-table.ts';
-import { DIRECTORY, type NodeStage, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
+import { DIRECTORY, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { tempDir } from '../rig/temp.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testRuntime } from '../rig/runtime.ts';
 import { until, within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
 /** The machine with the node service, as the other sees it. */
 const ADDRESS = '100.64.0.2';
 
-interface Pair extends AsyncDisposable {
-  readonly service: NodeStage;
-  readonly source: ReturnType<typeof createTailscaleSource>;
-  /** Names of the source's current candidates. */
-  names(): Promise<readonly (string | undefined)[]>;
-}
+type Pair = Awaited<ReturnType<typeof openPair>>;
 
 /** A node service on a machine without a TUN, and a source on another such machine, which dials it. */
-async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeStateDir'> = {}): Promise<Pair> {
+async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeStateDir'> = {}) {
   const uid = process.getuid?.();
   const service = await openNodeStage({
     ...options,
@@ -56,6 +50,7 @@ async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeState
   return {
     service,
     source,
+    /** Names of the source's current candidates. */
     names: async () => (await source.scan(never)).candidates.map(({ claims }) => claims.name),
     async [Symbol.asyncDispose]() {
       await source.close();
@@ -64,12 +59,6 @@ async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeState
     },
   };
 }
-
-const call = (): Call => ({
-  signal: never,
-  deadlineMs: systemClock.monotonic() + 60_000,
-  onProgress: () => {},
-});
 
 /** The fleet of the other machine, and the requests it makes through the node service. */
 function fleetOver({ source, service }: Pair) {
@@ -84,9 +73,13 @@ function fleetOver({ source, service }: Pair) {
   fleet.start();
   return {
     runtime: testRuntime(fleet),
+    /** Waits until a report has the state and, unless it is idle, the session: until then the instance itself is asked. */
     isIn: (wanted: string, state: string): Promise<Instance> =>
       until(`${wanted} to be ${state}`, () =>
-        fleet.snapshot().instances.find((one) => one.name === wanted && one.state === state && isReported(one.server)),
+        fleet.snapshot().instances.find(({ name, state: now, server, overview }) => {
+          const isComplete = state === 'idle' || (overview?.sessions ?? []).length > 0;
+          return name === wanted && now === state && isReported(server) && isComplete;
+        }),
       ),
     /** Waits for the end of probes from before it was followed. */
     quiet: (): Promise<true> => until('the first probes to end', () => fleet.counters.inFlight === 0),
@@ -136,13 +129,13 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await isIn('worker', 'busy');
     const { id: request } = fake.addPermission({ sessionID: id });
     await isIn('worker', 'waiting');
-    const status = await getStatus(runtime, { instance: 'worker' }, call());
+    const status = await getStatus(runtime, { instance: 'worker' }, testCall());
     expect(status.data).toMatchObject({ state: 'waiting', waiting: [`permission ${request}: «bash "ls"»`] });
     expect(passedOn('worker')).toEqual(before);
     fake.state.permissions.clear();
     fake.emit('permission.replied', { sessionID: id, requestID: request, reply: 'once' });
     await isIn('worker', 'busy');
-    const ending = wait(runtime, { instances: ['worker'], for: 'any' }, call());
+    const ending = wait(runtime, { instances: ['worker'], for: 'any' }, testCall());
     fake.state.finish(id, 'all is well');
     expect((await ending).data.turns).toMatchObject([{ session: { id }, outcome: 'completed', text: 'all is well' }]);
     await isIn('worker', 'idle');
@@ -168,10 +161,10 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await fake.model.waitForGate('turn');
     await isIn('host2-project', 'busy');
     for (const instance of ['host2-project', 'host2:service']) {
-      const { data } = await getStatus(runtime, { instance }, call());
+      const { data } = await getStatus(runtime, { instance }, testCall());
       expect(data).toMatchObject({ state: 'busy', sessions: [{ id: made.id, state: 'busy' }] });
     }
-    const waiting = wait(runtime, { instances: ['host2-project'], for: 'any' }, call());
+    const waiting = wait(runtime, { instances: ['host2-project'], for: 'any' }, testCall());
     expect(passedOn('service')).toEqual(before);
     fake.model.release('turn');
     expect((await waiting).data.turns).toMatchObject([
@@ -179,6 +172,6 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     ]);
     await isIn('host2:service', 'idle');
     // Not the state in which it was listed last.
-    expect((await getStatus(runtime, { instance: 'host2-project' }, call())).data.state).toBe('idle');
+    expect((await getStatus(runtime, { instance: 'host2-project' }, testCall())).data.state).toBe('idle');
   });
 });

@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/base/clock.ts';
@@ -10,7 +9,7 @@ import { exchange } from '../../src/http/exchange.ts';
 import { ADA, EVE, type FakePeer, json, statusText } from '../rig/fake-local-api.ts';
 import { FakeNodeService } from '../rig/fake-node-service.ts';
 import { listenHttp } from '../rig/http-listener.ts';
-import { deferred, until, within } from '../rig/wait.ts';
+import { until, within } from '../rig/wait.ts';
 import { conformance, holdUp, type HintingStage } from './conformance.ts';
 import {
   HEALTH,
@@ -73,11 +72,6 @@ function movedClock(): Clock & { nowMs: number } {
   const sleep: Clock['sleep'] = (ms, signal) => systemClock.sleep(100 * ms, signal);
   const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep };
   return clock;
-}
-
-/** Lets pending loopback traffic arrive. */
-async function turns(count: number): Promise<void> {
-  for (let turn = 0; turn < count; turn += 1) await nextTurn();
 }
 
 async function enter(options: TailnetStageOptions): Promise<TailnetStage> {
@@ -219,28 +213,6 @@ describe('the tailscale source', () => {
     expect(candidates.map(({ endpoint }) => endpoint.url)).toEqual([
       'http://[fd7a:115c:a1e0::9]:4095/opencode-mcp/v1/i/a',
     ]);
-  });
-
-  it('asks sixteen peers at once', async () => {
-    let open = 0;
-    let most = 0;
-    const all = deferred<void>();
-    const answer: PeerServer = (_, response) => {
-      open += 1;
-      most = Math.max(most, open);
-      if (open === 16) void turns(500).then(all.resolve);
-      void all.promise
-        .then(() => nextTurn())
-        .then(() => {
-          open -= 1;
-          json(response, JSON.stringify(listing()));
-        });
-    };
-    const peers = Array.from({ length: 40 }, () => ({}));
-    const servers = Object.fromEntries(peers.map((_, index) => [`100.64.0.${index + 2}:4095`, answer]));
-    const { source } = await enter({ peers, servers });
-    await source.scan(never);
-    expect(most).toBe(16);
   });
 
   describe('a hostile list', () => {

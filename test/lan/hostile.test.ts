@@ -117,7 +117,7 @@ describe('hostile multicast on the LAN', () => {
       while (!over.signal.aborted)
         answered.push((await server.call('list_instances', { limit: 1 })).result.isError !== true);
     })();
-    await liar.send(flood, { times: 25 });
+    await liar.send(flood, { times: 10 });
     over.abort();
     await asking;
     expect(answered.length).toBeGreaterThan(0);

@@ -1,21 +1,15 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { expectedReply } from '../rig/model-script.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import type { OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { connects, data, listed } from './queries.ts';
-import { BARE_PORT, openTailnetStage, originOf, startBare, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { BARE_PORT, originOf, stageForTests, type TailnetInstance } from './stage.ts';
 
 describe('a tailnet without IPv4 and without MagicDNS', () => {
-  let stage: TailnetStage;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
   const instances = new Map<string, TailnetInstance>();
   let bare: OpencodeSandbox;
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'box', mode: 'userspace' },
@@ -23,22 +17,22 @@ describe('a tailnet without IPv4 and without MagicDNS', () => {
       ],
       families: 'v6',
       magicDns: false,
-    });
-    bare = await startBare(machine('plain'));
-    for (const name of ['desk', 'box']) await stage.node(machine(name));
-    for (const name of ['desk', 'box']) instances.set(name, await stage.opencode(machine(name)));
-    await connects(machine('box'), machine('plain'), BARE_PORT);
-  });
-  afterAll(async () => {
-    await bare?.close();
-    await stage?.close();
-  });
-  beforeEach(needTailnet);
+    },
+    async () => {
+      bare = await stage.bare(machine('plain'));
+      for (const name of ['desk', 'box']) await stage.node(machine(name));
+      for (const name of ['desk', 'box']) {
+        instances.set(name, await stage.opencode(machine(name)));
+        await connects(machine(name), machine('plain'), BARE_PORT);
+      }
+    },
+  );
+  const { machine } = stage;
 
   it.each([
     ['desk', 'box'],
     ['box', 'desk'],
-  ])('%s lists and drives what is on %s', async (from, to) => {
+  ])('%s lists and drives the instance of %s, and finds and reads a bare opencode', async (from, to) => {
     expect(machine(to).ip4).toBe('');
     const name = instances.get(to)?.name ?? '';
     const server = await stage.server(machine(from));
@@ -48,14 +42,9 @@ describe('a tailnet without IPv4 and without MagicDNS', () => {
     const { result, progress, text } = await server.call('send', { instance: name, message });
     expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
-  });
-
-  it('a machine without a TUN finds a bare opencode, and reads it', async () => {
-    const plain = machine('plain');
-    const server = await stage.server(machine('box'));
-    const row = await listed(server, 'plain');
-    expect(row).toMatchObject({ host: 'plain', directory: bare.directory });
-    expect(row.via).toContain(`tailnet http://[${plain.ip6}]:${BARE_PORT}`);
+    const plain = await listed(server, 'plain');
+    expect(plain).toMatchObject({ host: 'plain', directory: bare.directory });
+    expect(plain.via).toContain(`tailnet http://[${machine('plain').ip6}]:${BARE_PORT}`);
     expect(data(await server.call('list_sessions', { instance: 'plain' }))).toMatchObject({ sessions: [] });
   });
 });

@@ -1,6 +1,5 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 
@@ -9,19 +8,29 @@ import { needTailnet } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
 const run = promisify(execFile);
-const PROGRAM = fileURLToPath(new URL('programs/open-namespaces.ts', import.meta.url));
+
+/** Creates a namespace with a process in it, prints its name, and waits to be killed. */
+const SCRIPT = `
+  import { spawn } from 'node:child_process';
+  import { Namespaces } from '../rig/tailnet-namespaces.ts';
+  const { hub } = await Namespaces.open(1);
+  spawn('ip', ['netns', 'exec', hub, 'sleep', 'infinity'], { stdio: 'ignore' }).once('spawn', () => console.log(hub));
+  setInterval(() => {}, 60_000);`;
 
 async function namespaces(): Promise<string> {
   return (await run('ip', ['netns', 'list'])).stdout;
 }
 
-it('the next run removes the namespaces of a killed one and none of a live one', async (context) => {
+it('the next run removes the namespaces of a killed run and none of a live one', async (context) => {
   needTailnet(context);
   const mine = await Namespaces.open(77);
-  const killed = spawn(process.execPath, ['--import', 'tsx', PROGRAM], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const killed = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', SCRIPT], {
+    cwd: import.meta.dirname,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const [line] = (await once(killed.stdout, 'data')) as [Buffer];
   const left = line.toString().trim();
-  await until('its process to be in it', async () => (await processesOf(left)).length === 1);
+  await until('a process in its namespace', async () => (await processesOf(left)).length === 1);
   killed.kill('SIGKILL');
   await once(killed, 'exit');
   expect(await namespaces()).toContain(left);

@@ -3,10 +3,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { OPEN_POLICY, openTailnet, needTailnet, type Tailnet } from '../rig/tailnet.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { until, within } from '../rig/wait.ts';
+import { CAPABILITY } from '../../src/node/access/admission.ts';
+import { grantToBob } from './stage.ts';
 
-const CAPABILITY = 'opencode-mcp.dev/cap/opencode';
-
-/** Answers every request with its peer's address as it sees it. */
+/** Answers every request with the peer's address. */
 const ECHO = `require('node:http').createServer((q, s) => s.end('seen ' + q.socket.remoteAddress)).listen(7777, '::', () => console.log('ready'))`;
 
 describe('the LocalAPI of a real tailscaled', () => {
@@ -38,7 +38,7 @@ describe('the LocalAPI of a real tailscaled', () => {
     expect((await tailnet.node('three').localApi.status()).tun).toBe(false);
   });
 
-  it('identifies the user at an address, and a tagged node as nobody’s', async () => {
+  it('identifies the user at an address, and no user for a tagged node', async () => {
     const { localApi } = tailnet.node('one');
     const [two, three] = [tailnet.node('two'), tailnet.node('three')];
     expect(await localApi.whois(`${three.ip4}:1`)).toMatchObject({ login: 'bob', node: { id: three.id, tags: [] } });
@@ -53,13 +53,7 @@ describe('the LocalAPI of a real tailscaled', () => {
 
   it('reports the capabilities of a grant', async () => {
     const { localApi } = tailnet.node('one');
-    await tailnet.setPolicy({
-      tagOwners: OPEN_POLICY.tagOwners,
-      grants: [
-        { src: ['*'], dst: ['*'], ip: ['*'] },
-        { src: ['bob@'], dst: ['ada@'], app: { [CAPABILITY]: [{ role: 'read' }] } },
-      ],
-    });
+    await tailnet.setPolicy(grantToBob('read'));
     const whois = await until('the grant', async () => {
       const found = await localApi.whois(`${tailnet.node('three').ip4}:1`);
       return found?.capabilities.has(CAPABILITY) === true && found;

@@ -2,62 +2,57 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import type { Preview } from '../rig/opencode-preview.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 import { type Answer, data, listed, request, rows, streams } from './queries.ts';
-import { grantToBob, openTailnetStage, originOf, type TailnetStage } from './stage.ts';
+import { grantToBob, originOf, stageForTests } from './stage.ts';
 
-/** An OpenCode 2 as a person has it: its service runs, and the node service; nothing is configured anywhere. */
+/** The service of OpenCode 2 and the node service run, and nothing is configured. */
 describe('the preview of OpenCode 2 on another machine', () => {
-  let stage: TailnetStage;
   let preview: Preview;
   let server: McpChild;
-  /** What the plugin of its directory writes when that is loaded. */
+  /** A file that the plugin of its directory writes when it is loaded. */
   let canary: string;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
-  const listing = async (): Promise<Listing> =>
-    JSON.parse((await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH)).text) as Listing;
-  const ask = (path: string): Promise<Answer> =>
-    request(machine('laptop'), `${originOf(machine('desk'))}${INSTANCE_PREFIX}server${path}`);
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
         { name: 'guest', mode: 'tun', user: 'bob' },
       ],
       policy: grantToBob('read'),
-    });
-    preview = await stage.preview(machine('desk'));
-    canary = join(preview.home, 'canary');
-    const plugins = join(preview.directory, '.opencode', 'plugin');
-    await mkdir(plugins, { recursive: true });
-    await writeFile(
-      join(plugins, 'canary.js'),
-      `import { appendFileSync } from 'node:fs';\nappendFileSync(${JSON.stringify(canary)}, 'it ran\\n');\nexport const Canary = async () => ({});\n`,
-    );
-    await stage.node(machine('desk'), { HOME: preview.home });
-    // As a person's terminal does: a directory is known by its sessions.
-    const made = await request(machine('desk'), `${preview.url}/api/session`, {
-      method: 'POST',
-      headers: { ...preview.headers, 'content-type': 'application/json' },
-      body: JSON.stringify({ location: { directory: preview.directory } }),
-    });
-    expect(made).toMatchObject({ status: 200 });
-    server = await stage.server(machine('laptop'));
-  });
-  afterAll(() => stage?.close());
-  beforeEach(needTailnet);
+    },
+    async () => {
+      preview = await stage.preview(machine('desk'));
+      canary = join(preview.home, 'canary');
+      const plugins = join(preview.directory, '.opencode', 'plugin');
+      await mkdir(plugins, { recursive: true });
+      await writeFile(
+        join(plugins, 'canary.js'),
+        `import { appendFileSync } from 'node:fs';\nappendFileSync(${JSON.stringify(canary)}, 'it ran\\n');\nexport const Canary = async () => ({});\n`,
+      );
+      await stage.node(machine('desk'), { HOME: preview.home });
+      // Like a terminal: a directory is known by its sessions.
+      const made = await request(machine('desk'), `${preview.url}/api/session`, {
+        method: 'POST',
+        headers: { ...preview.headers, 'content-type': 'application/json' },
+        body: JSON.stringify({ location: { directory: preview.directory } }),
+      });
+      expect(made).toMatchObject({ status: 200 });
+      server = await stage.server(machine('laptop'));
+    },
+  );
+  const { machine } = stage;
+  const listing = async (): Promise<Listing> =>
+    JSON.parse((await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH)).text) as Listing;
+  const ask = (path: string): Promise<Answer> =>
+    request(machine('laptop'), `${originOf(machine('desk'))}${INSTANCE_PREFIX}server${path}`);
 
   it('is listed as a service and its directory, and not as an instance to older callers', async () => {
     expect(await listed(server, 'desk-project')).toMatchObject({ host: 'desk', directory: preview.directory });
@@ -80,22 +75,22 @@ describe('the preview of OpenCode 2 on another machine', () => {
     const [{ id } = { id: '' }] = sessions as readonly { readonly id: string }[];
     for (const [tool, more] of [
       ['read', {}],
-      ['send', { message: 'echo: said by bob' }],
+      ['send', { message: 'echo: sent by bob' }],
     ] as const) {
       const { result, text } = await guest.call(tool, { instance: 'desk-project', session_id: id, ...more });
       expect([tool, result.isError, text]).toEqual([tool, true, expect.stringContaining('HTTP 403')]);
     }
-    expect(stage.model.turns('echo: said by bob')).toBe(0);
+    expect(stage.model.turns('echo: sent by bob')).toBe(0);
     expect(existsSync(canary)).toBe(false);
   });
 
   it('streams the answer of a send', async () => {
     await streams({ server, model: stage.model, instance: 'desk-project' }, 'half');
-    // So that the canary's absence before means something.
+    // Only now is the directory loaded.
     expect(existsSync(canary)).toBe(true);
   });
 
-  it('asks for permission, and goes on once it is granted remotely', async () => {
+  it('asks for permission, and continues once it is granted remotely', async () => {
     const message = 'bash: echo permitted';
     const sent = data(await server.call('send', { instance: 'desk-project', message }));
     expect(sent).toMatchObject({ outcome: 'waiting', waiting: [expect.stringContaining('echo permitted') as string] });

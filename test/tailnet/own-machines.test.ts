@@ -1,47 +1,34 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { once } from 'node:events';
+import { join } from 'node:path';
 
-import type { McpChild } from '../rig/mcp-child.ts';
+import { describe, expect, it } from 'vitest';
+
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import type { Listing } from '../../src/node/list/listing.ts';
+import { type McpChild, SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox } from '../rig/opencode-sandbox.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
+import { OPENCODE_MCP, shellEnv } from '../rig/shell-command.ts';
 import { needTmux, openTmux } from '../rig/tmux.ts';
-import { until } from '../rig/wait.ts';
-import { data, listed, request, rows, streams } from './queries.ts';
-import { openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { until, within } from '../rig/wait.ts';
+import { type Answer, data, listed, request, rows, streams } from './queries.ts';
+import { NODE_PORT, type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';
 
-/** What a newcomer does: tailscale up, the node service, opencode-connected, and nothing else. */
+/** The steps of a new user: tailscale up, the node service, opencode-connected, and nothing else. */
 describe('machines of one person, nothing configured', () => {
-  let stage: TailnetStage;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+  const names = ['desk', 'laptop', 'box'] as const;
+  const services = new Map<string, NodeChild>();
   const servers = new Map<string, McpChild>();
-  const serverOn = (name: string): McpChild => {
-    const server = servers.get(name);
-    if (server === undefined) throw new Error(`Expected a server on ${name}`);
-    return server;
-  };
   const instances = new Map<string, TailnetInstance>();
-  const instanceOn = (name: string): TailnetInstance => {
-    const instance = instances.get(name);
-    if (instance === undefined) throw new Error(`Expected an instance on ${name}`);
-    return instance;
-  };
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    stage = await openTailnetStage({
-      nodes: [
-        { name: 'desk', mode: 'tun' },
-        { name: 'laptop', mode: 'tun' },
-        { name: 'box', mode: 'userspace' },
-      ],
-    });
-    for (const name of ['desk', 'laptop', 'box']) await stage.node(machine(name));
-    for (const name of ['desk', 'laptop', 'box']) servers.set(name, await stage.server(machine(name)));
+  const nodes = names.map((name) => ({ name, mode: name === 'box' ? ('userspace' as const) : ('tun' as const) }));
+  const stage = stageForTests({ nodes }, async () => {
+    for (const name of names) services.set(name, await stage.node(machine(name)));
+    for (const name of names) servers.set(name, await stage.server(machine(name)));
   });
-  afterAll(() => stage?.close());
-  beforeEach(needTailnet);
+  const { machine } = stage;
+  const serverOn = (name: string): McpChild => servers.get(name)!;
+  const instanceOn = (name: string): TailnetInstance => instances.get(name)!;
 
   const stream = (from: string, to: string): Promise<void> =>
     streams({ server: serverOn(from), model: stage.model, instance: instanceOn(to).name }, `${from}-${to}`);
@@ -62,16 +49,9 @@ describe('machines of one person, nothing configured', () => {
     await Promise.all([start('laptop'), start('box')]);
   });
 
-  it.each([
-    ['laptop', 'desk'],
-    ['desk', 'laptop'],
-  ])('a send from %s to %s streams through TUN', stream);
+  it('a send streams through TUN', () => stream('laptop', 'desk'));
 
-  it('a send to a machine without a TUN streams through its tailscaled', () => stream('laptop', 'box'));
-
-  it('a send from a machine without a TUN streams through LocalAPI dial', () => stream('box', 'laptop'));
-
-  it('two sends at once stream side by side', async () => {
+  it('two sends at once stream, to a machine without a TUN and from it', async () => {
     await Promise.all([stream('desk', 'box'), stream('box', 'desk')]);
   });
 
@@ -83,7 +63,7 @@ describe('machines of one person, nothing configured', () => {
       outcome: 'waiting',
       waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
     });
-    // Its node service says so within some 100 ms, and nobody is asked.
+    // The node service reports it within some 100 ms, without a request to the opencode.
     const row = await listed(serverOn('laptop'), name, ({ state }) => state === 'waiting');
     expect(row).toMatchObject({
       state: 'waiting',
@@ -106,16 +86,72 @@ describe('machines of one person, nothing configured', () => {
     expect(read).toMatchObject({ messages: [{ role: 'assistant', text: expectedReply(message, 'permitted') }] });
   });
 
-  it('opencode attach on another machine draws the session', async (context) => {
+  it('the list of a node service is served in the tailnet only, by IPv4, IPv6 and name', async () => {
+    const [desk, laptop] = [machine('desk'), machine('laptop')];
+    const { id, directory } = instanceOn('desk');
+    const listing: Listing = JSON.parse((await request(laptop, originOf(desk) + LIST_PATH)).text);
+    expect(listing.node).toMatchObject({ id: desk.id, name: 'desk.tailnet.test' });
+    expect(listing.instances).toMatchObject([{ id, name: 'desk-project', directory }]);
+    expect((await request(laptop, `http://[${desk.ip6}]:${NODE_PORT}${LIST_PATH}`)).status).toBe(200);
+    const named = (host: string): Promise<Answer> => request(laptop, originOf(desk) + LIST_PATH, { headers: { host } });
+    expect((await named('desk')).status).toBe(200);
+    expect((await named(`desk.tailnet.test:${NODE_PORT}`)).status).toBe(200);
+    expect((await named('desk.example')).status).toBe(421);
+    // Not on the other addresses of the machine.
+    expect((await request(laptop, `http://10.213.0.11:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
+    expect((await request(desk, `http://127.0.0.1:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
+  });
+
+  it('a machine without a TUN attaches to the terminal and opens the web page', async (context) => {
     needTmux(context);
-    const { name, url, directory } = instanceOn('desk');
-    const said = 'echo: as told over the tailnet';
-    const sent = data(await serverOn('laptop').call('send', { instance: name, message: said }));
-    const { id } = sent['session'] as { id: string };
-    await using person = await openSandbox({ directory, env: { NO_PROXY: machine('desk').ip4 } });
-    await using terminal = await openTmux(person.env, directory);
-    const command = `${PINNED_OPENCODE} attach ${url} --session ${id}`;
-    await terminal.type(`ip netns exec ${machine('laptop').namespace} ${command}`, 'Enter');
-    await terminal.shows(/as told over the tailnet[^]*as told over the tailnet/);
+    const box = machine('box');
+    await using person = await openSandbox();
+    const env = {
+      ...person.env,
+      ...shellEnv(person.home, join(person.home, 'registry')),
+      TAILSCALE_SOCKET: box.socket,
+      TRANSPORT: 'tailscale',
+      OPENCODE_BIN: PINNED_OPENCODE,
+    };
+    const page = box.spawn([process.execPath, SERVER_SCRIPT, 'open', 'desk-project', '--print'], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await within(once(page.stdout ?? page, 'data'), 'the address')) as [Buffer];
+    // A browser resolves names below localhost by itself.
+    const read = `
+      const { host, port, pathname } = new URL(process.argv[1]);
+      const headers = { host, 'user-agent': 'Mozilla/5.0' };
+      const get = (path) => new Promise((resolve) => require('node:http').get({ port, path, headers }, (answer) => {
+        let text = '';
+        answer.on('data', (part) => (text += part)).on('end', () => resolve({ ...answer, ...answer.headers, text }));
+      }));
+      get(pathname).then(async (entered) => {
+        headers.cookie = entered['set-cookie'][0].split(';')[0];
+        const page = await get(entered.location);
+        const path = await get('/path');
+        console.log(entered.location, page['content-type'], JSON.parse(path.text).directory);
+      });`;
+    const [location, type, directory] = (await box.exec([process.execPath, '-e', read, String(line).trim()])).split(
+      ' ',
+    );
+    expect([location?.[0], type, directory]).toEqual(['/', 'text/html', `${instanceOn('desk').directory}\n`]);
+    page.kill('SIGINT');
+    await using screen = await openTmux(env, person.home);
+    const words = [...box.prefix.map((word) => `'${word}'`), OPENCODE_MCP, 'attach', 'desk-project'];
+    await screen.type(`${words.join(' ')}; echo "code $?"`, 'Enter');
+    expect(await screen.shows(/ctrl\+p commands/)).toContain(instanceOn('desk').directory);
+    await screen.type('echo: typed on box', 'Enter');
+    await until('the model to be asked', () => stage.model.turns('echo: typed on box') === 1);
+    await screen.type('', 'C-c');
+    await screen.shows(/code 0/);
+  });
+
+  it('the node service of a machine without a TUN refuses a local process', async () => {
+    const box = machine('box');
+    expect((await request(machine('laptop'), `http://[${box.ip6}]:${NODE_PORT}${LIST_PATH}`)).status).toBe(200);
+    const local = await request(box, `http://127.0.0.1:${NODE_PORT}${LIST_PATH}`, { headers: { host: 'box' } });
+    expect(local.status).toBe(403);
+    expect(services.get('box')?.log()).toContain('did not come through tailscaled');
   });
 });

@@ -1,87 +1,65 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { type BrowserPage, chromiumProgram, needBrowser, type OpenBrowser, openBrowser } from '../rig/browser.ts';
 import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake-ntfy.ts';
 import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
-import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { type Answer, request } from './queries.ts';
-import { grantToBob, NODE_PORT, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { request } from './queries.ts';
+import { NODE_PORT, stageForTests, type TailnetInstance } from './stage.ts';
 
-/** Reads a stream until a line fits, and says that line; 20 s at most. */
-const READ = `const [url, pattern, headers] = process.argv.slice(1);
-const fits = new RegExp(pattern);
-let rest = '';
-const done = (text) => { console.log(text); process.exit(0); };
-setTimeout(() => done('nothing fits: ' + rest.slice(0, 2000)), 20000);
-require('node:http').get(url, { headers: JSON.parse(headers) }, (response) => {
-  response.setEncoding('utf8').on('data', (text) => {
-    const lines = (rest + text).split('\\n');
-    rest = lines.pop();
-    const found = lines.find((line) => fits.test(line));
-    if (found !== undefined) done(found);
-  }).on('end', () => done('ended ' + response.statusCode + ' ' + rest));
-}).on('error', (error) => done(error.code));`;
-
-/** An agent works on the desk; its person is out, with a phone that runs nothing but Tailscale and a browser. */
+/** An agent works on the desk. The phone runs only Tailscale and a browser. */
 describe('an agent on another machine, from a phone', () => {
-  let stage: TailnetStage;
-  let temp: TempDir;
+  const temp = tempDir('tailnet-page');
   let ntfy: FakeNtfy;
   let ntfyOnDesk: ForwardedPort;
   let browser: OpenBrowser;
   let phone: BrowserPage;
   let instance: TailnetInstance;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
-
-  beforeAll(async () => {
-    if (!canRunTailnet() || chromiumProgram() === undefined) return;
-    temp = tempDir('tailnet-page');
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
         { name: 'phone', mode: 'tun' },
-        { name: 'guest', mode: 'tun', user: 'bob' },
       ],
-    });
-    ntfy = await startFakeNtfy();
-    ntfyOnDesk = await forwardInto(machine('desk').namespace, Number(new URL(ntfy.url).port));
-    await mkdir(join(temp.path, 'opencode-mcp'));
-    const channel = { type: 'ntfy', url: `http://127.0.0.1:${ntfyOnDesk.port}`, topic: 'agents' };
-    const config = JSON.stringify({ notify: { channels: [channel] } });
-    await writeFile(join(temp.path, 'opencode-mcp/config.json'), config, { mode: 0o600 });
-    // The page looks for instances by all sources.
-    await stage.node(machine('desk'), { XDG_CONFIG_HOME: temp.path, ...NO_MULTICAST });
-    await stage.node(machine('laptop'), NO_MULTICAST);
-    instance = await stage.opencode(machine('desk'));
-    const desk = (await machine('desk').localApi.status(AbortSignal.timeout(60_000))).self?.dnsName ?? '';
-    browser = await openBrowser({
-      prefix: machine('phone').prefix,
-      hosts: { [desk]: machine('desk').ip4, laptop: machine('laptop').ip4 },
-    });
-    process.stdout.write(`chromium ${browser.version} on phone\n`);
-    phone = await browser.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
-  });
+    },
+    async () => {
+      if (chromiumProgram() === undefined) return;
+      ntfy = await startFakeNtfy();
+      ntfyOnDesk = await forwardInto(machine('desk').namespace, Number(new URL(ntfy.url).port));
+      await mkdir(join(temp.path, 'opencode-mcp'));
+      const channel = { type: 'ntfy', url: `http://127.0.0.1:${ntfyOnDesk.port}`, topic: 'agents' };
+      const config = JSON.stringify({ notify: { channels: [channel] } });
+      await writeFile(join(temp.path, 'opencode-mcp/config.json'), config, { mode: 0o600 });
+      // The page looks for instances by all sources.
+      await stage.node(machine('desk'), { XDG_CONFIG_HOME: temp.path, ...NO_MULTICAST });
+      await stage.node(machine('laptop'), NO_MULTICAST);
+      instance = await stage.opencode(machine('desk'));
+      const desk = (await machine('desk').localApi.status(AbortSignal.timeout(60_000))).self?.dnsName ?? '';
+      browser = await openBrowser({
+        prefix: machine('phone').prefix,
+        hosts: { [desk]: machine('desk').ip4, laptop: machine('laptop').ip4 },
+      });
+      process.stdout.write(`chromium ${browser.version} on phone\n`);
+      phone = await browser.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
+    },
+  );
+  const { machine } = stage;
   afterAll(async () => {
     await browser?.[Symbol.asyncDispose]();
     ntfyOnDesk?.close();
     await ntfy?.close();
-    await stage?.close();
-    await temp?.close();
+    await temp.close();
   });
-  beforeEach(needTailnet);
   beforeEach(needBrowser);
 
-  /** As the person did in opencode before they went out. */
+  /** Starts a turn in a new session, as a user of opencode does. */
   async function begin(title: string, text: string): Promise<string> {
     const { url, directory } = instance;
     const ask = async (path: string, body: object): Promise<string> => {
@@ -101,7 +79,7 @@ describe('an agent on another machine, from a phone', () => {
   const answered = (message: string, output: string): Promise<void> =>
     phone.getByText(expectedReply(message, output)).first().waitFor();
 
-  it('a permission request is notified with its command; one tap opens it, another settles it', async () => {
+  it('a permission request is notified with its command; one tap opens it, and a second one answers it', async () => {
     const message = 'bash: echo from afar';
     const session = await begin('Deploy the site', message);
     const asked = await notification(/echo from afar/);
@@ -133,29 +111,5 @@ describe('an agent on another machine, from a phone', () => {
       .getByText(/^bash returned: [^]*feedback: Keep it, say done\./)
       .first()
       .waitFor();
-  });
-
-  it('a guest with a grant to read sees this machine only, and cannot act', async () => {
-    const origin = `http://desk:${NODE_PORT}`;
-    const headers = { 'user-agent': 'Mozilla/5.0 (X11)', 'x-opencode-mcp-page': '1', host: `desk:${NODE_PORT}` };
-    const pageOf = (path: string): string => originOf(machine('desk')) + PAGE_PREFIX + path;
-    const line = (pattern: string): Promise<string> =>
-      machine('guest').exec([process.execPath, '-e', READ, pageOf('v1/fleet'), pattern, JSON.stringify(headers)]);
-    expect(await line('.')).toMatch(/^ended 403 .*You appear to be bob/);
-    await stage.tailnet.setPolicy(grantToBob('read'));
-    const shown = await until('the grant', async () => {
-      const text = await line('"you"');
-      return text.startsWith('{"at"') && text;
-    });
-    expect(JSON.parse(shown)).toMatchObject({
-      you: { role: 'read', all: false },
-      instances: [{ name: 'desk-project' }],
-    });
-    const acted: Answer = await request(machine('guest'), pageOf('v1/abort'), {
-      method: 'POST',
-      headers: { ...headers, origin, 'content-type': 'application/json' },
-      body: JSON.stringify({ instance: 'desk-project', session: 'ses_12345678' }),
-    });
-    expect(acted).toMatchObject({ status: 403, text: expect.stringContaining('you can look, and not act') as string });
   });
 });

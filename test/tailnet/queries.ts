@@ -6,7 +6,7 @@ import type { ScriptedModel } from '../rig/scripted-model.ts';
 import type { TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
-/** Resolves when a port of one machine can be reached from another, which takes seconds. */
+/** Resolves when one machine can reach a port of another, which takes seconds. */
 export function connects(from: TailnetMachine, to: TailnetMachine, port: number): Promise<boolean> {
   return until(`${from.name} to reach port ${port} of ${to.name}`, () =>
     from.localApi.dial(to.ip4 || to.ip6, port).then(
@@ -35,13 +35,13 @@ export interface Answer {
 /** Without `fetch`, which sets its own Host. */
 const REQUEST = `const [url, init] = process.argv.slice(1);
 const { body, ...options } = JSON.parse(init);
-const tell = (status, text) => console.log(JSON.stringify({ status, text }));
-const failed = (error) => tell(0, error.code ?? String(error));
+const print = (status, text) => console.log(JSON.stringify({ status, text }));
+const failed = (error) => print(0, error.code ?? String(error));
 const request = require('node:http').request(url, { ...options, signal: AbortSignal.timeout(20000) }, async (response) => {
   let text = '';
   try {
     for await (const chunk of response.setEncoding('utf8')) text += chunk;
-    tell(response.statusCode, text);
+    print(response.statusCode, text);
   } catch (error) {
     failed(error);
   }
@@ -65,23 +65,23 @@ export interface Row {
   readonly last_seen?: string;
 }
 
-/** Where messages go. */
-export interface Addressee {
+/** The recipient of messages. */
+export interface Recipient {
   readonly server: McpChild;
   readonly model: ScriptedModel;
   readonly instance: string;
 }
 
-/** Sends a message that is answered whole, by one turn. */
-export async function answers({ server, model, instance }: Addressee, message: string): Promise<void> {
+/** Sends a message, which one turn answers completely. */
+export async function answers({ server, model, instance }: Recipient, message: string): Promise<void> {
   const sent = await server.call('send', { instance, message });
   expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
   expect(model.turns(message)).toBe(1);
 }
 
-/** Sends a message whose answer streams to here. `meanwhile` runs between the halves of the answer. */
+/** Sends a message whose answer is streamed. `meanwhile` runs between the halves of the answer. */
 export async function streams(
-  { server, model, instance }: Addressee,
+  { server, model, instance }: Recipient,
   gate: string,
   meanwhile: () => Promise<unknown> = () => Promise.resolve(),
 ): Promise<void> {
@@ -107,7 +107,7 @@ export function data({ result }: ToolCall): Record<string, unknown> {
   return result.structuredContent ?? {};
 }
 
-/** The instances as last known (`list_instances`), or probed now (`instances`). */
+/** The instances as known (`list_instances`), or probed now (`instances`). */
 export async function rows(
   server: McpChild,
   tool: 'list_instances' | 'instances' = 'list_instances',
@@ -123,7 +123,7 @@ export async function listed(server: McpChild, name: string, isIt: (row: Row) =>
     return last.find((row) => row.name === name && isIt(row));
   }).catch(async (error: unknown) => {
     const { text } = await server.call('instances');
-    throw new Error(`listed: ${JSON.stringify(last)}; asked anew:\n${text}`, { cause: error });
+    throw new Error(`listed: ${JSON.stringify(last)}; probed now:\n${text}`, { cause: error });
   });
 }
 

@@ -1,51 +1,40 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
+import { OPEN_POLICY } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 import { type Answer, answers, data, listed, request, rows } from './queries.ts';
-import {
-  grantToBob,
-  type NodeChild,
-  openTailnetStage,
-  originOf,
-  type TailnetInstance,
-  type TailnetStage,
-} from './stage.ts';
+import { grantToBob, type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';
 
 const FOR_ADA = { OPENCODE_TAILNET_USERS: 'ada' };
 const FOR_SERVERS = { OPENCODE_TAILNET_TAGS: 'tag:server' };
 const SECOND_PORT = { OPENCODE_NODE_PORT: '4195' };
-const SAID = 'echo: said by ada';
+const MESSAGE = 'echo: sent by ada';
 
 describe('a second user and a tagged machine', () => {
-  let stage: TailnetStage;
   let service: NodeChild;
   let desk: TailnetInstance;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'guest', mode: 'tun', user: 'bob' },
         { name: 'ci', mode: 'tun', tags: ['tag:server'] },
       ],
-    });
-    service = await stage.node(machine('desk'));
-    desk = await stage.opencode(machine('desk'));
-    const own = await stage.server(machine('desk'));
-    await listed(own, desk.name);
-    await own.call('send', { instance: desk.name, message: SAID });
-  });
-  afterAll(() => stage?.close());
-  beforeEach(needTailnet);
+    },
+    async () => {
+      service = await stage.node(machine('desk'));
+      desk = await stage.opencode(machine('desk'));
+      const own = await stage.server(machine('desk'));
+      await listed(own, desk.name);
+      await own.call('send', { instance: desk.name, message: MESSAGE });
+    },
+  );
+  const { machine } = stage;
 
-  it('the service refuses its own machine, other users and tagged machines, and says what would admit them', async () => {
+  it('the service refuses its own machine, other users and tagged machines, and names the setting that admits them', async () => {
     const list = (from: string): Promise<Answer> => request(machine(from), originOf(machine('desk')) + LIST_PATH);
     for (const [from, why] of [
       ['desk', 'this very machine'],
@@ -55,7 +44,7 @@ describe('a second user and a tagged machine', () => {
       expect(await list(from)).toMatchObject({ status: 403, text: expect.stringContaining(why) });
   });
 
-  it('without a grant bob sees nothing, and the refusal says what would admit him', async () => {
+  it('without a grant bob sees nothing, and the refusal names the setting that admits him', async () => {
     const server = await stage.server(machine('guest'), FOR_ADA);
     const { instances, notes } = data(await server.call('instances'));
     expect(instances).toEqual([]);
@@ -70,11 +59,11 @@ describe('a second user and a tagged machine', () => {
     const server = await stage.server(machine('guest'), FOR_ADA);
     await listed(server, desk.name);
     const read = await server.call('read', { instance: desk.name });
-    expect(data(read)).toMatchObject({ messages: [{ text: SAID }, { text: expectedReply(SAID) }] });
-    const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: said by bob' });
+    expect(data(read)).toMatchObject({ messages: [{ text: MESSAGE }, { text: expectedReply(MESSAGE) }] });
+    const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: sent by bob' });
     expect(result.isError).toBe(true);
     expect(text).toMatch(/not taken.*HTTP 403.*Your role here is 'read'/);
-    expect(stage.model.turns('echo: said by bob')).toBe(0);
+    expect(stage.model.turns('echo: sent by bob')).toBe(0);
     const { status } = await request(machine('guest'), `${desk.url}/session?directory=/etc`);
     expect(status).toBe(403);
   });
@@ -83,10 +72,10 @@ describe('a second user and a tagged machine', () => {
     const worktree = `${desk.directory}-worktree`;
     await machine('desk').exec(['git', '-C', desk.directory, 'worktree', 'add', '-q', '-b', 'other', worktree]);
     const there = `?directory=${encodeURIComponent(worktree)}`;
-    const made = await ofOwner('POST', `/session${there}`, { title: 'secret work' });
+    const made = await asOwner('POST', `/session${there}`, { title: 'secret work' });
     const { id } = JSON.parse(made.text) as { id: string };
-    await ofOwner('POST', `/session/${id}/prompt_async`, { parts: [{ type: 'text', text: 'bash: echo secret' }] });
-    await until('it to wait', async () => (await ofOwner('GET', `/permission${there}`)).text.includes('per_'));
+    await asOwner('POST', `/session/${id}/prompt_async`, { parts: [{ type: 'text', text: 'bash: echo secret' }] });
+    await until('it to wait', async () => (await asOwner('GET', `/permission${there}`)).text.includes('per_'));
     const paths = ['/session', `/session${there}`, `/session/${id}`, `/session/${id}/message`, '/permission'];
     for (const path of [...paths, `/permission${there}`, '/session/status', '/experimental/session', '/project']) {
       const headers = { 'x-opencode-directory': worktree };
@@ -101,7 +90,7 @@ describe('a second user and a tagged machine', () => {
       const { text } = await server.call(tool, tool === 'instances' ? {} : { instance: desk.name });
       expect(text, tool).not.toMatch(/secret|per_/);
     }
-    await ofOwner('POST', `/session/${id}/abort`);
+    await asOwner('POST', `/session/${id}/abort`);
   });
 
   it('with a grant to drive he drives', async () => {
@@ -123,9 +112,11 @@ describe('a second user and a tagged machine', () => {
 
   it('a tagged machine lists the users named there, and drives machines that name its tag', async () => {
     const ci = machine('ci');
-    const nobody = data(await (await stage.server(ci)).call('instances'));
-    expect(nobody['instances']).toEqual([]);
-    expect(nobody['notes']).toContainEqual(expect.stringMatching(/tagged \(tag:server\).*OPENCODE_TAILNET_USERS/));
+    const unconfigured = data(await (await stage.server(ci)).call('instances'));
+    expect(unconfigured['instances']).toEqual([]);
+    expect(unconfigured['notes']).toContainEqual(
+      expect.stringMatching(/tagged \(tag:server\).*OPENCODE_TAILNET_USERS/),
+    );
     const refused = data(await (await stage.server(ci, FOR_ADA)).call('instances'));
     expect(refused['notes']).toContainEqual(
       expect.stringMatching(/ci\.tailnet\.test.*OPENCODE_TAILNET_TAGS=tag:server/),
@@ -143,18 +134,18 @@ describe('a second user and a tagged machine', () => {
     expect(await request(ada, list)).toMatchObject({ status: 403, text: expect.stringContaining('ada on desk') });
     await stage.node(ci, { ...FOR_ADA, ...SECOND_PORT });
     const instance = await stage.opencode(ci);
-    const blind = await stage.server(ada, SECOND_PORT);
+    const withoutTag = await stage.server(ada, SECOND_PORT);
     const server = await stage.server(ada, { ...FOR_SERVERS, ...SECOND_PORT });
     await listed(server, instance.name);
     await replies(server, instance, 'echo: on a tagged machine');
-    expect((await rows(blind, 'instances')).map(({ name }) => name)).toEqual([desk.name]);
+    expect((await rows(withoutTag, 'instances')).map(({ name }) => name)).toEqual([desk.name]);
   });
 
   const replies = (server: McpChild, { name }: TailnetInstance, message: string): Promise<void> =>
     answers({ server, model: stage.model, instance: name }, message);
 
   /** A request to the opencode itself, on its own machine. */
-  async function ofOwner(method: string, path: string, body?: object): Promise<Answer> {
+  async function asOwner(method: string, path: string, body?: object): Promise<Answer> {
     const { localPort } = await desk.child.registered();
     const password = await desk.child.password();
     const authorization = `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
@@ -165,7 +156,7 @@ describe('a second user and a tagged machine', () => {
     });
   }
 
-  /** Resolves when the service's answers to bob are those of that role. */
+  /** Resolves when the service treats bob as having that role. */
   async function admittedAs(role: 'read' | 'drive' | undefined): Promise<void> {
     await until(`bob to have the role ${role}`, async () => {
       const [health, config] = await Promise.all(

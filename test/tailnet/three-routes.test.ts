@@ -1,68 +1,58 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 
 import type { McpChild } from '../rig/mcp-child.ts';
 import { needSshd, type Sshd, startSshd } from '../rig/sshd.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
-import { until } from '../rig/wait.ts';
+import { tempDir } from '../rig/temp.ts';
+import { until, within } from '../rig/wait.ts';
 import { data, type Row, rows, streams } from './queries.ts';
-import { type NodeChild, openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { type NodeChild, stageForTests, type TailnetInstance } from './stage.ts';
 
-/** The desk's, on the bridge that is the machines' LAN. */
+/** The address of the desk on the bridge, which is the LAN of the machines. */
 const RELAY_ADDRESS = '10.213.0.11';
 
 describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
-  let stage: TailnetStage;
+  const temp = tempDir('three-routes');
   let sshd: Sshd;
-  let temp: TempDir;
   let service: NodeChild;
   let instance: TailnetInstance;
   let server: McpChild;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    temp = tempDir('three-routes');
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
       ],
-    });
-    sshd = await startSshd({ elsewhere: { prefix: machine('desk').prefix, address: RELAY_ADDRESS } });
-    process.stdout.write(`${sshd.describe()}\n`);
-    const registry = join(temp.path, 'relay-registry');
-    const lan = { OPENCODE_MDNS_INTERFACES: 'eth0' };
-    service = await stage.node(machine('laptop'));
-    instance = await stage.opencode(machine('laptop'), {
-      args: ['--headless', '--lan'],
-      env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry, ...lan },
-    });
-    const rule = { source: 'mdns', host: 'laptop', password: await instance.child.password() };
-    await mkdir(join(temp.path, 'opencode-mcp'));
-    await writeFile(join(temp.path, 'opencode-mcp', 'config.json'), JSON.stringify({ credentials: [rule] }), {
-      mode: 0o600,
-    });
-    server = await stage.server(machine('desk'), {
-      RELAY_REGISTRY_DIR: registry,
-      XDG_CONFIG_HOME: temp.path,
-      HEALTH_CHECK_TIMEOUT_MS: '5000',
-      ...lan,
-    });
-  });
-  afterAll(async () => {
-    await stage?.close();
-    await sshd?.close();
-    await temp?.close();
-  });
-  beforeEach((context) => {
-    needTailnet(context);
-    needSshd(context);
-  });
+    },
+    async () => {
+      sshd = await startSshd({ elsewhere: { prefix: machine('desk').prefix, address: RELAY_ADDRESS } });
+      process.stdout.write(`${sshd.describe()}\n`);
+      const registry = join(temp.path, 'relay-registry');
+      const lan = { OPENCODE_MDNS_INTERFACES: 'eth0' };
+      service = await stage.node(machine('laptop'));
+      instance = await stage.opencode(machine('laptop'), {
+        args: ['--headless', '--lan'],
+        env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry, ...lan },
+      });
+      const rule = { source: 'mdns', host: 'laptop', password: await instance.child.password() };
+      await mkdir(join(temp.path, 'opencode-mcp'));
+      await writeFile(join(temp.path, 'opencode-mcp', 'config.json'), JSON.stringify({ credentials: [rule] }), {
+        mode: 0o600,
+      });
+      server = await stage.server(machine('desk'), {
+        RELAY_REGISTRY_DIR: registry,
+        XDG_CONFIG_HOME: temp.path,
+        HEALTH_CHECK_TIMEOUT_MS: '5000',
+        ...lan,
+      });
+    },
+  );
+  const { machine } = stage;
+  afterAll(() => temp.close());
+  afterAll(() => sshd?.close());
+  beforeEach((context) => needSshd(context));
 
   /** The only row, once `isIt` accepts it. */
   async function only(what: string, isIt: (row: Row & { readonly also?: readonly string[] }) => boolean): Promise<Row> {
@@ -72,14 +62,14 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
       const [row] = last;
       return row !== undefined && last.length === 1 && isIt(row) && row;
     };
-    // A relay that was cut is tried again after half a minute at the latest.
+    // A relay is tried again after at most half a minute.
     return until(what, look, 150_000).catch((error: unknown) => {
       throw new Error(`listed: ${JSON.stringify(last)}`, { cause: error });
     });
   }
 
-  it('is one entry, by the best route, with the others named', async () => {
-    const row = await only('three ways to be one entry', ({ also }) => also?.length === 2);
+  it('is one entry, by the best route, and lists the others', async () => {
+    const row = await only('three routes of one entry', ({ also }) => also?.length === 2);
     expect(row).toMatchObject({
       name: instance.name,
       host: 'laptop',
@@ -88,11 +78,11 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
     });
   });
 
-  it('an answer goes on by the next route when its own is cut', async () => {
+  it('an answer continues on the next route when its own is cut', async () => {
     const to = { server, model: stage.model, instance: instance.name };
     await streams(to, 'tailnet', async () => {
       process.kill(service.pid, 'SIGKILL');
-      await until('the node service to end', () => service.exitCode() !== null || !isAlive(service.pid));
+      await within(service.exited, 'the end of the node service');
     });
     await only('the relay to be in use', ({ via }) => via.startsWith('relay '));
     await streams(to, 'relay', () => sshd.stop());
@@ -100,12 +90,12 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
   });
 
   it(
-    'with all routes cut it is offline with the reason, and comes back by a restored one',
+    'with all routes cut it is offline with the reason, and idle again by a restored one',
     { timeout: 400_000 },
     async () => {
       const laptop = machine('laptop');
       await laptop.exec(['ip', 'link', 'set', 'eth0', 'down']);
-      const row = await only('it to be offline', ({ state }) => state === 'offline');
+      const row = await only('the offline state', ({ state }) => state === 'offline');
       expect(row.reason).toMatch(/\w/);
       const refused = await server.call('send', { instance: instance.name, message: 'echo: lost' });
       expect(refused.result.isError).toBe(true);
@@ -113,19 +103,10 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
       await laptop.exec(['ip', 'link', 'set', 'eth0', 'up']);
       await laptop.exec(['ip', 'route', 'replace', 'default', 'via', '10.213.0.1']);
       await sshd.start();
-      await only('it to be back', ({ state }) => state === 'idle');
+      await only('the idle state', ({ state }) => state === 'idle');
       const back = await server.call('send', { instance: instance.name, message: 'echo: back again' });
       expect(data(back)).toMatchObject({ outcome: 'completed', text: 'back again' });
       expect(stage.model.turns('echo: lost')).toBe(0);
     },
   );
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}

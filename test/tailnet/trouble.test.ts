@@ -1,43 +1,38 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 import { answers, listed, request, type Row, rows } from './queries.ts';
-import { type NodeChild, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';
 
 describe('a tailnet in trouble', () => {
-  let stage: TailnetStage;
   let service: NodeChild;
   let server: McpChild;
   let desk: TailnetInstance;
   let box: TailnetInstance;
-  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
-
-  beforeAll(async () => {
-    if (!canRunTailnet()) return;
-    stage = await openTailnetStage({
+  const stage = stageForTests(
+    {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
         { name: 'box', mode: 'userspace' },
       ],
-    });
-    service = await stage.node(machine('desk'));
-    await stage.node(machine('box'));
-    [desk, box] = await Promise.all([stage.opencode(machine('desk')), stage.opencode(machine('box'))]);
-    // Several probes of a silent machine are waited for to their end.
-    server = await stage.server(machine('laptop'), { HEALTH_CHECK_TIMEOUT_MS: '5000' });
-    for (const { name } of [desk, box]) await listed(server, name);
-  });
-  afterAll(() => stage?.close());
-  beforeEach(needTailnet);
+    },
+    async () => {
+      service = await stage.node(machine('desk'));
+      await stage.node(machine('box'));
+      [desk, box] = await Promise.all([stage.opencode(machine('desk')), stage.opencode(machine('box'))]);
+      // The tests wait for several probes of a silent machine to time out.
+      server = await stage.server(machine('laptop'), { HEALTH_CHECK_TIMEOUT_MS: '5000' });
+      for (const { name } of [desk, box]) await listed(server, name);
+    },
+  );
+  const { machine } = stage;
 
   /** Probes until `isIt` accepts the row. */
-  async function asked(name: string, isIt: (row: Row) => boolean): Promise<Row> {
-    return until(`the awaited state of ${name}`, async () =>
+  async function probed(name: string, isIt: (row: Row) => boolean): Promise<Row> {
+    return until(`the wanted state of ${name}`, async () =>
       (await rows(server, 'instances')).find((row) => row.name === name && isIt(row)),
     );
   }
@@ -47,7 +42,7 @@ describe('a tailnet in trouble', () => {
 
   it('a peer whose tailscaled was killed is offline with a reason; others are not affected', async () => {
     await machine('desk').stop();
-    // Asks, and so does not believe what its node service reported last.
+    // A send makes a request, so the last report of the node service does not matter.
     const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
     expect(result.isError).toBe(true);
     expect(text).toMatch(/desk-project cannot be driven now.*gave no answer/);
@@ -57,12 +52,12 @@ describe('a tailnet in trouble', () => {
     await replies(box, 'echo: meanwhile elsewhere');
   });
 
-  it('once its tailscaled runs again it is back, by the same node service', async () => {
+  it('once its tailscaled runs again it is idle again, by the same node service', async () => {
     await machine('desk').start();
-    // What the service reported before is believed for a minute, so its row does not show that it is back.
+    // The last report of the service is used for a minute, so the row does not show that the service is back.
     const list = originOf(machine('desk')) + LIST_PATH;
     await until('the service to answer', async () => (await request(machine('laptop'), list)).status === 200);
-    await asked(desk.name, ({ state }) => state === 'idle');
+    await probed(desk.name, ({ state }) => state === 'idle');
     await replies(desk, 'echo: after the restart');
     expect(service.exitCode()).toBeNull();
   });
@@ -85,12 +80,12 @@ describe('a tailnet in trouble', () => {
     const { headscale } = stage.tailnet;
     await headscale.stop();
     try {
-      await asked(desk.name, ({ state }) => state === 'idle');
+      await probed(desk.name, ({ state }) => state === 'idle');
       await replies(desk, 'echo: without a control server');
       await replies(box, 'echo: without one there too');
       const late = await stage.server(machine('laptop'));
       for (const instance of [desk, box]) await listed(late, instance.name);
-      await replies(desk, 'echo: by one who came later', late);
+      await replies(desk, 'echo: by a new server', late);
     } finally {
       await headscale.start();
     }
@@ -99,11 +94,11 @@ describe('a tailnet in trouble', () => {
   it('a peer whose key has expired is no longer listed', async () => {
     const { id } = machine('desk');
     await stage.tailnet.headscale.cli('nodes', 'expire', '--identifier', id);
-    await until('it to be gone', async () => !(await rows(server)).some(({ name }) => name === desk.name));
+    await until('its row to disappear', async () => !(await rows(server)).some(({ name }) => name === desk.name));
     const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
     expect(result.isError).toBe(true);
     expect(text).toMatch(/desk-project .*is gone/);
-    await until('the service to notice', () => service.log().includes('NeedsLogin; run tailscale up'));
+    await until('the log of the service', () => service.log().includes('NeedsLogin; run tailscale up'));
     await replies(box, 'echo: while the other’s key has expired');
   });
 
@@ -117,8 +112,8 @@ describe('a tailnet in trouble', () => {
       service.log().includes(` listening address="${machine('desk').ip4}"`),
     );
     const list = originOf(machine('desk')) + LIST_PATH;
-    await until('the way there', async () => (await request(machine('laptop'), list)).status === 200);
-    // The other server may have asked the new node before its service listened, and asks again when its hour is over.
+    await until('the service to answer', async () => (await request(machine('laptop'), list)).status === 200);
+    // The first server may have asked the new node before its service listened, and asks again after an hour.
     const late = await stage.server(machine('laptop'));
     const row = await listed(late, desk.name);
     expect(row.via).toContain(machine('desk').ip4);

@@ -61,33 +61,39 @@ function directoryProblem(
   links: readonly Step[],
   rules: TrustRules,
 ): string | undefined {
-  const { uid } = rules;
+  const { explicit, uid } = rules;
   if (uid === undefined) return `the owner of ${shown(directory.path)} cannot be checked on this system`;
   const owner = Number(directory.stats.uid);
-  if (owner !== uid && !rules.explicit) {
+  if (owner !== uid && !explicit) {
     // Root can read the passwords in it; any other user would fail at those next.
     const advice = uid === 0 ? 'if you trust that user, set RELAY_REGISTRY_DIR to it' : runAs(directory.stats);
     return `${shown(directory.path)} belongs to uid ${owner}, not to this user (uid ${uid}); ${advice}`;
   }
-  const writable = writableProblem(directory.path, directory.stats);
-  if (writable !== undefined) return writable;
-
   const safeOwners = new Set([0, owner, uid]);
-  for (const { path, stats } of ancestors) {
-    const who = `(mode ${octalMode(stats.mode)}, uid ${stats.uid})`;
-    if (!safeOwners.has(Number(stats.uid))) {
-      return `${shown(path)}, on the path to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
-    }
-    if ((stats.mode & GROUP_OR_OTHERS_WRITE) !== 0n && (stats.mode & STICKY) === 0n) {
-      return `${shown(path)}, on the path to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
-    }
-  }
-  for (const { path, stats } of links) {
-    if (!safeOwners.has(Number(stats.uid))) {
-      return `the symbolic link ${shown(path)} on the path to ${shown(directory.path)} belongs to another user (uid ${stats.uid}); name the directory itself`;
-    }
-  }
-  return undefined;
+  const problems = [
+    writableProblem(directory.path, directory.stats),
+    ...ancestors.map((ancestor) => ancestorProblem(ancestor, directory.path, safeOwners)),
+    ...links.map((link) => linkProblem(link, directory.path, safeOwners)),
+  ];
+  return problems.find((problem) => problem !== undefined);
+}
+
+function ancestorProblem(
+  { path, stats }: Step,
+  directory: string,
+  safeOwners: ReadonlySet<number>,
+): string | undefined {
+  const subject = `${shown(path)}, on the path to ${shown(directory)},`;
+  const facts = `(mode ${octalMode(stats.mode)}, uid ${stats.uid})`;
+  if (!safeOwners.has(Number(stats.uid)))
+    return `${subject} belongs to another user ${facts}, who can put another directory in its place; move the registry`;
+  if ((stats.mode & GROUP_OR_OTHERS_WRITE) === 0n || (stats.mode & STICKY) !== 0n) return undefined;
+  return `${subject} can be written by its group or by others ${facts}; run: ${chmodCommand(path)}`;
+}
+
+function linkProblem({ path, stats }: Step, directory: string, safeOwners: ReadonlySet<number>): string | undefined {
+  if (safeOwners.has(Number(stats.uid))) return undefined;
+  return `the symbolic link ${shown(path)} on the path to ${shown(directory)} belongs to another user (uid ${stats.uid}); name the directory itself`;
 }
 
 function writableProblem(path: string, stats: BigIntStats): string | undefined {
@@ -95,7 +101,12 @@ function writableProblem(path: string, stats: BigIntStats): string | undefined {
   // A shared folder such as /tmp must stay writable.
   const advice =
     (stats.mode & STICKY) === 0n ? 'run' : 'name a folder of its own, or, if it holds registrations only, run';
-  return `${shown(path)} can be written by its group or by others (mode ${octalMode(stats.mode)}, uid ${stats.uid}); ${advice}: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
+  return `${shown(path)} can be written by its group or by others (mode ${octalMode(stats.mode)}, uid ${stats.uid}); ${advice}: ${chmodCommand(path)}`;
+}
+
+/** The command that takes the right to write from its group and from others. */
+function chmodCommand(path: string): string {
+  return `chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
 }
 
 /**

@@ -58,29 +58,11 @@ export class RegistrationReader {
   /** Rejects with the system's error when the directory cannot be read; stops soon after `signal` aborts. */
   async read(directory: string, signal: AbortSignal): Promise<Registrations> {
     const fileNames = (await this.#fs.readdir(directory)).filter(isRegistrationName).toSorted();
-    const limit = pLimit(CONCURRENCY);
-    const each = async <In, Out>(
-      items: readonly In[],
-      work: (item: In) => Promise<Out | undefined>,
-    ): Promise<Out[]> => {
-      const tasks = items.map((item) =>
-        limit(() => {
-          signal.throwIfAborted();
-          return work(item);
-        }),
-      );
-      // Wait for all, so that no file is open when this rejects.
-      await Promise.allSettled(tasks);
-      return (await Promise.all(tasks)).filter((result) => result !== undefined);
-    };
-
-    const listed = await each(fileNames, (fileName) => this.#list(directory, fileName));
+    const listed = await each(fileNames, signal, (fileName) => this.#list(directory, fileName));
     const newest = listed.filter(isRegular).toSorted(newestFirst);
     const beyond = new Set<Listed>(newest.slice(this.#maxFiles));
-    const files = await each(
-      listed.filter((file) => !beyond.has(file)),
-      (file) => this.#read(directory, file),
-    );
+    const kept = listed.filter((file) => !beyond.has(file));
+    const files = await each(kept, signal, (file) => this.#read(directory, file));
     const present = new Set(files.map(({ fileName }) => fileName));
     for (const fileName of this.#known.keys()) if (!present.has(fileName)) this.#known.delete(fileName);
     return { files, leftOut: beyond.size };
@@ -112,6 +94,23 @@ export class RegistrationReader {
     this.#known.set(fileName, { version: versionOf(read.stats), file });
     return file;
   }
+}
+
+/** The results of `work` that are defined. Rejects only when all work has ended, so that no file is open then. */
+async function each<In, Out>(
+  items: readonly In[],
+  signal: AbortSignal,
+  work: (item: In) => Promise<Out | undefined>,
+): Promise<Out[]> {
+  const limit = pLimit(CONCURRENCY);
+  const tasks = items.map((item) =>
+    limit(() => {
+      signal.throwIfAborted();
+      return work(item);
+    }),
+  );
+  await Promise.allSettled(tasks);
+  return (await Promise.all(tasks)).filter((result) => result !== undefined);
 }
 
 function isRegular(file: Listed): file is Listed & { readonly stats: BigIntStats } {

@@ -23,12 +23,12 @@ function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
 describe('the candidate of a sighting', () => {
   const dialOn = linkLocalDials();
 
-  it("uses the sender's address, not one from the packet", () => {
-    expect(advertisedCandidate('mdns', sighting('192.168.1.7'), dialOn)).toEqual({
+  it("uses the sender's address, not one from the packet, and the time of a goodbye or return", () => {
+    expect(advertisedCandidate('mdns', sighting('192.168.1.7', { revisedMs: 7 }), dialOn)).toEqual({
       source: 'mdns',
       key: 'opencode/192.168.1.7/4096',
       endpoint: { url: 'http://192.168.1.7:4096', route: 'lan' },
-      claims: { localPort: 4096 },
+      claims: { localPort: 4096, connectedAt: 7 },
       trust: { level: 'trusted' },
       hint: 'an mDNS repeater relayed this, since it advertises the address 10.0.0.99: list it by URL in "instances", or use a tailnet or a relay',
     });
@@ -54,10 +54,6 @@ describe('the candidate of a sighting', () => {
       url: 'http://[fd00::7]:4096',
       route: 'lan',
     });
-  });
-
-  it('carries the time of a goodbye or return, so that it is probed at once', () => {
-    expect(advertisedCandidate('mdns', sighting('192.168.1.7', { revisedMs: 7 }), dialOn).claims.connectedAt).toBe(7);
   });
 
   it('has a note if fetch refuses its port', () => {

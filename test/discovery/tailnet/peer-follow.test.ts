@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED } from '../../../src/discovery/tailnet/peer-table.ts';
+import { settle } from '../../fleet/manual-clock.ts';
 import { listenHttp } from '../../rig/http-listener.ts';
 import { until } from '../../rig/wait.ts';
 import { listed, listing } from '../tailscale-stage.ts';
@@ -232,6 +233,20 @@ describe('a table that follows its peers', () => {
     await stage.table.ask();
     // The others are asked by the scan.
     expect(stage.service.asked.length - before).toBe(20);
+  });
+
+  it('asks sixteen peers at once', async () => {
+    const { table, sites } = peerTable(1, 40);
+    let open = 0;
+    const dial = (): Promise<never> => {
+      open += 1;
+      return new Promise(() => {});
+    };
+    table.keep(sites.map((site) => ({ ...site, dial })));
+    void table.ask();
+    await until('sixteen requests', () => open === 16);
+    await settle();
+    expect(open).toBe(16);
   });
 
   it('asks at most 256 peers without a service in one round, and in a thorough one also those that are not due', async () => {
