@@ -7,7 +7,7 @@ import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { FAKE_ROUTES, type FakeRoute } from '../rig/fake-http.ts';
+import { FAKE_ROUTES, type FakeRoute, type Override } from '../rig/fake-http.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
 import { SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
@@ -287,12 +287,7 @@ describe('text of a hostile opencode', () => {
     await call('send', { ...AT, message: 'x', model: 'no/thing' });
   });
 
-  interface Answer {
-    readonly status?: number;
-    readonly headers?: Readonly<Record<string, string>>;
-    readonly body: unknown;
-  }
-  const ERRORS: Readonly<Record<string, Answer>> = {
+  const ERRORS: Readonly<Record<string, Omit<Extract<Override, { kind: 'answer' }>, 'kind'>>> = {
     'its error message': { status: 500, body: { name: 'UnknownError', data: { message: EVIL } } },
     'the name of its error': { status: 400, body: { name: EVIL } },
     'an error in plain text': { status: 503, body: EVIL, headers: { 'content-type': 'text/plain' } },
