@@ -122,7 +122,7 @@ describe('results', () => {
     expect(await client.ask(method, params)).toMatchObject({ resultType: 'complete', ttlMs, cacheScope });
   });
 
-  test('a call, its progress under its token, and a failed one', async () => {
+  test('a call sends progress under its token, and a failed call has a result', async () => {
     const { id } = worker.addSession();
     const meta = { progressToken: 'a token' };
     const running = client.write('tools/call', send(id, 'run'), { meta });
