@@ -99,7 +99,7 @@ describe('resources', () => {
     await expect(client.readResource({ uri })).rejects.toThrow(expected);
   });
 
-  test('subscribers are notified of changes, and clients that listed them of a new list; others are not', async () => {
+  test('a subscriber is notified of changes, a client that has listed instances of a new list, and no other client', async () => {
     const session = worker.addSession({ title: 'Watched' });
     const [subscribed, quiet] = [await start(), await start()];
     await quiet.call('instances');

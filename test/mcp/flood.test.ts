@@ -9,7 +9,7 @@ import { until } from '../rig/wait.ts';
 import { HANDSHAKE, startRawServer, type RawServer } from './raw-server.ts';
 
 /** During a flood the process grows by at most 70 MB, or by more than 100 if the event feed or the transcript has no bound. */
-const MAX_GROWTH_MB = 85;
+const MAX_GROWTH_MB = 90;
 const FLOOD_BYTES = 50_000_000;
 /** Ends the flood if the other instance gets no request during it. */
 const MAX_FLOOD_BYTES = 500_000_000;

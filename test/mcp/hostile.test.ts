@@ -7,7 +7,7 @@ import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { FAKE_ROUTES, type FakeRoute } from '../rig/fake-http.ts';
+import { FAKE_ROUTES, type FakeRoute, type Override } from '../rig/fake-http.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
 import { SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
@@ -180,7 +180,7 @@ function fill(): { readonly id: string; readonly messageId: string } {
 }
 
 describe('text of a hostile opencode', () => {
-  test('every tool is driven', () => {
+  test('every tool has a call here', () => {
     expect(Object.keys(CALLS).toSorted()).toEqual(TOOLS.map(({ name }) => name).toSorted());
   });
 
@@ -227,7 +227,7 @@ describe('text of a hostile opencode', () => {
       });
   });
 
-  test('send: progress cut in the middle of escape sequences, and every outcome', async () => {
+  test('send: progress is clean though escape sequences come in pieces, and so is every outcome', async () => {
     for (const end of ['finish', 'retry', 'permission', 'question', 'error', 'limit'] as const) {
       const { id } = evil.addSession({ title: EVIL });
       let begun = false;
@@ -279,7 +279,7 @@ describe('text of a hostile opencode', () => {
     checkAll();
   });
 
-  test('an unknown agent or model: the existing ones are listed', async () => {
+  test('send: the agents and models that an error lists are clean', async () => {
     evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }, { name: SAYS }] });
     const providers = [{ id: EVIL, models: { [EVIL]: {}, [SAYS]: {} } }];
     evil.override('GET /config/providers', { kind: 'answer', body: { providers } });
@@ -287,14 +287,9 @@ describe('text of a hostile opencode', () => {
     await call('send', { ...AT, message: 'x', model: 'no/thing' });
   });
 
-  interface Answer {
-    readonly status?: number;
-    readonly headers?: Readonly<Record<string, string>>;
-    readonly body: unknown;
-  }
-  const ERRORS: Readonly<Record<string, Answer>> = {
-    'its error message': { status: 500, body: { name: 'UnknownError', data: { message: EVIL } } },
-    'the name of its error': { status: 400, body: { name: EVIL } },
+  const ERRORS: Readonly<Record<string, Omit<Extract<Override, { kind: 'answer' }>, 'kind'>>> = {
+    'an error message': { status: 500, body: { name: 'UnknownError', data: { message: EVIL } } },
+    'the name of an error': { status: 400, body: { name: EVIL } },
     'an error in plain text': { status: 503, body: EVIL, headers: { 'content-type': 'text/plain' } },
     'a refusal of a proxy': { status: 403, body: EVIL, headers: { 'proxy-status': 'x; error=http_request_denied' } },
     'a content type': { body: '{}', headers: { 'content-type': `\u009b2J${SAYS}` } },
@@ -315,20 +310,23 @@ describe('text of a hostile opencode', () => {
     'GET /file',
     'GET /event',
   ];
-  test.each(Object.entries(ERRORS))('%s, in any request', async (_, { status = 200, ...answer }) => {
-    const { id } = fill();
-    for (const route of ROUTES) {
-      evil.override(route, { kind: 'answer', status, ...answer });
-      for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
-        await call(name, CALLS[name]?.(id, ''));
-      // If it is in doubt whether a message arrived, it is searched for some seconds.
-      const isSent = route === 'GET /event' || (route === 'POST /session/:id/prompt_async' && status >= 400);
-      if (isSent) await call('send', { ...AT, session_id: id, message: 'x' });
-      if (route === 'GET /config/providers') await call('send', { ...AT, message: 'x', model: 'a/b' });
-      evil.override(route, undefined);
-      evil.state.statuses.clear();
-    }
-  });
+  test.each(Object.entries(ERRORS))(
+    'the result of any request is clean if opencode answers with %s',
+    async (_, { status = 200, ...answer }) => {
+      const { id } = fill();
+      for (const route of ROUTES) {
+        evil.override(route, { kind: 'answer', status, ...answer });
+        for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
+          await call(name, CALLS[name]?.(id, ''));
+        // If it is in doubt whether a message arrived, it is searched for some seconds.
+        const isSent = route === 'GET /event' || (route === 'POST /session/:id/prompt_async' && status >= 400);
+        if (isSent) await call('send', { ...AT, session_id: id, message: 'x' });
+        if (route === 'GET /config/providers') await call('send', { ...AT, message: 'x', model: 'a/b' });
+        evil.override(route, undefined);
+        evil.state.statuses.clear();
+      }
+    },
+  );
 });
 
 describe('ids have a format', () => {
@@ -412,7 +410,7 @@ describe('ids have a format', () => {
 });
 
 describe('other outputs', () => {
-  test('the final cleaning covers results, errors, notifications and forms', async () => {
+  test('the final cleaning covers results, errors, notifications and forms, but no id or token of the client', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
     transport.start({ onMessage: () => {}, onTooLong: () => {} });
@@ -440,7 +438,7 @@ describe('other outputs', () => {
     for (const [key, text] of stringsIn(sent)) if (!own.has(key)) expect(unsafeIn(text), key).toBe(undefined);
   });
 
-  test('resources, prompts and completions', async () => {
+  test('resources, prompts and completions are clean', async () => {
     const { id } = fill();
     const { client } = server;
     await call('instances');
@@ -462,7 +460,7 @@ describe('other outputs', () => {
     checkAll();
   });
 
-  test('a form: frames, titles and labels', async () => {
+  test('the frames, titles and labels of a form are clean', async () => {
     const { id } = fill();
     // Earlier sends and waits have shown forms too.
     const before = forms.length;

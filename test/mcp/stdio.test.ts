@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { JSONRPCMessageSchema } from '@modelcontextprotocol/sdk/types.js';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
 import packageJson from '../../package.json' with { type: 'json' };
 import { listTool } from '../../src/mcp/tools/listing.ts';
@@ -133,13 +133,14 @@ test('a message of 9 MB gets a short answer', async () => {
 test('lists the same tools as the source, before an endpoint gets a request; then discovery starts', async () => {
   const { worker, args } = await openScene();
   for (const route of FAKE_ROUTES) worker.override(route, { kind: 'hang' });
+  const requests = (): number => FAKE_ROUTES.reduce((sum, route) => sum + worker.count(route), 0);
   const server = start({ args });
   // In one piece, so that discovery cannot start in between.
   server.write(...HANDSHAKE, LIST);
   const { result } = await server.answerTo(1);
-  expect(worker.load.current).toBe(0);
+  expect(requests()).toBe(0);
   expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
-  await until('a request of discovery', () => worker.load.current > 0);
+  await until('a request of discovery', () => requests() > 0);
 });
 
 test('lists only the tools that flags and environment select, and the others cannot be called', async () => {
@@ -158,40 +159,25 @@ test('lists only the tools that flags and environment select, and the others can
   expect(worker.count('POST /session')).toBe(0);
 });
 
-describe('on the command line', () => {
-  async function end(args: readonly string[], options: Omit<RawServerOptions, 'args'> = {}): Promise<RawServer> {
-    const server = start({ args, ...options });
-    await within(server.exited, () => `the exit of ${args.join(' ')}; stderr: ${server.stderr}`);
-    return server;
-  }
-
-  const output = ({ stdout, rest }: RawServer): string => [...stdout, rest].join('\n');
-
-  test.each(['--version', '-v'])('%s prints the version of the package', async (flag) => {
-    const server = await end([flag]);
-    expect([await server.exited, output(server)]).toEqual([{ code: 0, signal: null }, `${packageJson.version}\n`]);
-  });
-
-  test.each(['--help', '-h', 'help'])('%s prints the help', async (flag) => {
-    const server = await end([flag]);
-    expect([await server.exited, server.stderr]).toEqual([{ code: 0, signal: null }, '']);
-    expect(output(server)).toContain('help settings');
-  });
-
-  test.each<[string, readonly string[], Readonly<Record<string, string>>, RegExp]>([
-    ['an unknown source', [], { TRANSPORT: 'pigeon' }, /^\S+ TRANSPORT: expected .*, got "pigeon"\n$/],
-    ['an unknown command', ['sreve'], {}, /unknown command "sreve", see opencode-mcp help/],
-    ['an extra argument', ['serve', 'now'], {}, /unexpected argument "now"/],
-    [
-      'two invalid settings',
-      ['--interval-ms', 'soon'],
-      { SEND_TIMEOUT_MS: 'late' },
-      /^.*--interval-ms.*\n.*SEND_TIMEOUT_MS.*\n$/,
-    ],
-  ])('%s: exit code 2, and a line on standard error for each problem', async (_, args, env, expected) => {
-    const server = await end(args, { env });
-    expect(await server.exited).toEqual({ code: 2, signal: null });
-    expect(server.stderr).toMatch(expected);
-    expect(output(server)).toBe('');
-  });
+// `launch.test.ts` has the long flags and the help of a command.
+test.each<[string, readonly string[], Readonly<Record<string, string>>, number, RegExp, RegExp]>([
+  ['-v', ['-v'], {}, 0, new RegExp(`^${packageJson.version}\n$`), /^$/],
+  ['-h', ['-h'], {}, 0, /help settings/, /^$/],
+  ['an unknown source', [], { TRANSPORT: 'pigeon' }, 2, /^$/, /^\S+ TRANSPORT: expected .*, got "pigeon"\n$/],
+  ['an unknown command', ['sreve'], {}, 2, /^$/, /unknown command "sreve", see opencode-mcp help/],
+  ['an extra argument', ['serve', 'now'], {}, 2, /^$/, /unexpected argument "now"/],
+  [
+    'invalid settings',
+    ['--interval-ms', 'x'],
+    { SEND_TIMEOUT_MS: 'x' },
+    2,
+    /^$/,
+    /^.*--interval-ms.*\n.*SEND_TIMEOUT_MS.*\n$/,
+  ],
+])('%s on the command line: exit code and output', async (_, args, env, code, stdout, stderr) => {
+  const server = start({ args, env });
+  const exit = await within(server.exited, () => `the exit of ${args.join(' ')}; stderr: ${server.stderr}`);
+  expect(exit).toEqual({ code, signal: null });
+  expect([...server.stdout, server.rest].join('\n')).toMatch(stdout);
+  expect(server.stderr).toMatch(stderr);
 });

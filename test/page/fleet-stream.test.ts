@@ -1,7 +1,5 @@
 import { afterAll, expect, test } from 'vitest';
 
-import { type Clock, systemClock } from '../../src/base/clock.ts';
-import type { Runtime } from '../../src/operations/runtime.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
 import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
@@ -19,16 +17,7 @@ import { openPageStage, sessionsIn } from './stage.ts';
 const FLEET = 'v1/fleet';
 
 const stage = await openPageStage();
-const { fleet } = stage.instances;
 afterAll(() => stage[Symbol.asyncDispose]());
-
-/** Streams a fleet to a slow reader. */
-function stream(runtime: Runtime, clock: Clock = systemClock) {
-  return streamSlowly(clock, (lines, signal) => {
-    const deps = { feed: new FleetFeed(runtime), clock, signal };
-    return streamFleet(lines, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
-  });
-}
 
 test('an instance that hangs does not hold back the others’ changes', async () => {
   await using stage = await openPageStage();
@@ -51,30 +40,14 @@ test('an instance that hangs does not hold back the others’ changes', async ()
   expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
 });
 
-test('a slow reader gets the newest state, and none of those before', async () => {
-  await using reader = stream(testRuntime(fleet));
-  await until('the first line', () => reader.written.length === 1);
-  for (const title of ['Earlier', 'Newest']) {
-    const now = Date.now();
-    stage.fake.addSession({ title, time: { created: now, updated: now } });
-    await until('the session in the fleet', () =>
-      fleet.snapshot().instances.some(({ overview }) => overview?.session?.title === title),
-    );
-  }
-  expect(reader.written).toHaveLength(1);
-  reader.drain();
-  await until('the next line', () => reader.written.length === 2);
-  expect(reader.written[1]).toContain('Newest');
-});
-
-test('an open page reads the fleet only after changes, and misses none while its reader is slow', async () => {
-  const first = fleet.snapshot();
+test('the list does not wait for the first round, is read only after changes, and a slow reader gets the newest', async () => {
+  const first = stage.instances.fleet.snapshot();
   const clock = new ManualClock();
   const changes: (() => void)[] = [];
   let snapshot = first;
   let reads = 0;
   const scripted = {
-    ready: () => Promise.resolve(),
+    ready: () => new Promise<void>(() => {}),
     survey: () => Promise.resolve(first),
     changed: (signal: AbortSignal) =>
       new Promise<void>((resolve) => {
@@ -86,33 +59,28 @@ test('an open page reads the fleet only after changes, and misses none while its
       return snapshot;
     },
   } as unknown as Fleet;
-  await using reader = stream({ ...testRuntime(scripted), clock }, clock);
-  await settle();
+  const runtime = { ...testRuntime(scripted), clock };
+  await using reader = streamSlowly(clock, (lines, signal) => {
+    const deps = { feed: new FleetFeed(runtime), clock, signal };
+    return streamFleet(lines, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  });
+  await clock.advance(1_000);
   expect([reader.written.length, reads]).toEqual([1, 1]);
-  snapshot = { ...first, instances: [] };
-  for (const change of changes.splice(0)) change();
-  await settle();
+  expect(reader.written[0]).toContain('"name":"one"');
+  for (const host of ['earlier', 'newest']) {
+    snapshot = { ...first, instances: first.instances.map((one) => ({ ...one, host })) };
+    for (const change of changes.splice(0)) change();
+    await settle();
+  }
   // The reader has not taken the first line yet.
   expect(reads).toBe(1);
   reader.drain();
-  await clock.advance(1000);
+  await clock.advance(1_000);
   expect([reader.written.length, reads]).toEqual([2, 2]);
-  expect(reader.written[1]).toContain('"instances":[]');
+  expect(reader.written[1]).toContain('"host":"newest"');
   reader.drain();
   await clock.advance(600_000);
   expect(reads).toBe(2);
-});
-
-test('the first line does not wait for the whole first round', async () => {
-  const begun = {
-    ready: () => new Promise<void>(() => {}),
-    snapshot: () => fleet.snapshot(),
-    survey: (signal?: AbortSignal) => fleet.survey(signal),
-    changed: (signal: AbortSignal) => fleet.changed(signal),
-  } as unknown as Fleet;
-  await using reader = stream(testRuntime(begun));
-  await until('the first line', () => reader.written.length === 1);
-  expect(reader.written[0]).toContain('"name":"one"');
 });
 
 test('a stream sends a heartbeat every 15 s, but not to a slow reader', async () => {

@@ -28,7 +28,7 @@ function open(...messages: readonly Message[]): LiveMessages {
 const textsOf = (live: LiveMessages): readonly string[] =>
   live.views.flatMap(({ parts }) => parts.map(({ text }) => text));
 
-test('pieces of text are given once, as pieces', () => {
+test('each piece of text is sent once, as a piece', () => {
   const live = open({ info, parts: [running('')] });
   for (const piece of ['Hel', 'lo']) live.apply(delta(piece));
   expect(live.take()).toEqual([{ kind: 'text', message: 'msg_2', part: 'prt_2', text: 'Hello' }]);
@@ -44,7 +44,7 @@ test('pieces of text are given once, as pieces', () => {
   expect(textsOf(live)).toEqual(['go on', 'Hello!']);
 });
 
-test('text from before the stream opened is marked until the whole is known', () => {
+test('earlier text is marked as missing until the whole text is known', () => {
   const live = open({ info, parts: [] });
   live.apply(delta('lo'));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { parts: [{ text: '… lo' }] } }]);
@@ -52,7 +52,7 @@ test('text from before the stream opened is marked until the whole is known', ()
   expect(live.take()).toMatchObject([{ kind: 'message', message: { done: true, parts: [{ text: 'Hello' }] } }]);
 });
 
-test('changes of parts that are not shown are not given', () => {
+test('changes of hidden parts are not sent', () => {
   const live = open({ info, parts: [ended('Hello')] });
   live.apply(event('message.updated', { info: { ...info, tokens: { input: 5 } } }));
   live.apply(event('message.part.updated', { part: { id: 'prt_3', messageID: 'msg_2', type: 'step-finish' } }));

@@ -7,26 +7,24 @@ import { type KnownSession, type RowDeps, sessionRows } from '../../src/page/fle
 
 const DIRECTORY = '/home/ada/app';
 
-function endpoint(dialect: 'opencode-1' | 'opencode-2' = 'opencode-1'): ProbedEndpoint {
-  const healthy = { version: '1.18.33', dialect, directory: DIRECTORY, worktree: DIRECTORY };
-  return {
-    id: 'one',
-    candidate: {
-      source: 'local-relay',
-      key: 'one.json',
-      endpoint: { url: 'http://127.0.0.1:1', route: 'loopback' },
-      claims: {},
-      trust: { level: 'trusted' },
-    },
-    result: { status: 'healthy', ...healthy },
-    lastHealthy: healthy,
-    misses: 0,
-  };
-}
+const HEALTHY = { version: '1.18.33', dialect: 'opencode-1', directory: DIRECTORY, worktree: DIRECTORY } as const;
+const ENDPOINT: ProbedEndpoint = {
+  id: 'one',
+  candidate: {
+    source: 'local-relay',
+    key: 'one.json',
+    endpoint: { url: 'http://127.0.0.1:1', route: 'loopback' },
+    claims: {},
+    trust: { level: 'trusted' },
+  },
+  result: { status: 'healthy', ...HEALTHY },
+  lastHealthy: HEALTHY,
+  misses: 0,
+};
 
 function instance(overview: Partial<Overview>, more: Partial<Instance> = {}): Instance {
   return {
-    server: { key: 'one', claims: {}, endpoints: [endpoint()] },
+    server: { key: 'one', claims: {}, endpoints: [ENDPOINT] },
     key: 'one',
     name: 'one',
     host: 'desk',
@@ -57,6 +55,10 @@ const watched = (fields: Partial<WatchedSession> & Pick<WatchedSession, 'id'>): 
   ...fields,
 });
 
+function rowsOf(overview: Partial<Overview>, known?: Parameters<typeof deps>[0]): ReturnType<typeof sessionRows> {
+  return sessionRows(instance(overview), deps(known));
+}
+
 describe('sessions from a watcher', () => {
   test('a sub-agent’s request is shown at its root session', () => {
     const sessions = [
@@ -64,7 +66,7 @@ describe('sessions from a watcher', () => {
       watched({ id: 'ses_middle', parentId: 'ses_root' }),
       watched({ id: 'ses_child', parentId: 'ses_middle', state: 'waiting', waiting: [permission] }),
     ];
-    expect(sessionRows(instance({ sessions }), deps())).toEqual([
+    expect(rowsOf({ sessions })).toEqual([
       {
         instance: 'one',
         host: 'desk',
@@ -80,13 +82,13 @@ describe('sessions from a watcher', () => {
 
   test('a sub-agent whose root is not listed is shown itself', () => {
     const sessions = [watched({ id: 'ses_child', parentId: 'ses_root', state: 'waiting', waiting: [permission] })];
-    expect(sessionRows(instance({ sessions }), deps())).toMatchObject([{ id: 'ses_child', parent: 'ses_root' }]);
+    expect(rowsOf({ sessions })).toMatchObject([{ id: 'ses_child', parent: 'ses_root' }]);
   });
 
   test('sessions that name each other as parents are all shown', () => {
     const ring = ['ses_a', 'ses_b', 'ses_c'];
     const sessions = ring.map((id, index) => watched({ id, parentId: ring[(index + 1) % 3] ?? '' }));
-    expect(sessionRows(instance({ sessions }), deps())).toHaveLength(3);
+    expect(rowsOf({ sessions })).toHaveLength(3);
   });
 });
 
@@ -96,10 +98,10 @@ describe('sessions from the last survey', () => {
   test('a sub-agent is shown at its root once its parent is known', () => {
     const overview = { session, running: ['ses_root', 'ses_child'], waiting: [permission] };
     const known = { ses_child: { title: 'Look', directory: DIRECTORY, parentId: 'ses_root' } };
-    expect(sessionRows(instance(overview), deps(known))).toMatchObject([
+    expect(rowsOf(overview, known)).toMatchObject([
       { id: 'ses_root', title: 'Fix the build', state: 'waiting', sinceMs: 7, waiting: [{ id: 'per_1' }] },
     ]);
-    expect(sessionRows(instance(overview), deps())).toMatchObject([
+    expect(rowsOf(overview)).toMatchObject([
       { id: 'ses_root', state: 'busy' },
       { id: 'ses_child', title: '', state: 'waiting' },
     ]);
@@ -108,19 +110,19 @@ describe('sessions from the last survey', () => {
   test.each<[string, Partial<Overview>, readonly object[]]>([
     ['at rest', { session: { ...session, rest: { state: 'idle' } } }, [{ state: 'idle', sinceMs: 5 }]],
     [
-      'cut off',
+      'interrupted',
       { session: { ...session, rest: { state: 'interrupted', reason: 'restarted' } } },
       [{ state: 'interrupted', reason: 'restarted' }],
     ],
-    ['just sent to', { session: { ...session, rest: { state: 'starting' } } }, [{ state: 'busy' }]],
-    ['not asked', { session, stale: ['status'] }, []],
+    ['starting', { session: { ...session, rest: { state: 'starting' } } }, [{ state: 'busy' }]],
+    ['at rest, with a stale status', { session, stale: ['status'] }, []],
     [
       'retrying',
       { session, running: ['ses_root'], activity: { kind: 'retrying', attempt: 2, message: 'Rate limit' } },
       [{ state: 'retrying', reason: 'attempt 2: opencode says "Rate limit"' }],
     ],
-  ])('%s', (_, overview, rows) => {
-    expect(sessionRows(instance({ activity: { kind: 'idle' }, ...overview }), deps())).toMatchObject(rows);
+  ])('a session that is %s', (_, overview, rows) => {
+    expect(rowsOf({ activity: { kind: 'idle' }, ...overview })).toMatchObject(rows);
   });
 
   test('an instance that does not answer lists no session', () => {

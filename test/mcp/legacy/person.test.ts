@@ -77,7 +77,7 @@ test.each<[string, Respond | undefined, RegExp]>([
   for (const ms of [0, 10_000]) expect(await ask(ms, respond)).toEqual(unavailable(reason));
 });
 
-test('no answer before the time limit, or before the call is cancelled, is late', async () => {
+test('a question without an answer is late at the time limit, and when the call is cancelled', async () => {
   const never = (): Promise<ElicitResult> => new Promise(() => {});
   expect(await ask(1_000, never, { timeoutMs: 1 })).toEqual({ kind: 'late' });
   const controller = new AbortController();

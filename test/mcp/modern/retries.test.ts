@@ -146,7 +146,7 @@ describe('a question without a task', () => {
   });
 
   // `sealed-state.test.ts` changes each of its characters.
-  test('refuses a changed state, and one of another tool or other arguments, in whichever order', async () => {
+  test('refuses a changed state and one of another call; the order of arguments does not matter', async () => {
     const state = answered(await waiting());
     for (const requestState of [`${String(state['requestState'])}.x`, ''])
       await expectRefusal(/nothing was done/, { ...state, requestState });

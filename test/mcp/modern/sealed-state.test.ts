@@ -8,7 +8,7 @@ import { tempDir } from '../../rig/temp.ts';
 
 const STATE = { call: 'a', question: 'b', askedAtMs: 1, requestId: 'c' };
 
-test('opens only what was sealed with its key', () => {
+test('a sealer opens only states that are sealed with its key', () => {
   const [one, other] = [new StateSealer(Buffer.alloc(32, 1)), new StateSealer(Buffer.alloc(32, 2))];
   expect(one.open(one.seal(STATE))).toEqual(STATE);
   expect(other.open(one.seal(STATE))).toBe(undefined);

@@ -110,12 +110,12 @@ describe('a call that may be a task', () => {
   });
 
   test.each([
-    ['undeclared', {}, 'instances', {}],
-    ['declared, of a tool that follows no turn', TASKS, 'instances', {}],
-    ['declared, of a send that only aborts', TASKS, 'send', { instance: 'worker', abort: true }],
-    ['declared, with arguments that do not fit', TASKS, 'send', { mesage: 'x' }],
-    ['undeclared, of a send', FORMS, 'send', { instance: 'worker', message: 'x' }],
-  ])('is not a task if it is %s', async (_, capabilities, name, args) => {
+    ['its client declares no tasks', {}, 'send', { instance: 'worker', message: 'x' }],
+    ['its tool follows no turn', TASKS, 'instances', {}],
+    ['it only aborts', TASKS, 'send', { instance: 'worker', abort: true }],
+    ['its arguments do not fit', TASKS, 'send', { mesage: 'x' }],
+    ['its client declares only forms', FORMS, 'send', { instance: 'worker', message: 'x' }],
+  ])('is not a task if %s', async (_, capabilities, name, args) => {
     expect(await client.call(name, args, { capabilities }, { task: { ttl: 1_000 } })).toMatchObject({
       resultType: 'complete',
     });

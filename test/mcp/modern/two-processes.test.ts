@@ -92,7 +92,7 @@ describe('the store', () => {
   const task: KeptTask = { tool: 'wait', args: {}, createdAtMs: Date.now(), updatedAtMs: 0, ttlMs: 60_000, begun: [] };
   const id = '11111111-2222-3333-4444-555555555555';
 
-  test('keeps the first end, and leaves nothing beside it', async () => {
+  test('keeps the first end, and no temporary file', async () => {
     const [one, other] = [new TaskStore(scene.temp.path, systemClock), new TaskStore(scene.temp.path, systemClock)];
     const ended = (message: string): KeptTask => ({ ...task, end: { status: 'completed', message } });
     await one.write(id, task);

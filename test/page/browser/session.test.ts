@@ -77,7 +77,7 @@ test('a reader above the end stays there: earlier messages load above, and a but
   await page.getByText(/and the end/).waitFor();
 });
 
-test('a gone session shows the reason beside the list', async ({ page }) => {
+test('a session that is gone shows the reason beside the list', async ({ page }) => {
   await page.open('#/s/desk-shop/ses_gone/per_1', '.session-head .error');
   await page.getByText(/no session "ses_gone" there/).waitFor();
   expect(await page.locator('.row').count()).toBe(4);
