@@ -102,6 +102,7 @@ describe('messages and exit codes', () => {
     ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
     ['a timeout that is no number', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
+    ['a switch with a value', ['send', 'desk', 'x', '--interrupt=false'], /--interrupt: expected no value/],
     ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
     [
       'help for an unknown command',
