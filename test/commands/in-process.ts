@@ -5,6 +5,7 @@ import { onTestFinished, vi } from 'vitest';
 
 import { type Output, runProgram } from '../../src/base/program.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
 
 /** Runs a command in this process, without a terminal, as the program does. */
 export async function runInProcess(
@@ -21,7 +22,7 @@ export async function runInProcess(
     stdin: Readable.from([]),
     stdout: writer('stdout'),
     stderr: writer('stderr'),
-    env,
+    env: { ...NO_MULTICAST, ...env },
     platform: process.platform,
     execPath: process.execPath,
     argv: [process.execPath, SERVER_SCRIPT, ...args],
