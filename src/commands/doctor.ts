@@ -72,15 +72,20 @@ async function readSettings(argv: readonly string[], process: NodeJS.Process): P
     } catch (error) {
       if (!(error instanceof SettingsError)) throw error;
       const lines = error.message.split('\n');
-      const variables = lines.flatMap((line) => /^([A-Z_]+): /.exec(line)?.[1] ?? []).filter((name) => name in env);
-      const others = lines.filter((line) => !variables.some((name) => line.startsWith(`${name}: `)));
-      const isOfFile = others.length > 0 && isFileUsable && !others.some((line) => line.startsWith('-'));
-      if (others.length > 0 && !isOfFile) throw error;
-      if (isOfFile) isFileUsable = false;
+      const variables = new Set(lines.map(variableIn).filter((name) => name in env));
+      const others = lines.filter((line) => !variables.has(variableIn(line)));
+      // Without a variable, a problem is the file's, or an argument's, which begins with a dash.
+      if (others.length > 0 && (!isFileUsable || others.some((line) => line.startsWith('-')))) throw error;
+      if (others.length > 0) isFileUsable = false;
       for (const name of variables) delete env[name];
       problems.push(...lines);
     }
   }
+}
+
+/** The variable that a problem begins with, or an empty string. */
+function variableIn(problem: string): string {
+  return /^([A-Z_]+): /.exec(problem)?.[1] ?? '';
 }
 
 interface Started {

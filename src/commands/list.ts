@@ -49,8 +49,8 @@ async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
   const { stdout } = shell.process;
   const isJson = shell.flags.has('json');
   const isDrawn = stdout.isTTY && !isJson;
-  let wake = new LinkedAbort(shell.signal);
-  const changed = (): void => wake.abort();
+  let wake: LinkedAbort | undefined;
+  const changed = (): void => wake?.abort();
   if (isDrawn) {
     stdout.on('resize', changed);
     shell.draw(HIDE_CURSOR);
@@ -69,7 +69,7 @@ async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
       wake.end();
     }
   } finally {
-    wake.end();
+    wake?.end();
     stdout.off('resize', changed);
     if (isDrawn) shell.draw(SHOW_CURSOR);
   }

@@ -96,12 +96,18 @@ function valueOf(token: OptionToken, problems: string[]): (GivenFlag & { name: s
   return { name, written, text: value };
 }
 
-/** `--read-only`, `--no-read-only`, or `--read-only=VALUE` with a value as in the environment variable. */
+/**
+ * A switch of a setting: `--read-only`, `--no-read-only`, or `--read-only=VALUE` with a value as in the environment variable. A switch of
+ * a command takes no value: its presence counts, so `--interrupt=false` must not pass.
+ */
 function switchOf(token: OptionToken, problems: string[]): (GivenFlag & { name: string }) | undefined {
   const { name, rawName: written, value } = token;
-  const negated = ROWS.find(({ flag, isSwitch }) => isSwitch && name === `no-${flag}`)?.flag;
-  if (negated === undefined) return { name, written, text: value ?? 'true' };
-  if (value === undefined) return { name: negated, written, text: 'false' };
+  const switches = ROWS.flatMap(({ flag, isSwitch }) => (isSwitch && flag !== undefined ? [flag] : []));
+  if (switches.includes(name)) return { name, written, text: value ?? 'true' };
+  if (value === undefined) {
+    const negated = switches.find((flag) => name === `no-${flag}`);
+    return negated === undefined ? { name, written, text: 'true' } : { name: negated, written, text: 'false' };
+  }
   problems.push(`${written}: expected no value; ${HINT}`);
   return undefined;
 }

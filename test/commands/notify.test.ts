@@ -2,11 +2,12 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
+import { run as runCommand } from '../../src/commands/run.ts';
 import { startFakeNtfy } from '../rig/fake-ntfy.ts';
 import { listenHttp } from '../rig/http-listener.ts';
-import { runShell, shellEnv } from '../rig/shell-command.ts';
+import { shellEnv } from '../rig/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
-import { within } from '../rig/wait.ts';
+import { runInProcess } from './in-process.ts';
 
 async function run(args: readonly string[], channels?: readonly object[]) {
   await using temp = tempDir('notify-command');
@@ -14,9 +15,8 @@ async function run(args: readonly string[], channels?: readonly object[]) {
   mkdirSync(folder, { recursive: true });
   const config = channels === undefined ? {} : { notify: { channels } };
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config), { mode: 0o600 });
-  const run = runShell(args, { ...shellEnv(temp.path, join(temp.path, 'registry')), NTFY_TOKEN: 'tk_s3cret' });
-  const code = await within(run.ended, 'its end');
-  return { code, stdout: run.stdout(), stderr: run.stderr() };
+  const env = { ...shellEnv(temp.path, join(temp.path, 'registry')), NTFY_TOKEN: 'tk_s3cret' };
+  return await runInProcess(args, env, runCommand);
 }
 
 describe('notify --test', () => {

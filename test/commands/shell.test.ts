@@ -10,6 +10,7 @@ import { DOCTOR_ARGUMENTS } from '../../src/commands/doctor.ts';
 import { LIST } from '../../src/commands/list.ts';
 import { OPEN } from '../../src/commands/open.ts';
 import { READ } from '../../src/commands/read.ts';
+import { run as runCommand } from '../../src/commands/run.ts';
 import { RESPOND } from '../../src/commands/respond.ts';
 import { SEND } from '../../src/commands/send.ts';
 import { SESSIONS } from '../../src/commands/sessions.ts';
@@ -22,6 +23,7 @@ import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
 import { within } from '../rig/wait.ts';
+import { runInProcess } from './in-process.ts';
 
 let temp: TempDir;
 let registry: Registry;
@@ -102,6 +104,7 @@ describe('messages and exit codes', () => {
     ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
     ['a timeout that is no number', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
+    ['a switch with a value', ['send', 'desk', 'x', '--interrupt=false'], /--interrupt: expected no value/],
     ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
     [
       'help for an unknown command',
@@ -110,7 +113,7 @@ describe('messages and exit codes', () => {
     ],
     ['a change that read-only forbids', ['send', 'desk', 'x', '--read-only'], /--no-read-only overrides it/],
   ])('%s exits with 2', async (_, args, reason) => {
-    const { code, stdout, stderr } = await run(args);
+    const { code, stdout, stderr } = await runInProcess(args, env, runCommand);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr).toMatch(reason);
     expect(desk.state.prompts).toEqual([]);

@@ -3,9 +3,7 @@ import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
-import type { Clock } from '../../src/base/clock.ts';
-import { loadSettings } from '../../src/config/load.ts';
-import { boundedSection, DOCTOR_LIMIT_MS, type Examination, examine } from '../../src/doctor/examine.ts';
+import { boundedSection, DOCTOR_LIMIT_MS, examine } from '../../src/doctor/examine.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { World } from '../fleet/world.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
@@ -13,38 +11,9 @@ import { leapingClock } from '../rig/leaping-clock.ts';
 import { processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
-import { lineOf } from './stage.ts';
+import { examination, lineOf } from './stage.ts';
 
 const never = new Promise<never>(() => {});
-
-async function examination(
-  home: string,
-  env: Readonly<Record<string, string>>,
-  world: World,
-  clock: Clock,
-): Promise<Examination> {
-  const { settings } = await loadSettings({
-    argv: [],
-    env: { HOME: home, OPENCODE_MDNS_INTERFACES: 'none', ...env },
-    home,
-    cwd: home,
-    readFile: () => ({ text: '{}' }),
-  });
-  return {
-    settings,
-    problems: [],
-    warnings: [],
-    configFile: undefined,
-    configPath: join(home, 'config.json'),
-    fleet: world.fleet,
-    clock,
-    signal: new AbortController().signal,
-    place: { home, platform: 'linux', env: { PATH: '/nowhere' } },
-    execPath: process.execPath,
-    script: join(home, 'opencode-mcp'),
-    nodeVersion: process.version,
-  };
-}
 
 test('a check that hangs is reported after its time limit and hides no other', async () => {
   await using temp = tempDir('opencode-mcp-doctor');
@@ -59,7 +28,7 @@ test('a check that hangs is reported after its time limit and hides no other', a
   await chmod(ssh, 0o755);
   const env = { TAILSCALE_SOCKET: tailscaled.socketPath, RELAY_SSH_CMD: `${ssh} you@relay` };
   const clock = new ManualClock();
-  const examining = examine(await examination(temp.path, env, world, clock));
+  const examining = examine(await examination(temp.path, env, world.fleet, clock));
   await until('both ssh processes to run', async () => (await processesIn(temp.tmp)).length >= 2);
   await clock.advance(DOCTOR_LIMIT_MS - 1);
   const report = await examining;
@@ -77,7 +46,7 @@ test('an aborted examination ends', async () => {
   world.source.answer = () => never;
   world.fleet.start();
   const ending = new AbortController();
-  const input = { ...(await examination(temp.path, {}, world, new ManualClock())), signal: ending.signal };
+  const input = { ...(await examination(temp.path, {}, world.fleet, new ManualClock())), signal: ending.signal };
   const examining = examine(input);
   ending.abort(new Error('called off'));
   await expect(examining).rejects.toThrow('called off');

@@ -1,13 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { type StartedRuntime, startRuntime } from '../../src/commands/terminal/start-runtime.ts';
+import { type Examination, examineName } from '../../src/doctor/examine.ts';
 import { follow } from '../../src/doctor/follow.ts';
 import { reportOf } from '../../src/doctor/report.ts';
 import { World } from '../fleet/world.ts';
 import { freePort } from '../rig/ports.ts';
-import { type DoctorStage, lineOf, openDoctorStage, todoThat } from './stage.ts';
+import { type DoctorStage, examination, lineOf, openDoctorStage, settingsOf, todoThat } from './stage.ts';
 
 describe('doctor NAME', () => {
   let stage: DoctorStage;
+  let runtime: StartedRuntime;
+  let input: Examination;
   beforeAll(async () => {
     stage = await openDoctorStage();
     // Nothing listens there.
@@ -18,8 +24,14 @@ describe('doctor NAME', () => {
     ];
     await stage.registry.add({ name: 'web-one', port: await freePort(), cwd: '/srv/web' });
     await stage.registry.writeRaw('server-app.json', '{"name": "server-app"');
+    const { settings } = await settingsOf(stage.home, stage.env);
+    runtime = startRuntime(settings, silentLogger);
+    input = await examination(stage.home, stage.env, runtime.runtime.fleet, systemClock);
   });
-  afterAll(() => stage[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await runtime.close();
+    await stage[Symbol.asyncDispose]();
+  });
 
   test('shows the sources, probes and name of a healthy instance', async () => {
     const { code, report } = await stage.doctor(['desk']);
@@ -40,8 +52,8 @@ describe('doctor NAME', () => {
   });
 
   test('advises on a dead instance', async () => {
-    const { code, report } = await stage.doctor(['web']);
-    expect(code).toBe(1);
+    const report = await examineName('web', input);
+    expect(report.verdict).toBe('broken');
     expect(report.todo).toHaveLength(1);
     expect(todoThat(/rm \S+web-one\.json$/, report)).toBeDefined();
   });
@@ -63,8 +75,8 @@ describe('doctor NAME', () => {
     ['with a mistyped name', 'dekk', /^nothing with that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
     ['with a name unlike any other', 'zzz', /^nothing with that name/, /opencode-connected status$/],
   ])('explains a missing instance %s', async (_, name, says, advice) => {
-    const { code, report } = await stage.doctor([name]);
-    expect(code).toBe(1);
+    const report = await examineName(name, input);
+    expect(report.verdict).toBe('broken');
     expect(lineOf(report, /./, says), JSON.stringify(report.sections)).toBeDefined();
     expect(report.todo).toHaveLength(1);
     expect(todoThat(advice, report)).toBeDefined();

@@ -5,6 +5,10 @@ import { dirname, join } from 'node:path';
 
 import { onTestFinished } from 'vitest';
 
+import type { Clock } from '../../src/base/clock.ts';
+import { type LoadedSettings, loadSettings } from '../../src/config/load.ts';
+import type { Examination } from '../../src/doctor/examine.ts';
+import type { Fleet } from '../../src/fleet/fleet.ts';
 import type { Check, DoctorReport, Todo } from '../../src/doctor/report.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
 import { fakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
@@ -93,6 +97,36 @@ export async function openDoctorStage() {
       await tailscaled.close();
       await temp.close();
     },
+  };
+}
+
+/** The settings of a process with this home and environment. */
+export function settingsOf(home: string, env: Readonly<Record<string, string>>): Promise<LoadedSettings> {
+  const all = { HOME: home, ...NO_MULTICAST, ...env };
+  return loadSettings({ argv: [], env: all, home, cwd: home, readFile: () => ({ text: '{}' }) });
+}
+
+/** An examination in this process. */
+export async function examination(
+  home: string,
+  env: Readonly<Record<string, string>>,
+  fleet: Fleet,
+  clock: Clock,
+): Promise<Examination> {
+  const { settings } = await settingsOf(home, env);
+  return {
+    settings,
+    problems: [],
+    warnings: [],
+    configFile: undefined,
+    configPath: join(home, 'config.json'),
+    fleet,
+    clock,
+    signal: new AbortController().signal,
+    place: { home, platform: 'linux', env: { PATH: '/nowhere' } },
+    execPath: process.execPath,
+    script: join(home, 'opencode-mcp'),
+    nodeVersion: process.version,
   };
 }
 

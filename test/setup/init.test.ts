@@ -8,9 +8,10 @@ import { expect, onTestFinished, test } from 'vitest';
 
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { runShell } from '../rig/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { needTmux, openTmux } from '../rig/tmux.ts';
+import { runInProcess } from '../commands/in-process.ts';
+import { init as runInit } from '../../src/commands/init.ts';
 import { CLIENTS } from '../../src/setup/clients.ts';
 
 function home(): string {
@@ -19,10 +20,9 @@ function home(): string {
   return temp.path;
 }
 
-async function init(home: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const run = runShell(['init', ...args], { PATH: '/nowhere', HOME: home, ...NO_MULTICAST, ...env });
-  const code = await run.ended;
-  return { code, stdout: run.stdout(), stderr: run.stderr() };
+function init(home: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  const all = { PATH: '/nowhere', HOME: home, ...env };
+  return runInProcess(args, all, (own, output) => runInit(args, own, output));
 }
 
 /** The files of every client on this system after its first run. */

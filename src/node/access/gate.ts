@@ -13,7 +13,7 @@ import type { Upstream } from '../proxy/proxy-headers.ts';
 import { proxyRequest, proxyUpgrade, refuse } from '../proxy/proxy.ts';
 import { refuseRaw } from '../proxy/raw-answer.ts';
 import { EventFilter } from '../proxy/event-filter.ts';
-import { readRoute } from '../proxy/read-routes.ts';
+import { type AllowedRead, readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
 import { GIVES_SECRETS, givesSecrets, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
 import type { Quota } from '../../http/quota.ts';
@@ -52,6 +52,12 @@ const CHANGED: Refusal = { status: 403, text: 'Your role here has changed. Send 
 
 /** Headers that name a directory: with them, a plain GET runs code there. */
 const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
+const WITHOUT_DIRECTORIES: Pick<Upstream, 'without'> = { without: NAMING_DIRECTORIES };
+/** Only an uncompressed stream can be filtered. */
+const FILTERED: Pick<Upstream, 'without' | 'filter'> = {
+  without: [...NAMING_DIRECTORIES, 'accept-encoding'],
+  filter: () => new EventFilter(),
+};
 const NO_SESSION: Refusal = {
   status: 404,
   text: 'The instance has no such session in its own directory.',
@@ -229,14 +235,21 @@ export class Gate {
     const asked = { method: request.method ?? '', path, query };
     const route = isService ? readServiceRoute(asked, dialect) : readRoute(asked, directory);
     if ('refusal' in route) return { status: 403, text: route.refusal };
+    const problem = await this.#sessionProblem(route, instance, credential, signal);
+    return problem ?? { connection, path: route.path, ...(route.isWholeStream ? FILTERED : WITHOUT_DIRECTORIES) };
+  }
+
+  /** Why a `read` caller may not use the session of this route. */
+  async #sessionProblem(
+    { session, active }: AllowedRead,
+    instance: OwnInstance,
+    credential: Credential | undefined,
+    signal: AbortSignal,
+  ): Promise<Refusal | undefined> {
     const { sessions } = this.#deps;
-    if (route.session !== undefined && !(await sessions.has(route.session, instance, credential, signal)))
-      return NO_SESSION;
-    if (route.active !== undefined && !(await sessions.isActive(route.active, instance, credential, signal)))
-      return NOT_ACTIVE;
-    if (route.isWholeStream !== true) return { connection, path: route.path, without: NAMING_DIRECTORIES };
-    const without = [...NAMING_DIRECTORIES, 'accept-encoding'];
-    return { connection, path: route.path, without, filter: () => new EventFilter() };
+    if (session !== undefined && !(await sessions.has(session, instance, credential, signal))) return NO_SESSION;
+    if (active !== undefined && !(await sessions.isActive(active, instance, credential, signal))) return NOT_ACTIVE;
+    return undefined;
   }
 
   /** Checks every minute that the caller of a long exchange still has the right it began with, and cuts it otherwise. */

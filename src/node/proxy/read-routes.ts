@@ -30,18 +30,18 @@ const ROUTES: readonly ReadRoute[] = [
   { pattern: new RegExp(`^${SESSION}/message/msg[A-Za-z0-9_]{1,125}$`), query: [] },
 ];
 
-export type ReadDecision =
-  | {
-      /** For opencode: with the directory pinned, if it takes one. */
-      readonly path: string;
-      /** opencode answers for a session in that session's directory, which must be the instance's. */
-      readonly session?: string;
-      /** Allowed only while this session of an OpenCode 2 runs, since its directory is loaded then anyway. */
-      readonly active?: string;
-      /** The event stream of a whole OpenCode 2. */
-      readonly isWholeStream?: true;
-    }
-  | { readonly refusal: string };
+export interface AllowedRead {
+  /** For opencode: with the directory pinned, if it takes one. */
+  readonly path: string;
+  /** opencode answers for a session in that session's directory, which must be the instance's. */
+  readonly session?: string;
+  /** Allowed only while this session of an OpenCode 2 runs, since its directory is loaded then anyway. */
+  readonly active?: string;
+  /** The event stream of a whole OpenCode 2. */
+  readonly isWholeStream?: true;
+}
+
+export type ReadDecision = AllowedRead | { readonly refusal: string };
 
 /** The route of a request, its session, and the part of its query that is passed on. */
 export function matchRoute<R extends ReadRoute>(
