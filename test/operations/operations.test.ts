@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createHash } from 'node:crypto';
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
@@ -538,6 +538,10 @@ describe('another directory of the same opencode', () => {
   });
 
   test('wait without names returns waiting instances first, and counts those past thirty', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', note);
+    onTestFinished(() => void process.off('warning', note));
     const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
     for (let index = 10; index < 42; index += 1) {
       const { id } = server.addSession({ directory: `/wt/w${index}` });
@@ -548,5 +552,7 @@ describe('another directory of the same opencode', () => {
     const { data, text } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.outcome).toBe('1 waiting, 29 running');
     expect(text).toContain('2 more work and were not waited for');
+    // Each listens to the call's signal, which Node takes for a leak.
+    expect(warnings).toEqual([]);
   });
 });
