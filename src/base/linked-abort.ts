@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 /**
  * An AbortController that follows other signals until `end`. AbortSignal.any leaks memory at a long-lived signal (measured with
  * Node 20.20.2; fixed in 26.10).
@@ -11,6 +13,8 @@ export class LinkedAbort {
       .filter((signal) => signal !== undefined)
       .map((signal) => [signal, () => this.#controller.abort(signal.reason)] as const);
     for (const [signal, follow] of this.#links) {
+      // A call for many instances is followed many times; Node would warn of a leak.
+      setMaxListeners(0, signal);
       signal.addEventListener('abort', follow, { once: true });
       if (signal.aborted) follow();
     }

@@ -1,4 +1,5 @@
 import { messageOf } from '../base/errors.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import { quoteName, quoteShort } from '../base/plain-text.ts';
 import { requestJson } from '../http/exchange.ts';
 import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
@@ -127,9 +128,9 @@ export class EndpointFinder {
     signal: AbortSignal | undefined,
   ): Promise<Omit<Reached, 'instance' | 'directory' | 'sameProcess'> & { readonly record: EndpointRecord }> {
     const batch = this.#deps.prober.batch();
-    const cancel = (): void => batch.end();
-    signal?.addEventListener('abort', cancel, { once: true });
-    if (signal?.aborted) cancel();
+    const over = new LinkedAbort(signal);
+    over.signal.addEventListener('abort', () => batch.end(), { once: true });
+    if (over.signal.aborted) batch.end();
     try {
       const { record, outcome, healthy, slow } = await findEndpoint(goal, batch);
       for (const late of slow) this.#deps.settle(late.record, late.outcome);
@@ -137,8 +138,7 @@ export class EndpointFinder {
       const { connection } = outcome;
       return { record, connection, serverDirectory, worktree, version, dialect, endpointId: record.endpointId };
     } finally {
-      signal?.removeEventListener('abort', cancel);
-      batch.end();
+      over.end();
     }
   }
 

@@ -312,13 +312,7 @@ describe('two endpoints of one instance', () => {
 
   test('are one entry with one name while the better one flaps, and the steady one is preferred', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    const direct = await world.tunnelTo(fake);
-    const claims = { id: 'x', localPort: fake.port };
-    world.register('a', direct, { route: 'tailnet', claims });
-    world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
-    world.fleet.start();
-    await world.fleet.ready();
+    const { proxy: direct } = await world.startWithTwoEndpoints();
     await world.clock.advance(REVIEW_DELAY_MS);
     expect(endpoints(world)).toEqual(['a a r']);
     for (let flap = 0; flap < 3; flap += 1) {

@@ -16,17 +16,6 @@ async function reach(world: World, instance: Instance, signal?: AbortSignal): Pr
   }
 }
 
-/** One process with a better endpoint through a proxy and a worse, direct one. */
-async function twoEndpoints(world: World) {
-  const fake = await world.fake({ directory: '/home/user/a' });
-  const proxy = await world.tunnelTo(fake);
-  world.register('a', proxy, { claims: { id: 'x' } });
-  world.register('r', fake, { route: 'relay', claims: { id: 'x', name: 'a' } });
-  world.fleet.start();
-  await world.fleet.ready();
-  return { fake, proxy, instance: world.instance('a') };
-}
-
 describe('reaching', () => {
   test('probes again and returns what a request needs', async () => {
     const credential = { username: 'opencode', password: 'secret' };
@@ -47,7 +36,7 @@ describe('reaching', () => {
 
   test('uses the best endpoint, or within the same call the next one if that refuses', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoEndpoints(world);
+    const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     expect(await reach(world, instance)).toBe(`reached ${proxy.url}`);
     await proxy.down();
     expect(await reach(world, instance)).toBe(`reached ${fake.url}`);
@@ -58,7 +47,7 @@ describe('reaching', () => {
 
   test('a hanging endpoint costs a short probe and is unhealthy then', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoEndpoints(world);
+    const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     proxy.rule({}, { kind: 'hang' });
     const before = proxy.count({ path: '/global/health' });
     const reaching = reach(world, instance);
@@ -93,7 +82,7 @@ describe('reaching', () => {
 describe('an instance that cannot be reached', () => {
   test('is an error with each endpoint, why it failed, and what to do', async () => {
     await using world = new World();
-    const { proxy, fake, instance } = await twoEndpoints(world);
+    const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     await Promise.all([proxy.down(), fake.close()]);
     expect(await reach(world, instance)).toBe(
       `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. Check that opencode still runs there, then call refresh_instances.`,

@@ -113,16 +113,6 @@ describe('a directory in which a server works is an instance', () => {
 });
 
 describe('since asking about a directory loads its plugins', () => {
-  test('none is asked about that was not used for ten minutes', async () => {
-    await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/old', { minutes: 11, busy: true });
-    await world.start();
-    const before = fake.count('GET /session/status');
-    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
-    expect(fake.count('GET /session/status') - before).toBe(1);
-  });
-
   test("another server's own directory is asked about only after a call went there", async () => {
     await using world = new World();
     const [one, other] = [await started(world, 'one'), await started(world, 'other', '/home/ada/web')];

@@ -182,13 +182,7 @@ describe('a survey', () => {
 
   test('asks through the next endpoint within the same call if the best one fails or is silent', async () => {
     await using world = new World();
-    const fake = await world.fake();
-    const tunnel = await world.tunnelTo(fake);
-    const claims = { id: 'x' };
-    world.register('a', tunnel, { claims });
-    world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
-    world.fleet.start();
-    await world.fleet.ready();
+    const { fake, proxy: tunnel } = await world.startWithTwoEndpoints();
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['a', 'r']);
     fake.state.statuses.set('ses_1', { type: 'busy' });
     tunnel.rule({}, { kind: 'hang' });

@@ -109,6 +109,17 @@ export class World implements AsyncDisposable {
     return fake;
   }
 
+  /** Starts with one process: a better endpoint through a proxy, and a worse, direct one. */
+  async startWithTwoEndpoints() {
+    const fake = await this.fake({ directory: '/home/user/a' });
+    const proxy = await this.tunnelTo(fake);
+    this.register('a', proxy, { claims: { id: 'x' } });
+    this.register('r', fake, { route: 'relay', claims: { id: 'x', name: 'a' } });
+    this.fleet.start();
+    await this.fleet.ready();
+    return { fake, proxy, instance: this.instance('a') };
+  }
+
   /** Registers, announces and waits for the answer. */
   async add(key: string, fake: { readonly url: string }, fields: Registered = {}): Promise<void> {
     this.register(key, fake, fields);

@@ -16,6 +16,9 @@ const request = (permission: string, patterns: readonly string[], command?: stri
     ...(command !== undefined && { metadata: { command } }),
   },
 });
+const NO_RM: ApprovalRule = { pattern: 'rm *', approve: 'never' };
+const RM_BY_MODEL: ApprovalRule = { pattern: 'rm -i *', approve: 'model' };
+const STATUS_BY_MODEL: ApprovalRule = { permission: 'bash', pattern: 'git status*', approve: 'model' };
 const bash = (...patterns: string[]): WaitingRequest => request('bash', patterns);
 /** As opencode (1.18.33 and 1.18.10) lists it. */
 const shell = (command: string, ...patterns: string[]): WaitingRequest => request('bash', patterns, command);
@@ -32,7 +35,7 @@ function who(
 describe('who settles a request', () => {
   test('the first rule that fits, else the default', () => {
     const rules: ApprovalRule[] = [
-      { permission: 'bash', pattern: 'git status*', approve: 'model' },
+      STATUS_BY_MODEL,
       { instance: 'build-*', approve: 'ask' },
       { permission: 'question', approve: 'model' },
     ];
@@ -55,10 +58,7 @@ describe('who settles a request', () => {
   });
 
   test('the examples in docs/permissions.md hold', () => {
-    const rules: ApprovalRule[] = [
-      { permission: 'bash', pattern: 'git status*', approve: 'model' },
-      { instance: 'server-*', approve: 'human' },
-    ];
+    const rules: ApprovalRule[] = [STATUS_BY_MODEL, { instance: 'server-*', approve: 'human' }];
     const of = (waiting: WaitingRequest, name: string): Approver =>
       who(rules, waiting, { names: [name], approve: 'ask' });
     const both = shell('git status && rm F', 'git status', 'rm F');
@@ -86,10 +86,7 @@ describe('who settles a request', () => {
   });
 
   test('an earlier exception holds for its own piece only', () => {
-    const rules: ApprovalRule[] = [
-      { pattern: 'rm -i *', approve: 'model' },
-      { pattern: 'rm *', approve: 'never' },
-    ];
+    const rules = [RM_BY_MODEL, NO_RM];
     expect(who(rules, bash('rm -i F'))).toBe('model');
     expect(who(rules, bash('rm -i F', 'rm F'))).toBe('never');
     expect(who(rules, shell('rm -i F; rm -i G', 'rm -i F', 'rm -i G'))).toBe('model');
@@ -115,8 +112,6 @@ describe('who settles a request', () => {
 });
 
 describe('a shell command', () => {
-  const status: ApprovalRule[] = [{ permission: 'bash', pattern: 'git status*', approve: 'model' }];
-
   test.each([
     ['git status', ['git status']],
     ['git   status -s', ['git   status -s']],
@@ -130,7 +125,7 @@ describe('a shell command', () => {
     ['git status <<E >"${D}/x" 2>&1\nx; y\nE', ['git status <<E >"${D}/x" 2>&1\nx; y\nE']],
     ['git status <<E | git status -s\nx\nE', ['git status <<E | git status -s\nx\nE', 'git status -s']],
   ])('%j is covered by rules for all that it lists', (command, patterns) => {
-    expect(who(status, shell(command, ...patterns))).toBe('model');
+    expect(who([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('model');
   });
 
   test.each([
@@ -159,7 +154,7 @@ describe('a shell command', () => {
     ['rm F', ['git status']],
     ['rm F', []],
   ])('%j is not covered by a rule for `git status`', (command, patterns) => {
-    expect(who(status, shell(command, ...patterns))).toBe('human');
+    expect(who([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('human');
   });
 
   test.each([
@@ -192,8 +187,7 @@ describe('a shell command', () => {
     ['x=`rm F`', ['true']],
     ['true &rm F', ['true']],
   ])('%j is never settled here if `rm *` is not', (command, patterns) => {
-    const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }, { approve: 'model' }];
-    expect(who(rules, shell(command, ...patterns), { approve: 'model' })).toBe('never');
+    expect(who([NO_RM, { approve: 'model' }], shell(command, ...patterns), { approve: 'model' })).toBe('never');
   });
 
   test('a command that only begins or ends like a listed one is a piece of its own', () => {
@@ -206,25 +200,21 @@ describe('a shell command', () => {
   });
 
   test('a command that mentions `rm` as an argument is no `rm`', () => {
-    const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }];
     for (const command of ["echo 'x; rm F'", 'git rm F', 'echo rm F', 'rmdir F', 'git commit -m "fix; rm x"'])
-      expect(who(rules, shell(command, command), { approve: 'model' })).toBe('model');
+      expect(who([NO_RM], shell(command, command), { approve: 'model' })).toBe('model');
   });
 
   test('the parts that opencode does not list need a rule that fits, too', () => {
-    const rules: ApprovalRule[] = [...status, { pattern: 'cd *', approve: 'model' }];
+    const rules: ApprovalRule[] = [STATUS_BY_MODEL, { pattern: 'cd *', approve: 'model' }];
     expect(who(rules, shell('cd web && git status', 'git status'))).toBe('model');
     expect(who(rules, shell('cd web && git status && > F', 'git status'))).toBe('human');
-    expect(who([...status, { instance: 'laptop', approve: 'model' }], shell('> F; git status', 'git status'))).toBe(
-      'model',
-    );
+    expect(
+      who([STATUS_BY_MODEL, { instance: 'laptop', approve: 'model' }], shell('> F; git status', 'git status')),
+    ).toBe('model');
   });
 
   test('a rule for a later word does not loosen a command with an assignment', () => {
-    const rules: ApprovalRule[] = [
-      { pattern: 'rm -i *', approve: 'model' },
-      { pattern: 'rm *', approve: 'never' },
-    ];
+    const rules = [RM_BY_MODEL, NO_RM];
     expect(who(rules, bash('FOO=1 rm F rm -i G'), { approve: 'model' })).toBe('never');
   });
 

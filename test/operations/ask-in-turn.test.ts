@@ -118,11 +118,20 @@ test.each([
   expect(person.forms).toHaveLength(1);
 });
 
+/** A turn of `send` that has stopped at a request. */
+async function stopped({
+  kind,
+  approvals,
+  ...extra
+}: Partial<Call> & { readonly kind?: 'permission' | 'question'; readonly approvals?: Partial<Approvals> } = {}) {
+  const person = new Person();
+  const turn = sending(person, runtimeFor(approvals), extra);
+  return { person, turn, sessionID: await stopsAt(fakes.a, kind) };
+}
+
 describe('a turn that comes to a request', () => {
   test('asks for each request', async () => {
-    const person = new Person();
-    const turn = sending(person);
-    const sessionID = await stopsAt(fakes.a);
+    const { person, turn, sessionID } = await stopped();
     await person.answers(ONCE);
     await settled(fakes.a);
     fakes.a.addQuestion({ sessionID });
@@ -136,9 +145,7 @@ describe('a turn that comes to a request', () => {
   });
 
   test.each(['permission', 'question'] as const)('rejects a declined %s', async (kind) => {
-    const person = new Person();
-    const turn = sending(person);
-    const sessionID = await stopsAt(fakes.a, kind);
+    const { person, turn, sessionID } = await stopped({ kind });
     await person.answers({ kind: 'declined' });
     await settled(fakes.a);
     fakes.a.state.finish(sessionID, 'after');
@@ -147,9 +154,7 @@ describe('a turn that comes to a request', () => {
   });
 
   test('settles nothing without an answer, and says why', async () => {
-    const person = new Person();
-    const turn = sending(person);
-    await stopsAt(fakes.a);
+    const { person, turn } = await stopped();
     await person.answers({ kind: 'dismissed' });
     const data = await turn;
     expect(data).toMatchObject({ outcome: 'waiting', reason: expect.stringContaining('closed the form') as string });
@@ -163,9 +168,7 @@ describe('a turn that comes to a request', () => {
     ['the model', { approve: 'model' }],
     ['the model, by a rule', { approvalRules: [{ permission: 'bash', pattern: 'ls', approve: 'model' }] }],
   ] as const)('asks nobody if the approver is %s', async (_, approvals) => {
-    const person = new Person();
-    const turn = sending(person, runtimeFor(approvals));
-    await stopsAt(fakes.a);
+    const { person, turn } = await stopped({ approvals });
     expect(await turn).toMatchObject({
       outcome: 'waiting',
       next: expect.stringContaining('Settle it with respond') as string,
@@ -174,9 +177,7 @@ describe('a turn that comes to a request', () => {
   });
 
   test('withdraws a question that is settled elsewhere, and follows the turn', async () => {
-    const person = new Person();
-    const turn = sending(person);
-    const sessionID = await stopsAt(fakes.a);
+    const { person, turn, sessionID } = await stopped();
     await until('the person to be asked', () => person.asked === 1);
     const [id = ''] = fakes.a.state.permissions.keys();
     fakes.a.state.settle(id, 'permission.replied', { reply: 'once' });
@@ -191,9 +192,7 @@ describe('a turn that comes to a request', () => {
   });
 
   test('withdraws a question whose turn is aborted, and reports the abort', async () => {
-    const person = new Person();
-    const turn = sending(person);
-    const sessionID = await stopsAt(fakes.a);
+    const { person, turn, sessionID } = await stopped();
     await until('the person to be asked', () => person.asked === 1);
     // Its request stays on the list, as with the real one.
     fakes.a.state.abort(sessionID);
@@ -202,10 +201,8 @@ describe('a turn that comes to a request', () => {
   });
 
   test('settles nothing if its call is cancelled while a form is open', async () => {
-    const person = new Person();
     const caller = new AbortController();
-    const turn = sending(person, runtimeFor(), { signal: caller.signal });
-    await stopsAt(fakes.a);
+    const { person, turn } = await stopped({ signal: caller.signal });
     await until('the person to be asked', () => person.asked === 1);
     caller.abort();
     await turn;

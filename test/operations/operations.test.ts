@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createHash } from 'node:crypto';
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { LiveFleet } from '../../src/fleet/fleet.ts';
@@ -37,7 +37,7 @@ let fakes: FakeOpencode[];
 beforeEach(async () => {
   temp = tempDir('operations');
   registry = await openRegistry(`${temp.path}/registry`);
-  fleet = testFleet(testRegistrySource(registry.path), 2_000);
+  fleet = testFleet(testRegistrySource(registry.path));
   runtime = testRuntime(fleet, `${temp.path}/requests`);
   fakes = [];
 });
@@ -57,6 +57,14 @@ async function fake(
     { name, hostname: options.host ?? 'far', port: server.port, localPort: 4096, cwd: options.cwd ?? server.directory },
     { file: `${name}-${server.port}.json` },
   );
+  return server;
+}
+
+/** An instance that the fleet knows already. */
+async function worker(options?: Parameters<typeof fake>[1]): Promise<FakeOpencode> {
+  const server = await fake('worker', options);
+  fleet.start();
+  await fleet.ready();
   return server;
 }
 
@@ -82,9 +90,8 @@ test('a message for a machine that is gone never reaches another that now regist
 
 describe('listings', () => {
   test('instances asks again at each call: a busy session and a pending permission show', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     const session = server.addSession({ title: 'a title' });
-    fleet.start();
     expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({
       state: 'idle',
       session: { id: session.id, title: 'a title' },
@@ -203,10 +210,8 @@ describe('one word for each state, the same in every tool', () => {
     ['stalled', (server, id) => (begin(server, id), findStalled(server, id))],
     ['interrupted', (server, id) => (begin(server, id), void server.state.statuses.delete(id))],
   ])('%s', async (state, setUp) => {
-    const server = await fake('worker');
+    const server = await worker();
     const { id } = server.addSession({ title: 'a title' });
-    fleet.start();
-    await fleet.ready();
     await setUp(server, id);
     const listed = (await instances(runtime, LIST, testCall())).data;
     const shown = [
@@ -262,10 +267,8 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('a session that began during the listing is busy', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     const { id } = server.addSession();
-    fleet.start();
-    await fleet.ready();
     begin(server, id);
     server.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     expect((await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions).toMatchObject([
@@ -274,12 +277,11 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('each directory that an opencode works in is an instance with its own state', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     server.addSession({ title: 'own' });
     const { id } = server.addSession({ directory: '/elsewhere', title: 'other' });
     begin(server, id);
     const { id: permission } = server.addPermission({ sessionID: id });
-    fleet.start();
     const rows = async (): Promise<readonly (string | undefined)[][]> =>
       (await instances(runtime, LIST, testCall())).data.instances.map(({ name, state, directory, session }) => [
         name,
@@ -316,10 +318,8 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('wait also waits for a starting session', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     const { id } = server.addSession();
-    fleet.start();
-    await fleet.ready();
     server.state.ask(id, 'do it');
     const waiting = wait(runtime, { for: 'any' }, testCall());
     await until('it to be followed', () => server.openStreams > 0);
@@ -329,14 +329,13 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('a session of an unused directory is not read', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     const old = { created: 1, updated: 1 };
     const session = server.addSession({ directory: '/elsewhere' });
     server.state.begin(session.id, 'do it');
     server.state.statuses.clear();
     server.state.sessions.set(session.id, { ...session, time: old });
     server.addSession({ title: 'recent' });
-    fleet.start();
     const { sessions } = (await listSessions(runtime, { instance: 'worker' }, testCall())).data;
     expect(sessions.map(({ state, directory: where }) => [where, state])).toEqual([
       [server.directory, 'idle'],
@@ -346,13 +345,12 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('thirty interrupted sessions give a small result, with the reason once', async () => {
-    const server = await fake('worker');
+    const server = await worker();
     for (let index = 0; index < 30; index += 1) {
       const { id } = server.addSession({ title: `A title of some length, as titles are: ${index}` });
       begin(server, id);
       server.state.statuses.delete(id);
     }
-    fleet.start();
     const { data, text } = await listSessions(runtime, { instance: 'worker' }, testCall());
     expect(data.sessions.map(({ state }) => state)).toEqual(Array(30).fill('interrupted'));
     expect(text.match(/never completed/g)).toHaveLength(1);
@@ -360,9 +358,8 @@ describe('one word for each state, the same in every tool', () => {
 });
 
 test('a message with a request_id that never arrived is sent again with the same ids, agent and model', async () => {
-  const server = await fake('worker');
+  const server = await worker();
   const { id: sessionId } = server.addSession();
-  fleet.start();
   const lost = { sessionId, messageId: newId('msg'), partId: newId('prt'), text: 'hello' };
   // As kept by earlier versions, by the shown name.
   const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
@@ -430,8 +427,7 @@ describe('an instance that cannot be driven', () => {
     ['locked', { password: 'unknown to us' }, /opencode-mcp doctor worker/],
     ['unsupported', { version: '1.2.3' }, /1\.2\.3/],
   ])('%s: nothing is sent to it, and the error says why', async (state, options, reason) => {
-    const server = await fake('worker', options);
-    fleet.start();
+    const server = await worker(options);
     expect((await instances(runtime, LIST, testCall())).data.instances).toMatchObject([{ state }]);
     await expect(send(runtime, { instance: 'worker', message: 'x' }, testCall())).rejects.toThrow(reason);
     expect(prompts(server)).toBe(0);
@@ -542,6 +538,10 @@ describe('another directory of the same opencode', () => {
   });
 
   test('wait without names returns waiting instances first, and counts those past thirty', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', note);
+    onTestFinished(() => void process.off('warning', note));
     const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
     for (let index = 10; index < 42; index += 1) {
       const { id } = server.addSession({ directory: `/wt/w${index}` });
@@ -552,5 +552,7 @@ describe('another directory of the same opencode', () => {
     const { data, text } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.outcome).toBe('1 waiting, 29 running');
     expect(text).toContain('2 more work and were not waited for');
+    // Each listens to the call's signal, which Node takes for a leak.
+    expect(warnings).toEqual([]);
   });
 });

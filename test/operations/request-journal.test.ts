@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -129,17 +128,6 @@ describe('request ids', () => {
     expect(await messageOf(ONE)).toMatch(/^msg_new/);
     // An earlier reading is outdated too.
     expect(await journal().claim(ONE, { ...seen, count: 0 }, PROMPT)).toBeUndefined();
-  });
-
-  test('ids kept by name by earlier versions are found, and claimed once', async () => {
-    await mkdir(folder, { recursive: true });
-    const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
-    const entry = { sessionId: 'ses_1', messageId: 'msg_old', partId: 'prt_1', digest: digest(PROMPT.text) };
-    await writeFile(join(folder, `${digest('one\0r')}.json`), JSON.stringify(entry));
-    expect(await messageOf(ONE)).toBe('msg_old');
-    const claims = await Promise.all([keep(ONE), keep(ONE)]);
-    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
-    expect(await messageOf(ONE)).toBe('msg_1');
   });
 
   test('ids that cannot be kept or read are errors', async () => {

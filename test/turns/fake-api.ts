@@ -71,8 +71,10 @@ export class FakeApi implements Partial<OpencodeApi> {
     };
   }
 
-  failPrompts(error: RequestError): void {
+  /** Fails each prompt after `first`. */
+  failPrompts(error: RequestError, first: () => void = () => {}): void {
     this.onPrompt = () => {
+      first();
       throw error;
     };
   }

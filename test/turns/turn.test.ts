@@ -12,10 +12,14 @@ import { FakeApi, permission, SESSION, successorOf } from './fake-api.ts';
 
 const BROKEN = new RequestError('broken', 'POST: socket hang up');
 const UNREACHABLE = new RequestError('unreachable', 'POST: ECONNREFUSED');
+const TIMEOUT = new RequestError('timeout', 'GET: no complete answer');
 const status = (code: number): RequestError => new RequestError('status', `POST: HTTP ${code}`, { status: code });
-const fail = (error: Error) => (): never => {
-  throw error;
-};
+const fail =
+  (error: Error, first: () => void = () => {}) =>
+  (): never => {
+    first();
+    throw error;
+  };
 
 type Options = Partial<TurnRequest> & {
   readonly clock?: ReturnType<typeof leapingClock>;
@@ -203,10 +207,7 @@ describe('a prompt in doubt', () => {
 
   test('is not sent again once the event stream broke: another process may answer there', async () => {
     const api = new FakeApi();
-    api.onPrompt = () => {
-      api.breakStreams();
-      throw BROKEN;
-    };
+    api.failPrompts(BROKEN, () => api.breakStreams());
     expect((await run(api)).outcome.kind).toBe('unknown');
     expect(api.prompts).toHaveLength(1);
   });
@@ -233,10 +234,7 @@ describe('a prompt in doubt', () => {
   test('is not sent again to an interrupted session, since that would wake it', async () => {
     const api = new FakeApi();
     api.isIdempotent = true;
-    api.onPrompt = () => {
-      api.emit('session.idle', { outcome: 'interrupted' });
-      throw BROKEN;
-    };
+    api.failPrompts(BROKEN, () => api.emit('session.idle', { outcome: 'interrupted' }));
     expect((await run(api)).outcome).toMatchObject({
       kind: 'unknown',
       reason: expect.stringContaining('interrupted') as string,
@@ -341,16 +339,7 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
   type Arrange = (api: FakeApi, end: () => void) => Options | void;
   test.each<[string, number, Arrange]>([
     ['while the status is slow', 0, (api, end) => void (api.onStatuses = end)],
-    [
-      'before the status failed',
-      0,
-      (api, end) => {
-        api.onStatuses = () => {
-          end();
-          throw new RequestError('timeout', 'GET /session/status: no complete answer');
-        };
-      },
-    ],
+    ['before the status failed', 0, (api, end) => void (api.onStatuses = fail(TIMEOUT, end))],
     ['while its request id is kept', 0, (_, end) => ({ beforeSend: () => Promise.resolve(end()) })],
     [
       'before its request id is kept',
@@ -374,16 +363,7 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
         };
       },
     ],
-    [
-      'after an attempt that never connected',
-      1,
-      (api, end) => {
-        api.onPrompt = () => {
-          end();
-          throw UNREACHABLE;
-        };
-      },
-    ],
+    ['after an attempt that never connected', 1, (api, end) => api.failPrompts(UNREACHABLE, end)],
     [
       'before it begins again over another endpoint',
       1,
@@ -406,7 +386,7 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
 
   test.each([
     ['absent', undefined],
-    ['unreadable', new RequestError('timeout', 'GET /message: no complete answer')],
+    ['unreadable', TIMEOUT],
   ])('in doubt sends nothing again, with a message that is %s', async (_, error) => {
     const { end, options } = ending();
     const api = new FakeApi();
@@ -650,10 +630,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('never sends a prompt that did not arrive over the other endpoint', async () => {
     const { api, other, next } = twoEndpoints();
-    api.onPrompt = () => {
-      cut(api);
-      throw BROKEN;
-    };
+    api.failPrompts(BROKEN, () => cut(api));
     expect((await run(api, { next })).outcome.kind).toBe('unknown');
     expect(other.prompts).toEqual([]);
   });
@@ -673,10 +650,7 @@ describe('a turn whose endpoint fails for good', () => {
 
   test('begins again over the other, after its newest message, if nothing was sent', async () => {
     const { api, other, next } = twoEndpoints();
-    api.onPrompt = () => {
-      cut(api);
-      throw UNREACHABLE;
-    };
+    api.failPrompts(UNREACHABLE, () => cut(api));
     other.answerWith('done');
     expect(await run(api, { next })).toMatchObject({ outcome: { kind: 'completed' }, shown: 'done' });
     expect(other.prompts).toHaveLength(1);
