@@ -68,8 +68,8 @@ class SessionFollower {
   readonly #feed: EventFeed;
   readonly #deps: SessionStreamDeps;
   readonly #live: LiveMessages;
-  /** As last sent, as JSON. */
-  #asks = '';
+  /** The requests and the state as last sent, as JSON, by the kind of the line. */
+  readonly #sent = new Map<string, string>();
   #state: StateShown | undefined;
   #title: string | undefined;
   /** What may have changed: the state, the newest messages too, or all of them. */
@@ -201,19 +201,19 @@ class SessionFollower {
     const own = asked.filter((one) => one.session.id === id || one.waiting.request.sessionID === id);
     const { newest } = this.#live;
     const waiting = own.map(({ waiting: one, ofSubAgent }) => requestLine(one, ofSubAgent));
-    const state = stateShown(
+    this.#state = stateShown(
       sessionState(statuses.get(id), { newest, waiting, nowMs: this.#deps.clock.now() }),
       newest,
       own,
     );
-    const asks = own.map(askView);
-    const lines = [
-      ...(JSON.stringify(asks) === this.#asks ? [] : [{ kind: 'asks', asks }]),
-      ...(JSON.stringify(state) === JSON.stringify(this.#state) ? [] : [{ kind: 'state', ...state }]),
-    ];
-    this.#asks = JSON.stringify(asks);
-    this.#state = state;
-    return lines;
+    return [...this.#unlessSent('asks', { asks: own.map(askView) }), ...this.#unlessSent('state', this.#state)];
+  }
+
+  #unlessSent(kind: 'asks' | 'state', content: object): readonly object[] {
+    const text = JSON.stringify(content);
+    if (this.#sent.get(kind) === text) return [];
+    this.#sent.set(kind, text);
+    return [{ kind, ...content }];
   }
 
   async #end(text: string): Promise<void> {
