@@ -4,7 +4,10 @@ import { configDefaults, defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** What drives real programs, in the order in which it begins: the first waits for more than a minute on any machine. The rest takes seconds. */
-const SLOW = [/^test\/real\/long-turn\./, /^test\/(?:real|soak|connected\/relay|doctor)\/|^test\/install\./];
+const SLOW = [
+  /^test\/real\/long-turn\./,
+  /^test\/(?:real|soak|connected\/(?:relay|service|start)|doctor)\/|^test\/install\./,
+];
 
 /** So that a run ends with short files on every worker, not with a long one on one. Among equals the larger file goes first. */
 class SlowestFirst extends BaseSequencer {

@@ -40,7 +40,7 @@ createServer(({ url, headers }, response) => {
 }).listen(option('--port'), option('--hostname'));
 `;
 
-/** A shell script in place of opencode, which prints no version. \`$server "$@"\` serves as an OpenCode 1 does. */
+/** A shell script in place of opencode, which prints no version. `$server "$@"` serves as an OpenCode 1 does. */
 export async function program(text = 'exec $server "$@"'): Promise<string> {
   const { path } = folder();
   const [server, script] = [join(path, 'server.js'), join(path, 'opencode')];
