@@ -9,6 +9,7 @@ import { findRoute, play, type FakeRoute, type Override } from './fake-http.ts';
 import { newId, type FakeSession } from './fake-objects.ts';
 import { FakeState } from './fake-state.ts';
 import { listenHttp } from './http-listener.ts';
+import { basicAuth } from './json-request.ts';
 
 /** Requests in flight, of one server or shared by several. Event streams do not count. */
 export interface LoadGauge {
@@ -78,7 +79,8 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     const isStream = route === 'GET /event' || route === 'GET /global/event';
     counts.set(route, (counts.get(route) ?? 0) + 1);
     if (!isStream) weigh(response);
-    if (!isAdmitted(incoming)) {
+    const { authorization } = basicAuth(options.password);
+    if (authorization !== undefined && incoming.headers.authorization !== authorization) {
       incoming.resume();
       give(response, { status: 401, headers: { 'www-authenticate': 'Basic realm="Secure Area"' } });
       return;
@@ -102,12 +104,6 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     load.current += 1;
     load.max = Math.max(load.max, load.current);
     response.once('close', () => (load.current -= 1));
-  }
-
-  function isAdmitted(incoming: IncomingMessage): boolean {
-    if (options.password === undefined) return true;
-    const expected = Buffer.from(`opencode:${options.password}`).toString('base64');
-    return incoming.headers.authorization === `Basic ${expected}`;
   }
 
   function overrideOf(route: FakeRoute | 'other'): Override | undefined {
