@@ -40,19 +40,19 @@ afterAll(async () => {
 async function terminal(): Promise<TmuxTerminal> {
   const opened = await openTmux(env, person.home);
   await opened.type(`om() { ${OPENCODE_MCP} "$@"; echo "code $?"; }; stty -g > before; clear; echo ready`, 'Enter');
-  // What is typed before the prompt is there would show twice.
+  // Keys that are typed before the prompt would show twice.
   await opened.shows(/^ready\n\$/);
   return opened;
 }
 
 interface Running {
   readonly pid: number;
-  /** As `ps` shows it to everybody. */
+  /** As `ps` shows it to every user. */
   readonly args: string;
   readonly env: string;
 }
 
-/** What runs on the person's side. */
+/** Processes with this home. */
 async function processes(home = person.home): Promise<readonly Running[]> {
   const found = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
@@ -65,14 +65,14 @@ async function processes(home = person.home): Promise<readonly Running[]> {
   return found;
 }
 
-/** What runs now with this in its command line. */
+/** The process with this in its command line. */
 function running(part: RegExp): Promise<Running> {
   return until(`${part} to run`, async () => (await processes()).find(({ args }) => part.test(args)));
 }
 
 const TUI = / attach http/;
 
-test('attach opens the TUI without a password on a command line, goes on when the tunnel is another, and leaves the terminal as it was', async (context) => {
+test('attach opens the TUI without a password on a command line, goes on over another tunnel, and restores the terminal', async (context) => {
   needTmux(context);
   const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
   await using screen = await terminal();
@@ -95,30 +95,30 @@ test('attach opens the TUI without a password on a command line, goes on when th
   await stage.register('worker', opencode, { id: 'worker-id', port: tunnel.port, password: PASSWORD });
   await before[Symbol.asyncDispose]();
   await tunnel.waitForRequest({ path: /event$/ });
-  await screen.type('echo: by another way', 'Enter');
-  await screen.shows(/by another way[^]*by another way/);
+  await screen.type('echo: over another tunnel', 'Enter');
+  await screen.shows(/over another tunnel[^]*over another tunnel/);
   // The screen is opencode's: nothing is logged on it.
   expect(await readFile(log, 'utf8')).toBe(logged);
   process.kill(tui.pid, 'SIGKILL');
-  // What stood there before.
+  // The screen from before it was opened.
   expect(await screen.shows(/code \d+/)).toMatch(/om attach work .*\n+code 137/);
   await screen.type('clear; stty -g | cmp - before && echo "as $((40+2)) before"', 'Enter');
   await screen.shows(/as 42 before/);
 });
 
-test('the TUI ends with opencode-mcp, however that ends', async (context) => {
+test('the TUI ends when opencode-mcp is killed', async (context) => {
   needTmux(context);
   await using screen = await terminal();
   await screen.type('om attach worker', 'Enter');
   await screen.shows(DRAWN);
   process.kill((await running(/opencode-mcp\.js attach/)).pid, 'SIGKILL');
   await until('the TUI to end', async () => !(await processes()).some(({ args }) => TUI.test(args)));
-  // The shell may have said its end where the TUI still drew.
+  // The shell may have printed its message while the TUI still drew.
   await screen.type('clear; echo "as $((40+2)) before"', 'Enter');
   await screen.shows(/as 42 before/);
 });
 
-/** In the place of a terminal of OpenCode 2.x, which cannot be had here: says how it was started, and what the server says. */
+/** In place of the terminal of OpenCode 2.x, which is not released: prints its arguments and the server's pid. */
 const SECOND = `#!${process.execPath}
 const [dir, flag, url, ...more] = process.argv.slice(2);
 if (dir === '--version') console.log('opencode v2.1.2');
@@ -132,8 +132,11 @@ else {
 }
 `;
 
-test('of OpenCode 2.x attach opens the terminal with --server, in the directory and session, and ends as it does', async (context) => {
+test('attach opens the terminal of OpenCode 2.x with --server; without a terminal or a program that fits it says so', async (context) => {
   needTmux(context);
+  const piped = runShell(['attach', 'worker'], env);
+  expect(await within(piped.ended, 'its end')).toBe(2);
+  expect(piped.stderr()).toContain('there is no terminal to open opencode in');
   const password = 'of the service';
   await using fake = await startFakeOpencode2({ password });
   const { id } = fake.addSession({ directory: '/home/ada/second' }).info;
@@ -141,34 +144,20 @@ test('of OpenCode 2.x attach opens the terminal with --server, in the directory 
   await writeFile(join(person.home, 'two'), SECOND, { mode: 0o755 });
   await using screen = await terminal();
   await screen.resize(250, 30);
-  await screen.type(`OPENCODE_BIN=${join(person.home, 'two')} om attach second ${id}`, 'Enter');
-  const shown = await screen.shows(/code \d+/);
-  expect(shown).toContain(`server ${fake.pid} --server /home/ada/second --session ${id}`);
-  expect(shown).toContain('code 7');
-});
-
-test('what cannot work says so before anything starts', async (context) => {
-  needTmux(context);
-  const piped = runShell(['attach', 'worker'], env);
-  expect(await within(piped.ended, 'its end')).toBe(2);
-  expect(piped.stderr()).toContain('there is no terminal to open opencode in');
-  await using screen = await terminal();
-  await screen.resize(250, 30);
-  await screen.type('OPENCODE_BIN=nowhere om attach worker', 'Enter');
-  expect(await screen.shows(/code \d+/)).toMatch(/there is no nowhere on PATH; install it[^]*code 2/);
-  await writeFile(join(person.home, 'two'), SECOND, { mode: 0o755 });
-  await screen.type(`clear; OPENCODE_BIN=${join(person.home, 'two')} om attach worker`, 'Enter');
+  await screen.type(`OPENCODE_BIN=${join(person.home, 'two')} om attach worker`, 'Enter');
   await screen.shows(/is OpenCode 2 \(2\.1\.2\)[^]*set OPENCODE_BIN[^]*code 2/);
-  expect((await processes()).filter(({ args }) => TUI.test(args))).toEqual([]);
+  await screen.type(`clear; OPENCODE_BIN=${join(person.home, 'two')} om attach second ${id}`, 'Enter');
+  const shown = await screen.shows(/code 7/);
+  expect(shown).toContain(`server ${fake.pid} --server /home/ada/second --session ${id}`);
 });
 
-test('open gives the page of the instance to one browser, until an interrupt', async () => {
+test('open serves the page of the instance to one browser, until it is interrupted', async () => {
   const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'For the browser' });
   const run = runShell(['open', 'worker', 'For the browser', '--print'], env);
   await run.shows(/\n/);
   const url = run.stdout().trim();
   expect(url).toMatch(/^http:\/\/[0-9a-f]{20}\.localhost:\d+\/opencode-mcp\/enter\/[\w-]{43}$/);
-  // A browser knows by itself where names below localhost are.
+  // Browsers resolve names below localhost themselves.
   const { host, port, pathname } = new URL(url);
   const get = (path: string, headers: Readonly<Record<string, string>> = {}): Promise<Asked> =>
     ask({ port: Number(port), path, headers: { host, ...headers } });
@@ -187,7 +176,7 @@ test('open gives the page of the instance to one browser, until an interrupt', a
 });
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview of OpenCode 2', () => {
-  test('attach opens its terminal on the own service, in the directory of the instance, and nowhere else', async (context) => {
+  test('attach opens its terminal on the service of this user, in the directory of the instance, and on no other', async (context) => {
     needTmux(context);
     await using preview = await startPreview({ model: stage.model, registered: true });
     process.stdout.write(`${preview.describe()}\n`);

@@ -76,7 +76,7 @@ describe('OpenCode 1', () => {
     await person.close();
   });
 
-  test('one permission is settled on the page, another in the terminal, while both show them', async (context) => {
+  test('one permission is answered on the page, another in the terminal, while both show them', async (context) => {
     needTmux(context);
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
@@ -112,7 +112,7 @@ describe('OpenCode 1', () => {
     expect(dashboard.faults).toEqual([]);
   });
 
-  test("open shows opencode's own page of a session, which follows what happens there", async () => {
+  test("open shows opencode's own page of a session, which shows new messages", async () => {
     const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'In its own page' });
     const program = runShell(['open', 'worker', id, '--print'], env);
     await program.shows(/^http:\S+$/m);
@@ -131,7 +131,7 @@ describe('OpenCode 1', () => {
     expect(await program.ended).toBe(0);
   });
 
-  test('a question is answered, an edit is seen as a change, a turn is stopped', async () => {
+  test('a question is answered, a turn is stopped, and an edit shows as a change', async () => {
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
     const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'From the page' });

@@ -16,10 +16,8 @@ import {
   startGeminiModel,
 } from '../rig/client-models.ts';
 import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { expectedReply, toolReply } from '../rig/model-script.ts';
 import { inside, NamespaceSet, spawnIn } from '../rig/namespaces.ts';
-import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { isMissing } from '../rig/opencode-binaries.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
@@ -38,7 +36,7 @@ let namespaces: NamespaceSet;
 /** Clients look for updates and report home, so they run where they reach only their model and the instance. */
 let namespace: string;
 const ports: ForwardedPort[] = [];
-let server: { readonly command: string; readonly args: readonly string[]; readonly env: typeof NO_MULTICAST };
+let server: { readonly command: string; readonly args: readonly string[] };
 
 async function reachable(...wanted: readonly number[]): Promise<void> {
   ports.push(...(await Promise.all(wanted.map((port) => forwardInto(namespace, port, port)))));
@@ -52,7 +50,7 @@ beforeAll(async () => {
   namespace = await namespaces.add('home');
   await reachable(opencode.port);
   const [command, ...args] = serverCommand(stage);
-  server = { command, args, env: NO_MULTICAST };
+  server = { command, args };
 });
 afterAll(async () => {
   await endProcessesIn(temp.tmp);
@@ -184,12 +182,13 @@ describe.skipIf(isMissing(CLAUDE) || !canEnter)('Claude Code in a terminal', () 
     const claude = await realpath(CLAUDE);
     for (const pid of await processesIn(temp.tmp))
       if ((await readlink(`/proc/${pid}/exe`).catch(() => '')) === claude) process.kill(pid, 'SIGKILL');
+    const [script = ''] = server.args;
     await until('the server to end with it', async () =>
       (
         await Promise.all(
           (await processesIn(temp.tmp)).map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')),
         )
-      ).every((line) => !line.includes(SERVER_SCRIPT)),
+      ).every((line) => !line.includes(script)),
     );
     stage.model.release('night');
     const before = model.turns.length;
@@ -214,7 +213,6 @@ describe.skipIf([CODEX, GEMINI].some(isMissing) || !canEnter)('without a termina
     [codex, gemini] = await Promise.all([startCodexModel(CALL), startGeminiModel(CALL)]);
     await reachable(codex.port, gemini.port);
     await Promise.all(['.codex', '.gemini'].map((folder) => mkdir(join(temp.path, folder))));
-    const [name] = Object.keys(NO_MULTICAST);
     const toml = [
       'model = "scripted"',
       'model_provider = "here"',
@@ -225,7 +223,6 @@ describe.skipIf([CODEX, GEMINI].some(isMissing) || !canEnter)('without a termina
       '[mcp_servers.opencode]',
       `command = ${JSON.stringify(server.command)}`,
       `args = ${JSON.stringify(server.args)}`,
-      `env = { ${name} = ${JSON.stringify(Object.values(server.env)[0])} }`,
       'startup_timeout_sec = 60',
     ];
     await writeFile(join(temp.path, '.codex/config.toml'), toml.join('\n'));

@@ -1,101 +1,73 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { isMissing, OPENCODES } from '../rig/opencode-binaries.ts';
-import { createRealSession, textOf, type StoredMessage } from '../rig/real-session.ts';
-import { openStage, type Stage } from './stage.ts';
-
-const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
-
-/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
-const CLAUDE_CODE = { name: 'claude-code', version: '2.1.329' };
+import { createRealSession, type StoredMessage, textOf } from '../rig/real-session.ts';
+import { CLAUDE_CODE, dataOf, onEachOpencode, useWorker } from './stage.ts';
 
 /** Seconds. opencode orders messages by ids that hold its time: 1.18.10 loops on one ahead of it and never answers one behind. */
 const OFFSETS = [60, -60];
-const TURNS = 3;
 
-const cases = OPENCODES.flatMap(({ name, binary }) => OFFSETS.map((offset) => ({ name, binary, offset })));
+onEachOpencode('an opencode', (binary) => {
+  describe.each(OFFSETS)('whose clock is %d s off ours', (offset) => {
+    const worker = useWorker({ binary, fakeClockOffset: offset }, CLAUDE_CODE);
 
-describe.each(cases)('the $name with its clock $offset s off ours', ({ binary, offset }) => {
-  describe.skipIf(isMissing(binary))('', () => {
-    let stage: Stage;
-    let opencode: Opencode;
-    let server: McpChild;
-
-    beforeAll(async () => {
-      stage = await openStage();
-      opencode = await stage.opencode({ binary, fakeClockOffset: offset });
-      await stage.register('shifted', opencode);
-      server = await stage.server({ clientInfo: CLAUDE_CODE });
-    });
-    afterAll(() => stage.close());
-
-    async function sendInARow(session_id: string, label: string): Promise<string[]> {
-      const words = Array.from({ length: TURNS }, (_, index) => `${label} ${index + 1}`);
-      for (const word of words) {
-        const sent = await server.call('send', { instance: 'shifted', session_id, message: `echo: ${word}` });
-        expect(data(sent)).toMatchObject({ outcome: 'completed', text: word });
-      }
-      return words;
+    /** Sends each word, expects it as the answer. */
+    async function sendInTurn(session_id: string, ...words: readonly string[]): Promise<void> {
+      for (const word of words)
+        expect(await worker.data('send', { session_id, message: `echo: ${word}` })).toMatchObject({
+          outcome: 'completed',
+          text: word,
+        });
     }
 
-    /** Nothing runs any more, each message stands once, each with one answer, and the model was asked once for each. */
+    /** Nothing runs any more, and each message is stored once, with one answer that the model was asked for once. */
     async function expectOneAnswerEach(session_id: string, words: readonly string[]): Promise<void> {
-      expect(await opencode.json('GET', '/session/status')).toEqual({});
-      const stored = await opencode.json<readonly StoredMessage[]>('GET', `/session/${session_id}/message`);
+      expect(await worker.opencode.json('GET', '/session/status')).toEqual({});
+      const stored = await worker.opencode.json<readonly StoredMessage[]>('GET', `/session/${session_id}/message`);
       expect(stored.map((message) => [message.info.role, textOf(message)])).toEqual(
         words.flatMap((word) => [
           ['user', `echo: ${word}`],
           ['assistant', word],
         ]),
       );
-      const asked = stage.model.requests.filter(({ kind, sessionID }) => kind === 'turn' && sessionID === session_id);
+      const asked = worker.stage.model.requests.filter((one) => one.kind === 'turn' && one.sessionID === session_id);
       expect(asked.map(({ text }) => text)).toEqual(words.map((word) => `echo: ${word}`));
     }
 
-    test('its clock is off, and it is listed as any other', async () => {
-      const session = await createRealSession(opencode, 'a look at the clock');
-      await session.prompt('echo: later');
-      const { last } = await session.settled();
-      for (const ms of [session.createdMs, last.info.time.created, idMs(last.info.id)])
-        expect(Math.abs(ms - Date.now() - offset * 1000)).toBeLessThan(20_000);
-      expect(data(await server.call('instances'))).toMatchObject({
-        instances: [{ name: 'shifted', state: 'idle', session: { title: 'a look at the clock' } }],
-      });
+    test('answers each message of a new session once', async () => {
+      const session_id = await worker.newSession();
+      const words = ['new 1', 'new 2', 'new 3'];
+      await sendInTurn(session_id, ...words);
+      await expectOneAnswerEach(session_id, words);
     });
 
-    test('three turns in an empty session: exactly one answer each', async () => {
-      const created = data(await server.call('create_session', { instance: 'shifted', title: 'empty' }));
-      const { id } = created['session'] as { readonly id: string };
-      await expectOneAnswerEach(id, await sendInARow(id, 'empty'));
-    });
-
-    test('three turns in a session with a history of its own: exactly one answer each', async () => {
-      const session = await createRealSession(opencode, 'with a history');
-      for (const word of ['before 1', 'before 2']) {
+    test('answers each message once after messages of its own, and before more of them', async () => {
+      const session = await createRealSession(worker.opencode, 'in turn');
+      const prompt = async (word: string): Promise<void> => {
         await session.prompt(`echo: ${word}`);
         await session.settled();
-      }
-      const words = await sendInARow(session.id, 'after');
-      await expectOneAnswerEach(session.id, ['before 1', 'before 2', ...words]);
+      };
+      await prompt('its own 1');
+      await prompt('its own 2');
+      await sendInTurn(session.id, 'ours 1', 'ours 2', 'ours 3');
+      await prompt('its own 3');
+      await sendInTurn(session.id, 'ours 4');
+      const words = ['its own 1', 'its own 2', 'ours 1', 'ours 2', 'ours 3', 'its own 3', 'ours 4'];
+      await expectOneAnswerEach(session.id, words);
     });
 
-    test('its own prompts and ours in turn: exactly one answer each', async () => {
-      const session = await createRealSession(opencode, 'in turn');
-      const words: string[] = [];
-      for (let round = 1; round <= 2; round++) {
-        const sent = await server.call('send', {
-          instance: 'shifted',
-          session_id: session.id,
-          message: `echo: ours ${round}`,
-        });
-        expect(data(sent)).toMatchObject({ outcome: 'completed', text: `ours ${round}` });
-        await session.prompt(`echo: its own ${round}`);
-        await session.settled();
-        words.push(`ours ${round}`, `its own ${round}`);
+    test('is listed as any other', async () => {
+      const startMs = Date.now();
+      const session = await createRealSession(worker.opencode, 'a look at the clock');
+      await session.prompt('echo: later');
+      const { last } = await session.settled();
+      for (const shiftedMs of [session.createdMs, last.info.time.created, idMs(last.info.id)]) {
+        const ms = shiftedMs - offset * 1000;
+        expect(ms).toBeGreaterThan(startMs - 1000);
+        expect(ms).toBeLessThan(Date.now() + 1000);
       }
-      await expectOneAnswerEach(session.id, words);
+      expect(dataOf(await worker.server.call('instances'))).toMatchObject({
+        instances: [{ name: 'worker', state: 'idle', session: { title: 'a look at the clock' } }],
+      });
     });
   });
 });

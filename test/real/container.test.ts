@@ -13,7 +13,7 @@ import { startScriptedModel } from '../rig/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 
 const DOCKER = join(import.meta.dirname, '../../docs/docker');
-/** Whose registry it is: nobody that a password database knows, inside as outside. */
+/** The owner of the registry: a uid that no password database has, inside as outside. */
 const OWNER = 54_321;
 
 const NAMESPACES = ['--mount', '--pid', '--fork', '--kill-child', '--ipc'] as const;
@@ -76,7 +76,7 @@ async function openPlace(): Promise<Place> {
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('in a container as docs/docker makes it', () => {
-  test('it lists and drives a registered opencode as the owner of the registry, and as nobody else', async (context) => {
+  test('the server lists and drives a registered opencode as the owner of the registry, and as no other user', async (context) => {
     needRoot(context);
     await using model = await startScriptedModel();
     await using opencode = await startOpencode({ model, password: 'of the laptop' });
@@ -94,7 +94,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('in a container as docs/docker makes
     expect((await server.call('instances')).result.structuredContent).toMatchObject({
       instances: [{ name: 'laptop-web', state: 'idle' }],
     });
-    // Nothing at all that could be written to.
+    // Without a single writable directory.
     await using strict = await place.start(OWNER, '');
     const sent = await strict.call('send', { instance: 'laptop-web', message: 'echo: from a container' });
     expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'from a container' });

@@ -15,28 +15,27 @@ import type { Answers } from '../rig/typed-terminal.ts';
 const COMPONENTS = join(import.meta.dirname, '../components/node_modules');
 const CLAUDE = join(COMPONENTS, '@anthropic-ai/claude-code-linux-x64/claude');
 
-/** Blocks of commands that do not run here, by page and first line, and why. Every other one is marked with `run`. */
+/** Blocks of commands that this test does not run, by page and first line, and why. Every other one is marked with `run`. */
 const NOT_RUN: Readonly<Record<string, string>> = {
-  'README.md: npm ci && npm run --silent demo':
-    'three more opencodes; the picture of the README is made of a run of it',
+  'README.md: npm ci && npm run --silent demo': 'three more opencodes; the picture of the README shows a run of it',
   'README.md: npm ci && npm run check': 'this test is a part of it',
   'docs/docker.md: docker build -f docs/docker/Dockerfile -t opencode-mcp .':
     'needs a Docker daemon; test/real/container.test.ts makes the same container',
   'docs/lan.md: opencode-connected --lan       # on the laptop: also listens on the LAN, behind a password, and advertises itself':
-    'needs two machines on a LAN; test/lan makes them',
+    'needs two machines on a LAN; test/lan has them',
   'docs/notifications.md: opencode-mcp notify --test':
-    'needs a channel of a person; test/commands/notify.test.ts has it',
+    'needs a notification channel; test/commands/notify.test.ts has one',
   'docs/opencode-connected.md: cd ~/my-project': 'the README has the same block',
   'docs/page.md: opencode-mcp dashboard            # opens the browser; --print shows the address instead':
-    'a browser; test/page/revoke.test.ts runs it',
+    'needs a browser; test/page/revoke.test.ts runs it',
   "docs/shell.md: echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc":
-    'three shells; test/commands/completion/shells.test.ts has them',
+    'needs three shells; test/commands/completion/shells.test.ts has them',
   'docs/shell.md: opencode-mcp attach laptop                  # a new session, as opencode begins':
-    'a terminal that stays; test/real/attach.test.ts has it',
+    'needs a terminal; test/real/attach.test.ts has one',
   'docs/shell.md: opencode-mcp open laptop           # the latest session, or SESSION; Ctrl-C ends it':
-    'a browser; test/attach/web-forwarder.test.ts has the page',
+    'needs a browser; test/attach/web-forwarder.test.ts fetches the page',
   'docs/troubleshooting.md: opencode-mcp doctor                # everything: what works, what does not, what to type':
-    'it ends with 1 where something is broken; test/doctor has it',
+    'ends with 1 if something is broken; test/doctor runs it',
   'docs/tailnet.md: sh "$(npm root --global)/opencode-mcp/scripts/install-node.sh"':
     'needs systemd and a tailnet; test/node/live-unit.test.ts and test/tailnet have them',
 };
@@ -46,14 +45,14 @@ const ANSWERS: Answers = [
   [/^number or word .*> $/m, 'once\r'],
 ];
 
-/** What the model does with the messages of the pages, in the language of `test/rig/model-script.ts`. */
+/** What the model does with the messages in the pages, in the language of `test/rig/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Run the tests.': 'echo: 42 tests passed',
   'run the tests and fix what fails': 'bash: echo 42 tests passed',
   'update the changelog': 'echo: The changelog is up to date.',
 };
 
-/** What a block shows at the least, by its last line. */
+/** What a block must print, by its last line. */
 const SHOWS: Readonly<Record<string, RegExp>> = {
   'opencode-mcp init': /Claude Code: written/,
   'opencode-mcp send my-project run the tests and fix what fails': /bash returned: 42 tests passed/,
@@ -64,7 +63,7 @@ const SHOWS: Readonly<Record<string, RegExp>> = {
 const keyOf = ({ page, commands }: DocBlock): string => `${page}: ${commands.split('\n', 1)[0]}`;
 const isRun = ({ marks }: DocBlock): boolean => marks[0] === 'run';
 
-test('every block of commands in the pages is run, or it is said why not', async () => {
+test('every block of commands in the pages is marked to run, or listed with a reason', async () => {
   const blocks = (await Promise.all((await docPages()).map(docBlocks))).flat();
   expect(blocks.filter(isRun).length).toBeGreaterThan(10);
   expect(blocks.flatMap((block) => (isRun(block) ? [] : [keyOf(block)])).toSorted()).toEqual(
@@ -120,7 +119,7 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
       process.stdout.write(
         `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,
       );
-      // opencode is a client, too: init has written to its file.
+      // opencode is a client too: init has written to its file.
       expect(await opencode('plan: [["opencode_instances",{}]]')).toMatch(
         /instances returned: laptop-my-project: idle/,
       );
@@ -128,15 +127,15 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
     },
   );
 
-  /** opencode without a window, whose model makes the calls that the message names. */
+  /** opencode without a terminal, whose model makes the calls in the message. */
   async function opencode(message: string): Promise<string> {
     const asking = promisify(execFile)('opencode', ['run'], { cwd: newcomer.home, env: newcomer.env });
-    // As an argument it would be quoted.
+    // Not as an argument: opencode would quote it.
     asking.child.stdin?.end(message);
     return (await asking).stdout;
   }
 
-  /** Claude Code without a window, whose model makes the calls that it was given. */
+  /** Claude Code without a terminal, whose model makes the given calls. */
   async function claude(question: string, url: string): Promise<string> {
     const env = {
       ...newcomer.env,
@@ -153,7 +152,7 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
     return (await asking).stdout;
   }
 
-  test('what the other pages say works too, from top to bottom', { timeout: 400_000 }, async (context) => {
+  test('the blocks of the other pages run, from top to bottom', { timeout: 400_000 }, async (context) => {
     needSshd(context);
     for (const page of (await docPages()).filter((name) => name !== 'README.md')) {
       for (const block of (await docBlocks(page)).filter(isRun)) await follow(block);

@@ -3,7 +3,6 @@ import { watch } from 'node:fs';
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
-import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -14,9 +13,8 @@ import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { isMissing, OLDEST_OPENCODE, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { endProcessesIn } from '../rig/processes.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
+import { component } from './stage.ts';
 
-const component = (path: string): string =>
-  fileURLToPath(new URL(`../components/node_modules/${path}`, import.meta.url));
 const CLAUDE = component('@anthropic-ai/claude-code-linux-x64/claude');
 const CODEX = component('codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex');
 const GEMINI = component('@google/gemini-cli/bundle/gemini.js');
@@ -59,7 +57,7 @@ beforeAll(async () => {
   await mkdir(join(temp.path, '.config/opencode-mcp'), { recursive: true });
   const settings = { mdnsInterfaces: 'none', transport: 'local-relay', registryDir: join(temp.path, 'registry') };
   await writeFile(join(temp.path, '.config/opencode-mcp/config.json'), JSON.stringify(settings), { mode: 0o600 });
-  // Gemini CLI starts no server in a folder that it was not told to trust.
+  // Gemini CLI starts no server in an untrusted folder.
   await mkdir(join(temp.path, '.gemini'));
   await writeFile(
     join(temp.path, '.gemini/settings.json'),
@@ -86,7 +84,7 @@ const shown = ({ stdout, stderr }: Ended): string => stripVTControlCharacters(st
 describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !canUnshare())(
   'real clients, in a fresh home',
   () => {
-    test('after init each of them lists the server, after a removal none', { timeout: 400_000 }, async () => {
+    test('all list the server after init, and none after a removal', { timeout: 400_000 }, async () => {
       const versions = [
         ['claude', '--version'],
         ['codex', '--version'],
@@ -101,7 +99,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
         expect(first.stdout).toMatch(new RegExp(`^${title}: written; `, 'm'));
       expect(first.stdout).toContain('Not found here: Claude Desktop, VS Code, Cursor, Zed');
 
-      // Three of them start it to see whether it answers.
+      // Three of them start the server to see whether it answers.
       expect(shown(await run('claude', ['mcp', 'list']))).toMatch(/^opencode: \S+ \S+opencode-mcp\.js - ✔ Connected$/m);
       expect(shown(await run('gemini', ['mcp', 'list']))).toMatch(/✓ opencode: .* - Connected/);
       expect(shown(await run('opencode', ['mcp', 'list']))).toMatch(/✓ opencode connected/);
@@ -116,7 +114,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
         },
       });
 
-      // The clients have written their files meanwhile; it is there still.
+      // The clients have written their files meanwhile, and kept the entry.
       expect((await init('--yes')).stdout).toMatch(/Nothing to change\.\n$/);
       expect((await init('--remove', '--yes')).code).toBe(0);
       for (const program of ['claude', 'gemini', 'opencode', 'codex'])
@@ -139,8 +137,8 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
       expect(shown(await run('codex', ['mcp', 'list']))).not.toContain('mine');
     });
 
-    test('Claude Code writes its file under the lock that init takes', async () => {
-      // One that is held makes it wait ten seconds and longer; that it takes it is seen at once.
+    test('Claude Code takes the lock that init takes, and then writes its file', async () => {
+      // Holding the lock would make it wait for ten seconds and longer.
       const seen = new Set<string | null>();
       const watcher = watch(temp.path, (_, name) => seen.add(name));
       const added = await run('claude', ['mcp', 'add', '--scope', 'user', 'another', '--', '/bin/true']);
@@ -158,7 +156,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
         expect((await init('--client', 'opencode', '--yes')).code).toBe(0);
         expect(await readFile(file, 'utf8')).toContain('// mine');
         expect(shown(await run('opencode', ['mcp', 'list']))).toMatch(/✓ opencode connected/);
-        // The oldest that is supported does not know the form of generation 2.
+        // The oldest supported version does not know the form of generation 2.
         if (index === 1 && !isMissing(OLDEST_OPENCODE))
           expect(shown(await run(OLDEST_OPENCODE, ['mcp', 'list']))).toMatch(/✓ opencode connected/);
       }

@@ -1,83 +1,56 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import type { Opencode } from '../rig/opencode.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { toolReply } from '../rig/model-script.ts';
-import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
+import type { Opencode } from '../rig/opencode.ts';
+import { createRealSession, type StoredMessage } from '../rig/real-session.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
-import { openStage, type Stage } from './stage.ts';
+import { openStage, serverCommand, type Stage } from './stage.ts';
 
+const temp = tempDir('opencode-client');
 let stage: Stage;
-let temp: TempDir;
-let worker: Opencode;
 let chief: Opencode;
 
 beforeAll(async () => {
   stage = await openStage();
-  temp = tempDir('opencode-client');
-  worker = await stage.opencode();
-  await stage.register('worker', worker);
-  chief = await stage.opencode({
-    config: {
-      mcp: {
-        fleet: {
-          type: 'local',
-          command: [
-            process.execPath,
-            SERVER_SCRIPT,
-            '--registry-dir',
-            stage.registry.path,
-            '--health-timeout-ms',
-            '15000',
-          ],
-          environment: { XDG_STATE_HOME: temp.path, ...NO_MULTICAST },
-          timeout: 60_000,
-        },
-      },
-    },
-  });
+  await stage.register('worker', await stage.opencode());
+  const environment = { XDG_STATE_HOME: temp.path };
+  const fleet = { type: 'local', command: serverCommand(stage), environment, timeout: 60_000 };
+  chief = await stage.opencode({ config: { mcp: { fleet } } });
 });
 afterAll(async () => {
   await stage.close();
   await temp.close();
 });
 
-test('an opencode agent finds another instance, sends to it, meets its permission, settles it and reports', async () => {
+test('an opencode agent finds another instance, sends to it, answers its permission request and reports', async () => {
   const command = 'echo asked and allowed';
   const calls = [
     ['fleet_instances', {}],
     ['fleet_send', { instance: 'worker', message: `bash: ${command}` }],
     ['fleet_respond', { instance: 'worker', reply: 'once' }],
     ['fleet_wait', { instances: ['worker'] }],
-  ];
-  const { id } = await chief.json<{ id: string }>('POST', '/session', {});
-  await chief.request('POST', `/session/${id}/prompt_async`, {
-    parts: [{ type: 'text', text: `plan: ${JSON.stringify(calls)}` }],
-  });
-  const results = await until(
-    'the report',
+  ] as const;
+  const session = await createRealSession(chief, 'Chief');
+  await session.prompt(`plan: ${JSON.stringify(calls)}`);
+  // Both opencodes are cold.
+  let messages: readonly StoredMessage[] = [];
+  await until(
+    () => `the report, after ${JSON.stringify(messages)}`,
     async () => {
-      const messages = await chief.json<
-        {
-          info: { finish?: string };
-          parts: { type: string; tool?: string; text?: string; state?: { output?: string } }[];
-        }[]
-      >('GET', `/session/${id}/message`);
-      const parts = messages.flatMap((message) => message.parts);
-      const report =
-        messages.at(-1)?.info.finish === 'stop'
-          ? messages.at(-1)?.parts.find(({ type }) => type === 'text')
-          : undefined;
-      return report?.text !== undefined && { report: report.text, tools: parts.filter(({ type }) => type === 'tool') };
+      messages = await session.messages();
+      return messages.at(-1)?.info.finish === 'stop';
     },
     150_000,
   );
-  const outputs = results.tools.map(({ state }) => state?.output ?? '');
-  expect(results.tools.map(({ tool }) => tool)).toEqual(calls.map(([tool]) => tool));
-  expect(outputs[0]).toContain('worker: idle');
-  expect(outputs[1]).toContain(`waiting for permission`);
-  expect(outputs[1]).toContain(`«bash "${command}"»`);
-  expect(outputs[2]).toContain(toolReply('bash', 'asked and allowed'));
-  expect(results.report).toContain('asked and allowed');
+  type ToolPart = { readonly type: string; readonly tool: string; readonly state: { readonly output: string } };
+  const tools = messages.flatMap(({ parts }) => parts as readonly object[] as readonly ToolPart[]);
+  const outputs = tools.filter(({ type }) => type === 'tool').map(({ tool, state }) => [tool, state.output]);
+  expect(outputs).toEqual([
+    [calls[0][0], expect.stringContaining('worker: idle')],
+    [calls[1][0], expect.stringMatching(/waiting for permission[^]*«bash "echo asked and allowed"»/)],
+    [calls[2][0], expect.stringContaining(toolReply('bash', 'asked and allowed'))],
+    [calls[3][0], expect.anything()],
+  ]);
+  expect(JSON.stringify(messages.at(-1)?.parts)).toContain('asked and allowed');
 });

@@ -60,64 +60,73 @@ async function serve(registry: string, opencodeStateDir?: string): Promise<Drive
   return browser({ host: SELF, port: node.port }, `http://${SELF}:${node.port}`);
 }
 
-const says = (line: Line, text: string): boolean => JSON.stringify(line).includes(text);
+const contains = (line: Line, text: string): boolean => JSON.stringify(line).includes(text);
 const asksIn = (line: Line): readonly Line[] => (line['kind'] === 'asks' ? (line['asks'] as readonly Line[]) : []);
 
 describe.each([
   ['opencode 1', PINNED_OPENCODE, opencode1],
   ['the preview of OpenCode 2', PREVIEW_OPENCODE, preview],
 ] as const)('%s from the page', (_, program, start) => {
-  test.skipIf(isMissing(program))('is sent to, allowed, answered and stopped, and all of it is seen', async () => {
-    const { page, session } = await start();
-    await using fleet = await page.stream('v1/fleet');
-    const { instances } = await fleet.find('the instance', (line) => (line['instances'] as readonly Line[]).length > 0);
-    const [{ name: instance } = {}] = instances as readonly { readonly name: string }[];
-    if (instance === undefined) throw new Error('no instance');
-    const where = { instance, session };
-    const query = `instance=${encodeURIComponent(instance)}&session=${session}`;
-    await using lines = await page.stream(`v1/session?${query}`);
-    await lines.find('the session', (line) => line['kind'] === 'asks');
-    let sent = 0;
-    const send = (message: string): Promise<PageAnswer> =>
-      page.post('send', { ...where, message, requestId: `message-${(sent += 1)}` });
+  test.skipIf(isMissing(program))(
+    'gets a message, a permission, an answer and a stop, and the page shows the effect of each',
+    async () => {
+      const { page, session } = await start();
+      await using fleet = await page.stream('v1/fleet');
+      const { instances } = await fleet.find(
+        'the instance',
+        (line) => (line['instances'] as readonly Line[]).length > 0,
+      );
+      const [{ name: instance } = {}] = instances as readonly { readonly name: string }[];
+      if (instance === undefined) throw new Error('no instance');
+      const where = { instance, session };
+      const query = `instance=${encodeURIComponent(instance)}&session=${session}`;
+      await using lines = await page.stream(`v1/session?${query}`);
+      await lines.find('the session', (line) => line['kind'] === 'asks');
+      let sent = 0;
+      const send = (message: string): Promise<PageAnswer> =>
+        page.post('send', { ...where, message, requestId: `message-${(sent += 1)}` });
 
-    expect(await send('bash: echo permitted')).toMatchObject({ status: 200, json: { session } });
-    const permission = await ask(lines, 'permission');
-    // The preview has the command only as the pattern.
-    expect(permission).toMatchObject({ permission: 'bash', canAllow: true });
-    expect(JSON.stringify(permission)).toContain('"echo permitted"');
-    await fleet.find('what waits', (line) => says(line, String(permission['id'])));
-    const allow = { ...where, request: permission['id'], reply: 'once' };
-    expect(await page.post('respond', allow)).toMatchObject({ status: 200, json: { done: true } });
-    expect(await page.post('respond', allow)).toMatchObject({ status: 200, json: { done: false, gone: true } });
-    await lines.find(
-      'the answer',
-      (line) =>
-        line['kind'] !== 'asks' && says(line, 'permitted') && says(line, '"done":true') && says(line, 'assistant'),
-    );
-    await settled(lines);
+      expect(await send('bash: echo permitted')).toMatchObject({ status: 200, json: { session } });
+      const permission = await ask(lines, 'permission');
+      // The preview shows the command only as a pattern.
+      expect(permission).toMatchObject({ permission: 'bash', canAllow: true });
+      expect(JSON.stringify(permission)).toContain('"echo permitted"');
+      await fleet.find('the waiting request', (line) => contains(line, String(permission['id'])));
+      const allow = { ...where, request: permission['id'], reply: 'once' };
+      expect(await page.post('respond', allow)).toMatchObject({ status: 200, json: { done: true } });
+      expect(await page.post('respond', allow)).toMatchObject({ status: 200, json: { done: false, gone: true } });
+      await lines.find(
+        'the answer',
+        (line) =>
+          line['kind'] !== 'asks' && ['permitted', '"done":true', 'assistant'].every((one) => contains(line, one)),
+      );
+      await settled(lines);
 
-    expect(await send('ask: Which color? | Red | Blue')).toMatchObject({ status: 200 });
-    const question = await ask(lines, 'question');
-    expect(question).toMatchObject({
-      questions: [
-        { question: expect.stringContaining('Which color?') as string, options: [{ label: 'Red' }, { label: 'Blue' }] },
-      ],
-    });
-    const answer = { ...where, request: question['id'], answers: [['Blue']] };
-    expect(await page.post('respond', answer)).toMatchObject({ status: 200, json: { done: true } });
-    await settled(lines);
+      expect(await send('ask: Which color? | Red | Blue')).toMatchObject({ status: 200 });
+      const question = await ask(lines, 'question');
+      expect(question).toMatchObject({
+        questions: [
+          {
+            question: expect.stringContaining('Which color?') as string,
+            options: [{ label: 'Red' }, { label: 'Blue' }],
+          },
+        ],
+      });
+      const answer = { ...where, request: question['id'], answers: [['Blue']] };
+      expect(await page.post('respond', answer)).toMatchObject({ status: 200, json: { done: true } });
+      await settled(lines);
 
-    expect(await send('slow 20 100: counts and counts')).toMatchObject({ status: 200 });
-    await lines.find('words as they come', ({ kind, text }) => kind === 'text' && text !== '');
-    expect(await page.post('abort', where)).toMatchObject({
-      status: 200,
-      json: { text: expect.stringContaining('Stopped') as string },
-    });
-    await lines.find('that it was stopped', ({ kind, state }) => kind === 'state' && state === 'interrupted');
-    const changes = await page.call(`${PAGE_PREFIX}v1/changes?${query}`);
-    expect([200, 422]).toContain(changes.status);
-  });
+      expect(await send('slow 20 100: counts and counts')).toMatchObject({ status: 200 });
+      await lines.find('text while it is written', ({ kind, text }) => kind === 'text' && text !== '');
+      expect(await page.post('abort', where)).toMatchObject({
+        status: 200,
+        json: { text: expect.stringContaining('Stopped') as string },
+      });
+      await lines.find('that it was stopped', ({ kind, state }) => kind === 'state' && state === 'interrupted');
+      const changes = await page.call(`${PAGE_PREFIX}v1/changes?${query}`);
+      expect([200, 422]).toContain(changes.status);
+    },
+  );
 });
 
 async function ask(lines: Lines, kind: string): Promise<Line> {
@@ -127,7 +136,6 @@ async function ask(lines: Lines, kind: string): Promise<Line> {
   return request;
 }
 
-/** The newest state line. */
 async function settled(lines: Lines): Promise<void> {
   await until('it to be idle', () => lines.all.findLast(({ kind }) => kind === 'state')?.['state'] === 'idle');
 }

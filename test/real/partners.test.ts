@@ -47,9 +47,6 @@ afterAll(async () => {
   await temp.close();
 });
 
-/** The partners start it without `NO_MULTICAST`. */
-const server = (): string[] => [...serverCommand(stage), '--mdns-interfaces', 'none'];
-
 /** Starts a program of test/components on the newest Node: some need one. */
 function launch(args: readonly string[]): ChildProcess {
   return spawn(NEWEST_NODE, args, {
@@ -76,7 +73,7 @@ async function run(args: readonly string[]): Promise<Ended> {
 }
 
 describe.skipIf([NEWEST_NODE, INSPECTOR].some(isMissing))("the MCP Inspector's command line", () => {
-  const inspect = (...args: string[]): Promise<Ended> => run([INSPECTOR, '--cli', ...server(), ...args]);
+  const inspect = (...args: string[]): Promise<Ended> => run([INSPECTOR, '--cli', ...serverCommand(stage), ...args]);
 
   test('has no objection to the tools, calls one, and leaves no server behind', async () => {
     const listed = await inspect('--method', 'tools/list', '--strict');
@@ -100,7 +97,7 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
   beforeAll(async () => {
     const port = await freePort();
     url = new URL(`http://127.0.0.1:${port}/mcp`);
-    const command = server().map((word) => JSON.stringify(word));
+    const command = serverCommand(stage).map((word) => JSON.stringify(word));
     const options = ['--outputTransport', 'streamableHttp', '--stateful', '--port', String(port)];
     const gateway = launch(['--import', LOOPBACK_ONLY, SUPERGATEWAY, '--stdio', command.join(' '), ...options]);
     let log = '';

@@ -104,7 +104,8 @@ export const component = (path: string): string =>
 
 /** The built server on the registry, for the configuration of a client. */
 export function serverCommand({ registry }: Stage): [string, ...string[]] {
-  return [process.execPath, SERVER_SCRIPT, '--registry-dir', registry.path, '--health-timeout-ms', '15000'];
+  const settings = ['--registry-dir', registry.path, '--health-timeout-ms', '15000', '--mdns-interfaces', 'none'];
+  return [process.execPath, SERVER_SCRIPT, ...settings];
 }
 
 /** The structured content of a call that succeeded. */
