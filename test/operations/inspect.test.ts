@@ -111,21 +111,19 @@ describe('files', () => {
   });
 });
 
-describe('search', () => {
-  test("says where it stopped, and explains opencode's bare 500", async () => {
-    fake.state.files.set('a.txt', 'hit\n'.repeat(30));
-    const { data } = await find('hit');
-    expect(data).toMatchObject({ more: true });
-    expect(data.matches).toEqual(
-      Array.from({ length: 10 }, (_, index) => ({ path: 'a.txt', line: index + 1, text: 'hit' })),
-    );
-    await expect(find('(')).rejects.toThrow(/regular expression.*ripgrep.*names: true/);
-    await expect(find('  ')).rejects.toThrow(/query is empty/);
-    for (let index = 0; index < 60; index++) fake.state.files.set(`src/some-${index}.ts`, 'x');
-    const names = await find('some', true);
-    expect([names.data.matches.length, names.data.more]).toEqual([40, true]);
-    expect((await find('nothing like it')).data).toMatchObject({ matches: [], more: false });
-  });
+test("search says where it stopped, and explains opencode's bare 500", async () => {
+  fake.state.files.set('a.txt', 'hit\n'.repeat(30));
+  const { data } = await find('hit');
+  expect(data).toMatchObject({ more: true });
+  expect(data.matches).toEqual(
+    Array.from({ length: 10 }, (_, index) => ({ path: 'a.txt', line: index + 1, text: 'hit' })),
+  );
+  await expect(find('(')).rejects.toThrow(/regular expression.*ripgrep.*names: true/);
+  await expect(find('  ')).rejects.toThrow(/query is empty/);
+  for (let index = 0; index < 60; index++) fake.state.files.set(`src/some-${index}.ts`, 'x');
+  const names = await find('some', true);
+  expect([names.data.matches.length, names.data.more]).toEqual([40, true]);
+  expect((await find('nothing like it')).data).toMatchObject({ matches: [], more: false });
 });
 
 describe('get_diff', () => {
