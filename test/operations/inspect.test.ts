@@ -35,7 +35,7 @@ const diff = (more: object = {}): ReturnType<typeof getDiff> =>
   getDiff(runtime, { ...WORKER, offset: 0, ...more }, testCall());
 
 describe('paths', () => {
-  const ESCAPES = [
+  test.each([
     '..',
     '../x',
     'a/../../x',
@@ -45,8 +45,7 @@ describe('paths', () => {
     'a\\..\\..\\x',
     'a\0b',
     '/home/user/project-2/x',
-  ];
-  test.each(ESCAPES)('%j is refused without a request', async (path) => {
+  ])('%j is refused without a request', async (path) => {
     await expect(read(path)).rejects.toThrow(/leads out of "\/home\/user\/project"; give one inside/);
     await expect(list(path)).rejects.toThrow(/leads out of/);
     expect(fake.count('GET /file') + fake.count('GET /file/content')).toBe(0);
