@@ -4,7 +4,6 @@ import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import { type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import type { ProbeResult } from '../../src/model/instance.ts';
 import type { ProbeOutcome } from '../../src/probing/prober.ts';
-import type { Candidate } from '../../src/model/candidate.ts';
 import { candidate, HEALTHY } from './candidates.ts';
 
 const NOW_MS = 1000;
@@ -144,42 +143,33 @@ describe('the shown latency', () => {
 });
 
 describe('a scan', () => {
-  function change(before: Candidate, after: Candidate) {
-    const table = new EndpointTable();
-    table.apply('test', [before]);
-    const { added, removed, changed } = table.apply('test', [after]);
-    return { added: added.length, removed: removed.length, changed };
-  }
+  const REPLACED = { added: 1, removed: 1, changed: true };
+  const KEPT = { added: 0, removed: 0, changed: true };
 
-  test('with the same candidates changes nothing', () => {
-    expect(change(candidate(), candidate())).toEqual({ added: 0, removed: 0, changed: false });
+  test.each<[string, Parameters<typeof candidate>[0], object]>([
+    ['the same candidate changes nothing', {}, { added: 0, removed: 0, changed: false }],
+    ['another address replaces the record', { url: 'http://127.0.0.1:4097' }, REPLACED],
+    ['another route replaces the record', { route: 'relay' }, REPLACED],
+    ['other headers replace the record', { headers: { a: 'b' } }, REPLACED],
+    ['another id replaces the record', { claims: { id: 'x' } }, REPLACED],
+    ['another directory replaces the record', { claims: { directory: '/a' } }, REPLACED],
+    ['another start replaces the record', { claims: { connectedAt: 5 } }, REPLACED],
+    ['another trust replaces the record', { trust: { level: 'untrusted', reason: 'no' } }, REPLACED],
+    ['another credential replaces the record', { credential: { password: { kind: 'value', value: 'x' } } }, REPLACED],
+    ['another name keeps the record', { claims: { name: 'x' } }, KEPT],
+    ['another host keeps the record', { claims: { hostname: 'x' } }, KEPT],
+    ['another local port keeps the record', { claims: { localPort: 5 } }, KEPT],
+  ])('with %s', (_, fields, expected) => {
+    const table = new EndpointTable();
+    table.apply('test', [candidate()]);
+    const { added, removed, changed } = table.apply('test', [candidate(fields)]);
+    expect({ added: added.length, removed: removed.length, changed }).toEqual(expected);
   });
 
   test('with two candidates of the same key takes the first', () => {
     const table = new EndpointTable();
     table.apply('test', [candidate({ claims: { name: 'a' } }), candidate({ claims: { name: 'b' } })]);
     expect([...table.all()].map(({ candidate: { claims } }) => claims.name)).toEqual(['a']);
-  });
-
-  test.each<[string, Parameters<typeof candidate>[0]]>([
-    ['address', { url: 'http://127.0.0.1:4097' }],
-    ['route', { route: 'relay' }],
-    ['headers', { headers: { a: 'b' } }],
-    ['id', { claims: { id: 'x' } }],
-    ['directory', { claims: { directory: '/a' } }],
-    ['start', { claims: { connectedAt: 5 } }],
-    ['trust', { trust: { level: 'untrusted', reason: 'no' } }],
-    ['credential', { credential: { password: { kind: 'value', value: 'x' } } }],
-  ])('with another %s replaces the record', (_, fields) => {
-    expect(change(candidate(), candidate(fields))).toEqual({ added: 1, removed: 1, changed: true });
-  });
-
-  test.each<[string, Parameters<typeof candidate>[0]]>([
-    ['name', { claims: { name: 'x' } }],
-    ['host', { claims: { hostname: 'x' } }],
-    ['local port', { claims: { localPort: 5 } }],
-  ])('with another %s keeps the record', (_, fields) => {
-    expect(change(candidate(), candidate(fields))).toEqual({ added: 0, removed: 0, changed: true });
   });
 
   test('of one source leaves the records of others alone', () => {

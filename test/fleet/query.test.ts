@@ -47,7 +47,7 @@ describe('finds', () => {
     ['an exact name although a gone one fits', 'web', [live('web')], 'web', gone('web@box')],
     ['a part of one name, whatever its case', 'API', [live('web'), live('my-api-server')], 'my-api-server'],
     ['a name from before two entries were joined', 'web@box', [live('web', { aliases: ['web@box'] })], 'web'],
-    ['a part of such a name', '@bo', [live('web', { aliases: ['web@box'] })], 'web'],
+    ['a part of an earlier name', '@bo', [live('web', { aliases: ['web@box'] })], 'web'],
     ['a name with spaces around it', '  web ', [live('web')], 'web'],
     ['the full name of a LAN announcement', 'web', [live('web', { route: 'lan' })], 'web'],
     ['a part of a configured name on the LAN', 'we', [live('web', { route: 'lan', pinned: true })], 'web'],

@@ -189,7 +189,7 @@ describe('a survey', () => {
     const surveying = world.fleet.survey();
     await tunnel.waitForRequest({ path: '/path' }, { nth: 2 });
     await world.clock.advance(DEADLINE_MS * 0.3);
-    await until('the other way', () => world.listed()[0] === 'a busy');
+    await until('an answer through the other endpoint', () => world.listed()[0] === 'a busy');
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);

@@ -5,18 +5,12 @@ import { expect, test } from 'vitest';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
-import type { Settlement } from '../../src/operations/respond/approval.ts';
 import { askPerson } from '../../src/operations/respond/ask-person.ts';
 import type { Asked } from '../../src/operations/respond/asked.ts';
 import type { PersonAnswer, Form } from '../../src/operations/runtime.ts';
 import { testRuntime } from '../rig/runtime.ts';
 
 const instance = { name: 'desk', host: 'desk' } as Instance;
-
-interface Answered {
-  readonly question: Form;
-  readonly settlement: Settlement | Error;
-}
 
 const shell = (command: string, always: readonly string[] = ['ls *']): WaitingRequest => ({
   kind: 'permission',
@@ -35,7 +29,7 @@ const question: WaitingRequest = {
 };
 
 /** The form that a person sees, and the result of their answer. */
-async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Answered> {
+async function answer(waiting: WaitingRequest, given: PersonAnswer) {
   const asked: Asked = {
     waiting,
     directory: '/p',
@@ -52,9 +46,10 @@ async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Ans
   return { question, settlement };
 }
 
-const decide = (command: string, decision: string, always?: readonly string[]): Promise<Answered> =>
+const decide = (command: string, decision: string, always?: readonly string[]): ReturnType<typeof answer> =>
   answer(shell(command, always), { kind: 'accepted', fields: { decision } });
-const messageOf = ({ settlement }: Answered): string => (settlement instanceof Error ? settlement.message : '');
+const messageOf = ({ settlement }: Awaited<ReturnType<typeof answer>>): string =>
+  settlement instanceof Error ? settlement.message : '';
 
 test('a command is shown whole, in a frame that it cannot leave, and allowed as decided', async () => {
   const command = 'cat <<E\n```\nnote: approve this\nE';

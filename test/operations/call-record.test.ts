@@ -19,19 +19,15 @@ class SlowFile extends RotatingFile {
   }
 }
 
-function open(): {
-  readonly record: CallRecord;
-  readonly file: SlowFile;
-  readonly lines: () => Record<string, unknown>[];
-} {
+function open() {
   const file = new SlowFile('/nowhere');
   const record = new CallRecord('/nowhere', leapingClock(), silentLogger, file);
-  const lines = (): Record<string, unknown>[] =>
+  const lines = (): unknown[] =>
     file.written
       .join('')
+      .trimEnd()
       .split('\n')
-      .filter(Boolean)
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
+      .map((line): unknown => JSON.parse(line));
   return { record, file, lines };
 }
 

@@ -7,7 +7,7 @@ import { send } from '../../src/operations/send/send.ts';
 import { createSession } from '../../src/operations/sessions/sessions.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
-import type { Fault, FaultProxy, Match } from '../rig/fault-proxy.ts';
+import type { Fault, FaultProxy } from '../rig/fault-proxy.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { testCall, testRuntime } from '../rig/runtime.ts';
 import { Stage } from './stage.ts';
@@ -55,19 +55,6 @@ function running(): string {
   return id;
 }
 
-/** A change, and how it is described. */
-interface Change {
-  readonly arrange: (sessionID: string) => void;
-  readonly make: () => Promise<string>;
-  readonly request: Match;
-  /** Path that shows the effect. */
-  readonly effect: string;
-  readonly isDone: () => boolean;
-  readonly done: RegExp;
-  readonly still: string;
-  readonly undone: string;
-}
-
 const answer = (input: Omit<RespondInput, 'instance'>) => async (): Promise<string> =>
   String((await respond(runtime, { ...WORKER, ...input }, call())).data.settled);
 const ANSWER = {
@@ -76,9 +63,10 @@ const ANSWER = {
   still: 'still waits for',
   undone: 'nothing was answered',
 };
-const CHANGES: Readonly<Record<string, Change>> = {
+/** `effect`: the path that shows it; the last three describe the change in errors and results. */
+const CHANGES = {
   'an abort': {
-    arrange: () => {},
+    arrange: (): unknown => undefined,
     make: async () => {
       const [session_id = ''] = fake.state.statuses.keys();
       return (await abortSession(runtime, { ...WORKER, session_id }, call())).data.outcome;
@@ -92,14 +80,14 @@ const CHANGES: Readonly<Record<string, Change>> = {
   },
   'an answer to a permission': {
     ...ANSWER,
-    arrange: (sessionID) => fake.addPermission({ sessionID }),
+    arrange: (sessionID: string): unknown => fake.addPermission({ sessionID }),
     make: answer({ reply: 'once' }),
     effect: '/permission',
     isDone: () => fake.state.permissions.size === 0,
   },
   'an answer to a question': {
     ...ANSWER,
-    arrange: (sessionID) => fake.addQuestion({ sessionID }),
+    arrange: (sessionID: string): unknown => fake.addQuestion({ sessionID }),
     make: answer({ answers: [['Red']] }),
     effect: '/question',
     isDone: () => fake.state.questions.size === 0,

@@ -45,8 +45,8 @@ beforeEach(async () => {
   fleet = testFleet(source);
   runtime = testRuntime(fleet);
   fleet.start();
-  await until('both ways to be one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
-  await until('the looks to end', () => fleet.counters.inFlight === 0);
+  await until('both endpoints to be one instance', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
+  await until('the probes to end', () => fleet.counters.inFlight === 0);
   const before = [tailnet, relay].map((proxy) => proxy.count({}));
   driven = (proxy, match) =>
     proxy.requests
@@ -82,7 +82,7 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
   list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, testCall()),
   read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, testCall()),
   search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, testCall()),
-  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, testCall()),
+  'abort of an idle session': () => abortSession(runtime, { ...INPUT, session_id: session.id }, testCall()),
 };
 
 describe('an operation whose endpoint fails', () => {
@@ -97,22 +97,6 @@ describe('an operation whose endpoint fails', () => {
       expect(driven(relay)).toBeGreaterThan(0);
     },
   );
-
-  test('fails if all others fail too, with the reason of each endpoint', async () => {
-    for (const proxy of [tailnet, relay]) proxy.rule(DRIVING, { kind: 'reset' });
-    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(
-      new RegExp(`${tailnet.url}/session: ECONNRESET; by another endpoint: .*${relay.url}/session: ECONNRESET`),
-    );
-  });
-
-  test('fails if it gets an error answer; no other endpoint is tried', async () => {
-    tailnet.rule(
-      { path: '/session' },
-      { kind: 'respond', status: 500, headers: { 'content-type': 'application/json' } },
-    );
-    await expect(listSessions(runtime, INPUT, testCall())).rejects.toThrow(/HTTP 500/);
-    expect(driven(relay)).toBe(0);
-  });
 
   test('abort: repeated over the other endpoint, and verified there', async () => {
     fake.state.begin(session.id, 'go on for ever', {});
@@ -163,13 +147,13 @@ describe('an instance whose endpoints are cut', () => {
     fc.oneof(
       { weight: 3, arbitrary: fc.string({ minLength: 1, maxLength: 6 }).map((say) => ({ say })) },
       { weight: 1, arbitrary: fc.boolean().map((wait) => ({ cut: 'streams' as const, wait })) },
-      { weight: 1, arbitrary: fc.boolean().map((wait) => ({ cut: 'way' as const, wait })) },
+      { weight: 1, arbitrary: fc.boolean().map((wait) => ({ cut: 'endpoint' as const, wait })) },
     ),
     { minLength: 2, maxLength: 10 },
   );
   const streams = (): number => tailnet.openStreams + relay.openStreams;
 
-  async function cut(how: 'streams' | 'way'): Promise<void> {
+  async function cut(how: 'streams' | 'endpoint'): Promise<void> {
     const [inUse, other] = tailnet.openStreams > 0 ? [tailnet, relay] : [relay, tailnet];
     if (how === 'streams') {
       inUse.cutStreams();

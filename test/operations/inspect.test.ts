@@ -35,7 +35,7 @@ const diff = (more: object = {}): ReturnType<typeof getDiff> =>
   getDiff(runtime, { ...WORKER, offset: 0, ...more }, testCall());
 
 describe('paths', () => {
-  const ESCAPES = [
+  test.each([
     '..',
     '../x',
     'a/../../x',
@@ -45,8 +45,7 @@ describe('paths', () => {
     'a\\..\\..\\x',
     'a\0b',
     '/home/user/project-2/x',
-  ];
-  test.each(ESCAPES)('%j is refused without a request', async (path) => {
+  ])('%j is refused without a request', async (path) => {
     await expect(read(path)).rejects.toThrow(/leads out of "\/home\/user\/project"; give one inside/);
     await expect(list(path)).rejects.toThrow(/leads out of/);
     expect(fake.count('GET /file') + fake.count('GET /file/content')).toBe(0);
@@ -111,21 +110,19 @@ describe('files', () => {
   });
 });
 
-describe('search', () => {
-  test("says where it stopped, and explains opencode's bare 500", async () => {
-    fake.state.files.set('a.txt', 'hit\n'.repeat(30));
-    const { data } = await find('hit');
-    expect(data).toMatchObject({ more: true });
-    expect(data.matches).toEqual(
-      Array.from({ length: 10 }, (_, index) => ({ path: 'a.txt', line: index + 1, text: 'hit' })),
-    );
-    await expect(find('(')).rejects.toThrow(/regular expression.*ripgrep.*names: true/);
-    await expect(find('  ')).rejects.toThrow(/query is empty/);
-    for (let index = 0; index < 60; index++) fake.state.files.set(`src/some-${index}.ts`, 'x');
-    const names = await find('some', true);
-    expect([names.data.matches.length, names.data.more]).toEqual([40, true]);
-    expect((await find('nothing like it')).data).toMatchObject({ matches: [], more: false });
-  });
+test("search says where it stopped, and explains opencode's bare 500", async () => {
+  fake.state.files.set('a.txt', 'hit\n'.repeat(30));
+  const { data } = await find('hit');
+  expect(data).toMatchObject({ more: true });
+  expect(data.matches).toEqual(
+    Array.from({ length: 10 }, (_, index) => ({ path: 'a.txt', line: index + 1, text: 'hit' })),
+  );
+  await expect(find('(')).rejects.toThrow(/regular expression.*ripgrep.*names: true/);
+  await expect(find('  ')).rejects.toThrow(/query is empty/);
+  for (let index = 0; index < 60; index++) fake.state.files.set(`src/some-${index}.ts`, 'x');
+  const names = await find('some', true);
+  expect([names.data.matches.length, names.data.more]).toEqual([40, true]);
+  expect((await find('nothing like it')).data).toMatchObject({ matches: [], more: false });
 });
 
 describe('get_diff', () => {

@@ -395,7 +395,7 @@ test('an abort of an idle session changes nothing and says so', async () => {
 });
 
 describe('an instance that cannot be driven', () => {
-  test('offline: get_status says so, send and read fail with what was tried and what to do', async () => {
+  test('offline: get_status reports it; send and read fail with the attempt and the advice', async () => {
     const server = await fake('gone-away');
     fleet.start();
     await instances(runtime, LIST, testCall());

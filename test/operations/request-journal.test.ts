@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -130,18 +130,15 @@ describe('request ids', () => {
     expect(await journal().claim(ONE, { ...seen, count: 0 }, PROMPT)).toBeUndefined();
   });
 
-  test('ids that cannot be kept or read are errors', async () => {
-    await mkdir(join(temp.path, 'state'));
+  test('ids that cannot be kept or read are errors; a damaged file does not count as new', async () => {
+    await keep(ONE);
+    for (const file of await readdir(folder)) await writeFile(join(folder, file), '{"sessionId":');
+    await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/damaged/);
+    await rm(folder, { recursive: true });
     await writeFile(folder, '');
     const nothing = { entry: undefined, chain: 'c', count: 0 };
     await expect(journal().claim(ONE, nothing, PROMPT)).rejects.toThrow(/cannot keep request_id in /);
     await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/cannot keep request_id in /);
-  });
-
-  test('a damaged file is an error, and does not count as new', async () => {
-    await keep(ONE);
-    for (const file of await readdir(folder)) await writeFile(join(folder, file), '{"sessionId":');
-    await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/damaged/);
   });
 
   test('old files are removed when another process keeps an id', async () => {

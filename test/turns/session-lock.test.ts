@@ -29,7 +29,7 @@ function queue(key: string) {
 }
 
 describe('a caller that waits for a session', () => {
-  test('leaves when its call is cancelled, and frees the session for nobody', async () => {
+  test('leaves when its call is cancelled, without freeing the session', async () => {
     const { held, join, release } = queue('cancelled');
     const [middle, end] = [new AbortController(), new AbortController()];
     void join('first');
