@@ -6,6 +6,7 @@ import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 import { isSameByEvents } from '../../src/identity/same-service.ts';
 import { candidate } from '../fleet/candidates.ts';
+import { TestSource } from '../fleet/world.ts';
 import { announce } from '../rig/announce.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
@@ -72,25 +73,13 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
   });
 
   test('are listed as two, without event streams, until something runs; then as one', async () => {
-    const addresses = [
-      ['direct', preview.url],
-      ['tunnel', tunnel.url],
-      ['second', second.url],
-    ] as const;
+    const source = new TestSource();
+    const claims = { hostname: 'desk', service: { isPreview: true } } as const;
+    for (const [key, { url }] of Object.entries({ direct: preview, tunnel, second }))
+      source.candidates.set(key, candidate({ key, url, claims }));
     const fleet = new LiveFleet({
       settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 4 },
-      sources: [
-        {
-          name: 'test',
-          scan: () =>
-            Promise.resolve({
-              candidates: addresses.map(([key, url]) =>
-                candidate({ key, url, claims: { hostname: 'desk', service: { isPreview: true } } }),
-              ),
-              notes: [],
-            }),
-        },
-      ],
+      sources: [source],
       resolveCredential: () => Promise.resolve({ username: 'opencode', password: preview.password }),
       clock: systemClock,
       logger: silentLogger,

@@ -2,6 +2,8 @@ import { appendFileSync, chmodSync, mkdirSync, renameSync, statSync } from 'node
 import { appendFile, chmod, mkdir, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
+import { errorCode } from './errors.ts';
+
 /** About ten thousand lines. */
 const MAX_BYTES = 1024 * 1024;
 
@@ -25,7 +27,7 @@ export class RotatingFile {
     await mkdir(dirname(this.path), FOLDER);
     const size = (await stat(this.path).catch(() => undefined))?.size ?? 0;
     if (size >= this.#maxBytes) {
-      await rename(this.path, this.#previous);
+      await rename(this.path, this.#previous).catch(unlessMissing);
       await chmod(this.#previous, FILE_MODE);
     }
     await appendFile(this.path, text, { mode: FILE_MODE });
@@ -36,7 +38,11 @@ export class RotatingFile {
     mkdirSync(dirname(this.path), FOLDER);
     const size = statSync(this.path, { throwIfNoEntry: false })?.size ?? 0;
     if (size >= this.#maxBytes) {
-      renameSync(this.path, this.#previous);
+      try {
+        renameSync(this.path, this.#previous);
+      } catch (error) {
+        unlessMissing(error);
+      }
       chmodSync(this.#previous, FILE_MODE);
     }
     appendFileSync(this.path, text, { mode: FILE_MODE });
@@ -45,4 +51,9 @@ export class RotatingFile {
   get #previous(): string {
     return `${this.path}.1`;
   }
+}
+
+/** Another process may have renamed the full file a moment ago. */
+function unlessMissing(error: unknown): void {
+  if (errorCode(error) !== 'ENOENT') throw error;
 }

@@ -46,3 +46,10 @@ describe.each([
     await expect(append(new RotatingFile(join(path, 'below')), 'x')).rejects.toThrow(/ENOTDIR|EEXIST/);
   });
 });
+
+test('several processes may find the file full at the same moment', async () => {
+  const path = join(folder(), 'file');
+  writeFileSync(path, 'full');
+  await Promise.all(Array.from({ length: 8 }, () => new RotatingFile(path, 4).append('a line\n')));
+  expect(readFileSync(path, 'utf8')).toContain('a line\n');
+});
