@@ -2,7 +2,7 @@ import { appendFileSync, chmodSync, mkdirSync, renameSync, statSync } from 'node
 import { appendFile, chmod, mkdir, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-import { errorCode } from './errors.ts';
+import { errorCode } from '../errors.ts';
 
 /** About ten thousand lines. */
 const MAX_BYTES = 1024 * 1024;
