@@ -20,6 +20,9 @@ export const LAPTOP_PORT = 4096;
 
 const START_LIMIT_MS = 90_000;
 
+/** In its first 450 ms opencode may accept a request and never answer it: give up and retry. */
+const HEALTH_TIMEOUT_MS = 2_000;
+
 /** Runs in a laptop's namespace: forwards a socket file, which belongs to no network, to its opencode. */
 const DOOR = `
 const net = require('node:net');
@@ -124,7 +127,7 @@ class Laptop {
     if (this.#door === undefined) await this.#openDoor();
     const health = await this.#opencode.until(
       'an opencode in a namespace to be healthy',
-      () => this.json('/global/health').catch(() => undefined),
+      () => this.json('/global/health', HEALTH_TIMEOUT_MS).catch(() => undefined),
       START_LIMIT_MS,
     );
     this.#version = (health as { readonly version: string }).version;
@@ -140,8 +143,8 @@ class Laptop {
   }
 
   /** Parsed answers of its opencode, without the faults. */
-  json(path: string): Promise<unknown> {
-    return requestJson(this.#connection, path, { timeoutMs: 2_000, maxBytes: 8_000_000 });
+  json(path: string, timeoutMs = START_LIMIT_MS): Promise<unknown> {
+    return requestJson(this.#connection, path, { timeoutMs, maxBytes: 8_000_000 });
   }
 
   /** Refuses to connect, and breaks what is connected. */
