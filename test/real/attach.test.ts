@@ -89,7 +89,8 @@ test('attach opens the TUI without a password on a command line, goes on over an
   expect(all.filter(({ args }) => args.includes(PASSWORD) || args.includes(secret))).toEqual([]);
   expect(all.filter((one) => one.env.includes(PASSWORD))).toEqual([]);
   await screen.type('echo: from afar', 'Enter');
-  await until('the answer', () => stage.model.requests.some(({ text }) => text.includes('echo: from afar')));
+  // The first turn of a cold opencode.
+  await until('the answer', () => stage.model.turns('echo: from afar') > 0, 100_000);
   const before = tunnel;
   tunnel = await startFaultProxy(opencode.url);
   await stage.register('worker', opencode, { id: 'worker-id', port: tunnel.port, password: PASSWORD });
