@@ -12,11 +12,11 @@ import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
 import { colourOf, paintFor } from '../src/commands/terminal/paint.ts';
 import { cutEnd } from '../src/commands/terminal/table.ts';
 import { NO_MULTICAST } from '../test/rig/no-multicast.ts';
-import { PINNED_OPENCODE } from '../test/rig/opencode-binaries.ts';
-import { createProject } from '../test/rig/opencode-sandbox.ts';
-import { startOpencode } from '../test/rig/opencode.ts';
+import { PINNED_OPENCODE } from '../test/rig/opencode/opencode-binaries.ts';
+import { createProject } from '../test/rig/opencode/opencode-sandbox.ts';
+import { startOpencode } from '../test/rig/opencode/opencode.ts';
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
-import { type ScriptedModel, startScriptedModel } from '../test/rig/scripted-model.ts';
+import { type ScriptedModel, startScriptedModel } from '../test/rig/model/scripted-model.ts';
 import { tempDir } from '../test/rig/temp.ts';
 
 const SERVER = fileURLToPath(new URL('../dist/opencode-mcp.js', import.meta.url));
@@ -25,7 +25,7 @@ const FLEET = [
   ['desk', 'api'],
   ['server', 'docs'],
 ] as const;
-/** Scripts of the messages, in the language of `test/rig/model-script.ts`. */
+/** Scripts of the messages, in the language of `test/rig/model/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Summarise what changed this week.':
     'echo: The login page is faster, two bugs are fixed, and the docs have a new index.',

@@ -4,8 +4,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { CHANGES, paySession, threeMachines } from '../test/page/browser/scenes.ts';
-import { openBrowser } from '../test/rig/browser.ts';
-import { startPageApi } from '../test/rig/page-api.ts';
+import { openBrowser } from '../test/rig/programs/browser.ts';
+import { startPageApi } from '../test/rig/fake/page-api.ts';
 import { until } from '../test/rig/wait.ts';
 import { smallPng } from './small-png.ts';
 

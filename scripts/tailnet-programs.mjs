@@ -8,7 +8,7 @@ export const TAILSCALE = '1.98.10';
 export const HEADSCALE = '0.29.2';
 
 export const cache = join(dirname(dirname(fileURLToPath(import.meta.url))), '.cache', 'tailnet');
-// Kept in step with test/rig/tailnet-programs.ts.
+// Kept in step with test/rig/network/tailnet-programs.ts.
 export const folder = join(cache, `tailscale-${TAILSCALE}-headscale-${HEADSCALE}`);
 
 export function isBuilt() {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 import { expect, it } from 'vitest';
 
-import { docPages } from './rig/doc-blocks.ts';
+import { docPages } from './rig/programs/doc-blocks.ts';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const LINK = /\]\((?!https?:)([^)\s]+)\)/g;

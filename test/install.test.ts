@@ -5,8 +5,8 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 
-import { openFreshMachine } from './rig/fresh-machine.ts';
-import { isMissing } from './rig/opencode-binaries.ts';
+import { openFreshMachine } from './rig/programs/fresh-machine.ts';
+import { isMissing } from './rig/opencode/opencode-binaries.ts';
 import { tempDir } from './rig/temp.ts';
 
 const run = promisify(execFile);

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { merge, type KeyPair } from '../../src/identity/merge.ts';
 import type { ProbedEndpoint } from '../../src/model/instance.ts';
-import { startFaultProxy } from '../../test/rig/fault-proxy.ts';
+import { startFaultProxy } from '../../test/rig/network/fault-proxy.ts';
 import { until } from '../../test/rig/wait.ts';
 import { probed } from '../../test/fleet/candidates.ts';
 import { type Figure, figure } from '../figure.ts';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { Lan, type Machine } from '../../test/rig/lan.ts';
-import { inside, missingForNamespaces } from '../../test/rig/namespaces.ts';
+import { Lan, type Machine } from '../../test/rig/network/lan.ts';
+import { inside, missingForNamespaces } from '../../test/rig/network/namespaces.ts';
 import { until } from '../../test/rig/wait.ts';
 import { type Figure, figure } from '../figure.ts';
 import { processorMs, residentMb } from '../proc.ts';

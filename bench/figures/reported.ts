@@ -1,5 +1,5 @@
-import { type FakeNodeServer, FakeNodeService, idleIn } from '../../test/rig/fake-node-service.ts';
-import { startFakeLocalApi } from '../../test/rig/fake-local-api.ts';
+import { type FakeNodeServer, FakeNodeService, idleIn } from '../../test/rig/fake/fake-node-service.ts';
+import { startFakeLocalApi } from '../../test/rig/fake/fake-local-api.ts';
 import { listenHttp } from '../../test/rig/http-listener.ts';
 import { until } from '../../test/rig/wait.ts';
 import { atMost, exactly, type Figure, figure } from '../figure.ts';

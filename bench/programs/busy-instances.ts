@@ -1,4 +1,4 @@
-import type { LoadGauge } from '../../test/rig/fake-opencode.ts';
+import type { LoadGauge } from '../../test/rig/fake/fake-opencode.ts';
 
 /** How many instances have a request open: now, and at most since the last reading. */
 export class BusyInstances {

@@ -4,9 +4,9 @@
  */
 import { createServer, type AddressInfo } from 'node:net';
 
-import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake-http.ts';
-import { assistantMessage, newId, userMessage } from '../../test/rig/fake-objects.ts';
-import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake-opencode.ts';
+import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake/fake-http.ts';
+import { assistantMessage, newId, userMessage } from '../../test/rig/fake/fake-objects.ts';
+import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake/fake-opencode.ts';
 import { until } from '../../test/rig/wait.ts';
 import { type FakeService, startFakeService } from './fake-service.ts';
 import { BusyInstances } from './busy-instances.ts';

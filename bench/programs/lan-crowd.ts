@@ -5,8 +5,8 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
 
-import { startFakeOpencode } from '../../test/rig/fake-opencode.ts';
-import { announcement } from '../../test/rig/mdns-packets.ts';
+import { startFakeOpencode } from '../../test/rig/fake/fake-opencode.ts';
+import { announcement } from '../../test/rig/network/mdns-packets.ts';
 import { serveOrders } from './orders.ts';
 
 export interface CrowdOptions {

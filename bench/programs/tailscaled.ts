@@ -1,7 +1,7 @@
 /**
  * A LocalAPI in a separate process that identifies every address as one caller. Its only argument is `TailscaledOptions` as JSON.
  */
-import { ADA, json, startFakeLocalApi, write } from '../../test/rig/fake-local-api.ts';
+import { ADA, json, startFakeLocalApi, write } from '../../test/rig/fake/fake-local-api.ts';
 import { serveOrders } from './orders.ts';
 
 export interface TailscaledOptions {

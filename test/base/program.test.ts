@@ -9,9 +9,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { CONNECTED_SCRIPT } from '../rig/programs/connected-child.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { freePort } from '../rig/ports.ts';
 import { endProcessesIn } from '../rig/processes.ts';

@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { onTestFinished, vi } from 'vitest';
 
 import { type Output, runProgram } from '../../src/base/program.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 
 /** Runs a command in this process, without a terminal, as the program does. */

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { startRawServer } from '../mcp/raw-server.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 

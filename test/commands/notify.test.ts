@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 import { run as runCommand } from '../../src/commands/run.ts';
-import { startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
 import { listenHttp } from '../rig/http-listener.ts';
-import { shellEnv } from '../rig/shell-command.ts';
+import { shellEnv } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { runInProcess } from './in-process.ts';
 

@@ -16,12 +16,12 @@ import { SEND } from '../../src/commands/send.ts';
 import { SESSIONS } from '../../src/commands/sessions.ts';
 import { WAIT } from '../../src/commands/wait.ts';
 import { HELP_TOPICS, helpText } from '../../src/commands/terminal/help.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
-import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
+import { OPENCODE_MCP, runShell, shellEnv } from '../rig/programs/shell-command.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
-import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { within } from '../rig/wait.ts';
 import { runInProcess } from './in-process.ts';
 

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { type CommandLine, readCommandLine, withoutProject } from '../../src/connected/arguments.ts';
 import { COMMANDS, PLAIN_OPTIONS, VALUE_OPTIONS } from '../../src/connected/opencode-words.ts';
-import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
+import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { tempDir } from '../rig/temp.ts';
 
 /** Contains two directories, one with the name of an opencode subcommand. */

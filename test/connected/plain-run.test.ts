@@ -7,10 +7,10 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { runPlain } from '../../src/connected/plain-run.ts';
 
-import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { CONNECTED_SCRIPT } from '../rig/programs/connected-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
-import { needTmux, openTmux } from '../rig/tmux.ts';
+import { needTmux, openTmux } from '../rig/programs/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 
 interface Place extends AsyncDisposable {

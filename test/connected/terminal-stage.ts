@@ -1,10 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { connectedEnvironment, type ConnectedOptions, CONNECTED_SCRIPT, filesIn } from '../rig/connected-child.ts';
-import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
+import {
+  connectedEnvironment,
+  type ConnectedOptions,
+  CONNECTED_SCRIPT,
+  filesIn,
+} from '../rig/programs/connected-child.ts';
+import { openSandbox, type OpencodeSandbox } from '../rig/opencode/opencode-sandbox.ts';
 import { processesIn } from '../rig/processes.ts';
-import { openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { atEnd } from './wrapper-stage.ts';
 

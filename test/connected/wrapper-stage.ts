@@ -3,8 +3,13 @@ import { join } from 'node:path';
 
 import { readRunStates, type RunState } from '../../src/connected/run-state.ts';
 import { announce } from '../rig/announce.ts';
-import { type ConnectedChild, type ConnectedOptions, filesIn, startConnected } from '../rig/connected-child.ts';
-import { type Sshd, startSshd } from '../rig/sshd.ts';
+import {
+  type ConnectedChild,
+  type ConnectedOptions,
+  filesIn,
+  startConnected,
+} from '../rig/programs/connected-child.ts';
+import { type Sshd, startSshd } from '../rig/network/sshd.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 

@@ -5,7 +5,7 @@ import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createTailscaleSource, type TailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { type FakeLocalApi, type FakePeer, json, startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { type FakeLocalApi, type FakePeer, json, startFakeLocalApi } from '../rig/fake/fake-local-api.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
 
 /** The answer of a fake peer on one of its ports: a JSON value, or a handler. */

@@ -6,8 +6,8 @@ import { LATER_BUDGET_MS, PEERS_BUDGET_MS } from '../../src/discovery/tailnet/ta
 import type { Scan } from '../../src/discovery/source.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { exchange } from '../../src/http/exchange.ts';
-import { ADA, EVE, type FakePeer, json, statusText } from '../rig/fake-local-api.ts';
-import { FakeNodeService } from '../rig/fake-node-service.ts';
+import { ADA, EVE, type FakePeer, json, statusText } from '../rig/fake/fake-local-api.ts';
+import { FakeNodeService } from '../rig/fake/fake-node-service.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until, within } from '../rig/wait.ts';
 import { conformance, holdUp, type HintingStage } from './conformance.ts';

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import { boundedSection, DOCTOR_LIMIT_MS, examine } from '../../src/doctor/examine.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { World } from '../fleet/world.ts';
-import { startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { startFakeLocalApi } from '../rig/fake/fake-local-api.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 
 import type { Todo } from '../../src/doctor/report.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import type { Registry } from '../rig/registry.ts';

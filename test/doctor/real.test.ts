@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
-import { startConnected } from '../rig/connected-child.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { signalProcess } from '../rig/sshd.ts';
+import { startConnected } from '../rig/programs/connected-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { signalProcess } from '../rig/network/sshd.ts';
 import { disposeAtEnd, lineOf, openDoctorStage, todoThat } from './stage.ts';
 
 test.skipIf(isMissing(PINNED_OPENCODE))('reports a real opencode that needs a password, and that hangs', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
-import { installConnected, needSshd, startSshd } from '../rig/sshd.ts';
+import { installConnected, needSshd, startSshd } from '../rig/network/sshd.ts';
 import { disposeAtEnd, type DoctorStage, lineOf, openDoctorStage, todoThat } from './stage.ts';
 
 let stage: DoctorStage;

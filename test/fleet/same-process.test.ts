@@ -3,8 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { type Reached, UnreachableError } from '../../src/fleet/contract.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import type { Claims } from '../../src/model/candidate.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
-import type { FaultProxy } from '../rig/fault-proxy.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
+import type { FaultProxy } from '../rig/network/fault-proxy.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
-import type { FakeSession } from '../rig/fake-objects.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
+import type { FakeSession } from '../rig/fake/fake-objects.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { EndpointRecord } from '../../src/fleet/endpoint-record.ts';
 import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import { askOverviews } from '../../src/fleet/survey.ts';
-import { startFakes } from '../rig/fakes.ts';
+import { startFakes } from '../rig/fake/fakes.ts';
 import { until } from '../rig/wait.ts';
 import { candidate } from './candidates.ts';
 import { ManualClock, settle } from './manual-clock.ts';

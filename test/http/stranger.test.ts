@@ -7,8 +7,8 @@ import { runSessions } from '../../src/connected/sessions/command.ts';
 import { runStatus } from '../../src/connected/status/command.ts';
 import { openRemains, type Remains } from '../connected/cleanup/remains.ts';
 import { needRoot } from '../discovery/as-root.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
-import { startMcpChild } from '../rig/mcp-child.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { startMcpChild } from '../rig/programs/mcp-child.ts';
 import { startStranger, type Stranger } from '../rig/stranger.ts';
 
 const never = new AbortController().signal;

@@ -3,8 +3,8 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { isSameByAbort } from '../../src/identity/proof.ts';
 import type { Connection } from '../../src/http/exchange.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
 import { until } from '../rig/wait.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 

@@ -8,10 +8,10 @@ import { isSameByEvents } from '../../src/identity/same-service.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { TestSource } from '../fleet/world.ts';
 import { announce } from '../rig/announce.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../rig/opencode-preview.ts';
-import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../rig/opencode/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/model/scripted-model.ts';
 import { until } from '../rig/wait.ts';
 
 /** Longer than any event takes. */

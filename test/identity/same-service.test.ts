@@ -4,7 +4,7 @@ import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 import { isSameService } from '../../src/identity/same-service.ts';
 import { World } from '../fleet/world.ts';
-import { startFaultProxy } from '../rig/fault-proxy.ts';
+import { startFaultProxy } from '../rig/network/fault-proxy.ts';
 import {
   type FakeOpencode2,
   type FakeOpencode2Options,

@@ -2,11 +2,11 @@ import { join } from 'node:path';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { describe, expect, onTestFinished, test, type TestContext } from 'vitest';
 
-import { CONNECTED_SCRIPT, connectedEnvironment } from '../rig/connected-child.ts';
-import { Lan, type Machine, needNamespaces, type Program } from '../rig/lan.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
-import type { OpencodeSandbox } from '../rig/opencode-sandbox.ts';
+import { CONNECTED_SCRIPT, connectedEnvironment } from '../rig/programs/connected-child.ts';
+import { Lan, type Machine, needNamespaces, type Program } from '../rig/network/lan.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import type { OpencodeSandbox } from '../rig/opencode/opencode-sandbox.ts';
 import { tempDir } from '../rig/temp.ts';
 import { listed } from './listing.ts';
 

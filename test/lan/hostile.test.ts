@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-import { Lan, type Machine, needNamespaces, type Program } from '../rig/lan.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { announcement, question, recordsOf, response, type Service } from '../rig/mdns-packets.ts';
-import { missingForNamespaces } from '../rig/namespaces.ts';
-import { recordedPackets } from '../rig/recorded-packets.ts';
+import { Lan, type Machine, needNamespaces, type Program } from '../rig/network/lan.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { announcement, question, recordsOf, response, type Service } from '../rig/network/mdns-packets.ts';
+import { missingForNamespaces } from '../rig/network/namespaces.ts';
+import { recordedPackets } from '../rig/network/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 import { listed } from './listing.ts';
 import { mutations } from './mutations.ts';

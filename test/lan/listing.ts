@@ -1,4 +1,4 @@
-import type { McpChild } from '../rig/mcp-child.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
 import { until } from '../rig/wait.ts';
 
 /** A row of `list_instances`. */

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
-import { Lan, type Machine, needNamespaces } from '../rig/lan.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
-import { missingForNamespaces } from '../rig/namespaces.ts';
+import { Lan, type Machine, needNamespaces } from '../rig/network/lan.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
+import { missingForNamespaces } from '../rig/network/namespaces.ts';
 import { mdnsSocketsOf } from '../rig/no-multicast.ts';
 import { until } from '../rig/wait.ts';
 import { listed, type Row } from './listing.ts';

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-import type { Machine } from '../rig/lan.ts';
-import { spawnIn } from '../rig/namespaces.ts';
+import type { Machine } from '../rig/network/lan.ts';
+import { spawnIn } from '../rig/network/namespaces.ts';
 import { within } from '../rig/wait.ts';
 
 const PROGRAM = fileURLToPath(new URL('programs/speaker.ts', import.meta.url));

@@ -10,8 +10,8 @@ import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import { listPrompts, promptText } from '../../src/mcp/features/prompts.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type McpChildOptions, startMcpChild } from '../rig/mcp-child.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { type McpChildOptions, startMcpChild } from '../rig/programs/mcp-child.ts';
 import { until } from '../rig/wait.ts';
 import { openWorker } from './worker.ts';
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { until } from '../rig/wait.ts';
 import { HANDSHAKE, startRawServer, type RawServer } from './raw-server.ts';

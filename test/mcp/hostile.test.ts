@@ -6,11 +6,11 @@ import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
-import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { FAKE_ROUTES, type FakeRoute, type Override } from '../rig/fake-http.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { CONNECTED_SCRIPT } from '../rig/programs/connected-child.ts';
+import { FAKE_ROUTES, type FakeRoute, type Override } from '../rig/fake/fake-http.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
-import { SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT, startMcpChild } from '../rig/programs/mcp-child.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';

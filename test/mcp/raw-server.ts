@@ -5,7 +5,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
 import type { Exit } from '../rig/logged-child.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from 'vitest';
 
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
-import { startMcpChild } from '../rig/mcp-child.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { startMcpChild } from '../rig/programs/mcp-child.ts';
 import { until } from '../rig/wait.ts';
 import { openWorker } from './worker.ts';
 

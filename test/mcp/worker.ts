@@ -1,4 +1,4 @@
-import { type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 

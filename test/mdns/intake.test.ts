@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { Intake } from '../../src/mdns/intake.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { announcement, question, recordsOf, response } from '../rig/mdns-packets.ts';
+import { announcement, question, recordsOf, response } from '../rig/network/mdns-packets.ts';
 
 const SERVICE = { label: 'opencode-4096', type: '_http._tcp.local', port: 4096 };
 const PACKET = announcement(SERVICE);

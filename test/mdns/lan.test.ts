@@ -13,9 +13,9 @@ import { Lan, LINKS_EVERY_MS, type Origin } from '../../src/mdns/lan.ts';
 import type { Interfaces } from '../../src/mdns/links.ts';
 import { Publisher } from '../../src/mdns/publisher.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { announcement } from '../rig/mdns-packets.ts';
+import { announcement } from '../rig/network/mdns-packets.ts';
 import { freePort } from '../rig/ports.ts';
-import { recordedPackets } from '../rig/recorded-packets.ts';
+import { recordedPackets } from '../rig/network/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 
 /** Nothing leaves the machine: multicast on loopback, and on a free port. */

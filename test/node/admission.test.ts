@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { admit, type AdmissionFacts, CAPABILITY, refuseSelf } from '../../src/node/access/admission.ts';
 import type { TailnetNode } from '../../src/tailscale/types.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 
 const self = tailnetNode({ id: 'self', addresses: ['100.64.0.1'] });
 const rules = { users: [], tags: [] };

@@ -5,12 +5,12 @@ import { expect, onTestFinished, test } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { PAGE_HEADER, PAGE_PREFIX } from '../../src/page/contract.ts';
-import { type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { runShell, type ShellRun } from '../rig/shell-command.ts';
+import { runShell, type ShellRun } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 import { SELF } from './stage.ts';

@@ -3,8 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { FEED_READ_INTERVAL_MS } from '../../src/node/list/list-feed.ts';
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import type { Answer } from './send-request.ts';
 import {

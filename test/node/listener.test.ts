@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { AWAY_POLL_MS, POLL_MS, MIN_READ_INTERVAL_MS } from '../../src/node/tailnet-view.ts';
 import { LocalApiError } from '../../src/tailscale/types.ts';
 import { settle } from '../fleet/manual-clock.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
 import { type NodeStage, openClockedStage, openNodeStage, SELF } from './stage.ts';

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { freePort } from '../rig/ports.ts';
-import { needSystemd, startServiceManager } from '../rig/service-manager.ts';
+import { needSystemd, startServiceManager } from '../rig/programs/service-manager.ts';
 import { until } from '../rig/wait.ts';
 import { SELF } from './stage.ts';
 import { tailscaled } from './tailscaled.ts';

@@ -5,7 +5,7 @@ import { opencode1Api } from '../../src/opencode/dialects/opencode-1.ts';
 import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { MIN_READ_INTERVAL_MS } from '../../src/node/tailnet-view.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import {
   CAPABILITY,

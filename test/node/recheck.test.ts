@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { WHOIS_LIFETIME_MS } from '../../src/node/access/callers.ts';
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import {
   acceptTerminal,

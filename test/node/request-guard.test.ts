@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 
 import { guardRequest } from '../../src/node/access/request-guard.ts';
 import type { RequestTarget } from '../../src/node/proxy/request-target.ts';
-import { tailnetNode } from '../rig/memory-local-api.ts';
+import { tailnetNode } from '../rig/fake/memory-local-api.ts';
 
 const self = tailnetNode({ id: 'self', addresses: ['100.64.0.1', 'fd7a:115c:a1e0::1'] });
 const TARGETS: readonly RequestTarget[] = [

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import { tailnetNode } from '../rig/memory-local-api.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { tailnetNode } from '../rig/fake/memory-local-api.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
 import {

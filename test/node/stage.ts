@@ -23,7 +23,7 @@ import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { basicAuthorization } from '../../src/http/exchange.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';

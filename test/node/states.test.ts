@@ -7,8 +7,8 @@ import type { WatchedSession } from '../../src/model/watched.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
 import { type StatesListing, withStates } from '../../src/node/list/states.ts';
 import type { WatchedServer } from '../../src/watch/contract.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import { CAPABILITY, type NodeStage, openNodeStage, OWN_LAPTOP, READER, STRANGER } from './stage.ts';
 

@@ -5,7 +5,7 @@ import type { ChannelTarget, TextLevel } from '../../src/config/notify.ts';
 import { ntfyChannel } from '../../src/notify/channels/ntfy.ts';
 import type { Notice } from '../../src/notify/notice.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
-import { startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
 
 const TOPIC = 'ada-agents-5f1c';
 const NONE = new AbortController().signal;

@@ -11,7 +11,7 @@ import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import type { TurnView } from '../../src/operations/shapes.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { testCall } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 import { Stage } from './stage.ts';

@@ -18,9 +18,9 @@ import { candidate } from '../fleet/candidates.ts';
 import { settle } from '../fleet/manual-clock.ts';
 import { TestSource } from '../fleet/world.ts';
 import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import type { FakeSession } from '../rig/fake-objects.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import type { FakeSession } from '../rig/fake/fake-objects.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
 import { until } from '../rig/wait.ts';
 
 let fake: FakeOpencode;

@@ -6,8 +6,8 @@ import type { Runtime } from '../../src/operations/runtime.ts';
 import { search } from '../../src/operations/inspect/search.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
 import { testCall, testRuntime } from '../rig/runtime.ts';
-import { userMessage } from '../rig/fake-objects.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { userMessage } from '../rig/fake/fake-objects.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { Stage } from './stage.ts';
 

@@ -14,8 +14,8 @@ import { listSessions } from '../../src/operations/sessions/sessions.ts';
 import { settle } from '../fleet/manual-clock.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
-import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake/fake-node-service.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 

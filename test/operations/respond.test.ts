@@ -6,7 +6,7 @@ import { respond, type RespondInput } from '../../src/operations/respond/respond
 import type { PersonAnswer } from '../../src/operations/runtime.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { TestSource } from '../fleet/world.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { testCall, testFleet, testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 

@@ -1,7 +1,7 @@
 import { candidate } from '../fleet/candidates.ts';
 import { TestSource } from '../fleet/world.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
 import { testFleet } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 

@@ -8,7 +8,7 @@ import { openEvents } from '../../src/opencode/events.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { CAPABILITY, OWN_LAPTOP, READER, SELF, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 import { COLLEAGUE, openPageStage, sessionsIn } from './stage.ts';

@@ -8,10 +8,10 @@ import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { SELF } from '../node/stage.ts';
 import { tailscaled } from '../node/tailscaled.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { runShell, shellEnv, type ShellRun } from '../rig/shell-command.ts';
+import { runShell, shellEnv, type ShellRun } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { OVERVIEW_PARTS, type SessionSummary } from '../../src/model/instance.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { ask, fakeOpencode } from './probe-once.ts';
 

@@ -10,7 +10,7 @@ import { probe } from '../../src/probing/probe.ts';
 import type { Look, ProbeTask } from '../../src/probing/probe-task.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
 import { candidate } from '../fleet/candidates.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
 /** Until the end of the test. */

@@ -10,7 +10,7 @@ import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
 import type { Look } from '../../src/probing/probe-task.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
 import { candidate } from '../fleet/candidates.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { ask, fakeOpencode, server, whenAsked } from './probe-once.ts';
 
 function reasonOf({ result }: Look): string {

@@ -11,7 +11,7 @@ import {
   type ProbeTarget,
 } from '../../src/probing/prober.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
-import type { FakeOpencode, FakeOptions } from '../rig/fake-opencode.ts';
+import type { FakeOpencode, FakeOptions } from '../rig/fake/fake-opencode.ts';
 import { startThreadServer } from '../rig/thread-server.ts';
 import { until } from '../rig/wait.ts';
 import { candidate } from '../fleet/candidates.ts';

@@ -13,11 +13,11 @@ import { getStatus } from '../../src/operations/listing/status.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { TestSource } from '../fleet/world.ts';
 import { testCall, testRuntime } from '../rig/runtime.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import { cannotMakeLaptops, LAPTOP_PORT, startTwins, type Twins } from '../rig/laptops.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { type Opencode, startOpencode } from '../rig/opencode.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
+import { cannotMakeLaptops, LAPTOP_PORT, startTwins, type Twins } from '../rig/network/laptops.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { type Opencode, startOpencode } from '../rig/opencode/opencode.ts';
 import { until } from '../rig/wait.ts';
 
 const PASSWORD = 'of-the-real-one';

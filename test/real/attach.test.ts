@@ -3,14 +3,14 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { ask, type Asked } from '../attach/instances.ts';
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
-import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
-import { startPreview } from '../rig/opencode-preview.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { type OpencodeSandbox, openSandbox } from '../rig/opencode-sandbox.ts';
-import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
-import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { startPreview } from '../rig/opencode/opencode-preview.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
+import { type OpencodeSandbox, openSandbox } from '../rig/opencode/opencode-sandbox.ts';
+import { OPENCODE_MCP, runShell, shellEnv } from '../rig/programs/shell-command.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 

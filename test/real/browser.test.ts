@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
-import { type BrowserPage, needBrowser, type OpenBrowser, openBrowser } from '../rig/browser.ts';
-import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../rig/opencode-preview.ts';
-import { type OpencodeSandbox, openSandbox } from '../rig/opencode-sandbox.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
-import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
-import { needTmux, openTmux } from '../rig/tmux.ts';
+import { type BrowserPage, needBrowser, type OpenBrowser, openBrowser } from '../rig/programs/browser.ts';
+import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../rig/opencode/opencode-preview.ts';
+import { type OpencodeSandbox, openSandbox } from '../rig/opencode/opencode-sandbox.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/model/scripted-model.ts';
+import { OPENCODE_MCP, runShell, shellEnv } from '../rig/programs/shell-command.ts';
+import { needTmux, openTmux } from '../rig/programs/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 

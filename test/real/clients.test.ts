@@ -14,14 +14,14 @@ import {
   startClaudeModel,
   startCodexModel,
   startGeminiModel,
-} from '../rig/client-models.ts';
-import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
-import { expectedReply, toolReply } from '../rig/model-script.ts';
-import { inside, NamespaceSet, spawnIn } from '../rig/namespaces.ts';
-import { isMissing } from '../rig/opencode-binaries.ts';
+} from '../rig/model/client-models.ts';
+import { type ForwardedPort, forwardInto } from '../rig/network/forwarded-port.ts';
+import { expectedReply, toolReply } from '../rig/model/model-script.ts';
+import { inside, NamespaceSet, spawnIn } from '../rig/network/namespaces.ts';
+import { isMissing } from '../rig/opencode/opencode-binaries.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
-import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { component, openStage, serverCommand, type Stage } from './stage.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { createRealSession, type StoredMessage, textOf } from '../rig/real-session.ts';
+import { createRealSession, type StoredMessage, textOf } from '../rig/opencode/real-session.ts';
 import { CLAUDE_CODE, dataOf, onEachOpencode, useWorker } from './stage.ts';
 
 /** Seconds. opencode orders messages by ids that hold its time: 1.18.10 loops on one ahead of it and never answers one behind. */

@@ -2,9 +2,9 @@ import { writeFile } from 'node:fs/promises';
 
 import { expect, test } from 'vitest';
 
-import type { ToolCall } from '../rig/mcp-child.ts';
-import { CONTINUED, HANG_GATE } from '../rig/model-script.ts';
-import { MODEL_ID, PROVIDER_ID, SCRIPTED_SUMMARY } from '../rig/scripted-model.ts';
+import type { ToolCall } from '../rig/programs/mcp-child.ts';
+import { CONTINUED, HANG_GATE } from '../rig/model/model-script.ts';
+import { MODEL_ID, PROVIDER_ID, SCRIPTED_SUMMARY } from '../rig/model/scripted-model.ts';
 import { CLAUDE_CODE, dataOf, onEachOpencode, progressText, useWorker } from './stage.ts';
 
 onEachOpencode('a turn whose context is compacted', (binary) => {

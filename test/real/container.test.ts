@@ -3,13 +3,13 @@ import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { needRoot } from '../discovery/as-root.ts';
-import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
+import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { startOpencode } from '../rig/opencode.ts';
-import { filesIn } from '../rig/connected-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { startOpencode } from '../rig/opencode/opencode.ts';
+import { filesIn } from '../rig/programs/connected-child.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { startScriptedModel } from '../rig/scripted-model.ts';
+import { startScriptedModel } from '../rig/model/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 
 const DOCKER = join(import.meta.dirname, '../../docs/docker');

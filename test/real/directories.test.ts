@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { createProject } from '../rig/opencode-sandbox.ts';
+import { createProject } from '../rig/opencode/opencode-sandbox.ts';
 import { tempDir } from '../rig/temp.ts';
 import { dataOf, type Data, useWorker } from './stage.ts';
 

@@ -4,13 +4,13 @@ import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { startClaudeModel } from '../rig/client-models.ts';
-import { type DocBlock, docBlocks, docPages } from '../rig/doc-blocks.ts';
-import { Newcomer, type Ran } from '../rig/newcomer.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
-import { needSshd } from '../rig/sshd.ts';
-import type { Answers } from '../rig/typed-terminal.ts';
+import { startClaudeModel } from '../rig/model/client-models.ts';
+import { type DocBlock, docBlocks, docPages } from '../rig/programs/doc-blocks.ts';
+import { Newcomer, type Ran } from '../rig/programs/newcomer.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/model/scripted-model.ts';
+import { needSshd } from '../rig/network/sshd.ts';
+import type { Answers } from '../rig/programs/typed-terminal.ts';
 
 const COMPONENTS = join(import.meta.dirname, '../components/node_modules');
 const CLAUDE = join(COMPONENTS, '@anthropic-ai/claude-code-linux-x64/claude');
@@ -45,7 +45,7 @@ const ANSWERS: Answers = [
   [/^number or word .*> $/m, 'once\r'],
 ];
 
-/** What the model does with the messages in the pages, in the language of `test/rig/model-script.ts`. */
+/** What the model does with the messages in the pages, in the language of `test/rig/model/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Run the tests.': 'echo: 42 tests passed',
   'run the tests and fix what fails': 'bash: echo 42 tests passed',

@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { MODEL_ID, PROVIDER_ID } from '../rig/scripted-model.ts';
+import { MODEL_ID, PROVIDER_ID } from '../rig/model/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 import { CLAUDE_CODE, onEachOpencode, useWorker } from './stage.ts';
 

@@ -7,10 +7,10 @@ import { stripVTControlCharacters } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { isSkipped } from '../rig/needed.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { isMissing, OLDEST_OPENCODE, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { isMissing, OLDEST_OPENCODE, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { endProcessesIn } from '../rig/processes.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { component } from './stage.ts';

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 
 import { isSkipped, missingProgram } from '../rig/needed.ts';
-import { createRealSession } from '../rig/real-session.ts';
+import { createRealSession } from '../rig/opencode/real-session.ts';
 import { until } from '../rig/wait.ts';
 import { type Data, onEachOpencode, useWorker } from './stage.ts';
 

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import { expectedReply, HANG_REPLY } from '../rig/model-script.ts';
+import type { McpChild, ToolCall } from '../rig/programs/mcp-child.ts';
+import { expectedReply, HANG_REPLY } from '../rig/model/model-script.ts';
 import { until } from '../rig/wait.ts';
 import { CLAUDE_CODE, dataOf, progressText, refusalOf, useWorker } from './stage.ts';
 

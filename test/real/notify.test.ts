@@ -2,10 +2,10 @@ import { hostname } from 'node:os';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import type { Opencode } from '../rig/opencode.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { createRealSession } from '../rig/real-session.ts';
-import { runShell } from '../rig/shell-command.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { createRealSession } from '../rig/opencode/real-session.ts';
+import { runShell } from '../rig/programs/shell-command.ts';
 import { within } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 import { openWatchCommand, type WatchCommand } from './watch-command.ts';

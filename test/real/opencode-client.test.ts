@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { toolReply } from '../rig/model-script.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { createRealSession, type StoredMessage } from '../rig/real-session.ts';
+import { toolReply } from '../rig/model/model-script.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
+import { createRealSession, type StoredMessage } from '../rig/opencode/real-session.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, serverCommand, type Stage } from './stage.ts';

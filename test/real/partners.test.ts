@@ -7,10 +7,10 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import { NEWEST_NODE } from '../mcp/raw-server.ts';
-import { startFaultProxy, type FaultProxy } from '../rig/fault-proxy.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import type { Opencode } from '../rig/opencode.ts';
-import { isMissing } from '../rig/opencode-binaries.ts';
+import { startFaultProxy, type FaultProxy } from '../rig/network/fault-proxy.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
+import { isMissing } from '../rig/opencode/opencode-binaries.ts';
 import { freePort } from '../rig/ports.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';

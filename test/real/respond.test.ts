@@ -5,8 +5,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { ElicitRequestSchema, type ElicitResult } from '@modelcontextprotocol/sdk/types.js';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import { toolReply } from '../rig/model-script.ts';
+import type { McpChild, ToolCall } from '../rig/programs/mcp-child.ts';
+import { toolReply } from '../rig/model/model-script.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { dataOf, refusalOf, useWorker } from './stage.ts';

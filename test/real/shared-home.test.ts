@@ -1,7 +1,7 @@
 import { beforeAll, expect, test } from 'vitest';
 
-import type { ToolCall } from '../rig/mcp-child.ts';
-import type { Opencode } from '../rig/opencode.ts';
+import type { ToolCall } from '../rig/programs/mcp-child.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
 import { CLAUDE_CODE, dataOf, useWorker } from './stage.ts';
 
 /** Two opencodes of one person in one project, `worker` and `twin`: they share their sessions, but neither knows what the other one runs. */

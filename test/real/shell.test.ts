@@ -1,11 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
-import { toolReply } from '../rig/model-script.ts';
-import { OPENCODE_MCP, runShell, shellEnv, type ShellRun } from '../rig/shell-command.ts';
+import { toolReply } from '../rig/model/model-script.ts';
+import { OPENCODE_MCP, runShell, shellEnv, type ShellRun } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
-import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { until, within } from '../rig/wait.ts';
-import type { Opencode } from '../rig/opencode.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
 import { openStage, type Stage } from './stage.ts';
 
 const temp = tempDir('opencode-mcp-shell');

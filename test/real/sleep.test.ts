@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { expectedReply } from '../rig/model-script.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
 import { until } from '../rig/wait.ts';
 import { CLAUDE_CODE, dataOf, progressText, useWorker } from './stage.ts';
 

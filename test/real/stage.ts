@@ -10,12 +10,12 @@ import {
   SERVER_SCRIPT,
   startMcpChild,
   type ToolCall,
-} from '../rig/mcp-child.ts';
-import { isMissing, OPENCODES } from '../rig/opencode-binaries.ts';
-import { type Opencode, type OpencodeOptions, startOpencode } from '../rig/opencode.ts';
-import { type StoredMessage, textOf } from '../rig/real-session.ts';
+} from '../rig/programs/mcp-child.ts';
+import { isMissing, OPENCODES } from '../rig/opencode/opencode-binaries.ts';
+import { type Opencode, type OpencodeOptions, startOpencode } from '../rig/opencode/opencode.ts';
+import { type StoredMessage, textOf } from '../rig/opencode/real-session.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
-import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/model/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 
 export type Data = Readonly<Record<string, unknown>>;

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from 'vitest';
 
-import { expectedReply } from '../rig/model-script.ts';
-import { MODEL_ID, PROVIDER_ID } from '../rig/scripted-model.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import { MODEL_ID, PROVIDER_ID } from '../rig/model/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 import { dataOf, progressText, useWorker } from './stage.ts';
 

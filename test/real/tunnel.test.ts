@@ -11,10 +11,10 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import { listenHttp, type HttpListener } from '../rig/http-listener.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
 import { isSkipped } from '../rig/needed.ts';
-import type { Opencode } from '../rig/opencode.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
 import { tempDir } from '../rig/temp.ts';
 import { CLAUDE_CODE, type Data, dataOf, openStage, progressText, refusalOf, type Stage } from './stage.ts';
 

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { CLAUDE_CODE, dataOf, onEachOpencode, progressText, useWorker } from './stage.ts';
 
 const containing = (text: string): string => expect.stringContaining(text) as string;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import type { Opencode } from '../rig/opencode.ts';
+import type { McpChild, ToolCall } from '../rig/programs/mcp-child.ts';
+import type { Opencode } from '../rig/opencode/opencode.ts';
 import { CLAUDE_CODE, dataOf, type Data, openStage, progressText, refusalOf, type Stage } from './stage.ts';
 
 let stage: Stage;

@@ -1,8 +1,8 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake-ntfy.ts';
-import { runShell, shellEnv, type ShellRun } from '../rig/shell-command.ts';
+import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
+import { runShell, shellEnv, type ShellRun } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 

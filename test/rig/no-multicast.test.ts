@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
-import { startMcpChild } from './mcp-child.ts';
+import { startMcpChild } from './programs/mcp-child.ts';
 import { mdnsSocketsOf } from './no-multicast.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));

@@ -6,10 +6,10 @@ import { Client as McpClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir } from '../rig/temp.ts';
-import { needTmux, openTmux } from '../rig/tmux.ts';
+import { needTmux, openTmux } from '../rig/programs/tmux.ts';
 import { runInProcess } from '../commands/in-process.ts';
 import { init as runInit } from '../../src/commands/init.ts';
 import { CLIENTS } from '../../src/setup/clients.ts';

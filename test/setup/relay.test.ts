@@ -8,8 +8,8 @@ import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
 import { expect, onTestFinished, test, type TestContext } from 'vitest';
 
 import { remoteServerCommand } from '../../src/setup/relay.ts';
-import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
-import { describeProcess, needSshd, startSshd } from '../rig/sshd.ts';
+import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
+import { describeProcess, needSshd, startSshd } from '../rig/network/sshd.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';

@@ -11,15 +11,15 @@ import { basename, join } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
 
 import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
-import { connectedEnvironment, filesIn } from '../rig/connected-child.ts';
-import { ADA, EVE, json, startFakeLocalApi, write } from '../rig/fake-local-api.ts';
-import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { connectedEnvironment, filesIn } from '../rig/programs/connected-child.ts';
+import { ADA, EVE, json, startFakeLocalApi, write } from '../rig/fake/fake-local-api.ts';
+import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
-import { startMcpChild } from '../rig/mcp-child.ts';
-import { openSandbox } from '../rig/opencode-sandbox.ts';
+import { startMcpChild } from '../rig/programs/mcp-child.ts';
+import { openSandbox } from '../rig/opencode/opencode-sandbox.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { startSshd } from '../rig/sshd.ts';
+import { startSshd } from '../rig/network/sshd.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 

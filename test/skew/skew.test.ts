@@ -25,7 +25,7 @@ import { CONFIG_PATH, load } from '../config/load-case.ts';
 import { NO_PID, openRemains, type Remains } from '../connected/cleanup/remains.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { DIRECTORY, ID, openNodeStage, SELF } from '../node/stage.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { forward } from '../rig/http-listener.ts';

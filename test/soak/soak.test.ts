@@ -3,10 +3,10 @@ import process from 'node:process';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { type Fault, type FaultProxy, startFaultProxy } from '../rig/network/fault-proxy.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from '../real/stage.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { expectedReply } from '../rig/model-script.ts';
-import type { OpencodeSandbox } from '../rig/opencode-sandbox.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import type { OpencodeSandbox } from '../rig/opencode/opencode-sandbox.ts';
 import { connects, data, listed } from './queries.ts';
 import { BARE_PORT, originOf, stageForTests, type TailnetInstance } from './stage.ts';
 

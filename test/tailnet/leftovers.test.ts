@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 
-import { Namespaces, processesOf, removeLeftovers } from '../rig/tailnet-namespaces.ts';
-import { needTailnet } from '../rig/tailnet.ts';
+import { Namespaces, processesOf, removeLeftovers } from '../rig/network/tailnet-namespaces.ts';
+import { needTailnet } from '../rig/network/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
 const run = promisify(execFile);
@@ -12,7 +12,7 @@ const run = promisify(execFile);
 /** Creates a namespace with a process in it, prints its name, and waits to be killed. */
 const SCRIPT = `
   import { spawn } from 'node:child_process';
-  import { Namespaces } from '../rig/tailnet-namespaces.ts';
+  import { Namespaces } from '../rig/network/tailnet-namespaces.ts';
   const { hub } = await Namespaces.open(1);
   spawn('ip', ['netns', 'exec', hub, 'sleep', 'infinity'], { stdio: 'ignore' }).once('spawn', () => console.log(hub));
   setInterval(() => {}, 60_000);`;

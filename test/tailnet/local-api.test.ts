@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { OPEN_POLICY, openTailnet, needTailnet, type Tailnet } from '../rig/tailnet.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { OPEN_POLICY, openTailnet, needTailnet, type Tailnet } from '../rig/network/tailnet.ts';
+import { canRunTailnet } from '../rig/network/tailnet-programs.ts';
 import { until, within } from '../rig/wait.ts';
 import { CAPABILITY } from '../../src/node/access/admission.ts';
 import { grantToBob } from './stage.ts';

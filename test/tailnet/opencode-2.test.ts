@@ -6,9 +6,9 @@ import { describe, expect, it } from 'vitest';
 
 import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import type { Preview } from '../rig/opencode-preview.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import type { Preview } from '../rig/opencode/opencode-preview.ts';
 import { until } from '../rig/wait.ts';
 import { type Answer, data, listed, request, rows, streams } from './queries.ts';
 import { grantToBob, originOf, stageForTests } from './stage.ts';

@@ -5,12 +5,12 @@ import { describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
-import { type McpChild, SERVER_SCRIPT } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { openSandbox } from '../rig/opencode-sandbox.ts';
-import { OPENCODE_MCP, shellEnv } from '../rig/shell-command.ts';
-import { needTmux, openTmux } from '../rig/tmux.ts';
+import { type McpChild, SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import { PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { openSandbox } from '../rig/opencode/opencode-sandbox.ts';
+import { OPENCODE_MCP, shellEnv } from '../rig/programs/shell-command.ts';
+import { needTmux, openTmux } from '../rig/programs/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 import { type Answer, data, listed, request, rows, streams } from './queries.ts';
 import { NODE_PORT, type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';

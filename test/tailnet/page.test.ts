@@ -3,10 +3,16 @@ import { join } from 'node:path';
 
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { type BrowserPage, chromiumProgram, needBrowser, type OpenBrowser, openBrowser } from '../rig/browser.ts';
-import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake-ntfy.ts';
-import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
-import { expectedReply } from '../rig/model-script.ts';
+import {
+  type BrowserPage,
+  chromiumProgram,
+  needBrowser,
+  type OpenBrowser,
+  openBrowser,
+} from '../rig/programs/browser.ts';
+import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
+import { type ForwardedPort, forwardInto } from '../rig/network/forwarded-port.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';

@@ -1,9 +1,9 @@
 import { expect } from 'vitest';
 
-import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import type { ScriptedModel } from '../rig/scripted-model.ts';
-import type { TailnetMachine } from '../rig/tailnet.ts';
+import type { McpChild, ToolCall } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import type { ScriptedModel } from '../rig/model/scripted-model.ts';
+import type { TailnetMachine } from '../rig/network/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
 /** Resolves when one machine can reach a port of another, which takes seconds. */

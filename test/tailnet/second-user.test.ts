@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
-import { expectedReply } from '../rig/model-script.ts';
-import { OPEN_POLICY } from '../rig/tailnet.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { expectedReply } from '../rig/model/model-script.ts';
+import { OPEN_POLICY } from '../rig/network/tailnet.ts';
 import { until } from '../rig/wait.ts';
 import { type Answer, answers, data, listed, request, rows } from './queries.ts';
 import { grantToBob, type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';

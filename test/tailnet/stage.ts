@@ -7,13 +7,13 @@ import { afterAll, beforeAll, beforeEach } from 'vitest';
 
 import { CAPABILITY } from '../../src/node/access/admission.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
-import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
-import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
-import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
-import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
-import { type Preview, startPreview } from '../rig/opencode-preview.ts';
-import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/programs/connected-child.ts';
+import { type ForwardedPort, forwardInto } from '../rig/network/forwarded-port.ts';
+import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/programs/mcp-child.ts';
+import { PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
+import { openSandbox, type OpencodeSandbox } from '../rig/opencode/opencode-sandbox.ts';
+import { type Preview, startPreview } from '../rig/opencode/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/model/scripted-model.ts';
 import {
   needTailnet,
   OPEN_POLICY,
@@ -21,8 +21,8 @@ import {
   type Tailnet,
   type TailnetMachine,
   type TailnetOptions,
-} from '../rig/tailnet.ts';
-import { canRunTailnet } from '../rig/tailnet-programs.ts';
+} from '../rig/network/tailnet.ts';
+import { canRunTailnet } from '../rig/network/tailnet-programs.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { connects } from './queries.ts';

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 
-import type { McpChild } from '../rig/mcp-child.ts';
-import { needSshd, type Sshd, startSshd } from '../rig/sshd.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
+import { needSshd, type Sshd, startSshd } from '../rig/network/sshd.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 import { data, type Row, rows, streams } from './queries.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
-import type { McpChild } from '../rig/mcp-child.ts';
+import type { McpChild } from '../rig/programs/mcp-child.ts';
 import { until } from '../rig/wait.ts';
 import { answers, listed, request, type Row, rows } from './queries.ts';
 import { type NodeChild, originOf, stageForTests, type TailnetInstance } from './stage.ts';

@@ -10,7 +10,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import type { AddressSystem } from '../../src/tailscale/address.ts';
 import { createLocalApi } from '../../src/tailscale/local-api.ts';
 import type { LocalApi, LocalApiError } from '../../src/tailscale/types.ts';
-import { ADA, EVE, type FakeLocalApi, json, startFakeLocalApi, statusText, write } from '../rig/fake-local-api.ts';
+import { ADA, EVE, type FakeLocalApi, json, startFakeLocalApi, statusText, write } from '../rig/fake/fake-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { tempDir } from '../rig/temp.ts';

@@ -3,8 +3,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { newId } from '../rig/fake-objects.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { newId } from '../rig/fake/fake-objects.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from './world.ts';
 

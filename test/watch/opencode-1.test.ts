@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { assistantMessage } from '../rig/fake-objects.ts';
-import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { assistantMessage } from '../rig/fake/fake-objects.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from './world.ts';
 

@@ -12,8 +12,8 @@ import { conformance } from '../discovery/conformance.ts';
 import { registryFolder, registrySource } from '../discovery/registry-stage.ts';
 import { settle } from '../fleet/manual-clock.ts';
 import { DEADLINE_MS, INTERVAL_MS, World } from '../fleet/world.ts';
-import { FAKE_ROUTES } from '../rig/fake-http.ts';
-import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { FAKE_ROUTES } from '../rig/fake/fake-http.ts';
+import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { HandWatcher } from './hand-watcher.ts';
 

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
 
 import { missingProgram, skipFor } from '../../rig/needed.ts';
-import { OPENCODE_MCP, shellEnv } from '../../rig/shell-command.ts';
+import { OPENCODE_MCP, shellEnv } from '../../rig/programs/shell-command.ts';
 import { type TempDir, tempDir } from '../../rig/temp.ts';
-import { needTmux, openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../../rig/programs/tmux.ts';
 
 const HOSTILE = 'it\'s "so" $(touch pwned) `touch pwned` \\ !x ;*? ~ end';
 const NAMES = [

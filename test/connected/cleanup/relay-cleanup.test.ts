@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { runCleanup } from '../../../src/connected/cleanup/command.ts';
-import { CONNECTED_SCRIPT } from '../../rig/connected-child.ts';
+import { CONNECTED_SCRIPT } from '../../rig/programs/connected-child.ts';
 import { freePort } from '../../rig/ports.ts';
-import { installConnected, needSshd, signalProcess } from '../../rig/sshd.ts';
+import { installConnected, needSshd, signalProcess } from '../../rig/network/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage } from '../relay/relay-stage.ts';
 import { HOUR_MS, openRemains, outputOf, type Remains } from './remains.ts';

@@ -7,7 +7,7 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import type { RelayLinkOptions } from '../../../src/connected/relay/relay-link.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
-import { needSshd } from '../../rig/sshd.ts';
+import { needSshd } from '../../rig/network/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 

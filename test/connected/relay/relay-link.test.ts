@@ -7,7 +7,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
 import { kernelAddress, readListeners } from '../../../src/base/socket-table.ts';
 import { needRoot } from '../../discovery/as-root.ts';
-import { installConnected, needSshd } from '../../rig/sshd.ts';
+import { installConnected, needSshd } from '../../rig/network/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 

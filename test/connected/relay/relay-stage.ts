@@ -8,7 +8,7 @@ import { RelayLink, type RelayLinkOptions } from '../../../src/connected/relay/r
 import type { RelayState } from '../../../src/connected/run-state.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { announce } from '../../rig/announce.ts';
-import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
+import { startFakeOpencode, type FakeOpencode } from '../../rig/fake/fake-opencode.ts';
 import {
   descendantsOf,
   signalProcess,
@@ -16,7 +16,7 @@ import {
   type SessionProcess,
   type Sshd,
   type SshdOptions,
-} from '../../rig/sshd.ts';
+} from '../../rig/network/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until, within } from '../../rig/wait.ts';
 import { ManualClock } from '../../fleet/manual-clock.ts';

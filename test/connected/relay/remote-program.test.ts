@@ -10,7 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished }
 import { REMOTE_COMMAND } from '../../../src/connected/relay/remote-program.ts';
 import { needRoot } from '../../discovery/as-root.ts';
 import { endProcessesIn, processesIn } from '../../rig/processes.ts';
-import { signalProcess } from '../../rig/sshd.ts';
+import { signalProcess } from '../../rig/network/sshd.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
 

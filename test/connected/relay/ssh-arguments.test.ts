@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 
 import { checkDestination, sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
-import { needSshd } from '../../rig/sshd.ts';
+import { needSshd } from '../../rig/network/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 
 const kept = (command: readonly string[]): readonly string[] => {

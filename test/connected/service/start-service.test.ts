@@ -2,7 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { type ConnectedChild, filesIn } from '../../rig/connected-child.ts';
+import { type ConnectedChild, filesIn } from '../../rig/programs/connected-child.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { NO_MULTICAST } from '../../rig/no-multicast.ts';
 import { until } from '../../rig/wait.ts';

@@ -4,7 +4,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { beforeEach, describe, expect, it, onTestFinished, test } from 'vitest';
 
 import { runSessions, type SessionsOptions, type SessionsReport } from '../../../src/connected/sessions/command.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../../rig/fake/fake-opencode.ts';
 import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { openRemains, outputOf, type Remains } from '../cleanup/remains.ts';

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { filesIn } from '../../rig/connected-child.ts';
-import { needSshd } from '../../rig/sshd.ts';
-import { needTmux } from '../../rig/tmux.ts';
+import { filesIn } from '../../rig/programs/connected-child.ts';
+import { needSshd } from '../../rig/network/sshd.ts';
+import { needTmux } from '../../rig/programs/tmux.ts';
 import { until } from '../../rig/wait.ts';
 import { openTerminalStage, WRAPPER } from '../terminal-stage.ts';
 import {

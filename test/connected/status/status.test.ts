@@ -12,12 +12,12 @@ import type { Places } from '../../../src/connected/status/places.ts';
 import { renderStatus } from '../../../src/connected/status/render.ts';
 import type { StatusReport } from '../../../src/connected/status/report.ts';
 import { announce } from '../../rig/announce.ts';
-import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../../rig/http-listener.ts';
 import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { freePort } from '../../rig/ports.ts';
-import { installConnected, needSshd, startSshd } from '../../rig/sshd.ts';
+import { installConnected, needSshd, startSshd } from '../../rig/network/sshd.ts';
 import { HOUR_MS, openRemains, outputOf, type RegisterOptions, type Remains } from '../cleanup/remains.ts';
 
 const execute = promisify(execFile);

@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeEach, expect, it, onTestFinished, vi } from 
 import { runSurvey } from '../../../src/connected/survey/command.ts';
 import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
 import type { Registry } from '../../../src/connected/survey/registry.ts';
-import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/network/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRemains, outputOf, type Remains } from '../cleanup/remains.ts';
 

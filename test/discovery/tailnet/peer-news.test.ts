@@ -2,7 +2,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { type Clock, systemClock } from '../../../src/base/clock.ts';
 import { LATER_BUDGET_MS } from '../../../src/discovery/tailnet/tailscale.ts';
-import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake/fake-node-service.ts';
 import { until, within } from '../../rig/wait.ts';
 import { tailnetStage, type TailnetStageOptions } from '../tailscale-stage.ts';
 

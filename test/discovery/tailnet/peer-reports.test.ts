@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { FOLLOW_PACE_MS } from '../../../src/discovery/tailnet/peer-table.ts';
 import type { Candidate } from '../../../src/model/candidate.ts';
 import { REPORT_LIFETIME_MS, type Report } from '../../../src/model/report.ts';
-import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake/fake-node-service.ts';
 import { listenHttp } from '../../rig/http-listener.ts';
 import { until } from '../../rig/wait.ts';
 import { peerTable } from './peer-table-stage.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { type PeerList, readPeerList } from '../../../src/discovery/tailnet/peer-list.ts';
-import { busyIn, idleIn } from '../../rig/fake-node-service.ts';
+import { busyIn, idleIn } from '../../rig/fake/fake-node-service.ts';
 import { EVIL, stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { listed, listing } from '../tailscale-stage.ts';
 

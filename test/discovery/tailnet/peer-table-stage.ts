@@ -3,7 +3,7 @@ import { onTestFinished } from 'vitest';
 import { PeerTable } from '../../../src/discovery/tailnet/peer-table.ts';
 import type { PeerSite } from '../../../src/discovery/tailnet/peer.ts';
 import { ManualClock } from '../../fleet/manual-clock.ts';
-import { tailnetNode } from '../../rig/memory-local-api.ts';
+import { tailnetNode } from '../../rig/fake/memory-local-api.ts';
 
 /** A table for `peer0`, `peer1`, …, which all have the node service on a port of this machine. */
 export function peerTable(nodePort: number, peers = 1) {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { isMissing } from '../../rig/opencode-binaries.ts';
+import { isMissing } from '../../rig/opencode/opencode-binaries.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { NEWEST_NODE } from '../raw-server.ts';
 import { startBridge } from './bridge.ts';

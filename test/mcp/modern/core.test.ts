@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 
 import { afterAll, describe, expect, test } from 'vitest';
 
-import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { startFakeOpencode } from '../../rig/fake/fake-opencode.ts';
 import { openRegistry } from '../../rig/registry.ts';
 import { until, within } from '../../rig/wait.ts';
 import { HANDSHAKE } from '../raw-server.ts';

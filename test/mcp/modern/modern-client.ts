@@ -1,4 +1,4 @@
-import type { FakeOpencode } from '../../rig/fake-opencode.ts';
+import type { FakeOpencode } from '../../rig/fake/fake-opencode.ts';
 import { until } from '../../rig/wait.ts';
 import { type RawServer, type RawServerOptions, startRawServer } from '../raw-server.ts';
 

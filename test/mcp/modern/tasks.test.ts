@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { startFaultProxy } from '../../rig/fault-proxy.ts';
+import { startFaultProxy } from '../../rig/network/fault-proxy.ts';
 import { until, within } from '../../rig/wait.ts';
 import { openWorker } from '../worker.ts';
 import { type Data, FORMS, ModernClient, TASKS, TASKS_AND_FORMS, type TaskShown } from './modern-client.ts';

@@ -5,8 +5,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../../src/base/clock.ts';
 import { type KeptTask, TaskStore } from '../../../src/mcp/modern/task-store.ts';
-import { startFakeOpencode } from '../../rig/fake-opencode.ts';
-import { startFaultProxy } from '../../rig/fault-proxy.ts';
+import { startFakeOpencode } from '../../rig/fake/fake-opencode.ts';
+import { startFaultProxy } from '../../rig/network/fault-proxy.ts';
 import { until } from '../../rig/wait.ts';
 import { openWorker, type WorkerScene } from '../worker.ts';
 import { ModernClient, TASKS } from './modern-client.ts';

@@ -4,7 +4,7 @@ import { openDashboard } from '../../../src/attach/dashboard.ts';
 import { systemClock } from '../../../src/base/clock.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { runService, SELF } from '../../node/stage.ts';
-import { MemoryLocalApi, tailnetNode } from '../../rig/memory-local-api.ts';
+import { MemoryLocalApi, tailnetNode } from '../../rig/fake/memory-local-api.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { openRegistry } from '../../rig/registry.ts';
 import { testRuntime } from '../../rig/runtime.ts';

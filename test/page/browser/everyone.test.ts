@@ -1,7 +1,7 @@
 import { describe, expect } from 'vitest';
 
-import { accessibilityFaults, type BrowserPage } from '../../rig/browser.ts';
-import type { PageLine } from '../../rig/page-api.ts';
+import { accessibilityFaults, type BrowserPage } from '../../rig/programs/browser.ts';
+import type { PageLine } from '../../rig/fake/page-api.ts';
 import { until } from '../../rig/wait.ts';
 import { CHANGES, fleetOf, PERMISSION, paySession, QUESTION, session, SESSION_LINK } from './scenes.ts';
 import { test } from './stage.ts';

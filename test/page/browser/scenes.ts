@@ -1,4 +1,4 @@
-import type { PageLine } from '../../rig/page-api.ts';
+import type { PageLine } from '../../rig/fake/page-api.ts';
 
 const MINUTE_MS = 60_000;
 /** The scripted node's time. */

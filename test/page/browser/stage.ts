@@ -1,7 +1,7 @@
 import { beforeEach, expect, test as base } from 'vitest';
 
-import { needBrowser, type OpenBrowser, openBrowser } from '../../rig/browser.ts';
-import { type PageLine, startPageApi } from '../../rig/page-api.ts';
+import { needBrowser, type OpenBrowser, openBrowser } from '../../rig/programs/browser.ts';
+import { type PageLine, startPageApi } from '../../rig/fake/page-api.ts';
 import { until } from '../../rig/wait.ts';
 import { paySession, SESSION_LINK, threeMachines } from './scenes.ts';
 

@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 
 import { atEnd, endAll, folder, nothingLeft, startWrapper } from '../../connected/wrapper-stage.ts';
-import { CONNECTED_SCRIPT } from '../../rig/connected-child.ts';
-import { startMcpChild } from '../../rig/mcp-child.ts';
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { createProject } from '../../rig/opencode-sandbox.ts';
-import { startScriptedModel } from '../../rig/scripted-model.ts';
+import { CONNECTED_SCRIPT } from '../../rig/programs/connected-child.ts';
+import { startMcpChild } from '../../rig/programs/mcp-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { createProject } from '../../rig/opencode/opencode-sandbox.ts';
+import { startScriptedModel } from '../../rig/model/scripted-model.ts';
 
 afterEach(endAll);
 

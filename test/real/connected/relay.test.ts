@@ -13,12 +13,12 @@ import {
   startWrapper,
   stateOf,
 } from '../../connected/wrapper-stage.ts';
-import { type ConnectedChild, filesIn } from '../../rig/connected-child.ts';
-import type { McpChild } from '../../rig/mcp-child.ts';
-import { expectedReply } from '../../rig/model-script.ts';
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { startScriptedModel } from '../../rig/scripted-model.ts';
-import { needSshd } from '../../rig/sshd.ts';
+import { type ConnectedChild, filesIn } from '../../rig/programs/connected-child.ts';
+import type { McpChild } from '../../rig/programs/mcp-child.ts';
+import { expectedReply } from '../../rig/model/model-script.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { startScriptedModel } from '../../rig/model/scripted-model.ts';
+import { needSshd } from '../../rig/network/sshd.ts';
 import { deferred, until } from '../../rig/wait.ts';
 import { listed, rows, serverOn } from './servers.ts';
 

@@ -1,5 +1,5 @@
 import { atEnd, type Relay } from '../../connected/wrapper-stage.ts';
-import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { type McpChild, startMcpChild } from '../../rig/programs/mcp-child.ts';
 import { until } from '../../rig/wait.ts';
 
 /** An MCP server on the relay. */

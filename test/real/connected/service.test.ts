@@ -16,13 +16,18 @@ import {
   stateOf,
 } from '../../connected/wrapper-stage.ts';
 import { announce } from '../../rig/announce.ts';
-import { CONNECTED_SCRIPT, type ConnectedChild, type ConnectedOptions, filesIn } from '../../rig/connected-child.ts';
-import { startMcpChild } from '../../rig/mcp-child.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
-import { startScriptedModel } from '../../rig/scripted-model.ts';
-import { needSshd } from '../../rig/sshd.ts';
-import { needTmux } from '../../rig/tmux.ts';
+import {
+  CONNECTED_SCRIPT,
+  type ConnectedChild,
+  type ConnectedOptions,
+  filesIn,
+} from '../../rig/programs/connected-child.ts';
+import { startMcpChild } from '../../rig/programs/mcp-child.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../../rig/opencode/opencode-preview.ts';
+import { startScriptedModel } from '../../rig/model/scripted-model.ts';
+import { needSshd } from '../../rig/network/sshd.ts';
+import { needTmux } from '../../rig/programs/tmux.ts';
 import { until } from '../../rig/wait.ts';
 import { listed, rows, serverOn } from './servers.ts';
 

@@ -6,11 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { ask, openTerminalStage, type TerminalStage, WRAPPER } from '../../connected/terminal-stage.ts';
 import { endAll } from '../../connected/wrapper-stage.ts';
-import type { McpChild, ToolCall } from '../../rig/mcp-child.ts';
-import { toolReply } from '../../rig/model-script.ts';
+import type { McpChild, ToolCall } from '../../rig/programs/mcp-child.ts';
+import { toolReply } from '../../rig/model/model-script.ts';
 import { isSkipped, missingProgram } from '../../rig/needed.ts';
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { openTmux, type TmuxTerminal } from '../../rig/programs/tmux.ts';
 import { until } from '../../rig/wait.ts';
 import { openStage, type Stage } from '../stage.ts';
 

@@ -7,8 +7,8 @@ import { afterEach, expect, test } from 'vitest';
 import { defaultName } from '../../../src/identity/default-name.ts';
 import { ask, openTerminalStage, WRAPPER } from '../../connected/terminal-stage.ts';
 import { endAll } from '../../connected/wrapper-stage.ts';
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { needTmux } from '../../rig/tmux.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { needTmux } from '../../rig/programs/tmux.ts';
 import { until } from '../../rig/wait.ts';
 
 const READY = /Ask anything/;

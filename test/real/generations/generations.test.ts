@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import type { McpChild } from '../../rig/mcp-child.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
+import type { McpChild } from '../../rig/programs/mcp-child.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
 import { until } from '../../rig/wait.ts';
 import { data, type Ground, openFake, openOpencode1, openPreview } from './grounds.ts';
 

@@ -1,11 +1,11 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { type McpChild, startMcpChild, type ToolCall } from '../../rig/mcp-child.ts';
+import { type McpChild, startMcpChild, type ToolCall } from '../../rig/programs/mcp-child.ts';
 import { announce } from '../../rig/announce.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
-import { startPreview } from '../../rig/opencode-preview.ts';
-import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { startPreview } from '../../rig/opencode/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/model/scripted-model.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { openStage } from '../stage.ts';
 

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { announce } from '../../rig/announce.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { startPreview } from '../../rig/opencode-preview.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { startPreview } from '../../rig/opencode/opencode-preview.ts';
 import { tapServerEvents, type ServerEventTap } from '../../rig/opencode-2/event-tap.ts';
 import { startFakeOpencode2, type FakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
-import { startScriptedModel } from '../../rig/scripted-model.ts';
+import { startScriptedModel } from '../../rig/model/scripted-model.ts';
 import { until } from '../../rig/wait.ts';
 
 /** One of the two servers, with its names for the same things. */

@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from 'vitest';
 
-import { startMcpChild } from '../../rig/mcp-child.ts';
+import { startMcpChild } from '../../rig/programs/mcp-child.ts';
 import { data, openFakeService } from '../generations/grounds.ts';
 
 const DAYS_MS = 24 * 3_600_000;

@@ -3,9 +3,9 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { announce } from '../../rig/announce.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
-import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../../rig/opencode/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/model/scripted-model.ts';
 import { openWatchCommand, type WatchCommand } from '../watch-command.ts';
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-mcp watch beside the preview of OpenCode 2', () => {

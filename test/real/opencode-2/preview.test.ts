@@ -7,12 +7,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { holdersOf, kernelAddress, readSocketTable } from '../../../src/base/socket-table.ts';
 import { SESSION_TEMPLATE, uriOf } from '../../../src/mcp/features/resource-uri.ts';
 import { announce } from '../../rig/announce.ts';
-import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
-import { createProject } from '../../rig/opencode-sandbox.ts';
-import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
-import { runShell, shellEnv } from '../../rig/shell-command.ts';
+import { type McpChild, startMcpChild } from '../../rig/programs/mcp-child.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../../rig/opencode/opencode-preview.ts';
+import { createProject } from '../../rig/opencode/opencode-sandbox.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/model/scripted-model.ts';
+import { runShell, shellEnv } from '../../rig/programs/shell-command.ts';
 import { data } from '../generations/grounds.ts';
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s service', () => {

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { type McpChild, startMcpChild } from '../../rig/programs/mcp-child.ts';
 import type { FakeOpencode2, FakeRequest } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { RESUMED_REPLY } from '../../rig/opencode-2/turns.ts';
-import { CONTINUED } from '../../rig/model-script.ts';
+import { CONTINUED } from '../../rig/model/model-script.ts';
 import { data, openFakeService } from '../generations/grounds.ts';
 
 /** Behaviour of 2.1 that the preview lacks, on the fake. */

@@ -5,8 +5,8 @@ import { silentLogger } from '../../../src/base/log.ts';
 import { createServiceSource } from '../../../src/discovery/service/service.ts';
 import { type Exchange, exchange, RequestError } from '../../../src/http/exchange.ts';
 import type { Candidate } from '../../../src/model/candidate.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { startPreview } from '../../rig/opencode-preview.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { startPreview } from '../../rig/opencode/opencode-preview.ts';
 import { within } from '../../rig/wait.ts';
 
 const never = new AbortController().signal;

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { type HttpListener, listenHttp } from '../../rig/http-listener.ts';
 import { openRegistry, type Registry } from '../../rig/registry.ts';
-import { runShell, shellEnv } from '../../rig/shell-command.ts';
+import { runShell, shellEnv } from '../../rig/programs/shell-command.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 
 const HTML = '<html><title>OpenCode</title></html>';

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
-import type { Opencode } from '../../rig/opencode.ts';
-import { createRealSession } from '../../rig/real-session.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import type { Opencode } from '../../rig/opencode/opencode.ts';
+import { createRealSession } from '../../rig/opencode/real-session.ts';
 import { until } from '../../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from '../../watch/world.ts';
 import { openStage, type Stage } from '../stage.ts';

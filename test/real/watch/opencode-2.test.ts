@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { announce } from '../../rig/announce.ts';
-import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
-import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
-import { createProject } from '../../rig/opencode-sandbox.ts';
-import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode/opencode-binaries.ts';
+import { type Preview, startPreview } from '../../rig/opencode/opencode-preview.ts';
+import { createProject } from '../../rig/opencode/opencode-sandbox.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/model/scripted-model.ts';
 import { until } from '../../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from '../../watch/world.ts';
 

@@ -1,4 +1,4 @@
-import { openStream, StreamTap } from '../event-tap.ts';
+import { openStream, StreamTap } from '../opencode/event-tap.ts';
 
 /** One event of an OpenCode 2 server, of any dialect. */
 export interface ServerEvent {

@@ -7,7 +7,7 @@ import { give, WEB_PAGE, type Answer } from '../answer.ts';
 import { Gates } from '../gates.ts';
 import { listenHttp, type HttpListener } from '../http-listener.ts';
 import { basicAuth, jsonOf, requestJson } from '../json-request.ts';
-import type { ModelRequest, ScriptedModel } from '../scripted-model.ts';
+import type { ModelRequest, ScriptedModel } from '../model/scripted-model.ts';
 import { DEFAULT_WAIT_MS, until } from '../wait.ts';
 import { checkAnswer, checkBody, checkQuery, CONTRACT, type ContractRoute } from './contract.ts';
 import { Events } from './events.ts';

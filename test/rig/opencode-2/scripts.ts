@@ -1,4 +1,4 @@
-import { CONTINUED, HANG_REPLY, parseScript, type Step } from '../model-script.ts';
+import { CONTINUED, HANG_REPLY, parseScript, type Step } from '../model/model-script.ts';
 import type { Fields, FormField } from './store.ts';
 
 /** One thing that a fake's model does in a turn. A tool ends the model's step. */

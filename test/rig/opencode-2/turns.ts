@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Gates } from '../gates.ts';
-import { toolReply } from '../model-script.ts';
+import { toolReply } from '../model/model-script.ts';
 import { deferred } from '../wait.ts';
 import type { Events } from './events.ts';
 import { AssistantMessage } from './assistant-message.ts';
