@@ -27,8 +27,8 @@ export default defineConfig({
     sequence: { sequencer: SlowestFirst },
     // `npm run test:tailnet`: takes programs that are ten minutes in the making.
     exclude: [...configDefaults.exclude, 'test/tailnet/**'],
-    // Two cores, and a real opencode takes 320 MB and most of a core while it starts.
-    maxWorkers: 2,
+    // For two cores: tests mostly wait for programs. More files at once slow down the starts of real opencodes (320 MB and a core each).
+    maxWorkers: 4,
     // Bounds on hangs, never a measure: the machine may be slow.
     testTimeout: 240_000,
     hookTimeout: 240_000,
