@@ -267,6 +267,14 @@ describe('a prompt in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
+  test('is not sent again while its message cannot be read', async () => {
+    const api = new FakeApi();
+    api.message = fail(TIMEOUT);
+    api.failPrompts(BROKEN);
+    expect((await run(api)).outcome).toEqual({ kind: 'unknown', reason: BROKEN.message });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test('is refused if the server never accepted a connection', async () => {
     const api = new FakeApi();
     api.failPrompts(UNREACHABLE);
@@ -451,6 +459,18 @@ describe('a turn ends', () => {
       setImmediate(() => api.answer(prompt.messageId, 'done'));
     };
     expect(await run(api)).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+  });
+
+  test.each([
+    ['failed', 'its session was deleted', () => {}],
+    ['unknown', 'another process answers, without its session', (api: FakeApi) => api.breakStreams()],
+  ])('%s, if %s', async (kind, _, then) => {
+    const api = new FakeApi();
+    api.workOnPrompt(() => {
+      api.messages = fail(status(404));
+      then(api);
+    });
+    expect((await run(api)).outcome.kind).toBe(kind);
   });
 
   test('aborted, when somebody aborts it', async () => {

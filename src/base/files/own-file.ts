@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { link, lstat, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import { errorCode } from '../errors.ts';
@@ -18,9 +18,11 @@ export function replaceOwnFile(
 }
 
 /** As `replaceOwnFile`, but leaves an existing file alone and resolves to false. Of several processes, one creates the file. */
-export function createOwnFile(path: string, content: string | Uint8Array): Promise<boolean> {
+export async function createOwnFile(path: string, content: string | Uint8Array): Promise<boolean> {
+  // Writing next to an existing file would fail on a full disk or in a read-only folder.
+  if (await isThere(path)) return false;
   const temporary = `${path}.${randomUUID()}.tmp`;
-  return placed(path, temporary, content, () => linkIfFree(temporary, path));
+  return await placed(path, temporary, content, () => linkIfFree(temporary, path));
 }
 
 /** Makes `path` another name of the file `existing`; false if that name is taken. Unlike a rename, link(2) never replaces a file. */
@@ -32,6 +34,14 @@ export async function linkIfFree(existing: string, path: string): Promise<boolea
     if (errorCode(error) === 'EEXIST') return false;
     throw error;
   }
+}
+
+/** A dangling link counts. If it cannot be checked, the attempt to write shows why. */
+function isThere(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function placed<T>(

@@ -63,3 +63,12 @@ test('createOwnFile creates a file once, whole', async () => {
   expect(await readFile(path, 'utf8')).toBe(texts[created.indexOf(true)]);
   expect(await readdir(join(path, '..'))).toEqual(['file']);
 });
+
+test('createOwnFile does not write beside an existing file: the disk may be full, or the folder read-only', async () => {
+  const path = join(folder(), 'file');
+  await writeFile(path, 'kept');
+  const { mtimeNs } = await stat(join(path, '..'), { bigint: true });
+  expect(await createOwnFile(path, 'new')).toBe(false);
+  expect(await readFile(path, 'utf8')).toBe('kept');
+  expect((await stat(join(path, '..'), { bigint: true })).mtimeNs).toBe(mtimeNs);
+});
