@@ -195,7 +195,7 @@ export class Follower {
       if (!(error instanceof RequestError)) throw error;
       if (error.status === 404) return this.#sessionMissing();
       // If the events show the end, it counts even if the store cannot be read.
-      if (isBusy || !this.#transcript.concluded) return undefined;
+      if (!this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
     // While the session is busy, the turn may be compacted and go on, unless it is a later turn that keeps it busy.
@@ -250,7 +250,8 @@ export class Follower {
     // The store does not show why a turn stopped or never began, such as an unknown model or a plugin that threw.
     if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
     if (this.#transcript.hasBegun) return hasSettled ? endOf(this.#transcript) : undefined;
-    if (!this.#isSameProcess && hasSettled) return interrupted('the instance was restarted before it began to answer');
+    if (!this.#isSameProcess)
+      return hasSettled ? interrupted('the instance was restarted before it began to answer') : undefined;
     // OpenCode 2 stores a message when it takes it up; the preview reports no interruption before the model's first word.
     if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId))
       return hasSettled
@@ -258,7 +259,7 @@ export class Follower {
         : undefined;
     // A cold instance stores an accepted message up to 3 s later.
     if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
-    if (this.#resent || !this.#isSameProcess || this.#deps.resend === undefined)
+    if (this.#resent || this.#deps.resend === undefined)
       return interrupted('the instance took the message and did not begin to answer it');
     this.#resent = true;
     this.#acceptedAtMs = now;

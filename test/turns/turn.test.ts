@@ -307,6 +307,27 @@ describe('an accepted prompt without an answer', () => {
     expect(api.prompts).toHaveLength(prompts);
   });
 
+  test.each([
+    ['at once', 1],
+    ['after the start window', 25_000],
+  ])('is interrupted, and not sent again, if its process ends %s', async (_, ms) => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      void clock.sleep(ms).then(() => {
+        api.status = { type: 'idle' };
+        api.breakStreams();
+      });
+    };
+    expect((await run(api, { clock })).outcome).toEqual({
+      kind: 'interrupted',
+      reason: 'the instance was restarted before it began to answer',
+    });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test('is not sent again at the deadline, and reported as running', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
@@ -482,14 +503,17 @@ describe('a turn ends', () => {
     expect(await run(api)).toMatchObject({ outcome: { kind: 'aborted' }, text: 'so far' });
   });
 
-  test('aborted, when it was stopped between two attempts of a failing model, which leaves no error', async () => {
+  test.each([
+    ['aborted', 'between two attempts of a failing model', []],
+    ['interrupted', 'in a later attempt', [{ type: 'busy' }]],
+  ] as const)('%s, when it stops %s without an error or a reason', async (kind, _, then) => {
     const api = new FakeApi();
     api.workOnPrompt((id) => {
-      api.setStatus({ type: 'retry', attempt: 1, message: 'overloaded' });
+      for (const next of [{ type: 'retry', attempt: 1, message: 'overloaded' } as const, ...then]) api.setStatus(next);
       api.finish(id, '', {});
       api.setStatus({ type: 'idle' });
     });
-    expect((await run(api)).outcome).toEqual({ kind: 'aborted' });
+    expect((await run(api)).outcome.kind).toBe(kind);
   });
 
   test('interrupted, when its process is gone and the new one has it incomplete and idle', async () => {
