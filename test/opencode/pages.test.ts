@@ -22,6 +22,7 @@ test.each([
   ['whole pages', 10, { size: 4, most: 9 }, [4, 4, 4], 10],
   ['larger pages after a small first one', 10, { size: 4, most: 9, firstSize: 1 }, [1, 2, 4, 4], 10],
   ['smaller pages of large messages', 2, { size: 8, most: 9 }, [8, 2, 4, 2, 4], 10],
+  ['one message after an empty page', 0, { size: 4, most: 2 }, [4, 1], 0],
   ['no more pages than the limit', 10, { size: 2, most: 3 }, [2, 2, 2], 6],
 ])('%s', async (_, most, options, limits, count) => {
   expect(await read(most, options)).toEqual({
