@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import type { Instance, Snapshot } from '../../src/model/instance.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { ClientLog } from '../../src/mcp/features/client-log.ts';
-import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
+import { FleetNews, MAX_SUBSCRIPTIONS } from '../../src/mcp/features/fleet-news.ts';
 
 /** A client that reads pending messages only on demand. */
 class Unread {
@@ -38,6 +38,15 @@ test('a log line is sent once, if any session or request asked for its level', (
   log.setLevel(request, undefined);
   logger.log('info', 'too low');
   expect(sent).toEqual(['one', 'two']);
+});
+
+test('subscriptions are limited; a client that drops one has room for another', () => {
+  const none = { instances: [] };
+  const news = new FleetNews(async () => {});
+  for (let index = 0; index < MAX_SUBSCRIPTIONS; index += 1) news.subscribe(`opencode://${index}`, none);
+  expect(news.subscribe('opencode://a', none)).toBe(false);
+  news.unsubscribe('opencode://0');
+  expect(news.subscribe('opencode://a', none)).toBe(true);
 });
 
 describe('a client that does not read', () => {
