@@ -89,6 +89,12 @@ test.each<readonly [Approver, Own]>([
   expect((await answering).data.settled).toContain('allowed always');
 });
 
+test('the number of things that wait includes those that are not listed', async () => {
+  for (let count = 0; count < 21; count += 1) waiting('permission');
+  await expect(answer({ reply: 'once' })).rejects.toThrow(/waits for 21 things; nothing was answered.*; 1 more\.$/);
+  expect(open()).toBe(21);
+});
+
 test('without a request that fits, the error says what waits, and where', async () => {
   await expect(answer({ reply: 'once' })).rejects.toThrow(/worker waits for nothing; nothing was answered/);
   const elsewhere = waiting('permission', '/elsewhere');
