@@ -2,10 +2,14 @@ import { expect, test } from 'vitest';
 
 import type { Instance } from '../../src/model/instance.ts';
 import type { Message } from '../../src/opencode/schema.ts';
-import { remember, stalledSince } from '../../src/operations/send/following.ts';
+import { followOn, remember, stalledSince } from '../../src/operations/send/following.ts';
 import { sessionState } from '../../src/operations/sessions/session-state.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
-import { testRuntime } from '../rig/runtime.ts';
+import { testCall, testRuntime } from '../rig/runtime.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { FakeApi, SESSION } from '../turns/fake-api.ts';
+import type { Connected } from '../../src/operations/runtime.ts';
+import type { FollowMarks } from '../../src/operations/send/follow-marks.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 
@@ -14,6 +18,19 @@ const session = { id: 'ses_1', title: '', directory: '/p', time: { created: 1, u
 const message = (parts: Message['parts']): Message => ({
   info: { id: 'msg_1', role: 'assistant', parentID: 'msg_0', time: { created: 1 } },
   parts,
+});
+
+test('a call that only follows does not mark the session, one that acts does', async () => {
+  const begun: string[] = [];
+  const clock = leapingClock();
+  const marks = { begin: (id: string) => (begun.push(id), async () => {}) } as unknown as FollowMarks;
+  const runtime = { ...testRuntime({} as Fleet), clock, marks };
+  const connected = { api: new FakeApi().client(), instance } as unknown as Connected;
+  const follow = (more: object) => followOn(runtime, connected, SESSION, testCall(), more);
+  await follow({});
+  expect(begun).toEqual([]);
+  await follow({ act: () => Promise.resolve() });
+  expect(begun).toEqual([SESSION.id]);
 });
 
 test('a session that was found stalled stays stalled until it moves', async () => {
