@@ -107,13 +107,17 @@ describe('it stops listening and cuts everyone', () => {
     expect(await accepts('127.0.0.1', stage.port)).toBe(false);
   });
 
-  test('but not after one slow or malformed status', async () => {
+  test('but not after slow or malformed answers, which are logged once', async () => {
     await using stage = await openClockedStage();
     const looks = stage.api.looks;
     stage.api.fail(new LocalApiError('failed', 'truncated'));
     await stage.clock.advance(MIN_READ_INTERVAL_MS);
     expect(stage.api.looks).toBeGreaterThan(looks);
     expect(stage.service.addresses).toEqual([SELF]);
+    stage.api.notify();
+    await stage.clock.advance(MIN_READ_INTERVAL_MS);
+    expect(stage.api.looks).toBeGreaterThan(looks + 1);
+    expect(stage.log.filter(({ fields }) => fields['reason'] === 'truncated')).toHaveLength(1);
     // Meanwhile whois fails too, so the service admits nobody.
     expect(await stage.ask('/session')).toMatchObject({
       status: 503,
