@@ -3,7 +3,13 @@ import { join } from 'node:path';
 
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 
+import { silentLogger } from '../../../src/base/log.ts';
+import type { Core, McpRequest } from '../../../src/mcp/core.ts';
+import { Retries } from '../../../src/mcp/modern/retries.ts';
 import { StateSealer } from '../../../src/mcp/modern/sealed-state.ts';
+import type { ToolCall } from '../../../src/mcp/tool-calls.ts';
+import type { Form } from '../../../src/operations/runtime.ts';
+import { leapingClock } from '../../rig/leaping-clock.ts';
 import { until } from '../../rig/wait.ts';
 import { openWorker } from '../worker.ts';
 import { type Data, FORMS, ModernClient, TASKS_AND_FORMS } from './modern-client.ts';
@@ -234,4 +240,23 @@ test('a client that shows no forms is asked nothing: the result names the waitin
       resultType: 'complete',
       structuredContent: { turns: [{ outcome: 'waiting' }] },
     });
+});
+
+test('an answer is taken once: the same question again ends the call', async () => {
+  const form: Form = { id: 'per_1', about: 'ls', message: 'ls?', fields: {}, required: [] };
+  const tools = {
+    run: async (_: ToolCall, { askPerson, signal }: McpRequest) => {
+      for (let times = 0; times < 2; times += 1) await askPerson?.(form, { signal, timeoutMs: 1 });
+      return { resultType: 'complete' };
+    },
+  };
+  const core = { tools, clock: leapingClock(), stateDir: join(scene.temp.path, 'once'), logger: silentLogger };
+  const retries = new Retries(core as unknown as Core);
+  const request = { signal: new AbortController().signal, deadlineMs: 1, client: undefined };
+  const run = async (params: Data): Promise<Data> =>
+    (await retries.run({ tool: { name: 'respond' }, args: {} } as ToolCall, request, params, true)) as Data;
+  const { inputRequests = {}, requestState } = await run({});
+  const [key = ''] = Object.keys(inputRequests as object);
+  const answer = answered({ key, params: {}, requestState: String(requestState) });
+  expect(await run(answer)).toMatchObject({ resultType: 'input_required', inputRequests });
 });
