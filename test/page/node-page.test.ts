@@ -9,7 +9,9 @@ import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { CAPABILITY, OWN_LAPTOP, READER, SELF, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/fake/memory-local-api.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { testRuntime } from '../rig/runtime.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { COLLEAGUE, openPageStage, sessionsIn } from './stage.ts';
 
@@ -176,6 +178,20 @@ test('a question is answered with labels, even if they are shown differently', a
   expect(fake.state.questions.has(id)).toBe(false);
 });
 
+test('a question with two labels that look alike is not answered here', async () => {
+  const session = fake.addSession();
+  fake.state.begin(session.id, 'go on');
+  const options = ['\u202eRed', 'Red'].map((label) => ({ label, description: 'warm' }));
+  const questions = [{ question: 'Which color?', header: 'Color', options }];
+  const { id } = fake.addQuestion({ sessionID: session.id, questions });
+  const answer = { instance: 'one', session: session.id, request: id, answers: [['Red']] };
+  expect(await stage.post('respond', answer)).toMatchObject({
+    status: 422,
+    json: { error: expect.stringContaining('look alike') },
+  });
+  expect(fake.state.questions.has(id)).toBe(true);
+});
+
 test('a request that the settings forbid to settle is not settled here', async () => {
   await using stage = await openPageStage({ approve: 'never' });
   const waiting = stage.waiting();
@@ -277,4 +293,24 @@ test('a reader sees and cannot act', async () => {
   expect(fake.state.permissions.has(request)).toBe(true);
   expect(promptsOf(place.session)).toHaveLength(1);
   expect(fake.state.statuses.has(place.session)).toBe(true);
+});
+
+test('a reader sees what an OpenCode 1 changed, and not what an OpenCode 2 did', async () => {
+  await using folder = tempDir('page-opencode-2');
+  const directory = '/home/ada/project';
+  await using opencode2 = await startFakeOpencode2({ home: '/home/ada', directories: { [directory]: {} } });
+  await opencode2.register(folder.path);
+  await using stage = await openPageStage({ opencodeStateDir: folder.path });
+  await until('the service', async () => (await stage.instances.list()).some(({ id }) => id === 'service'));
+  const { data: made } = await opencode2.json<{ data: { id: string } }>('POST', '/api/session', {
+    location: { directory },
+  });
+  for (const [instance, session, from, status] of [
+    ['one', stage.fake.addSession().id, READER, 200],
+    ['service', made.id, COLLEAGUE, 200],
+    ['service', made.id, READER, 403],
+  ] as const) {
+    const path = `${PAGE_PREFIX}v1/changes?instance=${instance}&session=${session}`;
+    expect([instance, from, (await stage.call(path, { from })).status]).toEqual([instance, from, status]);
+  }
 });

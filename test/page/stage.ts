@@ -29,7 +29,10 @@ export interface PageOptions {
 
 export type PageStage = Awaited<ReturnType<typeof openPageStage>>;
 
-export interface PageStageOptions extends Pick<Parameters<typeof runService>[2] & object, 'clock' | 'approve'> {
+export interface PageStageOptions extends Pick<
+  Parameters<typeof runService>[2] & object,
+  'clock' | 'approve' | 'opencodeStateDir'
+> {
   readonly startAll?: () => Promise<StartedFleet>;
   readonly fake?: Parameters<typeof startFakeOpencode>[0];
 }
