@@ -15,7 +15,7 @@ interface JsonRequest {
 export function requestJson(url: URL, { headers, method, body, timeoutMs }: JsonRequest): Promise<Response> {
   return fetch(url, {
     method,
-    // A connection of its own: a restart may have cut a kept one.
+    // A connection of its own: a restart may have cut a kept one. Node's fetch then fails if an answer of megabytes ends while it is paused.
     headers: { ...headers, connection: 'close', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     signal: AbortSignal.timeout(timeoutMs),
