@@ -15,8 +15,14 @@ interface JsonRequest {
 export function requestJson(url: URL, { headers, method, body, timeoutMs }: JsonRequest): Promise<Response> {
   return fetch(url, {
     method,
-    // A connection of its own: a restart may have cut a kept one. Node's fetch then fails if an answer of megabytes ends while it is paused.
-    headers: { ...headers, connection: 'close', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+    headers: {
+      // A connection of its own: a restart may have cut a kept one.
+      connection: 'close',
+      // Node 20's fetch fails if the connection ends while it still unpacks an answer of megabytes.
+      'accept-encoding': 'identity',
+      ...headers,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     signal: AbortSignal.timeout(timeoutMs),
   });
