@@ -47,7 +47,9 @@ describe('the overview', () => {
     });
     // Without it, fewer requests would seem to wait.
     fake.addPermission({ sessionID: '../../pty' });
-    expect(await ask(fake.url, { parts: ['permissions'] })).toMatchObject({ learnt: {}, missing: ['permissions'] });
+    fake.override('GET /session/status', { kind: 'answer', body: { '../../pty': { type: 'busy' } } });
+    const parts = ['status', 'permissions'] as const;
+    expect(await ask(fake.url, { parts })).toMatchObject({ learnt: {}, missing: parts });
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
   });
 
