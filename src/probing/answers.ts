@@ -24,6 +24,7 @@ const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
 /** Cannot be in the name of a directory. Anything else can, and is cleaned where it is shown. */
 const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
 
+/** Ids go into the paths of requests as they are. */
 const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
 
 export function healthOf(value: unknown): { readonly healthy: boolean; readonly version: string } | undefined {
@@ -59,7 +60,7 @@ export function serverStatusOf(value: unknown): ServerStatus | undefined {
       };
     } else if (typeof type !== 'string') return undefined;
     // Skipping it would make a running session look idle.
-    if (!isSessionId(id)) return undefined;
+    if (!SESSION_ID.test(id)) return undefined;
     if (type !== 'idle') running.push(id);
   }
   const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
@@ -166,11 +167,6 @@ export function hasParent(session: unknown): boolean {
 
 export function directoryOf(session: unknown): unknown {
   return fieldsOf(session)['directory'];
-}
-
-/** Checked before an id goes into the path of a request. */
-export function isSessionId(id: string): boolean {
-  return SESSION_ID.test(id);
 }
 
 function isPath(value: unknown): value is string {

@@ -1,14 +1,6 @@
 import { type AtRest, atRest } from '../model/at-rest.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type Waiting } from '../model/instance.ts';
-import {
-  serverStatusOf,
-  hasEnded,
-  hasParent,
-  isSessionId,
-  newestMessageOf,
-  permissionsOf,
-  questionsOf,
-} from './answers.ts';
+import { serverStatusOf, hasEnded, hasParent, newestMessageOf, permissionsOf, questionsOf } from './answers.ts';
 import { askSessions } from './list-sessions.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
 import type { ProbeRequests } from './probe-requests.ts';
@@ -68,7 +60,7 @@ async function hasWitness(
   requests: ProbeRequests,
   { directory, witness }: OtherDirectory,
 ): Promise<boolean | undefined> {
-  if (witness === undefined || !isSessionId(witness)) return false;
+  if (witness === undefined) return false;
   return await requests.attempt(isOfDirectory(requests.work(`/session/${witness}`, MAX_BYTES.session), directory));
 }
 
@@ -152,7 +144,7 @@ async function withFamilies(
     if (ofSubAgent !== undefined) isChild.set(sessionId, ofSubAgent);
   }
   const ids = [...new Set(waiting.map(({ sessionId }) => sessionId))]
-    .filter((id) => !isChild.has(id) && isSessionId(id) && (running === undefined || running.includes(id)))
+    .filter((id) => !isChild.has(id) && (running === undefined || running.includes(id)))
     .slice(0, MAX_FAMILIES);
   await Promise.all(
     ids.map(async (id) => {

@@ -30,6 +30,8 @@ describe('a start of opencode', () => {
     [['--headless', '--', '-s', 'x', '--', 'y'], ['--headless'], ['-s', 'x', '--', 'y']],
     // One that only begins like an address of ours.
     [['--portal'], [], ['--portal']],
+    // Too short to be taken for `--lan`.
+    [['--lane'], [], ['--lane']],
   ])('%j', (argv, own, forOpencode, project) => {
     expect(read(argv)).toEqual({ kind: 'start', own, forOpencode, project });
   });

@@ -24,6 +24,12 @@ function live(
   };
 }
 
+/** An OpenCode 2 as a whole. */
+function service(name: string): Instance {
+  const { server, ...rest } = live(name);
+  return { ...rest, server: { ...server, claims: { service: {} } } };
+}
+
 function gone(name: string, fields: Partial<GoneInstance> = {}): GoneInstance {
   return { name, host: 'box', reason: 'it is no longer registered', ...fields };
 }
@@ -50,6 +56,12 @@ describe('finds', () => {
     ['a part of an earlier name', '@bo', [live('web', { aliases: ['web@box'] })], 'web'],
     ['a name with spaces around it', '  web ', [live('web')], 'web'],
     ['the full name of a LAN announcement', 'web', [live('web', { route: 'lan' })], 'web'],
+    [
+      'a part of the name of one directory of an OpenCode 2, and not the service, whose name has it too',
+      'lap',
+      [service('laptop:service'), { ...live('laptop-web'), directory: '/srv/web' }],
+      'laptop-web',
+    ],
     ['a part of a configured name on the LAN', 'we', [live('web', { route: 'lan', pinned: true })], 'web'],
   ])('%s', (_, query, instances, name, ...lost) => {
     expect(find(query, instances, lost)).toBe(name);

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
 import { UnreachableError } from '../../src/fleet/contract.ts';
+import { EndpointRecord } from '../../src/fleet/endpoint-record.ts';
+import { findEndpoint } from '../../src/fleet/reach.ts';
 import type { Instance } from '../../src/model/instance.ts';
+import type { ProbeOutcome } from '../../src/probing/prober.ts';
 import { until } from '../rig/wait.ts';
+import { candidate, DEAD } from './candidates.ts';
 import { DEADLINE_MS, World } from './world.ts';
 
 /** The URL that was reached, or the error. */
@@ -127,6 +131,19 @@ describe('an instance that cannot be reached', () => {
     await world.announce();
     expect(await reach(world, instance)).toContain('it is no longer registered anywhere');
     expect(fake.count('GET /global/health')).toBe(before);
+  });
+
+  test('is given up after eight endpoints', async () => {
+    const records = Array.from({ length: 9 }, (_, index) => new EndpointRecord(`test:${index}`, candidate()));
+    let looks = 0;
+    const { endpoint } = candidate();
+    const look = async (): Promise<ProbeOutcome> => {
+      looks += 1;
+      return { result: DEAD, learnt: {}, missing: [], timedOut: false, connection: { endpoint }, sequence: looks };
+    };
+    const goal = { name: 'a', records, directory: undefined };
+    await expect(findEndpoint(goal, { look, end: () => {} })).rejects.toThrow(UnreachableError);
+    expect(looks).toBe(8);
   });
 
   test('is an error that says so if the caller gave up', async () => {

@@ -131,6 +131,17 @@ describe('since asking about a directory loads its plugins', () => {
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
   });
 
+  test('at most thirty-two directories that calls went to are asked about', async () => {
+    await using world = new World();
+    const fake = await started(world, 'one');
+    await world.start();
+    const reached = await world.fleet.reach(world.instance('one'));
+    for (let index = 0; index < 40; index += 1)
+      world.fleet.worksIn(reached, { id: `ses_${index}`, directory: `/wt/w${index}` });
+    await listed(world);
+    expect(fake.count('GET /session/:id')).toBe(32);
+  });
+
   test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
     await using world = new World();
     const [app, web] = [await started(world, 'app'), await started(world, 'web', '/home/ada/web')];
@@ -165,6 +176,18 @@ describe('since asking about a directory loads its plugins', () => {
 });
 
 describe('a known directory', () => {
+  test('is listed as asked about in each survey that does so', async () => {
+    await using stage = await working();
+    const { world, fake, work } = stage;
+    const asked = async (): Promise<readonly string[]> =>
+      (await world.fleet.surveyServer({ instance: world.instance('Laptop-app') })).asked;
+    expect(await asked()).toEqual(['/wt/fix']);
+    fake.state.statuses.clear();
+    age(fake, work, 11);
+    await listed(world);
+    expect(await asked()).toEqual([]);
+  });
+
   test('stays known without the endpoint that found it, even if its work is silent for long', async () => {
     await using world = new World();
     const fake = await started(world, 'prod');
@@ -222,6 +245,19 @@ describe('a known directory', () => {
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
+  });
+
+  test('is gone with its server if two others are like it: it is unknown which of them works there', async () => {
+    await using stage = await working();
+    const { world } = stage;
+    world.source.candidates.clear();
+    for (const id of ['one', 'two'])
+      world.register(id, await world.fake({ directory: OWN }), {
+        claims: { name: 'Laptop-app', hostname: 'Laptop.local', id },
+      });
+    await world.announce();
+    await world.quiet();
+    expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
   });
 
   test('keeps its last overview for a name whose server ended', async () => {

@@ -141,6 +141,15 @@ describe('an exchange', () => {
     expect(await exchange(connection, '/', {}, limits)).toMatchObject({ text });
   });
 
+  test('with cut strings is not read beyond sixty-four times its limit', async () => {
+    const { connection } = await serve(({ url }, response) =>
+      answer(response, JSON.stringify('x'.repeat(Number(url?.slice(1))))),
+    );
+    const cut = { ...limits, maxStringBytes: 10 };
+    expect((await exchange(connection, '/63000', {}, cut)).text.length).toBeLessThan(100);
+    await expect(exchange(connection, '/65000', {}, cut)).rejects.toMatchObject({ kind: 'too-large' });
+  });
+
   test.each([
     ['a length that was announced', { 'content-length': '100' }],
     ['chunks', {}],

@@ -136,6 +136,13 @@ describe('a name that was shown', () => {
   });
 });
 
+test('of more than twenty thousand gone names the latest are kept', () => {
+  const many = Array.from({ length: 20_000 }, (_, index) => instance(`${index}`, { base: `n${index}` }));
+  const { gone } = show([instance('a', { base: 'first' })], many, []);
+  expect(gone).toHaveLength(20_000);
+  expect(gone).not.toContain('first');
+});
+
 describe('entries that are proven to be one', () => {
   const first = instance('a', PROCESS);
   const second = instance('b', { ...PROCESS, port: 2 });

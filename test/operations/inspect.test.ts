@@ -260,6 +260,12 @@ describe('sessions as a whole', () => {
       /runs in second, which shares its sessions with worker; nothing was deleted/,
     );
     expect(fake.count('DELETE /session/:id')).toBe(0);
+    other.state.finish(id, 'done');
+    // Of another home.
+    await stage.add('apart');
+    await stage.fleet.refresh();
+    await remove(id);
+    expect(fake.count('DELETE /session/:id')).toBe(1);
   });
 
   test('a deletion waits for a send of ours, which then counts as running', async () => {

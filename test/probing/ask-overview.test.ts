@@ -47,7 +47,9 @@ describe('the overview', () => {
     });
     // Without it, fewer requests would seem to wait.
     fake.addPermission({ sessionID: '../../pty' });
-    expect(await ask(fake.url, { parts: ['permissions'] })).toMatchObject({ learnt: {}, missing: ['permissions'] });
+    fake.override('GET /session/status', { kind: 'answer', body: { '../../pty': { type: 'busy' } } });
+    const parts = ['status', 'permissions'] as const;
+    expect(await ask(fake.url, { parts })).toMatchObject({ learnt: {}, missing: parts });
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
   });
 
@@ -295,6 +297,18 @@ describe('the state of the latest session that does not run', () => {
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await survey(fake)).learnt.session).not.toHaveProperty('rest');
     expect(fake.count('GET /session/:id/message')).toBe(0);
+  });
+
+  test('elsewhere is requested only if work was seen there: another process of the home may run the session', async () => {
+    const { fake } = await withLast({ role: 'assistant', time: { created: Date.now() } });
+    const { id, title } = fake.addSession({ directory: '/home/user/b' });
+    const session = { id, title, directory: '/home/user/b', updatedMs: 1 };
+    const other = { directory: '/home/user/b', isListed: true, session };
+    const restOf = async (known?: object): Promise<unknown> => {
+      const look = await ask(fake.url, { elsewhere: [{ ...other, known }] });
+      return look.elsewhere?.get('/home/user/b')?.learnt.session?.rest?.state;
+    };
+    expect([await restOf(), await restOf({})]).toEqual([undefined, 'interrupted']);
   });
 
   test('is busy, not interrupted, if the turn began after the status was read', async () => {

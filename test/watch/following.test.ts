@@ -1,10 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { type Clock, systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
+import type { OwnServers } from '../../src/watch/own-servers.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { newId } from '../rig/fake/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
+import { Gates } from '../rig/gates.ts';
 import { until } from '../rig/wait.ts';
 import { openWatchWorld, type WatchWorld } from './world.ts';
 
@@ -46,6 +49,17 @@ function begin(): string {
   return id;
 }
 
+/** A second watcher of the same servers. */
+async function followWith(
+  clock: Clock,
+  own: OwnServers = world.instances,
+): Promise<AsyncDisposable & { readonly watcher: LiveWatcher }> {
+  const watcher = new LiveWatcher({ own, clock, logger: silentLogger });
+  watcher.start();
+  await until('it to follow', () => watcher.servers()[0]?.checkedMs !== undefined);
+  return { watcher, [Symbol.asyncDispose]: () => watcher.close() };
+}
+
 /** Begins a turn, and waits until it is listed. */
 async function beginBusy(): Promise<string> {
   const id = begin();
@@ -78,6 +92,39 @@ describe('the stream', () => {
       expect(fake.openStreams).toBe(1);
     },
   );
+
+  test('that ends during a survey leaves the server unchecked', async () => {
+    await follow();
+    const gates = new Gates();
+    gates.open('first');
+    let gate = 'first';
+    const { instances } = world;
+    const own: OwnServers = {
+      servers: () => instances.servers(),
+      instancesOf: (id) => instances.instancesOf(id),
+      connection: (id, signal) => instances.connection(id, signal),
+      survey: async (id, signal) => {
+        const found = await instances.survey(id, signal);
+        await gates.pass(gate, signal);
+        return found;
+      },
+      setFollowed() {},
+      worksIn() {},
+      onChange: () => () => {},
+    };
+    await using watched = await followWith(systemClock, own);
+    const server = () => watched.watcher.servers()[0];
+    gate = 'second';
+    const id = begin();
+    await gates.reached('second');
+    fake.override('GET /global/event', { kind: 'answer', status: 503 });
+    fake.endStreams();
+    await until('the end to be noticed', () => server()?.checkedMs === undefined);
+    gate = 'third';
+    gates.open('second');
+    await gates.reached('third');
+    expect(server()).toMatchObject({ checkedMs: undefined, sessions: [{ id }] });
+  });
 
   test('only causes surveys: events that contradict the answers change nothing', async () => {
     await followQuietly();
@@ -147,6 +194,17 @@ describe('a server that answers slowly', () => {
     await world.becomes(id, 'idle');
   });
 
+  test('is surveyed again until its earlier sessions were listed', async () => {
+    const { id } = fake.addSession();
+    fake.state.begin(id, 'Go');
+    fake.state.finish(id, 'Done');
+    fake.override('GET /session', { kind: 'answer', status: 500 });
+    await followQuietly();
+    expect(world.session(id)).toBeUndefined();
+    fake.override('GET /session', undefined);
+    await world.becomes(id, 'idle');
+  });
+
   test('is surveyed again until it answers', async () => {
     await reopen({ healthCheckTimeoutMs: 500 });
     await followQuietly();
@@ -200,14 +258,6 @@ describe('a server in which nothing runs', () => {
     messages: fake.count('GET /session/:id/message'),
     streams: fake.count('GET /global/event'),
   });
-
-  /** A second watcher of the same servers, on a manual clock. */
-  async function followWith(clock: ManualClock): Promise<AsyncDisposable & { readonly watcher: LiveWatcher }> {
-    const watcher = new LiveWatcher({ own: world.instances, clock, logger: silentLogger });
-    watcher.start();
-    await until('it to follow', () => watcher.servers()[0]?.checkedMs !== undefined);
-    return { watcher, [Symbol.asyncDispose]: () => watcher.close() };
-  }
 });
 
 describe('a server that ends', () => {
@@ -220,6 +270,22 @@ describe('a server that ends', () => {
     await world.registry.remove('one');
     expect(await world.becomes(id, 'interrupted')).toMatchObject({ reason: 'its server ended while it ran' });
     expect(world.server('one')).toMatchObject({ checkedMs: undefined, sessions: [{ id }] });
+  });
+
+  test('is listed for an hour for what ran in it', async () => {
+    await follow();
+    await beginBusy();
+    const clock = new ManualClock();
+    await using watched = await followWith(clock);
+    const listed = () => watched.watcher.servers().flatMap(({ sessions }) => sessions.map(({ state }) => state));
+    await until('the session', () => listed()[0] === 'busy');
+    await fake.close();
+    await world.registry.remove('one');
+    await until('its end', () => listed()[0] === 'interrupted');
+    await clock.advance(60 * MINUTE_MS);
+    expect(listed()).toEqual(['interrupted']);
+    await clock.advance(1);
+    expect(listed()).toEqual([]);
   });
 
   test('is gone without an event if it was killed, since nobody holds its port', async () => {

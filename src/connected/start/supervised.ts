@@ -14,7 +14,7 @@ export interface SupervisedOptions {
   /** The only port to listen on. Undefined: any free one. */
   readonly wantedPort: number | undefined;
   readonly terminal: Terminal;
-  readonly guard: Guard;
+  readonly guard: Pick<Guard, 'watch'>;
   readonly logger: Logger;
 }
 

@@ -1,4 +1,5 @@
-import { readdir, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 
@@ -29,6 +30,22 @@ test('one wrapper holds the lock, and another after its release', async () => {
   await first.release();
   expect(await second.take()).toBeUndefined();
   expect(await readdir(lockFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
+});
+
+test('a lock that replaced the dead one after that was read stays', async () => {
+  const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
+  const path = join(lockFolder(folder.path), 'service.lock');
+  await mkdir(lockFolder(folder.path), { recursive: true });
+  execFileSync('mkfifo', [path]);
+  const taking = new ServiceLock(folder.path, 'service', await own()).take();
+  // Opens once it is being read.
+  const dead = await open(path, 'w');
+  await rm(path);
+  await writeFile(path, JSON.stringify(parent));
+  await dead.writeFile(JSON.stringify({ pid: NO_PID }));
+  await dead.close();
+  expect(await taking).toEqual(parent);
+  expect(await readdir(lockFolder(folder.path))).toEqual(['service.lock']);
 });
 
 test('exactly one of several takes over the lock of a dead process', async () => {

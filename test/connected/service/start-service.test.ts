@@ -127,6 +127,8 @@ describe('opencode-connected with OpenCode 2.1', () => {
     const child = await stage.start(['--headless']);
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain(message);
+    // It is not asked again.
+    expect(child.output()).not.toContain('does not answer');
     expect(stage.fake.requests.length > 0).toBe(isAsked);
     expect(await stage.calls()).toEqual([]);
   });

@@ -235,6 +235,14 @@ describe('a table that follows its peers', () => {
     expect(stage.service.asked.length - before).toBe(20);
   });
 
+  it('follows only some of the peers that do not admit this machine', async () => {
+    const { service, clock } = await following({ peers: 40, status: 403 });
+    await clock.advance(5000);
+    await until('the requests', () => service.asked.length >= 40 + 32);
+    await settle();
+    expect(service.asked).toHaveLength(40 + 32);
+  });
+
   it('asks sixteen peers at once', async () => {
     const { table, sites } = peerTable(1, 40);
     let open = 0;
@@ -269,9 +277,8 @@ describe('a table that follows its peers', () => {
   it.each(['a b', '"', '"a"b', '"\u00e9"', `"${'x'.repeat(200)}"`])(
     'does not send back an invalid entity tag: %j',
     async (etag) => {
-      const { table, sites, service, ids } = await enter({ holds: 'refuses', etag });
-      table.keep(sites);
-      for (let asks = 1; asks <= 2; asks += 1) await table.ask();
+      const { service, ids } = await following({ holds: 'refuses', etag });
+      await until('the next request', () => service.asked.length === 2);
       expect(service.asked.map((headers) => headers['if-none-match'])).toEqual([undefined, undefined]);
       expect(ids()).toEqual(['a']);
     },
