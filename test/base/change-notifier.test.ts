@@ -5,7 +5,7 @@ const HINT = { done: false, value: undefined };
 const END = { done: true, value: undefined };
 
 describe('ChangeNotifier', () => {
-  it('merges notifications that nobody reads into one', async () => {
+  it('merges unread notifications into one', async () => {
     const notifier = new ChangeNotifier();
     for (let count = 0; count < 1000; count += 1) notifier.notify();
     expect(await notifier.next()).toEqual(HINT);
@@ -29,7 +29,7 @@ describe('ChangeNotifier', () => {
     expect(await notifier.next()).toEqual(END);
   });
 
-  it('aborts `ended` once, whoever ends it', async () => {
+  it('aborts `ended` once, even if it is ended twice', async () => {
     const notifier = new ChangeNotifier();
     let ends = 0;
     notifier.ended.addEventListener('abort', () => (ends += 1));

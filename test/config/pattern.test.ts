@@ -2,12 +2,12 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { matchesPattern } from '../../src/config/pattern.ts';
 
-/** Tries every length for every `*`. */
-function naive(pattern: string, text: string): boolean {
+/** A reference matcher that tries every length for every `*`. */
+function matchesNaively(pattern: string, text: string): boolean {
   if (pattern === '') return text === '';
   if (pattern[0] !== '*')
-    return text[0]?.toLowerCase() === pattern[0]?.toLowerCase() && naive(pattern.slice(1), text.slice(1));
-  return Array.from({ length: text.length + 1 }).some((_, skip) => naive(pattern.slice(1), text.slice(skip)));
+    return text[0]?.toLowerCase() === pattern[0]?.toLowerCase() && matchesNaively(pattern.slice(1), text.slice(1));
+  return Array.from({ length: text.length + 1 }).some((_, skip) => matchesNaively(pattern.slice(1), text.slice(skip)));
 }
 
 describe('matchesPattern', () => {
@@ -27,7 +27,7 @@ describe('matchesPattern', () => {
     ['(a+)+$', 'aaaa', false],
     ['[ab]', 'a', false],
     ['a?', 'ab', false],
-  ])('%j and %j: %j', (pattern, text, expected) => {
+  ])('pattern %j, text %j: %j', (pattern, text, expected) => {
     expect(matchesPattern(pattern, text)).toBe(expected);
   });
 
@@ -35,7 +35,7 @@ describe('matchesPattern', () => {
     const letters = (alphabet: string) => fc.string({ unit: fc.constantFrom(...alphabet.split('')), maxLength: 8 });
     fc.assert(
       fc.property(letters('abA.**'), letters('abB.'), (pattern, text) => {
-        expect(matchesPattern(pattern, text)).toBe(naive(pattern, text));
+        expect(matchesPattern(pattern, text)).toBe(matchesNaively(pattern, text));
       }),
       { numRuns: 5000 },
     );

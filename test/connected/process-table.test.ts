@@ -30,7 +30,7 @@ describe('a process', () => {
     const identity = await until('the process', () => identifyProcess(child.pid));
     expect(identity).toEqual({ pid: child.pid, started: expect.any(String) });
     expect(await isAlive(identity)).toBe(true);
-    // Another one that got its number.
+    // Another process with the same pid.
     expect(await isAlive({ ...identity, started: '1' })).toBe(false);
     child.kill('SIGKILL');
     await once(child, 'exit');
@@ -40,7 +40,7 @@ describe('a process', () => {
 
   test('has a family of children and grandchildren', async () => {
     const child = start('sh', '-c', 'sh -c "sleep 600; :" & wait');
-    await until('three of them', async () => (await familyOf(child.pid)).size === 3);
+    await until('three processes', async () => (await familyOf(child.pid)).size === 3);
     const family = await familyOf(child.pid);
     expect(family.has(child.pid)).toBe(true);
     expect(family.has(process.pid)).toBe(false);

@@ -17,11 +17,11 @@ function value(password: string, username?: string): CredentialRef {
   return { password: { kind: 'value', value: password }, ...(username !== undefined && { username }) };
 }
 
-interface Seen extends Partial<Omit<Candidate, 'endpoint'>> {
+interface CandidateFields extends Partial<Omit<Candidate, 'endpoint'>> {
   readonly endpoint?: Partial<Endpoint>;
 }
 
-function candidate({ endpoint, ...rest }: Seen = {}): Candidate {
+function candidate({ endpoint, ...rest }: CandidateFields = {}): Candidate {
   return {
     source: 'local-relay',
     key: 'k',
@@ -37,9 +37,9 @@ interface Setup {
   readonly fallback?: CredentialRef;
 }
 
-function resolve(seen: Seen, { rules = [], fallback }: Setup, commands = noCommands) {
+function resolve(fields: CandidateFields, { rules = [], fallback }: Setup, commands = noCommands) {
   const settings = { credentialRules: rules, defaultCredential: fallback };
-  return createCredentialResolver(settings, { commands }).resolve(candidate(seen), never);
+  return createCredentialResolver(settings, { commands }).resolve(candidate(fields), never);
 }
 
 const fromConfiguration = (password: string, username = 'opencode') => ({
@@ -48,7 +48,7 @@ const fromConfiguration = (password: string, username = 'opencode') => ({
   from: 'the configuration',
 });
 
-describe('order', () => {
+describe('the order of credentials', () => {
   const rules = [
     { name: 'web', credential: value('other') },
     { name: 'a*', credential: value('rule') },
@@ -58,38 +58,50 @@ describe('order', () => {
   const own = value('own', 'eve');
   const missing: CredentialRef = { password: { kind: 'file', path: '/nonexistent/pw', optional: true } };
 
-  it.each<[name: string, seen: Seen, setup: Setup, expected: unknown]>([
+  it.each<[name: string, fields: CandidateFields, setup: Setup, expected: unknown]>([
     [
       "the candidate's own credential comes first",
       { credential: own },
       { rules, fallback },
       { username: 'eve', password: 'own', from: "the service's own file" },
     ],
-    ['then the first matching rule', {}, { rules, fallback }, fromConfiguration('rule')],
-    ['then the default', { claims: {} }, { rules, fallback }, fromConfiguration('default', 'ada')],
-    ['then nothing', { claims: {} }, { rules }, undefined],
-    ['a rule follows a missing optional one', { credential: missing }, { rules, fallback }, fromConfiguration('rule')],
+    ['the first matching rule comes second', {}, { rules, fallback }, fromConfiguration('rule')],
+    ['the default comes last', { claims: {} }, { rules, fallback }, fromConfiguration('default', 'ada')],
+    ['nothing is used without a match and a default', { claims: {} }, { rules }, undefined],
     [
-      'the default follows a missing optional one',
+      'a rule replaces a missing optional credential',
+      { credential: missing },
+      { rules, fallback },
+      fromConfiguration('rule'),
+    ],
+    [
+      'the default replaces a missing optional credential',
       { credential: missing },
       { fallback },
       fromConfiguration('default', 'ada'),
     ],
-    ['nothing follows a missing optional one', { credential: missing }, {}, undefined],
-  ])('%s', async (_, seen, setup, expected) => {
-    expect(await resolve(seen, setup)).toEqual(expected);
+    [
+      'nothing replaces a missing optional credential without a rule and a default',
+      { credential: missing },
+      {},
+      undefined,
+    ],
+  ])('%s', async (_, fields, setup, expected) => {
+    expect(await resolve(fields, setup)).toEqual(expected);
   });
 
-  it('nothing follows an unreadable one', async () => {
+  it('an unreadable credential is an error, and no other replaces it', async () => {
     const unreadable: SecretRef = { kind: 'file', path: '/nonexistent/pw' };
     await expect(resolve({ credential: { password: unreadable } }, { rules, fallback })).rejects.toThrow(
       '/nonexistent/pw: no such file',
     );
   });
 
-  it('reads only the one it uses', async () => {
-    const asked: string[] = [];
-    const commands: SecretCommands = { run: (argv) => (asked.push(argv.join(' ')), Promise.resolve('from command\n')) };
+  it('the resolver reads only the credential that it uses', async () => {
+    const commandsRun: string[] = [];
+    const commands: SecretCommands = {
+      run: (argv) => (commandsRun.push(argv.join(' ')), Promise.resolve('from command\n')),
+    };
     const command = (name: string): CredentialRef => ({ password: { kind: 'command', argv: ['pass', name] } });
     const setup = {
       rules: ['web', 'api'].map((name) => ({ name, credential: command(name) })),
@@ -100,12 +112,12 @@ describe('order', () => {
       password: 'from command',
       from: 'the output of the password command pass',
     });
-    expect(asked).toEqual(['pass api']);
+    expect(commandsRun).toEqual(['pass api']);
   });
 });
 
 describe('the default credential', () => {
-  const defaultFor = (seen: Seen) => resolve(seen, { fallback: value('p') });
+  const defaultFor = (fields: CandidateFields) => resolve(fields, { fallback: value('p') });
 
   it.each([
     ['loopback', true],
@@ -113,7 +125,7 @@ describe('the default credential', () => {
     ['relay', true],
     ['url', false],
     ['lan', false],
-  ] as const)('by %s: %s', async (route, gets) => {
+  ] as const)('is used on the route %s: %s', async (route, gets) => {
     const found = await defaultFor({ source: 'static', endpoint: { route } });
     expect(found).toEqual(gets ? fromConfiguration('p') : undefined);
   });
@@ -123,16 +135,16 @@ describe('the default credential', () => {
   });
 });
 
-it.each<[name: string, seen: Seen]>([
+it.each<[name: string, fields: CandidateFields]>([
   ['an untrusted candidate', { trust: { level: 'untrusted', reason: 'open to others' } }],
   ['a candidate with its own Authorization header', { endpoint: { headers: { authorization: 'Bearer x' } } }],
-])('%s gets nothing: no own credential, no rule, no default', async (_, seen) => {
+])('%s gets nothing: no own credential, no rule, no default', async (_, fields) => {
   const setup = { rules: [{ name: 'api', credential: value('rule') }], fallback: value('default') };
-  expect(await resolve({ ...seen, credential: value('own') }, setup)).toBeUndefined();
+  expect(await resolve({ ...fields, credential: value('own') }, setup)).toBeUndefined();
 });
 
 describe('an endpoint found by mdns', () => {
-  const seen: Seen = { source: 'mdns', endpoint: { url: 'http://192.168.1.20:4096', route: 'lan' } };
+  const fields: CandidateFields = { source: 'mdns', endpoint: { url: 'http://192.168.1.20:4096', route: 'lan' } };
   it.each([
     [{ name: 'api', source: 'mdns' }, true],
     [{ host: 'BOX', source: 'mDNS' }, true],
@@ -150,7 +162,7 @@ describe('an endpoint found by mdns', () => {
     [{ name: 'api', source: 'static' }, false],
     [{ name: 'web', source: 'mdns' }, false],
   ])('gets a password by the rule %j: %s', async (rule, gets) => {
-    const found = await resolve(seen, { rules: [{ ...rule, credential: value('p') }], fallback: value('default') });
+    const found = await resolve(fields, { rules: [{ ...rule, credential: value('p') }], fallback: value('default') });
     expect(found?.password).toBe(gets ? 'p' : undefined);
   });
 
@@ -159,15 +171,15 @@ describe('an endpoint found by mdns', () => {
       { name: 'api', credential: value('wide') },
       { name: 'api', source: 'mdns', credential: value('meant') },
     ];
-    expect((await resolve(seen, { rules }))?.password).toBe('meant');
+    expect((await resolve(fields, { rules }))?.password).toBe('meant');
   });
 
   it('does not get its own credential', async () => {
-    expect(await resolve({ ...seen, credential: value('own') }, {})).toBeUndefined();
+    expect(await resolve({ ...fields, credential: value('own') }, {})).toBeUndefined();
   });
 
-  it('from another source but with the LAN route is treated the same', async () => {
-    const other: Seen = { ...seen, source: 'other', credential: value('own') };
+  it('is treated the same if another source found it on the LAN route', async () => {
+    const other: CandidateFields = { ...fields, source: 'other', credential: value('own') };
     expect(
       await resolve(other, { rules: [{ name: 'api', credential: value('p') }], fallback: value('default') }),
     ).toBeUndefined();
@@ -175,14 +187,14 @@ describe('an endpoint found by mdns', () => {
 });
 
 describe('a rule', () => {
-  const relay: Seen = { endpoint: { url: 'http://127.0.0.1:20001', route: 'relay' } };
-  const tailnet: Seen = { endpoint: { url: 'http://box.tail1.ts.net:4096/x', route: 'tailnet' } };
-  const ipv6: Seen = { endpoint: { url: 'http://[fd7a::1]:4096', route: 'tailnet' } };
-  const nonsense: Seen = { endpoint: { url: 'nonsense' } };
-  it.each<[name: string, rule: Omit<CredentialRule, 'credential'>, seen: Seen, fits: boolean]>([
+  const relay: CandidateFields = { endpoint: { url: 'http://127.0.0.1:20001', route: 'relay' } };
+  const tailnet: CandidateFields = { endpoint: { url: 'http://box.tail1.ts.net:4096/x', route: 'tailnet' } };
+  const ipv6: CandidateFields = { endpoint: { url: 'http://[fd7a::1]:4096', route: 'tailnet' } };
+  const nonsense: CandidateFields = { endpoint: { url: 'nonsense' } };
+  it.each<[name: string, rule: Omit<CredentialRule, 'credential'>, fields: CandidateFields, fits: boolean]>([
     ['fits by name, in any case', { name: 'API' }, {}, true],
     ['fits only whole names', { name: 'ap' }, {}, false],
-    ['needs a name to fit one', { name: '*' }, { claims: {} }, false],
+    ['does not fit a candidate without a name', { name: '*' }, { claims: {} }, false],
     ['fits by host name', { host: 'b*' }, {}, true],
     ['fits by address', { host: '127.0.0.1' }, {}, true],
     ['fits by the name in the URL', { host: '*.ts.net' }, tailnet, true],
@@ -191,11 +203,11 @@ describe('a rule', () => {
     ["does not take our end of a relay's tunnel for the machine", { host: '127.0.0.1' }, relay, false],
     ['fits by source', { source: 'local-*' }, {}, true],
     ['does not fit another source', { source: 'tailscale' }, {}, false],
-    ['needs all its parts', { name: 'api', host: 'other' }, {}, false],
-    ['without parts fits nothing', {}, {}, false],
+    ['fits only if all its parts fit', { name: 'api', host: 'other' }, {}, false],
+    ['fits nothing if it has no parts', {}, {}, false],
     ['survives an invalid URL', { host: 'box' }, nonsense, true],
-  ])('%s', async (_, rule, seen, fits) => {
-    const found = await resolve(seen, { rules: [{ ...rule, credential: value('p') }] });
+  ])('%s', async (_, rule, fields, fits) => {
+    const found = await resolve(fields, { rules: [{ ...rule, credential: value('p') }] });
     expect(found?.password).toBe(fits ? 'p' : undefined);
   });
 });
@@ -262,21 +274,24 @@ describe("an endpoint's headers", () => {
   const command: SecretRef = { kind: 'command', argv: ['pass'] };
   const unset: SecretRef = { kind: 'unset', variable: 'CF' };
   it.each<readonly [string, SecretRef, SecretCommands, string]>([
-    ['one that cannot be read', unset, noCommands, 'the environment variable CF is not set; set it and start'],
-    ['an empty one', command, printing('\n'), 'the output of the password command pass is empty'],
-    ['two lines', command, printing('hunter2\nhunter2'), 'expected a header value without line breaks'],
+    ['an unreadable value', unset, noCommands, 'the environment variable CF is not set; set it and start'],
+    ['an empty value', command, printing('\n'), 'the output of the password command pass is empty'],
+    ['a value of two lines', command, printing('hunter2\nhunter2'), 'expected a header value without line breaks'],
     [
       'a variable with two lines',
       { kind: 'value', value: 'hunter2\nb' },
       noCommands,
       'expected a header value without',
     ],
-    ['a character that no header carries', command, printing('hunter2→'), 'expected a header value without'],
-    ['one that is too long', command, printing('h'.repeat(8193)), 'expected at most 8192 characters, got 8193'],
-  ])('%s is reported with its name and the reason, without the value', async (_, ref, commands, reason) => {
-    const sending = withHeaders({ 'X-Plain': 'p', 'X-Token': ref }, commands);
-    const message = await sending.then(String, messageOf);
-    expect(message).toMatch(new RegExp(`^header X-Token: ${reason}`));
-    expect(message).not.toContain('hunter2');
-  });
+    ['a character that no header may contain', command, printing('hunter2→'), 'expected a header value without'],
+    ['a value that is too long', command, printing('h'.repeat(8193)), 'expected at most 8192 characters, got 8193'],
+  ])(
+    '%s is reported with the name of the header and the reason, without the value',
+    async (_, ref, commands, reason) => {
+      const sending = withHeaders({ 'X-Plain': 'p', 'X-Token': ref }, commands);
+      const message = await sending.then(String, messageOf);
+      expect(message).toMatch(new RegExp(`^header X-Token: ${reason}`));
+      expect(message).not.toContain('hunter2');
+    },
+  );
 });

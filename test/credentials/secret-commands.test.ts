@@ -19,7 +19,7 @@ function shell(script: string, ...args: string[]): [string, ...string[]] {
 }
 
 /** Prints how often it has run, and fails while a file `<path>.bad` exists. */
-function counted(path: string): [string, ...string[]] {
+function countingCommand(path: string): [string, ...string[]] {
   return shell('echo x >> "$1"; test ! -e "$1.bad" || exit 3; grep -c x "$1"', path);
 }
 
@@ -27,7 +27,7 @@ function errorOf(work: Promise<unknown>): Promise<string> {
   return work.then(
     (value) => `no error but ${JSON.stringify(value)}`,
     (error: unknown) => {
-      // Contains neither output nor arguments of the command, in no cause or property.
+      // No cause or property may contain the command's output or arguments.
       expect(inspect(error, { depth: 10 })).not.toContain('hunter2');
       return error instanceof Error ? error.message : String(error);
     },
@@ -90,7 +90,7 @@ describe('the output of a command', () => {
     await using folder = tempDir();
     const clock = new ManualClock();
     const commands = createSecretCommands({ clock, signal: never });
-    const argv = counted(join(folder.path, 'runs'));
+    const argv = countingCommand(join(folder.path, 'runs'));
     expect(await commands.run(argv, never)).toBe('1\n');
     clock.step(-2 * KEPT_MS);
     await clock.advance(KEPT_MS - 1);
@@ -102,7 +102,7 @@ describe('the output of a command', () => {
   it('is shared by concurrent calls with the same arguments only', async () => {
     await using folder = tempDir();
     const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
-    const argv = counted(join(folder.path, 'runs'));
+    const argv = countingCommand(join(folder.path, 'runs'));
     expect(
       await Promise.all([
         commands.run(argv, never),
@@ -119,17 +119,17 @@ describe('the output of a command', () => {
     const path = join(folder.path, 'runs');
     writeFileSync(`${path}.bad`, '');
     const failed = await Promise.all([
-      errorOf(commands.run(counted(path), never)),
-      errorOf(commands.run(counted(path), never)),
+      errorOf(commands.run(countingCommand(path), never)),
+      errorOf(commands.run(countingCommand(path), never)),
     ]);
     expect(failed).toEqual(Array(2).fill('password command /bin/sh ended with code 3; run it in a shell to see why'));
     expect(readFileSync(path, 'utf8')).toBe('x\n');
     rmSync(`${path}.bad`);
-    expect(await commands.run(counted(path), never)).toBe('2\n');
+    expect(await commands.run(countingCommand(path), never)).toBe('2\n');
   });
 });
 
-/** A command whose child connects to us and then hangs: the connection lives as long as that child. */
+/** A command whose child connects to this process and hangs; the connection closes when the child ends. */
 async function hangingCommand(): Promise<{
   argv: [string, ...string[]];
   grandchild: Promise<Socket>;
@@ -173,13 +173,13 @@ describe('a command that hangs', () => {
     await using folder = tempDir();
     const path = join(folder.path, 'runs');
     const commands = createSecretCommands({ clock: new ManualClock(), signal: AbortSignal.abort() });
-    expect(await errorOf(commands.run(counted(path), never))).toContain('aborted');
+    expect(await errorOf(commands.run(countingCommand(path), never))).toContain('aborted');
     expect(existsSync(path)).toBe(false);
   });
 });
 
 describe('a caller that aborts', () => {
-  it('rejects at once, and the run continues for the next caller', async () => {
+  it('is rejected at once, and the command keeps running for the next caller', async () => {
     await using folder = tempDir();
     const commands = createSecretCommands({ clock: new ManualClock(), signal: never });
     const argv = shell('until test -e "$1"; do sleep 0.02; done; echo late', join(folder.path, 'go'));
@@ -192,7 +192,7 @@ describe('a caller that aborts', () => {
     expect(await within(second, 'the same run')).toBe('late\n');
   });
 
-  it('before the call starts no command', async () => {
+  it('starts no command if it aborts before the call', async () => {
     const shutdown = new AbortController();
     const commands = createSecretCommands({ clock: new ManualClock(), signal: shutdown.signal });
     const children = (): number => process.getActiveResourcesInfo().filter((name) => name === 'ProcessWrap').length;

@@ -22,13 +22,13 @@ import { deferred, type Deferred } from '../rig/wait.ts';
 
 const INTERVAL_MS = 30_000;
 
-/** A source whose scans end at once with `result`, or under control of the test. */
+/** A source whose scans end at once with `result`; with 'wait', the test ends them through `openScans`. */
 class ScriptedSource implements DiscoverySource {
   readonly name: string;
   result: Scan | Error | 'wait';
-  readonly open: Array<Deferred<Scan>> = [];
+  readonly openScans: Array<Deferred<Scan>> = [];
   scans = 0;
-  /** `thorough` of each scan. */
+  /** The option `thorough` of each scan. */
   readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
   readonly notifiers: ChangeNotifier[] = [];
@@ -49,7 +49,7 @@ class ScriptedSource implements DiscoverySource {
     if (this.result instanceof Error) throw this.result;
     if (this.result !== 'wait') return this.result;
     const scan = deferred<Scan>();
-    this.open.push(scan);
+    this.openScans.push(scan);
     signal.addEventListener('abort', () => this.onAbort(scan), { once: true });
     return scan.promise;
   }
@@ -126,7 +126,7 @@ describe('polling', () => {
     expect(fine.scans).toBe(3);
   });
 
-  test('uses at most 10,000 candidates and a hundred dropped notes of a source, and says so', async () => {
+  test('the chain uses at most 10,000 candidates and 100 dropped notes of a source, and reports how many more there are', async () => {
     const { candidates } = scanOf(...Array.from({ length: MAX_CANDIDATES + 3 }, (_, index) => String(index)));
     const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
     const { chain } = await start(new ScriptedSource({ candidates, notes: [], dropped }));
@@ -164,10 +164,10 @@ describe('hints', () => {
     source.hint();
     await clock.advance(HINT_WINDOW_MS * 2);
     expect(source.scans).toBe(1);
-    source.open[0]?.resolve(scanOf('a'));
+    source.openScans[0]?.resolve(scanOf('a'));
     await settle();
     expect(source.scans).toBe(2);
-    source.open[1]?.resolve(scanOf('a'));
+    source.openScans[1]?.resolve(scanOf('a'));
     await clock.advance(HINT_WINDOW_MS * 10);
     expect(source.scans).toBe(2);
   });
@@ -207,9 +207,9 @@ describe('failures', () => {
     expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'a' }] }]);
   });
 
-  test('a missing system is logged once as unavailable until it returns, and never as a failure', async () => {
+  test('a source whose system is missing is logged once as unavailable until it returns, and never as failed', async () => {
     const source = new ScriptedSource(new SourceUnavailableError('no socket'));
-    // A source without hints is not asked for them again.
+    // Without hints, the chain logs nothing about restarting them.
     delete source.changes;
     const { chain, clock, lines } = await start(source);
     await clock.advance(3 * INTERVAL_MS);
@@ -249,7 +249,7 @@ describe('failures', () => {
     await clock.advance(4 * INTERVAL_MS);
     expect(source.scans).toBe(2);
     expect(chain.views()).toMatchObject([{ status: 'failed', candidates: [] }]);
-    source.open[0]?.resolve(scanOf('late'));
+    source.openScans[0]?.resolve(scanOf('late'));
     source.result = scanOf('b');
     await clock.advance(INTERVAL_MS);
     expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'b' }] }]);
@@ -264,7 +264,7 @@ describe('waiting for scans', () => {
     const waiting = chain.scanned().then(() => (scanned = true));
     await settle();
     expect(scanned).toBe(false);
-    slow.open[0]?.resolve(scanOf());
+    slow.openScans[0]?.resolve(scanOf());
     await waiting;
   });
 
@@ -274,11 +274,11 @@ describe('waiting for scans', () => {
     let rescanned = false;
     const waiting = chain.rescan().then(() => (rescanned = true));
     await settle();
-    source.open[0]?.resolve(scanOf('before'));
+    source.openScans[0]?.resolve(scanOf('before'));
     await settle();
     expect([source.scans, rescanned]).toEqual([2, false]);
     expect(source.thorough).toEqual([false, true]);
-    source.open[1]?.resolve(scanOf('after'));
+    source.openScans[1]?.resolve(scanOf('after'));
     await waiting;
     expect(chain.views()).toMatchObject([{ candidates: [{ key: 'after' }] }]);
   });

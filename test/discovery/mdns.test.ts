@@ -8,9 +8,9 @@ import { Publisher } from '../../src/mdns/publisher.ts';
 import { freePort } from '../rig/ports.ts';
 import { conformance, type HintingStage } from './conformance.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a free port. */
+/** The loopback interface: multicast on it does not leave the machine. */
 const LOOPBACK =
-  Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal))?.[0] ?? 'lo';
+  Object.entries(networkInterfaces()).find(([, addresses]) => addresses?.some(({ internal }) => internal))?.[0] ?? 'lo';
 
 const SYSTEM = { clock: systemClock, logger: silentLogger };
 

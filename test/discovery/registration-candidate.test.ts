@@ -18,7 +18,7 @@ describe('the candidate of a registration', () => {
     ['another host, another port', { hostname: 'laptop', localPort: 4096 }, 'relay', 4096],
     ['another host, same port by chance', { hostname: 'laptop', localPort: 5000 }, 'relay', 5000],
     ['another host, local port unknown', { hostname: 'laptop' }, 'relay', undefined],
-  ])('%s', (_, fields, route, localPort) => {
+  ])('has the right route and local port: %s', (_, fields, route, localPort) => {
     const candidate = candidateOf('a.json', { name: 'a', port: 5000, ...fields }, site);
     expect(candidate.endpoint).toEqual({ url: 'http://127.0.0.1:5000', route, ownerUid: 1000 });
     expect(candidate.claims.localPort).toBe(localPort);

@@ -15,7 +15,7 @@ import { examination, lineOf } from './stage.ts';
 
 const never = new Promise<never>(() => {});
 
-test('a check that hangs is reported after its time limit and hides no other', async () => {
+test('a check that hangs is reported after its time limit and hides no other check', async () => {
   await using temp = tempDir('opencode-mcp-doctor');
   await using tailscaled = await startFakeLocalApi();
   tailscaled.answers.set('status', () => {});
@@ -52,7 +52,7 @@ test('an aborted examination ends', async () => {
   await expect(examining).rejects.toThrow('called off');
 });
 
-test('a section that takes too long says so', async () => {
+test('a section that takes too long is reported as broken', async () => {
   const clock = leapingClock();
   const signal = new AbortController().signal;
   const section = await boundedSection({ id: 'state', title: 'State' }, { clock, signal }, () => never);

@@ -22,23 +22,23 @@ beforeAll(async () => {
 });
 afterAll(() => stage[Symbol.asyncDispose]());
 
-/** Starts the unit's program as systemd does, unless there is a file `broken`. */
+/** A systemctl that starts the unit's program as systemd does, unless there is a file `broken`. */
 const SYSTEMCTL = `#!/bin/sh
 case "$*" in *restart*) ;; *) exit 0 ;; esac
 [ ! -e "$HOME/broken" ] || exit 0
 eval "exec $(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/opencode-mcp-node.service")" </dev/null >/dev/null 2>&1 &
 `;
 
-test('advises to restart a node service that is installed but does not run', async () => {
+test('the doctor advises to restart a node service that is installed but does not run', async () => {
   onTestFinished(() => endProcessesIn(stage.env['TMPDIR'] ?? '/nowhere'));
   await writeFile(join(stage.bin, 'systemctl'), SYSTEMCTL, { mode: 0o755 });
   await writeFile(join(stage.bin, 'loginctl'), '#!/bin/sh\n', { mode: 0o755 });
-  const without = await stage.doctor();
-  expect(lineOf(without.report, 'node service', /not installed/)).toMatchObject({
+  const notInstalled = await stage.doctor();
+  expect(lineOf(notInstalled.report, 'node service', /not installed/)).toMatchObject({
     verdict: '-',
     text: expect.stringContaining(INSTALL),
   });
-  expect(without.code).toBe(0);
+  expect(notInstalled.code).toBe(0);
 
   await stage.put('broken', '');
   expect(await stage.type(`sh ${INSTALL}`)).toMatchObject({ code: 0 });
@@ -59,13 +59,13 @@ test('advises to restart a node service that is installed but does not run', asy
   expect(lineOf(after.report, 'node service', /serves this user's instances at 127\.0\.0\.2/)?.verdict).toBe('ok');
 });
 
-test('reports a LocalAPI that this user may not open', async (context) => {
+test('the doctor reports a LocalAPI that this user may not open', async (context) => {
   needRoot(context);
   const { tailscaled, nodePort, home } = stage;
   const { socketPath } = tailscaled;
   await chmod(dirname(socketPath), 0o755);
   await chmod(socketPath, 0o600);
-  const look = (): ReturnType<typeof tailnetChecks> =>
+  const check = (): ReturnType<typeof tailnetChecks> =>
     asUser(STRANGER_UID, () =>
       tailnetChecks({
         tailnet: { socketPath, nodePort, ports: [], tags: [], users: [] },
@@ -75,7 +75,7 @@ test('reports a LocalAPI that this user may not open', async (context) => {
         env: {},
       }),
     );
-  expect(await look()).toEqual([
+  expect(await check()).toEqual([
     {
       verdict: 'broken',
       subject: 'tailscaled',
@@ -84,13 +84,13 @@ test('reports a LocalAPI that this user may not open', async (context) => {
     },
   ]);
   await chmod(socketPath, 0o666);
-  expect((await look())[0]).toMatchObject({
+  expect((await check())[0]).toMatchObject({
     verdict: 'ok',
     text: expect.stringMatching(/^running, 1\.98\.10; desk\.tailnet\.test/),
   });
 });
 
-test('reports the LAN as switched off, without an interface, with a wrong interface, and in use', async (context) => {
+test('the doctor reports the LAN as switched off, without an interface, with a wrong interface, and in use', async (context) => {
   needNamespaces(context);
   const namespaces = await NamespaceSet.open('doctor');
   onTestFinished(() => namespaces.close());

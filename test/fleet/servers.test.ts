@@ -9,8 +9,8 @@ import { World } from './world.ts';
 const MINUTE = 60_000;
 const OWN = '/home/ada/app';
 
-/** A session used so many minutes ago; it runs if `busy`. */
-function session(fake: FakeOpencode, directory: string, { minutes = 0, busy = false } = {}): FakeSession {
+/** Adds a session last used `minutes` ago; it runs if `busy`. */
+function addSession(fake: FakeOpencode, directory: string, { minutes = 0, busy = false } = {}): FakeSession {
   const updated = Date.now() - minutes * MINUTE;
   const made = fake.addSession({ directory, time: { created: updated, updated } });
   if (busy) fake.state.statuses.set(made.id, { type: 'busy' });
@@ -22,33 +22,33 @@ async function listed(world: World): Promise<string[]> {
   return instances.map(({ name, state, directory }) => `${name} ${state} ${directory}`);
 }
 
-async function started(world: World, name: string, directory = OWN): Promise<FakeOpencode> {
+async function startServer(world: World, name: string, directory = OWN): Promise<FakeOpencode> {
   const fake = await world.fake({ directory });
   world.register(name, fake, { claims: { name, hostname: 'Laptop.local' } });
   return fake;
 }
 
-/** A server that works in `/wt/fix`, listed there too. */
-async function working() {
+/** Starts a server that works in `/wt/fix`, with both of its directories listed. */
+async function startWorkingServer() {
   const world = new World();
-  const fake = await started(world, 'Laptop-app');
-  const work = session(fake, '/wt/fix', { busy: true });
+  const fake = await startServer(world, 'Laptop-app');
+  const work = addSession(fake, '/wt/fix', { busy: true });
   await world.start();
   expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
   return { world, fake, work, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 }
 
-/** As if the session was last used so many minutes ago. */
-function age(fake: FakeOpencode, work: FakeSession, minutes: number): void {
+/** Sets the last use of the session to `minutes` ago. */
+function setLastUse(fake: FakeOpencode, work: FakeSession, minutes: number): void {
   fake.state.sessions.set(work.id, { ...work, time: { created: 1, updated: Date.now() - minutes * MINUTE } });
 }
 
-describe('a directory in which a server works is an instance', () => {
-  test('named as a registration there would be, or after the chosen name', async () => {
+describe('the instance of a directory in which a server works', () => {
+  test('is named like a registration of that directory, or after the chosen name', async () => {
     await using world = new World();
     for (const name of ['Laptop-app', 'chosen']) {
-      const fake = await started(world, name);
-      session(fake, `${OWN}-wt`, { busy: true });
+      const fake = await startServer(world, name);
+      addSession(fake, `${OWN}-wt`, { busy: true });
     }
     await world.start();
     expect(await listed(world)).toEqual([
@@ -59,37 +59,37 @@ describe('a directory in which a server works is an instance', () => {
     ]);
   });
 
-  test('with the shortest ending of its path that differs, if the last parts are equal', async () => {
+  test('is named after the shortest unique ending of its path, if the last parts are equal', async () => {
     await using world = new World();
-    const fake = await started(world, 'Laptop-app');
+    const fake = await startServer(world, 'Laptop-app');
     for (const directory of ['/wt/one/app', '/wt/two/app', '/srv/two/app', 'C:\\work\\web'])
-      session(fake, directory, { busy: true });
+      addSession(fake, directory, { busy: true });
     await world.start();
     const names = (await listed(world)).map((row) => row.split(' ')[0]);
     expect(names).toEqual(['Laptop-app', 'Laptop-one-app', 'Laptop-srv-two-app', 'Laptop-web', 'Laptop-wt-two-app']);
   });
 
-  test('while work is seen there and some minutes after; its name stays callable', async () => {
-    await using stage = await working();
+  test('is listed while work is seen there and ten minutes after; its name stays callable', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake, work } = stage;
-    session(fake, '/wt/idle');
+    addSession(fake, '/wt/idle');
     const own = `Laptop-app idle ${OWN}`;
     fake.state.statuses.clear();
     expect(await listed(world)).toEqual([own, 'Laptop-fix idle /wt/fix']);
-    age(fake, work, 11);
+    setLastUse(fake, work, 11);
     expect(await listed(world)).toEqual([own]);
     const resting = world.fleet.resolve('Laptop-fix');
     expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix', serverDirectory: OWN });
-    // It works again under the same name, which no other got meanwhile.
+    // It works again under the same name, which no other directory has taken.
     fake.state.statuses.set(work.id, { type: 'busy' });
     fake.state.sessions.set(work.id, work);
-    session(fake, '/other/fix', { busy: true });
+    addSession(fake, '/other/fix', { busy: true });
     expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix', 'Laptop-other-fix busy /other/fix']);
   });
 
-  test('offline with its server, and back with it', async () => {
-    await using stage = await working();
+  test('is offline while its server is offline', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake } = stage;
     fake.override('GET /path', { kind: 'answer', status: 500 });
     expect(await listed(world)).toEqual([`Laptop-app offline ${OWN}`, 'Laptop-fix offline /wt/fix']);
@@ -97,13 +97,13 @@ describe('a directory in which a server works is an instance', () => {
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
   });
 
-  test('up to twenty-five per server; the rest is counted', async () => {
+  test('is listed for at least 25 directories of a server; the unchecked ones are counted', async () => {
     await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    for (let index = 0; index < 25; index += 1) session(fake, `/wt/w${index}`, { busy: true });
+    const fake = await startServer(world, 'Laptop-app');
+    for (let index = 0; index < 25; index += 1) addSession(fake, `/wt/w${index}`, { busy: true });
     await world.start();
     expect((await listed(world)).filter((row) => row.includes(' busy '))).toHaveLength(25);
-    for (let index = 25; index < 40; index += 1) session(fake, `/wt/w${index}`, { busy: true });
+    for (let index = 25; index < 40; index += 1) addSession(fake, `/wt/w${index}`, { busy: true });
     await listed(world);
     const { notes } = world.fleet.snapshot();
     expect(notes.map(({ subject, reason }) => `${subject}: ${reason}`)).toEqual([
@@ -112,28 +112,28 @@ describe('a directory in which a server works is an instance', () => {
   });
 });
 
-describe('since asking about a directory loads its plugins', () => {
-  test("another server's own directory is asked about only after a call went there", async () => {
+describe('which directories a survey queries, since a query loads the plugins of the directory', () => {
+  test("another server's own directory is queried only after a call to it", async () => {
     await using world = new World();
-    const [one, other] = [await started(world, 'one'), await started(world, 'other', '/home/ada/web')];
-    session(one, '/home/ada/web');
-    session(other, OWN);
+    const [one, other] = [await startServer(world, 'one'), await startServer(world, 'other', '/home/ada/web')];
+    addSession(one, '/home/ada/web');
+    addSession(other, OWN);
     await world.start();
-    const asked = (): number[] => [one, other].map((fake) => fake.count('GET /session/status'));
-    const [before = 0, otherBefore = 0] = asked();
+    const statusRequests = (): number[] => [one, other].map((fake) => fake.count('GET /session/status'));
+    const [before = 0, otherBefore = 0] = statusRequests();
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
-    expect(asked()).toEqual([before + 1, otherBefore + 1]);
+    expect(statusRequests()).toEqual([before + 1, otherBefore + 1]);
     // Our own turn runs there through this server: listed only while it runs.
-    const { id } = session(one, '/home/ada/web', { busy: true });
+    const { id } = addSession(one, '/home/ada/web', { busy: true });
     world.fleet.worksIn(await world.fleet.reach(world.instance('one')), { id, directory: '/home/ada/web' });
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'one-web busy /home/ada/web', 'other idle /home/ada/web']);
     one.state.statuses.delete(id);
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
   });
 
-  test('at most thirty-two directories that calls went to are asked about', async () => {
+  test('at most 32 directories are queried because of calls to them', async () => {
     await using world = new World();
-    const fake = await started(world, 'one');
+    const fake = await startServer(world, 'one');
     await world.start();
     const reached = await world.fleet.reach(world.instance('one'));
     for (let index = 0; index < 40; index += 1)
@@ -142,10 +142,10 @@ describe('since asking about a directory loads its plugins', () => {
     expect(fake.count('GET /session/:id')).toBe(32);
   });
 
-  test("a project's worktree is asked about only through a server of that project, if there is one", async () => {
+  test("a project's worktree is queried only through a server of that project, if there is one", async () => {
     await using world = new World();
-    const [app, web] = [await started(world, 'app'), await started(world, 'web', '/home/ada/web')];
-    // They share a home, so both list the sessions of both projects, and of a third without a server.
+    const [app, web] = [await startServer(world, 'app'), await startServer(world, 'web', '/home/ada/web')];
+    // The servers share a home, so both list the sessions of both projects, and of a third without a server.
     for (const fake of [app, web])
       for (const [directory, projectID] of [
         [OWN, 'project-app'],
@@ -156,17 +156,17 @@ describe('since asking about a directory loads its plugins', () => {
       ] as const)
         fake.addSession({ directory, projectID });
     await world.start();
-    const asked = (): number[] => [app, web].map((fake) => fake.count('GET /session/status'));
-    const before = asked();
+    const statusRequests = (): number[] => [app, web].map((fake) => fake.count('GET /session/status'));
+    const before = statusRequests();
     await listed(world);
-    // Their own directories, the worktree through its project's server only, and the third project.
-    expect(asked().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
+    // Both servers: two own directories and the third project. Only the worktree's own server: the worktree.
+    expect(statusRequests().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
   });
 
-  test("ten minutes are measured by the server's clock, which may be hours behind", async () => {
+  test("the ten minutes since the last use are measured by the server's clock, which may be hours behind", async () => {
     await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/fix', { minutes: 120, busy: true });
+    const fake = await startServer(world, 'Laptop-app');
+    addSession(fake, '/wt/fix', { minutes: 120, busy: true });
     const sessions = [...fake.state.sessions.values()];
     const date = new Date(Date.now() - 120 * MINUTE).toUTCString();
     fake.override('GET /experimental/session', { kind: 'answer', headers: { date }, body: sessions });
@@ -176,30 +176,30 @@ describe('since asking about a directory loads its plugins', () => {
 });
 
 describe('a known directory', () => {
-  test('is listed as asked about in each survey that does so', async () => {
-    await using stage = await working();
+  test('is in `asked` of a survey that queries it', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake, work } = stage;
     const asked = async (): Promise<readonly string[]> =>
       (await world.fleet.surveyServer({ instance: world.instance('Laptop-app') })).asked;
     expect(await asked()).toEqual(['/wt/fix']);
     fake.state.statuses.clear();
-    age(fake, work, 11);
+    setLastUse(fake, work, 11);
     await listed(world);
     expect(await asked()).toEqual([]);
   });
 
-  test('stays known without the endpoint that found it, even if its work is silent for long', async () => {
+  test('stays known after the endpoint that found it is gone, even if its session is unused for long', async () => {
     await using world = new World();
-    const fake = await started(world, 'prod');
+    const fake = await startServer(world, 'prod');
     const tunnel = await world.tunnelTo(fake);
     world.register('prod', fake, { claims: { id: 'p', hostname: 'laptop' } });
     world.register('relayed', tunnel, { route: 'relay', claims: { id: 'p', name: 'prod', hostname: 'laptop' } });
-    const work = session(fake, '/wt/fix', { busy: true });
+    const work = addSession(fake, '/wt/fix', { busy: true });
     await world.start();
     await world.clock.advance(REVIEW_DELAY_MS);
     await until('the proof', () => world.instance('prod').server.endpoints.length === 2);
     expect(await listed(world)).toContain('prod-fix busy /wt/fix');
-    age(fake, work, 20);
+    setLastUse(fake, work, 20);
     world.source.candidates.delete('prod');
     await world.announce();
     await world.quiet();
@@ -208,8 +208,8 @@ describe('a known directory', () => {
     expect(await listed(world)).toContain('prod-fix busy /wt/fix');
   });
 
-  test('is not named to another process that answers there for the same own directory', async () => {
-    await using stage = await working();
+  test('is not queried in another process with the same address and own directory', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake, work } = stage;
     // Another home: it has none of these sessions.
     fake.state.sessions.delete(work.id);
@@ -221,10 +221,10 @@ describe('a known directory', () => {
     await expect(world.fleet.reach(resting)).rejects.toThrow(/Laptop-fix.*cannot be driven.*no session in/s);
   });
 
-  test('is asked about as long as it has any session', async () => {
-    await using stage = await working();
+  test('stays reachable as long as it has any session', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake, work } = stage;
-    session(fake, '/wt/fix', { minutes: 30 });
+    addSession(fake, '/wt/fix', { minutes: 30 });
     fake.state.sessions.delete(work.id);
     fake.state.statuses.clear();
     expect(await world.fleet.reach(world.instance('Laptop-fix'))).toMatchObject({ directory: '/wt/fix' });
@@ -233,7 +233,7 @@ describe('a known directory', () => {
   });
 
   test('stays callable under its name when the server is started again', async () => {
-    await using stage = await working();
+    await using stage = await startWorkingServer();
     const { world, fake } = stage;
     world.source.candidates.clear();
     await world.announce();
@@ -247,8 +247,8 @@ describe('a known directory', () => {
     expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
   });
 
-  test('is gone with its server if two others are like it: it is unknown which of them works there', async () => {
-    await using stage = await working();
+  test('is gone with its server if two others match it, since either could be the one that works there', async () => {
+    await using stage = await startWorkingServer();
     const { world } = stage;
     world.source.candidates.clear();
     for (const id of ['one', 'two'])
@@ -260,11 +260,11 @@ describe('a known directory', () => {
     expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
   });
 
-  test('keeps its last overview for a name whose server ended', async () => {
-    await using stage = await working();
+  test('is named with its host and path in the error after its server ended', async () => {
+    await using stage = await startWorkingServer();
     const { world, fake, work } = stage;
     fake.state.statuses.clear();
-    age(fake, work, 20);
+    setLastUse(fake, work, 20);
     await listed(world);
     world.source.candidates.clear();
     await world.announce();
@@ -275,9 +275,9 @@ describe('a known directory', () => {
 describe('work in a directory cannot be hidden', () => {
   test('by an untrusted claim to the directory, or by a long dead one', async () => {
     await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/lan', { busy: true });
-    session(fake, '/wt/dead', { busy: true });
+    const fake = await startServer(world, 'Laptop-app');
+    addSession(fake, '/wt/lan', { busy: true });
+    addSession(fake, '/wt/dead', { busy: true });
     const stranger = await world.fake({ directory: '/wt/lan' });
     const claims = { hostname: 'Laptop.local' };
     world.register('stranger', stranger, { route: 'lan', claims: { ...claims, directory: '/wt/lan' } });
@@ -291,21 +291,21 @@ describe('work in a directory cannot be hidden', () => {
 
   test('by many sub-agents that worked later', async () => {
     await using world = new World();
-    const fake = await started(world, 'Laptop-app');
-    session(fake, '/wt/fix', { minutes: 5, busy: true });
-    const { id } = session(fake, OWN);
+    const fake = await startServer(world, 'Laptop-app');
+    addSession(fake, '/wt/fix', { minutes: 5, busy: true });
+    const { id } = addSession(fake, OWN);
     for (let index = 0; index < 60; index += 1) fake.addSession({ directory: OWN, parentID: id });
     await world.start();
     expect(await listed(world)).toContain('Laptop-fix busy /wt/fix');
   });
 });
 
-test("a machine's names count as one machine when directories are assigned", async () => {
+test('two host names of a machine count as one when directories are assigned', async () => {
   await using world = new World();
   const [one, other] = [await world.fake({ directory: OWN }), await world.fake({ directory: '/home/ada/web' })];
   world.register('one', one, { claims: { hostname: 'laptop' } });
   world.register('other', other, { claims: { hostname: 'Laptop.local' } });
-  session(one, '/home/ada/web');
+  addSession(one, '/home/ada/web');
   await world.start();
   const before = one.count('GET /session/status');
   await listed(world);
@@ -314,14 +314,14 @@ test("a machine's names count as one machine when directories are assigned", asy
 
 test("work that looks interrupted in one server is looked for in the machine's other servers within the survey", async () => {
   await using world = new World();
-  const [one, other] = [await started(world, 'one'), await started(world, 'other', '/home/ada/web')];
-  const { id } = session(other, OWN);
+  const [one, other] = [await startServer(world, 'one'), await startServer(world, 'other', '/home/ada/web')];
+  const { id } = addSession(other, OWN);
   other.state.begin(id, 'do it');
   one.addSession({ ...other.state.sessions.get(id), id });
   one.state.messages.set(id, other.state.messages.get(id) ?? []);
   await world.start();
   expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web', `other-app busy ${OWN}`]);
-  // It runs nowhere any more: its process was killed.
+  // The session no longer runs anywhere: its process was killed.
   other.state.statuses.clear();
   expect(await listed(world)).toContain(`one interrupted ${OWN}`);
 });

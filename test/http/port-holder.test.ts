@@ -62,14 +62,14 @@ const get = (connection: Connection): Promise<unknown> => exchange(connection, '
 
 beforeEach((context) => needRoot(context));
 
-describe('a password goes to a port of', () => {
-  test('root, for another user', async () => {
+describe('a password is sent', () => {
+  test('to a port of root, for another user', async () => {
     const { port, seen } = await listen(0);
     await asUser(STRANGER_UID, () => get(connectionTo(port)));
     expect(seen).toEqual([expect.any(String)]);
   });
 
-  test('the registration’s owner', async () => {
+  test('to a port of the registration’s owner', async () => {
     const { port, seen } = await listen(OWNER_UID);
     await get(connectionTo(port, { ownerUid: OWNER_UID }));
     expect(seen).toEqual([expect.any(String)]);
@@ -83,7 +83,7 @@ describe('a password goes to a port of', () => {
     ['0.0.0.0', '127.0.0.1'],
     ['0.0.0.0', '127.0.0.2'],
     ['127.0.0.1', 'localhost'],
-  ])('this user, listening at %s and connected to at %s', async (at, host) => {
+  ])('to a port of this user that listens at %s, if connected to at %s', async (at, host) => {
     const { port, seen } = await listen(0, { host: at });
     await get(connectionTo(port, { host }));
     expect(seen).toEqual(['Basic b3BlbmNvZGU6c2VjcmV0']);
@@ -92,7 +92,7 @@ describe('a password goes to a port of', () => {
 
 test('root’s listener may pass the connection to a worker of another user', async () => {
   const { port, seen, server } = await listen(0);
-  // Accepted by the worker, and judged by a third user.
+  // The worker accepts the connection, and a third user checks it.
   server.prependOnceListener('connection', () => {
     process.seteuid?.(0);
     process.seteuid?.(OWNER_UID);
@@ -101,7 +101,7 @@ test('root’s listener may pass the connection to a worker of another user', as
   expect(seen).toEqual([expect.any(String)]);
 });
 
-describe('nothing goes to a port of another user', () => {
+describe('nothing is sent to a port of another user', () => {
   test.each([
     ['127.0.0.1', '127.0.0.1'],
     ['127.0.0.1', 'localhost'],
@@ -111,7 +111,7 @@ describe('nothing goes to a port of another user', () => {
     ['::ffff:0.0.0.0', '127.0.0.1'],
     ['::', '[::1]'],
     ['::1', '[::1]'],
-  ])('listening at %s and connected to at %s', async (at, host) => {
+  ])('that listens at %s, if connected to at %s', async (at, host) => {
     const { port, seen } = await listen(STRANGER_UID, { host: at });
     await expect(get(connectionTo(port, { host, ownerUid: OWNER_UID }))).rejects.toMatchObject({
       kind: 'unreachable',
@@ -122,7 +122,7 @@ describe('nothing goes to a port of another user', () => {
     expect(seen).toEqual([]);
   });
 
-  test('by an event stream either', async () => {
+  test('by an event stream', async () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { signal } = new AbortController();
     await expect(openStream(connectionTo(port), '/stream', { headersTimeoutMs: 10_000, signal })).rejects.toMatchObject(
@@ -138,7 +138,7 @@ describe('nothing goes to a port of another user', () => {
     expect(seen).toEqual([]);
   });
 
-  test('that accepts one connection and listens no more', async () => {
+  test('that accepts one connection and stops listening', async () => {
     const bytes: Buffer[] = [];
     const server = createTcpServer((socket) => {
       server.close();
@@ -148,16 +148,16 @@ describe('nothing goes to a port of another user', () => {
       server.listen(0, '127.0.0.1');
       await once(server, 'listening');
       const { port } = server.address() as AddressInfo;
-      // Also accepted by that user.
-      const asked = get(connectionTo(port, { configured: true }));
+      // The same user also accepts the connection.
+      const request = get(connectionTo(port, { configured: true }));
       await once(server, 'connection');
       process.seteuid?.(0);
-      await expect(asked).rejects.toMatchObject(WITHHELD);
+      await expect(request).rejects.toMatchObject(WITHHELD);
     });
     expect(Buffer.concat(bytes).toString()).toBe('');
   });
 
-  test('that accepts one connection and leaves the port to ours', async () => {
+  test('that accepts one connection and leaves the port to this user', async () => {
     const bytes: Buffer[] = [];
     const ours = createTcpServer();
     onTestFinished(() => void ours.close());
@@ -172,15 +172,15 @@ describe('nothing goes to a port of another user', () => {
       server.listen(0, '127.0.0.1');
       await once(server, 'listening');
       const { port } = server.address() as AddressInfo;
-      const asked = exchange(connectionTo(port), '/x', {}, { ...limits, timeoutMs: 1_000 });
-      await asked.catch(() => {});
+      const request = exchange(connectionTo(port), '/x', {}, { ...limits, timeoutMs: 1_000 });
+      await request.catch(() => {});
       expect(Buffer.concat(bytes).toString()).toBe('');
-      await expect(asked).rejects.toMatchObject(WITHHELD);
+      await expect(request).rejects.toMatchObject(WITHHELD);
     });
     expect(ours.listening).toBe(true);
   });
 
-  test('requests without a password still go there', async () => {
+  test('except requests without a password', async () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { endpoint } = connectionTo(port);
     await get({ endpoint });
@@ -197,7 +197,7 @@ test('the holder is determined once for each connection', async () => {
   await get(connection);
   first.stop();
   const second = await listen(STRANGER_UID, { port: first.port });
-  // Still open, it leads to the first one.
+  // The connection is still open and leads to the first listener.
   await get(connection);
   expect(first.seen).toHaveLength(2);
   first.disconnect();
@@ -211,7 +211,7 @@ test('a pooled connection of unknown holder is not used for a password', async (
   await get({ endpoint });
   first.stop();
   const second = await listen(0, { port: first.port });
-  // Without a password the pooled one may still be used.
+  // Without a password, the pooled connection may be used.
   await get({ endpoint });
   await get({ endpoint, credential });
   expect(first.seen).toEqual([undefined, undefined]);

@@ -15,7 +15,7 @@ interface Fields extends Partial<Omit<Nameable, 'members'>> {
   readonly ids?: readonly string[];
 }
 
-/** One endpoint `id` (or several), a lineage of its name and host. */
+/** An instance with the endpoint `id` and those in `ids`. By default, its name and host make its lineage. */
 function instance(id: string, fields: Fields = {}): Nameable {
   const { base = 'foo', host = 'h', port = 1, ids = [], lineage = `${base} ${host}`, ...rest } = fields;
   const [first, ...others] = [id, ...ids].map((member) => ({ id: member, lineage }));
@@ -25,8 +25,8 @@ function instance(id: string, fields: Fields = {}): Nameable {
 
 type Snapshot = readonly Nameable[];
 
-/** Shows one snapshot after the other; returns the names of the last as `id=name+alias`, and the names that are gone. */
-function show(...snapshots: readonly Snapshot[]): { readonly names: string[]; readonly gone: string[] } {
+/** Assigns names for one snapshot after the other; returns the last names as `id=name+alias`, and the names that are gone. */
+function assignAll(...snapshots: readonly Snapshot[]): { readonly names: string[]; readonly gone: string[] } {
   let state: NameState = NO_NAMES;
   let last: Assignment | undefined;
   for (const snapshot of snapshots) {
@@ -43,7 +43,7 @@ const LAN = { plain: false };
 
 describe('equal names in one snapshot', () => {
   test.each<[name: string, snapshot: Snapshot, names: readonly string[]]>([
-    ['one alone gets its bare name', [instance('a')], ['a=foo']],
+    ['a single instance gets its bare name', [instance('a')], ['a=foo']],
     [
       'on different hosts, each gets its host',
       [instance('a', { host: 'x' }), instance('b', { host: 'y' })],
@@ -52,12 +52,12 @@ describe('equal names in one snapshot', () => {
     ['on one host, each gets its port', [instance('a'), instance('b', { port: 2 })], ['a=foo@h:1', 'b=foo@h:2']],
     ['on one port, they are numbered', [instance('a'), instance('b')], ['a=foo@h:1#2', 'b=foo@h:1#3']],
     [
-      'one that answers has precedence',
+      'an instance that answers has precedence',
       [instance('a', { ...DEAD, port: 2 }), instance('b'), instance('c', { ...DEAD, port: 3 })],
       ['a=foo@h:2', 'b=foo', 'c=foo@h:3'],
     ],
     [
-      'a configured name has precedence over one that answers',
+      'a configured name has precedence over an instance that answers',
       [instance('a'), instance('b', { ...DEAD, pinned: true, host: 'x' })],
       ['a=foo@h', 'b=foo'],
     ],
@@ -68,22 +68,22 @@ describe('equal names in one snapshot', () => {
     ],
     ['a LAN advertisement never gets a bare name', [instance('a', LAN)], ['a=foo@h']],
   ])('%s', (_, snapshot, names) => {
-    expect(show(snapshot).names).toEqual(names);
+    expect(assignAll(snapshot).names).toEqual(names);
   });
 
   test('a claimed name does not collide with a generated one', () => {
     const claimed = instance('a', { base: 'foo@h' });
-    const { names } = show([claimed, instance('b', { port: 2 }), instance('c', { port: 3, ...LAN })]);
+    const { names } = assignAll([claimed, instance('b', { port: 2 }), instance('c', { port: 3, ...LAN })]);
     expect(new Set(names.map((name) => name.split('=')[1])).size).toBe(3);
   });
 
   test('ten thousand equal names are numbered in linear time', () => {
     const many = Array.from({ length: 10_000 }, (_, index) => instance(`k${index}`));
-    expect(new Set(show(many).names.map((name) => name.split('=')[1])).size).toBe(10_000);
+    expect(new Set(assignAll(many).names.map((name) => name.split('=')[1])).size).toBe(10_000);
   });
 });
 
-describe('a name that was shown', () => {
+describe('an assigned name', () => {
   const [a, b, c] = [instance('a'), instance('b', { port: 2 }), instance('c', { port: 3 })];
   const elsewhere = instance('b', { host: 'x' });
   const other = instance('a', { lineage: 'other' });
@@ -107,10 +107,19 @@ describe('a name that was shown', () => {
     ],
     ['stays with its instance when it comes back', [[a], [], [a, elsewhere]], ['a=foo', 'b=foo@x']],
     ['goes to a later process of the same lineage', [[a], [], [b]], ['b=foo']],
-    ['goes to the next process of the same lineage', [[a], [b]], ['b=foo']],
+    ['goes to the process of the same lineage that replaces its own', [[a], [b]], ['b=foo']],
     ['does not go to a new process while the old one is listed', [[a], [a, b]], ['a=foo', 'b=foo@h']],
-    ['… even if that does not answer', [[a], [instance('a', DEAD), b]], ['a=foo', 'b=foo@h']],
-    ['is free if two of its lineage had a longer one', [[a, b], [], [c]], ['c=foo'], ['foo@h:1', 'foo@h:2']],
+    [
+      'does not go to a new process while the old one is listed without an answer',
+      [[a], [instance('a', DEAD), b]],
+      ['a=foo', 'b=foo@h'],
+    ],
+    [
+      'leaves the bare name to a new process if two of its lineage had longer names',
+      [[a, b], [], [c]],
+      ['c=foo'],
+      ['foo@h:1', 'foo@h:2'],
+    ],
     [
       'does not go to a new process if two of its lineage are gone',
       [[a], [a, b], [], [c]],
@@ -132,25 +141,25 @@ describe('a name that was shown', () => {
     ],
     ['does not go to another lineage under the same registration', [[a], [other]], ['a=foo@h'], ['foo']],
   ])('%s', (_, snapshots, names, gone = []) => {
-    expect(show(...snapshots)).toEqual({ names, gone });
+    expect(assignAll(...snapshots)).toEqual({ names, gone });
   });
 });
 
-test('of more than twenty thousand gone names the latest are kept', () => {
+test('the latest 20,000 gone names are kept', () => {
   const many = Array.from({ length: 20_000 }, (_, index) => instance(`${index}`, { base: `n${index}` }));
-  const { gone } = show([instance('a', { base: 'first' })], many, []);
+  const { gone } = assignAll([instance('a', { base: 'first' })], many, []);
   expect(gone).toHaveLength(20_000);
   expect(gone).not.toContain('first');
 });
 
-describe('entries that are proven to be one', () => {
+describe('endpoints that are proven to be one instance', () => {
   const first = instance('a', PROCESS);
   const second = instance('b', { ...PROCESS, port: 2 });
   const apart = [first, second];
   const together = [instance('a', { ...PROCESS, ids: ['b'] })];
 
   test.each<[name: string, snapshots: readonly Snapshot[], names: readonly string[], gone?: readonly string[]]>([
-    ['keep both names, the older one shown', [apart, together], ['a=foo+foo@h']],
+    ['keep both names, and show the older one', [apart, together], ['a=foo+foo@h']],
     ['keep their own names when they part', [apart, together, apart], ['a=foo', 'b=foo@h']],
     ['keep the name when the named endpoint is gone', [together, [second]], ['b=foo']],
     ['keep both names when one endpoint is gone', [apart, together, [second]], ['b=foo+foo@h']],
@@ -172,26 +181,26 @@ describe('entries that are proven to be one', () => {
       ['c=foo+foo@h'],
     ],
   ])('%s', (_, snapshots, names, gone = []) => {
-    expect(show(...snapshots)).toEqual({ names, gone });
+    expect(assignAll(...snapshots)).toEqual({ names, gone });
   });
 });
 
 describe('the text of a name', () => {
-  const nameOf = (fields: Fields): string => show([instance('a', fields)]).names[0]?.slice(2) ?? '';
+  const nameOf = (fields: Fields): string => assignAll([instance('a', fields)]).names[0]?.slice(2) ?? '';
 
   test.each([
     ['controls', 'f\u001b[31mo\u0000o', 'foo'],
     ['bidi characters', 'f\u202eo\u2066o', 'foo'],
     ['line breaks', 'f\noo', 'f oo'],
     ['surrounding spaces', '  foo  ', 'foo'],
-    ['nothing but spaces', '   ', 'opencode'],
-    ['nothing', '', 'opencode'],
-    ['nothing but invisible characters', '\u200b\u2060', 'opencode'],
-  ])('%s are not shown', (_, base, shown) => {
+    ['only spaces', '   ', 'opencode'],
+    ['no characters', '', 'opencode'],
+    ['only invisible characters', '\u200b\u2060', 'opencode'],
+  ])('is cleaned if it has %s', (_, base, shown) => {
     expect(nameOf({ base })).toBe(shown);
   });
 
-  test('is bounded, with a suffix too', () => {
+  test('is bounded, with and without a suffix', () => {
     expect(nameOf({ base: 'x'.repeat(200) })).toHaveLength(MAX_NAME_CHARS);
     const long = nameOf({ base: 'x'.repeat(200), host: 'y'.repeat(200), plain: false });
     expect(long.length).toBeLessThanOrEqual(MAX_NAME_CHARS);
@@ -219,7 +228,7 @@ describe('for all histories', () => {
     );
   const arbitraryHistory = fc.array(arbitrarySnapshot, { maxLength: 8 });
   /** Assigns names for any history, and checks each assignment. */
-  const forEach = (checkOf: () => (assignment: Assignment, snapshot: Snapshot) => void): void => {
+  const forEachAssignment = (checkOf: () => (assignment: Assignment, snapshot: Snapshot) => void): void => {
     fc.assert(
       fc.property(arbitraryHistory, (history) => {
         const check = checkOf();
@@ -233,8 +242,8 @@ describe('for all histories', () => {
     );
   };
 
-  test('every instance has a name, unique also among gone ones', () => {
-    forEach(() => ({ named, gone }, snapshot) => {
+  test('every instance has a name that no other instance and no gone name has', () => {
+    forEachAssignment(() => ({ named, gone }, snapshot) => {
       const live = [...named.values()].flatMap(({ name, aliases }) => [name, ...aliases]);
       const all = [...live, ...gone.map(({ name }) => name)];
       expect(new Set(all).size).toBe(all.length);
@@ -243,7 +252,7 @@ describe('for all histories', () => {
   });
 
   test('a name never moves to another lineage', () => {
-    forEach(() => {
+    forEachAssignment(() => {
       const lineages = new Map<string, string>();
       return ({ named }, snapshot) => {
         for (const { key, members } of snapshot) {
@@ -258,7 +267,7 @@ describe('for all histories', () => {
   });
 
   test('no name is ever forgotten', () => {
-    forEach(() => {
+    forEachAssignment(() => {
       const seen = new Set<string>();
       return ({ state }) => {
         for (const name of state.records.keys()) seen.add(name);
@@ -270,7 +279,7 @@ describe('for all histories', () => {
   test('the order of arrival within a snapshot does not matter', () => {
     fc.assert(
       fc.property(arbitraryHistory, (history) => {
-        expect(show(...history.map((snapshot) => snapshot.toReversed()))).toEqual(show(...history));
+        expect(assignAll(...history.map((snapshot) => snapshot.toReversed()))).toEqual(assignAll(...history));
       }),
     );
   });

@@ -39,7 +39,7 @@ describe('hostile multicast on the LAN', () => {
     honest = await machine.opencode(4096);
     host = machine.on(1);
     server = await viewer.mcp();
-    await isHonestListed();
+    await untilHonestListed();
   });
   afterAll(async () => {
     await server?.close();
@@ -47,8 +47,8 @@ describe('hostile multicast on the LAN', () => {
   });
   beforeEach(needNamespaces);
 
-  /** The honest machine is listed and answers. */
-  async function isHonestListed(): Promise<void> {
+  /** Waits until the honest machine is listed and answers. */
+  async function untilHonestListed(): Promise<void> {
     await listed(server, (rows) => rows.some((row) => row.host === host && row.state === 'idle'));
   }
 
@@ -61,17 +61,17 @@ describe('hostile multicast on the LAN', () => {
       announcement(service(4097, { addresses: [host] })),
     ]);
     const rows = await listed(server, (found) => found.filter((row) => row.host === mallory.on(1)).length === 2);
-    // They lead to the sender, where nothing listens.
+    // The forged entries lead to the sender, where nothing listens.
     for (const row of rows.filter((one) => one.host === mallory.on(1)))
       expect([row.state, row.via]).toEqual(['offline', expect.stringContaining(`lan http://${mallory.on(1)}:`)]);
     expect(rows.find((row) => row.via?.endsWith(':4097'))?.reason).toContain(
       `an mDNS repeater relayed this, since it advertises the address ${host}`,
     );
-    const truth = rows.filter((row) => row.host === host);
-    expect(truth).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
+    const honestRows = rows.filter((row) => row.host === host);
+    expect(honestRows).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
   });
 
-  test('TXT records of 60 KB and malformed packets are survived', async () => {
+  test('the server survives TXT records of 60 KB and malformed packets', async () => {
     await using liar = await speaker(mallory);
     const large = Array.from({ length: 240 }, (_, index) => `${index}=${'x'.repeat(245)}`);
     const ours = { label: 'opencode-id', type: '_opencode-mcp._tcp.local', port: 5000 };
@@ -83,27 +83,27 @@ describe('hostile multicast on the LAN', () => {
       question('_opencode-mcp._tcp.local'),
       response([...recordsOf(service(5003)), ...recordsOf(service(5004)), ...recordsOf(ours)]),
     ];
-    // From several addresses, because packets of one are limited.
+    // From several addresses, since packets from one address are limited.
     const addresses = Array.from({ length: 8 }, (_, index) => `192.168.1.${200 + index}`);
     for (const [index, from] of addresses.entries()) {
       await mallory.alias(from);
       await liar.send(mutations(recorded, 200, index), { from });
     }
-    // It still runs, and receives valid packets.
+    // The server still runs, and receives valid packets.
     await mallory.alias('192.168.1.67');
     await until('a valid announcement to be listed', async () => {
-      // It may be lost behind the others.
+      // The packet may be lost behind the others.
       await liar.send([announcement(service(5999))], { from: '192.168.1.67' });
       return (await server.call('list_instances', { limit: 200 })).text.includes('lan http://192.168.1.67:5999');
     });
-    await isHonestListed();
+    await untilHonestListed();
     expect(server.stderr.filter((line) => !line.startsWith('info'))).toEqual([]);
     const { text } = await server.call('list_instances', { limit: 200 });
     expect(text).not.toMatch(/\p{Bidi_Control}/u);
     expect(text).not.toContain('\u0007');
   });
 
-  test('a flood of announcements, goodbyes and questions is survived', async () => {
+  test('the server survives a flood of announcements, goodbyes and questions', async () => {
     await using liar = await speaker(mallory);
     const flood = Array.from({ length: 1000 }, (_, index) => [
       announcement(service(10_000 + index)),
@@ -112,17 +112,17 @@ describe('hostile multicast on the LAN', () => {
       question('_http._tcp.local'),
     ]).flat();
     const answered: boolean[] = [];
-    const over = new AbortController();
-    const asking = (async () => {
-      while (!over.signal.aborted)
+    const floodEnd = new AbortController();
+    const calling = (async () => {
+      while (!floodEnd.signal.aborted)
         answered.push((await server.call('list_instances', { limit: 1 })).result.isError !== true);
     })();
     await liar.send(flood, { times: 10 });
-    over.abort();
-    await asking;
+    floodEnd.abort();
+    await calling;
     expect(answered.length).toBeGreaterThan(0);
     expect(answered.every(Boolean)).toBe(true);
-    await isHonestListed();
+    await untilHonestListed();
   });
 
   test('more than 500 services: the first 500 are listed, at most 64 per machine', async () => {
@@ -136,7 +136,7 @@ describe('hostile multicast on the LAN', () => {
       for (const from of addresses) await crowd.send(packets, { from });
       return (await server.call('refresh_instances', { limit: 1 })).text.includes(note);
     });
-    await isHonestListed();
+    await untilHonestListed();
     expect(await residentMb(server.pid)).toBeLessThan(MAX_MB);
   });
 });

@@ -10,7 +10,7 @@ import { listed, type Row } from './listing.ts';
 
 describe('on a LAN of machines with a real opencode --mdns', () => {
   let lan: Lan;
-  /** Two on the first LAN, one on the second. */
+  /** Two machines on the first LAN, one on the second. */
   let machines: readonly Machine[];
   let running: readonly { readonly directory: string }[];
   const hosts = (): string[] => machines.map((machine, index) => machine.on(index === 2 ? 2 : 1));
@@ -26,7 +26,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
   afterAll(() => lan?.close());
   beforeEach(needNamespaces);
 
-  test('all on both LANs are listed, by the source addresses of their packets', async () => {
+  test('the instances on both LANs are listed by the source addresses of their packets', async () => {
     const viewer = await lan.machine('viewer', { lans: [1, 2] });
     await using server = await viewer.mcp();
     const rows = await listed(server, (found) => found.length === 3 && found.every(({ state }) => state === 'idle'));
@@ -38,7 +38,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     expect(text).toContain('over the LAN');
   });
 
-  test('the first listing waits for answers, which come from its own LAN only', async () => {
+  test('the first listing waits for mDNS answers, and shows only its own LAN', async () => {
     const viewer = await lan.machine('reader');
     const settings = ['--transport', 'mdns', '--health-timeout-ms', '15000'];
     const list = viewer.run([process.execPath, SERVER_SCRIPT, 'list', ...settings], await viewer.sandbox());
@@ -47,22 +47,22 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     expect(list.output).not.toContain(hosts()[2]);
   });
 
-  test('opencode never advertises the second of two on one port, whose goodbye changes nothing', async () => {
+  test('opencode does not advertise a second instance with the same port, and its goodbye changes nothing', async () => {
     const [viewer, four] = [await lan.machine('witness'), await lan.machine('four')];
     await using server = await viewer.mcp();
-    const isThere = (found: readonly Row[]): boolean => {
+    const isOnlyFirstListed = (found: readonly Row[]): boolean => {
       const [row, ...others] = found.filter(({ via }) => via.endsWith(':4096'));
       return others.length === 0 && row?.state === 'idle' && row.directory === running[0]?.directory;
     };
-    await listed(server, isThere);
+    await listed(server, isOnlyFirstListed);
     const second = await four.opencode(4096);
     await second.says(/already in use/);
     await second.kill('SIGINT');
     await server.call('refresh_instances');
-    await listed(server, isThere);
+    await listed(server, isOnlyFirstListed);
   });
 
-  test('follows an interface that appears, disappears and appears again', async () => {
+  test('the source follows an interface that appears, disappears and appears again', async () => {
     const viewer = await lan.machine('roamer', { lans: [] });
     await using server = await viewer.mcp({ args: ['--log-level', 'debug'] });
     const logged = (text: string): number => server.stderr.filter((line) => line.includes(text)).length;
@@ -72,9 +72,9 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     for (let round = 1; round <= 2; round += 1) {
       await viewer.plug(1, 'eth0');
       await listed(server, ([row]) => row?.state === 'idle');
-      await until('the source to be back', () => logged('source mdns is available again') === round);
+      await until('the source to become available', () => logged('source mdns is available again') === round);
       await viewer.unplug('eth0');
-      await until('the source to notice', () => logged('source mdns is not available') === round + 1);
+      await until('the source to become unavailable', () => logged('source mdns is not available') === round + 1);
     }
   });
 
@@ -83,14 +83,14 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     const one = machines[0]!;
     const directory = running[0]?.directory ?? '';
     await using server = await viewer.mcp({ env: { HEALTH_CHECK_TIMEOUT_MS: '1000' } });
-    const isOne = (state: string) => (rows: readonly Row[]) =>
+    const hasOneInState = (state: string) => (rows: readonly Row[]) =>
       rows.some((row) => row.state === state && row.host === one.on(1));
-    await listed(server, isOne('idle'));
+    await listed(server, hasOneInState('idle'));
     await one.crash();
-    await listed(server, isOne('offline'));
+    await listed(server, hasOneInState('offline'));
     await one.move(99);
     await one.opencode(4096, { directory });
-    const rows = await listed(server, isOne('idle'));
+    const rows = await listed(server, hasOneInState('idle'));
     expect(rows.find(({ host }) => host === one.on(1))?.directory).toBe(directory);
   });
 });

@@ -16,7 +16,7 @@ const OWN = [
   { name: OWN_NAME, type: 'SRV', ttl: 120, data: { port: 5000, target: 'opencode-abc.local' } },
 ];
 
-function found(...records: readonly unknown[]): ReturnType<typeof announcementsIn> {
+function announcementsOf(...records: readonly unknown[]): ReturnType<typeof announcementsIn> {
   return announcementsIn({ answers: records, additionals: [] });
 }
 
@@ -29,28 +29,28 @@ describe('a packet', () => {
 
   it('announces an instance of opencode-connected, with its claims', () => {
     const txt = { name: OWN_NAME, type: 'TXT', ttl: 120, data: [Buffer.from('v=1'), Buffer.from('id=abc')] };
-    expect(found(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, claims: { id: 'abc' } }]);
+    expect(announcementsOf(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, claims: { id: 'abc' } }]);
   });
 
   it('is a goodbye if its TTL is 0', () => {
-    expect(found({ ...PTR, ttl: 0 }, SRV)).toMatchObject([{ isGoodbye: true }]);
+    expect(announcementsOf({ ...PTR, ttl: 0 }, SRV)).toMatchObject([{ isGoodbye: true }]);
   });
 
   it.each([
-    { name: 'without a port', records: [PTR] },
-    { name: 'with an invalid port', records: [PTR, { ...SRV, data: { port: 0, target: 'x' } }] },
+    { name: 'has no port', records: [PTR] },
+    { name: 'has an invalid port', records: [PTR, { ...SRV, data: { port: 0, target: 'x' } }] },
     {
-      name: 'of another web server',
+      name: 'is from another web server',
       records: [
         { ...PTR, data: 'printer._http._tcp.local' },
         { ...SRV, name: 'printer._http._tcp.local' },
       ],
     },
-    { name: 'whose name has another port', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
-    { name: 'of another type', records: [{ ...PTR, name: '_ssh._tcp.local' }, SRV] },
-    { name: 'of invalid records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
-  ])('announces nothing $name', ({ records }) => {
-    expect(found(...records)).toEqual([]);
+    { name: 'has different ports in its name and record', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
+    { name: 'is of another service type', records: [{ ...PTR, name: '_ssh._tcp.local' }, SRV] },
+    { name: 'has invalid records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
+  ])('announces nothing if it $name', ({ records }) => {
+    expect(announcementsOf(...records)).toEqual([]);
   });
 
   it('announces nothing if it is invalid, and never causes an exception', () => {
@@ -70,7 +70,7 @@ describe('a packet', () => {
         { ...SRV, name, data: { port: index + 1, target: 'opencode.local' } },
       ];
     }).flat();
-    const services = found(...many, ...Array.from({ length: 100 }, () => A));
+    const services = announcementsOf(...many, ...Array.from({ length: 100 }, () => A));
     expect([services.length, services[0]?.addresses.length]).toEqual([64, 16]);
   });
 });
@@ -79,13 +79,13 @@ describe('a TXT record', () => {
   const buffers = (txt: Readonly<Record<string, string>>): Buffer[] =>
     Object.entries(txt).map(([key, value]) => Buffer.from(`${key}=${value}`));
 
-  it("contains an instance's claims that fit", () => {
+  it("contains an instance's claims, without those that are too long", () => {
     const claims = { id: 'a-B_9', name: 'laptop-käse', hostname: 'laptop', directory: '/home/ada/x = y' };
     expect(readTxt(buffers(txtOf(claims)))).toEqual(claims);
     expect(txtOf({ id: 'a', directory: `/${'é'.repeat(126)}` })).toEqual({ v: '1', id: 'a' });
   });
 
-  it('is cleaned when it is read', () => {
+  it('is read without control characters', () => {
     const bytes = fc.array(fc.uint8Array({ maxLength: 20 }), { maxLength: 10 });
     fc.assert(
       fc.property(bytes, anyText(), (strings, text) => {
@@ -100,7 +100,7 @@ describe('a TXT record', () => {
     );
   });
 
-  it('uses the first of equal keys, and a limited number of strings', () => {
+  it('is read up to its 32nd string, with the first value of a repeated key', () => {
     expect(readTxt([Buffer.from('name=a'), Buffer.from('NAME=b'), Buffer.from('=c'), Buffer.from('host')])).toEqual({
       name: 'a',
     });

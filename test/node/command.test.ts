@@ -50,22 +50,22 @@ async function openMachine(options: FakeOptions = {}) {
   };
 }
 
-/** Ends it as systemd does, and resolves with its exit code. */
+/** Ends the service as systemd does, and resolves with its exit code. */
 async function end(run: ShellRun): Promise<number | null> {
   run.kill('SIGTERM');
   return await within(run.ended, 'the node service to end');
 }
 
-test('waits for tailscaled and logs it, serves once it runs, and ends on SIGTERM', async () => {
+test('the node service logs that it waits for tailscaled, serves once tailscaled runs, and ends on SIGTERM', async () => {
   const password = 'pa55word';
   const { port, socketPath, start } = await openMachine({ password });
   const run = start();
-  const logs = (part: string, times = 1): Promise<unknown> =>
+  const untilLogged = (part: string, times = 1): Promise<unknown> =>
     until(`"${part}" to be logged`, () => run.stderr().split(part).length > times);
-  await logs('not in the tailnet, so nothing is served');
+  await untilLogged('not in the tailnet, so nothing is served');
   expect(run.stderr()).toContain(socketPath);
   const daemon = await tailscaled(socketPath);
-  await logs('listening');
+  await untilLogged('listening');
   const listed = await until('the instance', async () => {
     const response = await fetch(`http://${SELF}:${port}${LIST_PATH}`);
     const { instances } = (await response.json()) as { readonly instances: readonly { readonly path: string }[] };
@@ -78,14 +78,14 @@ test('waits for tailscaled and logs it, serves once it runs, and ends on SIGTERM
   );
   await until('the service to follow the bus', () => daemon.buses.size > 0);
   daemon.close();
-  await logs('not in the tailnet', 2);
+  await untilLogged('not in the tailnet', 2);
   await expect(fetch(`http://${SELF}:${port}${LIST_PATH}`)).rejects.toThrow();
   expect(await end(run)).toBe(0);
   expect(run.stdout()).toBe('');
   expect(run.stderr()).not.toContain(password);
 });
 
-test('as a unit without a writable home: keeps state in systemd’s folder, and notifies with links to the page', async () => {
+test('a unit without a writable home keeps its state in systemd’s folder, and notifies with links to the page', async () => {
   const { folder, opencode, port, socketPath, start } = await openMachine({ reply: () => 'done' });
   await using ntfy = await startFakeNtfy();
   await tailscaled(socketPath);
@@ -93,9 +93,9 @@ test('as a unit without a writable home: keeps state in systemd’s folder, and 
   const channel = { type: 'ntfy', url: ntfy.url, topic: 'agents' };
   await writeFile(config, JSON.stringify({ notify: { channels: [channel] } }), { mode: 0o600 });
   const state = join(folder, 'state');
-  // No folder can be created in a file.
+  // The home is a file, so no folder can be created in it.
   const run = start(['--config', config], { HOME: config, STATE_DIRECTORY: state });
-  await until('the address', () => run.stderr().includes('listening'));
+  await until('the service to listen', () => run.stderr().includes('listening'));
   const origin = `http://${SELF}:${port}`;
   const sent = await fetch(`${origin}${PAGE_PREFIX}v1/send`, {
     method: 'POST',
@@ -105,7 +105,7 @@ test('as a unit without a writable home: keeps state in systemd’s folder, and 
   expect(await sent.json()).toMatchObject({ text: expect.stringMatching(/^Sent to/) as string });
   expect(opencode.state.prompts).toHaveLength(1);
   expect(await readdir(state)).toContain('requests');
-  await until('the record', async () => (await readdir(state)).includes('record.jsonl'));
+  await until('the record file', async () => (await readdir(state)).includes('record.jsonl'));
 
   const { id } = opencode.addSession({ title: 'Fix the build' });
   opencode.state.begin(id, 'Go');
@@ -117,9 +117,9 @@ test('as a unit without a writable home: keeps state in systemd’s folder, and 
   expect(await end(run)).toBe(0);
 });
 
-test('exits on wrong settings with the code for which systemd does not restart it', async () => {
+test('the node service exits on wrong settings with the code on which systemd does not restart it', async () => {
   const { start } = await openMachine();
   const run = start([], { OPENCODE_NODE_PORT: '0' });
-  expect(await within(run.ended, 'the end')).toBe(2);
+  expect(await within(run.ended, 'the node service to end')).toBe(2);
   expect(run.stderr()).toContain('OPENCODE_NODE_PORT: expected');
 });

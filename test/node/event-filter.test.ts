@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 
 import { EventFilter } from '../../src/node/proxy/event-filter.ts';
 
-const through = (...chunks: readonly (string | Buffer)[]): Promise<string> => {
+const filtered = (...chunks: readonly (string | Buffer)[]): Promise<string> => {
   const filter = new EventFilter();
   for (const chunk of chunks) filter.write(chunk);
   filter.end();
@@ -22,7 +22,7 @@ test.each([
   ['an event of a directory', data({ type: 'session.viewed', location: { directory: '/a' }, data: {} })],
   ['a heartbeat', ': heartbeat\n\n'],
 ])('passes on %s', async (_, event) => {
-  expect(await through(event)).toBe(event);
+  expect(await filtered(event)).toBe(event);
 });
 
 test.each([
@@ -33,7 +33,7 @@ test.each([
   ['an event that is not JSON', 'data: session.text.delta sessionID\n\n'],
   ['an unfinished event', `data: ${JSON.stringify({ type: 'session.x', data: { sessionID: 'ses_1' } })}`],
 ])('drops %s', async (_, event) => {
-  expect(await through(event)).toBe('');
+  expect(await filtered(event)).toBe('');
 });
 
 test('parses events across chunks and with any line end', async () => {
@@ -41,9 +41,11 @@ test('parses events across chunks and with any line end', async () => {
     SESSION.replaceAll('\n', '\r\n') + data({ type: 'mcp.status', data: {} }) + SESSION + ': heartbeat\n\n',
   );
   const bytes = Array.from(whole, (byte) => Buffer.from([byte]));
-  expect(await through(...bytes)).toBe(`${SESSION}${SESSION}: heartbeat\n\n`);
+  expect(await filtered(...bytes)).toBe(`${SESSION}${SESSION}: heartbeat\n\n`);
 });
 
 test('fails on an event that does not end', async () => {
-  await expect(through(`data: ${'x'.repeat(17 * 1024 * 1024)}`, '\ndata: y')).rejects.toThrow(/an event has more than/);
+  await expect(filtered(`data: ${'x'.repeat(17 * 1024 * 1024)}`, '\ndata: y')).rejects.toThrow(
+    /an event has more than/,
+  );
 });

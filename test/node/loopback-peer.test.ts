@@ -29,26 +29,30 @@ const tailscaled = row(FAR, OURS, 0, '222');
 const MAPPED = '0000000000000000FFFF00000100007F';
 
 test.each([
-  ['of its user, with a hidden holder', tableOf(accepted, tailscaled)],
-  ['of its user and held by it', { ...tableOf(tailscaled), ...heldBy('tailscaled') }],
+  ['of tailscaled’s user, with a hidden holder', tableOf(accepted, tailscaled)],
+  ['of tailscaled’s user, held by tailscaled', { ...tableOf(tailscaled), ...heldBy('tailscaled') }],
   ['half closed, as after the end of a request', tableOf(row(FAR, OURS, 0, '222', '05'))],
   ['of IPv4 addresses mapped into IPv6', tableOf(row(`${MAPPED}:9C40`, `${MAPPED}:0FFF`, 0, '222'))],
-])('is tailscaled’s: a socket %s', async (_, more) => {
+])('a socket %s is accepted as tailscaled’s', async (_, more) => {
   expect(await strangerAtLoopback(connection, { ...deps, ...more })).toBeUndefined();
 });
 
 test.each([
   ['of another user, on a port that tailscaled has released', tableOf(row(FAR, OURS, 1001, '222')), 'user id 1001'],
   ['that its process has closed, so that root owns it', tableOf(row(FAR, OURS, 0, '0', '05')), 'was closed'],
-  ['of another program of its user', { ...tableOf(tailscaled), ...heldBy('python3') }, 'not held by tailscaled'],
-  ['missing in the table', tableOf(accepted, row('0200007F:9C40', OURS, 0, '222')), 'was not found'],
+  [
+    'of another program of tailscaled’s user',
+    { ...tableOf(tailscaled), ...heldBy('python3') },
+    'not held by tailscaled',
+  ],
+  ['that is missing in the table', tableOf(accepted, row('0200007F:9C40', OURS, 0, '222')), 'was not found'],
   [
     'while tailscaled’s user is unknown',
     { ...tableOf(tailscaled), tailscaledUid: () => Promise.resolve(undefined) },
     'is unknown',
   ],
   ['on a system without the table', { readSockets: () => Promise.resolve(undefined) }, 'does not show'],
-])('is not tailscaled’s: a socket %s', async (_, more, reason) => {
+])('a socket %s is not accepted as tailscaled’s', async (_, more, reason) => {
   expect(await strangerAtLoopback(connection, { ...deps, ...more })).toContain(reason);
 });
 
@@ -67,7 +71,7 @@ test.skipIf(process.platform !== 'linux')(
     const kernel = { ...kernelSockets, tailscaledUid: () => Promise.resolve(uid) };
     expect(await strangerAtLoopback(ports, kernel)).toContain('not held by tailscaled');
     expect(await strangerAtLoopback(ports, { ...kernel, holders: () => Promise.resolve([]) })).toBeUndefined();
-    // A closed socket passes for root's: an attacker could send, close, and leave it to the kernel.
+    // The kernel shows a closed socket as root's, so an attacker could send, close, and pass for tailscaled.
     client.end();
     client.destroy();
     await until('the socket to belong to the kernel alone', async () => {

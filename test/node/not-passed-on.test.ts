@@ -17,7 +17,7 @@ import {
   trustingPorts,
 } from './stage.ts';
 
-const US = '127.0.0.1';
+const CALLER = '127.0.0.1';
 const SESSION = 'ses_0000000000000000000000000';
 
 /** The API of the instance, or of another path of its node service. */
@@ -28,14 +28,14 @@ function apiOf(stage: NodeStage, path = stage.path()): OpencodeApi {
 /** A stage whose tailnet grants our client's machine this role. */
 async function open(role?: 'read' | 'drive', options: NodeStageOptions = {}): Promise<NodeStage> {
   const stage = await openClockedStage(options);
-  const node = tailnetNode({ id: 'us', addresses: [US], userId: 'user-zoe' });
+  const node = tailnetNode({ id: 'us', addresses: [CALLER], userId: 'user-zoe' });
   stage.api.join(node, whoisOf(node, 'zoe@example.com', role === undefined ? {} : { [CAPABILITY]: [{ role }] }));
   await stage.clock.advance(MIN_READ_INTERVAL_MS);
   return stage;
 }
 
 /** An instance without sessions that answers with these headers. */
-const without = (headers: Readonly<Record<string, string>> = {}): NodeStageOptions => ({
+const withoutSessions = (headers: Readonly<Record<string, string>> = {}): NodeStageOptions => ({
   handler({ url }, response) {
     const isList = url?.startsWith('/session?') === true;
     response
@@ -54,13 +54,13 @@ async function failure(call: Promise<unknown>): Promise<{ kind: string; status: 
 }
 
 describe('a refusal of the node service differs from an answer of the instance', () => {
-  test('the instance has no such session, whatever its Proxy-Status header', async () => {
-    await using stage = await open('drive', without({ 'proxy-status': 'liar; error=destination_not_found' }));
+  test('a session that the instance does not have is missing, whatever the Proxy-Status header', async () => {
+    await using stage = await open('drive', withoutSessions({ 'proxy-status': 'liar; error=destination_not_found' }));
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
   });
 
-  test('no such instance, which does not mean that the session is missing', async () => {
-    await using stage = await open('drive', without());
+  test('a missing instance is an error, and does not mean that the session is missing', async () => {
+    await using stage = await open('drive', withoutSessions());
     const gone = apiOf(stage, `${INSTANCE_PREFIX}other`);
     for (const call of [
       () => gone.session(SESSION),
@@ -86,7 +86,7 @@ describe('a refusal of the node service differs from an answer of the instance',
   });
 
   test('a session that a reader may not see is missing', async () => {
-    await using stage = await open('read', without());
+    await using stage = await open('read', withoutSessions());
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
     const prompt = { sessionId: SESSION, messageId: 'msg_1', partId: 'prt_1', text: 'hi' };
     expect(await failure(apiOf(stage).prompt(prompt))).toMatchObject({
@@ -118,13 +118,13 @@ describe('a refusal of the node service differs from an answer of the instance',
       'whois fails',
       async () => {
         const stage = await openNodeStage();
-        stage.api.callers.set(US, () => Promise.reject(new Error('tailscaled is busy')));
+        stage.api.callers.set(CALLER, () => Promise.reject(new Error('tailscaled is busy')));
         return stage;
       },
       (api) => api.statuses('/p'),
       { kind: 'unreachable', status: 503 },
     ],
-  ])('%s', async (_, openStage, call, expected) => {
+  ])('a call fails if %s', async (_, openStage, call, expected) => {
     await using stage = await openStage();
     expect(await failure(call(apiOf(stage)))).toMatchObject(expected);
   });

@@ -9,7 +9,7 @@ import { webhookChannel } from '../../src/notify/channels/webhook.ts';
 import type { Notice } from '../../src/notify/notice.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
-const NONE = new AbortController().signal;
+const never = new AbortController().signal;
 const FAILED: Notice = {
   id: 'abcdefghijklmnopqrstuv',
   event: 'failed',
@@ -38,13 +38,13 @@ async function post(secret: string | undefined, level: TextLevel = 'full', statu
   const ref = secret === undefined ? undefined : ({ kind: 'value', value: secret } as const);
   const target = { type: 'webhook', url: `${hook.url}/hook/?key=hidden`, ...(ref && { secret: ref }) } as const;
   const channel = webhookChannel(target, level, { clock: systemClock, readSecret: async () => secret });
-  await channel.deliver(FAILED, undefined, NONE);
+  await channel.deliver(FAILED, undefined, never);
   const [only] = posted;
   if (only === undefined || posted.length > 1) throw new Error(`${posted.length} requests`);
   return only;
 }
 
-/** What a receiver does, by the specification of Standard Webhooks. */
+/** Verifies the signature as the specification of Standard Webhooks says. */
 function verify({ headers, body }: Posted, key: Buffer): boolean {
   const { 'webhook-id': id, 'webhook-timestamp': seconds, 'webhook-signature': signature } = headers;
   expect(Math.abs(Date.now() / 1_000 - Number(seconds))).toBeLessThan(300);
@@ -76,7 +76,7 @@ describe('a webhook', () => {
     expect(verify({ ...posted, body: posted.body.replace('desk', 'tank') }, Buffer.from('s3cret'))).toBe(false);
   });
 
-  it('takes a secret as the libraries write it', async () => {
+  it('accepts a secret in the format of the libraries', async () => {
     const key = Buffer.from('0123456789abcdef0123456789abcdef');
     expect(verify(await post(`whsec_${key.toString('base64')}`), key)).toBe(true);
   });
@@ -88,7 +88,7 @@ describe('a webhook', () => {
   it.each([
     ['title', /no credit/],
     ['none', /no credit|desk|ada|ses_1|Fix/],
-  ] as const)('with text %s gets no more than that', async (level, hidden) => {
+  ] as const)('gets only the text of the level %s', async (level, hidden) => {
     expect((await post('s3cret', level)).body).not.toMatch(hidden);
   });
 

@@ -43,7 +43,7 @@ const PROMPT = /prompt_async$/;
 
 let fake: FakeOpencode;
 let proxy: FaultProxy;
-/** Of the calls; the fleet has the real one. */
+/** The clock of the calls; the fleet uses the system clock. */
 let clock: ManualClock;
 let runtime: Runtime;
 
@@ -64,8 +64,8 @@ function call(extra: Partial<Call> = {}): Call {
 }
 
 const effects = (): string[] => EFFECTS.flatMap((route) => Array<string>(fake.count(route)).fill(route));
-const sent = (): (string | undefined)[] => fake.state.prompts.map(({ body }) => body.parts?.[0]?.text);
-const reason = (failing: Promise<unknown>): Promise<string> =>
+const sentTexts = (): (string | undefined)[] => fake.state.prompts.map(({ body }) => body.parts?.[0]?.text);
+const failureOf = (failing: Promise<unknown>): Promise<string> =>
   failing.then(
     () => 'it did not fail',
     (error: Error) => `${error.name}: ${error.message}`,
@@ -75,7 +75,7 @@ const ENDS = ['cancelled', 'expired'] as const;
 const WHY = { cancelled: 'the call was cancelled', expired: 'the time for this call ran out' };
 
 /** A call, and a function that ends it. */
-function ending(how: (typeof ENDS)[number]): { readonly one: Call; readonly end: () => Promise<void> } {
+function endableCall(how: (typeof ENDS)[number]): { readonly one: Call; readonly end: () => Promise<void> } {
   const caller = new AbortController();
   return {
     one: call({ signal: caller.signal }),
@@ -92,30 +92,30 @@ async function endWhileReading(
   const match = { method: 'GET', path };
   const before = proxy.count(match);
   proxy.rule(match, { kind: 'hold', gate: 'read' });
-  const { one, end } = ending(how);
-  const failing = reason(begin(one));
+  const { one, end } = endableCall(how);
+  const failing = failureOf(begin(one));
   await proxy.waitForRequest(match, { nth: before + 1 });
   await end();
   proxy.release('read');
   return await failing;
 }
 
-function busy(): string {
+function addBusySession(): string {
   const { id } = fake.addSession();
   fake.state.begin(id, 'run', {});
   fake.state.prompts.splice(0);
   return id;
 }
 
-function waiting(kind: 'permission' | 'question'): void {
-  const sessionID = busy();
+function addWaitingSession(kind: 'permission' | 'question'): void {
+  const sessionID = addBusySession();
   if (kind === 'permission') fake.addPermission({ sessionID });
   else fake.addQuestion({ sessionID });
 }
 
 const A = { instance: 'a' };
 /** The person decides after a while. */
-const decided =
+const decideLater =
   (answer: PersonAnswer): AskPerson =>
   async () => {
     await clock.advance(2_000);
@@ -125,31 +125,31 @@ const chosen = (decision: string): PersonAnswer => ({ kind: 'accepted', fields: 
 
 type Begin = (call: Call) => Promise<unknown>;
 
-/** The end of each operation's error, and its last request before its effect. */
+/** Operations by the end of their error, each with its last request before its effect. */
 const CASES: Readonly<Record<string, Readonly<Record<string, readonly [string | RegExp, () => Begin]>>>> = {
   'nothing was sent': {
-    'send, status': [STATUS, () => toSession({ message: 'x' })],
-    'send, messages': [MESSAGES, () => toSession({ message: 'x' })],
-    'send, async': [STATUS, () => toSession({ message: 'x', async: true })],
-    'send, queue': [STATUS, () => toSession({ message: 'x', when_busy: 'queue' })],
-    'send, request_id': [MESSAGES, () => toSession({ message: 'x', request_id: 'r' })],
+    'send, status': [STATUS, () => sendTo({ message: 'x' })],
+    'send, messages': [MESSAGES, () => sendTo({ message: 'x' })],
+    'send, async': [STATUS, () => sendTo({ message: 'x', async: true })],
+    'send, queue': [STATUS, () => sendTo({ message: 'x', when_busy: 'queue' })],
+    'send, request_id': [MESSAGES, () => sendTo({ message: 'x', request_id: 'r' })],
     'send, to a new session': [SESSIONS, () => (one) => send(runtime, { ...A, message: 'x' }, one)],
-    'send, interrupt': [STATUS, () => toSession({ message: 'x', when_busy: 'interrupt' }, busy())],
+    'send, interrupt': [STATUS, () => sendTo({ message: 'x', when_busy: 'interrupt' }, addBusySession())],
   },
   'nothing was aborted': {
-    abort_session: [STATUS, () => onSession((session) => [abortSession, session], busy())],
+    abort_session: [STATUS, () => onSession((session) => [abortSession, session], addBusySession())],
   },
   'nothing was answered': {
-    'respond, once': [MESSAGES, () => answering('permission', { reply: 'once' })],
-    'respond, reject': [MESSAGES, () => answering('permission', { reply: 'reject' })],
-    'respond, always by the person': [MESSAGES, () => answering('permission', {}, chosen('always'))],
-    'respond, once by the person': [MESSAGES, () => answering('permission', {}, chosen('once'))],
+    'respond, once': [MESSAGES, () => respondTo('permission', { reply: 'once' })],
+    'respond, reject': [MESSAGES, () => respondTo('permission', { reply: 'reject' })],
+    'respond, always by the person': [MESSAGES, () => respondTo('permission', {}, chosen('always'))],
+    'respond, once by the person': [MESSAGES, () => respondTo('permission', {}, chosen('once'))],
     'respond, declined by the person': [
       MESSAGES,
-      () => answering('permission', { reply: 'once' }, { kind: 'declined' }),
+      () => respondTo('permission', { reply: 'once' }, { kind: 'declined' }),
     ],
-    'respond, answers': [MESSAGES, () => answering('question', { answers: [['Yes']] })],
-    'respond, reject of a question': [MESSAGES, () => answering('question', { reply: 'reject' })],
+    'respond, answers': [MESSAGES, () => respondTo('question', { answers: [['Yes']] })],
+    'respond, reject of a question': [MESSAGES, () => respondTo('question', { reply: 'reject' })],
   },
   'nothing was forked': { fork_session: [MESSAGES, () => onSession((session) => [forkSession, session])] },
   'nothing was renamed': {
@@ -161,18 +161,22 @@ const ALL = Object.entries(CASES).flatMap(([undone, cases]) =>
   Object.entries(cases).map(([name, [path, begin]]) => ({ name, undone, path, begin })),
 );
 
-function toSession(input: Omit<SendInput, 'instance'>, session_id = fake.addSession().id): Begin {
+function sendTo(input: Omit<SendInput, 'instance'>, session_id = fake.addSession().id): Begin {
   return (one) => send(runtime, { ...A, session_id, ...input }, one);
 }
 
-function answering(
+function respondTo(
   kind: 'permission' | 'question',
   input: Omit<Parameters<typeof respond>[1], 'instance'>,
   decision?: PersonAnswer,
 ): Begin {
-  waiting(kind);
+  addWaitingSession(kind);
   return (one) =>
-    respond(runtime, { ...A, ...input }, { ...one, ...(decision !== undefined && { askPerson: decided(decision) }) });
+    respond(
+      runtime,
+      { ...A, ...input },
+      { ...one, ...(decision !== undefined && { askPerson: decideLater(decision) }) },
+    );
 }
 
 type OnSession = { readonly instance: string; readonly session_id: string };
@@ -188,9 +192,9 @@ function onSession<Input>(
 test('every call takes effect if it is not over', async () => {
   for (const { name, begin } of ALL) {
     const before = effects().length;
-    const done = reason(begin()(call()));
+    const done = failureOf(begin()(call()));
     await until(`the effect of ${name}`, () => effects().length > before);
-    // What else it waits for does not matter here.
+    // The rest of the call may time out.
     await clock.advance(CALL_MS);
     await done;
   }
@@ -222,16 +226,16 @@ describe.each(ENDS)('a call that is %s before its effect', (how) => {
   test('send with a request_id: a later call with the same id sends the same message', async () => {
     const { id: session_id } = fake.addSession();
     const input = { ...A, session_id, message: 'x', request_id: 'r' };
-    // Its entry is on disk when the call ends.
+    // The journal entry is on disk when the call ends.
     const { journal } = runtime;
-    const { one, end } = ending(how);
+    const { one, end } = endableCall(how);
     const claim = journal.claim.bind(journal);
     journal.claim = async (...entry) => {
       const kept = await claim(...entry);
       await end();
       return kept;
     };
-    expect(await reason(send(runtime, input, one))).toContain('nothing was sent');
+    expect(await failureOf(send(runtime, input, one))).toContain('nothing was sent');
     journal.claim = claim;
     expect((await send(runtime, input, call())).data).toMatchObject({ outcome: 'completed', text: 're: x' });
     const repeated = send(runtime, input, call({ deadlineMs: Number.POSITIVE_INFINITY }));
@@ -239,29 +243,29 @@ describe.each(ENDS)('a call that is %s before its effect', (how) => {
     void repeated.then(() => (isReported = true));
     await until('the turn to be reported once more', () => clock.advance(5_000).then(() => isReported));
     expect((await repeated).data.message_id).toBe(fake.state.prompts[0]?.body.messageID);
-    expect(sent()).toEqual(['x']);
+    expect(sentTexts()).toEqual(['x']);
   });
 
-  test('send reports an abort or a new session from before its end', async () => {
-    const session_id = busy();
+  test('send reports an abort or a new session that it made before it ended', async () => {
+    const session_id = addBusySession();
     const interrupt = await endWhileReading(how, MESSAGES, (one) =>
       send(runtime, { ...A, session_id, message: 'x', abort: true }, one),
     );
     expect(interrupt).toContain(`nothing was sent by this call; what ran in session ${session_id} was aborted`);
     fake.state.removeSession(session_id);
-    const begun = proxy.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
-    const { one, end } = ending(how);
-    const failing = reason(send(runtime, { ...A, message: 'x' }, one));
+    const removeRule = proxy.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
+    const { one, end } = endableCall(how);
+    const failing = failureOf(send(runtime, { ...A, message: 'x' }, one));
     await until('the session to be made', () => fake.state.sessions.size === 1);
     await proxy.waitForRequest({ path: new RegExp(`${[...fake.state.sessions.keys()].join('')}/message`) });
     await end();
-    begun();
+    removeRule();
     proxy.release('again');
     expect(await failing).toMatch(/nothing was sent by this call; session ses_\w+ was created for it/);
-    expect(sent()).toEqual([]);
+    expect(sentTexts()).toEqual([]);
   });
 
-  test('while it waits for a session held by a send that hangs: does nothing, and the next send is sent', async () => {
+  test('does nothing if it waits for a session that a hanging send holds, and the next send is sent', async () => {
     const { id: session_id } = fake.addSession();
     proxy.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
     const first = send(
@@ -270,14 +274,14 @@ describe.each(ENDS)('a call that is %s before its effect', (how) => {
       call({ deadlineMs: clock.monotonic() + 600_000 }),
     );
     await proxy.waitForRequest({ path: PROMPT });
-    const { one, end } = ending(how);
+    const { one, end } = endableCall(how);
     const waiting = [
       send(runtime, { ...A, session_id, message: 'second' }, one),
       send(runtime, { ...A, session_id, message: 'third', request_id: 'r' }, one),
       deleteSession(runtime, { ...A, session_id }, one),
-    ].map(reason);
-    await until('all to wait', () => clock.due(CALL_MS) === waiting.length);
-    // A system clock that is set back gives a call no time.
+    ].map(failureOf);
+    await until('the three calls to wait', () => clock.due(CALL_MS) === waiting.length);
+    // Setting the system clock back gives a call no extra time.
     clock.step(-3_600_000);
     await end();
     const next = send(runtime, { ...A, session_id, message: 'last' }, call());
@@ -289,7 +293,7 @@ describe.each(ENDS)('a call that is %s before its effect', (how) => {
     proxy.release('prompt');
     expect((await first).data.text).toBe('re: first');
     expect((await next).data.text).toBe('re: last');
-    expect(sent()).toEqual(['first', 'last']);
+    expect(sentTexts()).toEqual(['first', 'last']);
     expect(fake.count('DELETE /session/:id')).toBe(0);
   });
 });
@@ -304,7 +308,7 @@ describe('a call that is cancelled once something was sent', () => {
     caller.abort();
     proxy.release('prompt');
     expect((await sending).data).toMatchObject({ outcome: 'running', message_id: expect.any(String) as string });
-    expect(sent()).toEqual(['run']);
+    expect(sentTexts()).toEqual(['run']);
   });
 
   test.each([

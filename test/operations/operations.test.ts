@@ -47,7 +47,7 @@ afterEach(async () => {
   await temp.close();
 });
 
-async function fake(
+async function addFake(
   name: string,
   options: Parameters<typeof startFakeOpencode>[0] & { host?: string; cwd?: string } = {},
 ): Promise<FakeOpencode> {
@@ -60,37 +60,37 @@ async function fake(
   return server;
 }
 
-/** An instance that the fleet knows already. */
-async function worker(options?: Parameters<typeof fake>[1]): Promise<FakeOpencode> {
-  const server = await fake('worker', options);
+/** Starts an instance and waits until the fleet knows it. */
+async function startWorker(options?: Parameters<typeof addFake>[1]): Promise<FakeOpencode> {
+  const server = await addFake('worker', options);
   fleet.start();
   await fleet.ready();
   return server;
 }
 
-const prompts = (server: FakeOpencode): number => server.state.prompts.length;
+const promptCount = (server: FakeOpencode): number => server.state.prompts.length;
 
-test('a message for a machine that is gone never reaches another that now registers the same name', async () => {
-  const first = await fake('work', { host: 'one' });
+test('a message for a machine that is gone never reaches another machine that registers the same name', async () => {
+  const first = await addFake('work', { host: 'one' });
   fleet.start();
   expect((await send(runtime, { instance: 'work', message: 'hello' }, testCall())).data.outcome).toBe('completed');
   await registry.remove(`work-${first.port}`);
-  const second = await fake('work', { host: 'two' });
+  const second = await addFake('work', { host: 'two' });
   await until('the second is listed', async () =>
     (await refreshInstances(runtime, LIST, testCall())).data.instances.some(({ host }) => host === 'two'),
   );
   await expect(send(runtime, { instance: 'work', message: 'for one only' }, testCall())).rejects.toThrow(/gone/);
-  expect(prompts(second)).toBe(0);
-  // Its shown name resolves.
+  expect(promptCount(second)).toBe(0);
+  // The name in the listing resolves.
   const { instances: rows } = (await listInstances(runtime, LIST, testCall())).data;
   expect(rows.map(({ name }) => name)).toEqual(['work@two']);
   await send(runtime, { instance: 'work@two', message: 'for two' }, testCall());
-  expect(prompts(second)).toBe(1);
+  expect(promptCount(second)).toBe(1);
 });
 
 describe('listings', () => {
-  test('instances asks again at each call: a busy session and a pending permission show', async () => {
-    const server = await worker();
+  test('instances asks the servers at each call, so a busy session and a pending permission show', async () => {
+    const server = await startWorker();
     const session = server.addSession({ title: 'a title' });
     expect((await instances(runtime, LIST, testCall())).data.instances[0]).toMatchObject({
       state: 'idle',
@@ -107,9 +107,9 @@ describe('listings', () => {
     expect(row).not.toHaveProperty('stale_seconds');
   });
 
-  test('a large fleet comes in pages of a few kilobytes, with counts, the most urgent first', async () => {
+  test('a large fleet is listed in pages of a few kilobytes, with counts, the most urgent instances first', async () => {
     const fakes = await Promise.all(
-      Array.from({ length: 30 }, (_, index) => fake(`project-${String(index).padStart(2, '0')}`)),
+      Array.from({ length: 30 }, (_, index) => addFake(`project-${String(index).padStart(2, '0')}`)),
     );
     const [, , busy, , waiting] = fakes;
     for (const one of fakes) one.addSession({ title: 'A title of some length, as titles are, and a little more' });
@@ -138,7 +138,7 @@ describe('listings', () => {
   });
 
   test('an instance with hundreds of requests and sessions gives a small result', async () => {
-    const server = await fake('flooded');
+    const server = await addFake('flooded');
     for (let index = 0; index < 200; index += 1) {
       const { id } = server.addSession({ title: `session ${index}` });
       server.state.statuses.set(id, { type: 'busy' });
@@ -165,7 +165,7 @@ describe('listings', () => {
     expect((await listInstances(runtime, LIST, testCall())).text).toMatch(/^No OpenCode instance was found \(searched/);
   });
 
-  test('a source without its system on this machine is named, without advice to install it', async () => {
+  test('a source whose system is missing on this machine is named, without advice to install it', async () => {
     await rm(registry.path, { recursive: true });
     fleet.start();
     await fleet.ready();
@@ -183,12 +183,12 @@ describe('listings', () => {
   });
 });
 
-describe('one word for each state, the same in every tool', () => {
+describe('session states', () => {
   type Setup = (server: FakeOpencode, id: string) => void | Promise<void>;
   const begin = (server: FakeOpencode, id: string): void => server.state.begin(id, 'do it');
 
-  /** The state after a call that has followed the session and seen no sign of life for long. */
-  function findStalled(server: FakeOpencode, id: string): void {
+  /** Records a long silence, as a call that followed the session would. */
+  function recordStalled(server: FakeOpencode, id: string): void {
     const [instance] = fleet.snapshot().instances;
     const newest = server.state.messages.get(id)?.at(-1) as Message | undefined;
     if (instance === undefined || newest === undefined) throw new Error('nothing runs yet');
@@ -207,10 +207,10 @@ describe('one word for each state, the same in every tool', () => {
       (server, id) => void server.state.statuses.set(id, { type: 'retry', attempt: 2, message: 'x', next: 0 }),
     ],
     ['waiting', (server, id) => (begin(server, id), void server.addPermission({ sessionID: id }))],
-    ['stalled', (server, id) => (begin(server, id), findStalled(server, id))],
+    ['stalled', (server, id) => (begin(server, id), recordStalled(server, id))],
     ['interrupted', (server, id) => (begin(server, id), void server.state.statuses.delete(id))],
-  ])('%s', async (state, setUp) => {
-    const server = await worker();
+  ])('every tool shows %s', async (state, setUp) => {
+    const server = await startWorker();
     const { id } = server.addSession({ title: 'a title' });
     await setUp(server, id);
     const listed = (await instances(runtime, LIST, testCall())).data;
@@ -227,8 +227,8 @@ describe('one word for each state, the same in every tool', () => {
     expect(sessions.map((session) => session.state)).toEqual(state === 'idle' ? [] : [state]);
   });
 
-  test('a session that another process of the home runs is busy there, and interrupted once that has ended', async () => {
-    const [one, other] = [await fake('one'), await fake('other')];
+  test('a session that another process with the same home runs is busy there, and interrupted once that process has ended', async () => {
+    const [one, other] = [await addFake('one'), await addFake('other')];
     const { id } = one.addSession();
     begin(one, id);
     other.addSession({ id });
@@ -240,14 +240,14 @@ describe('one word for each state, the same in every tool', () => {
     expect((await instances(runtime, LIST, testCall())).data.states).toBe('1 interrupted, 1 offline');
   });
 
-  test('a message into a session that another terminal has open is reported, in that terminal too', async () => {
-    const [one, other] = [await fake('one'), await fake('other')];
-    const elsewhere = await fake('elsewhere', { directory: '/elsewhere' });
-    const stranger = await fake('stranger', { host: 'another' });
+  test('a message to a session that another terminal has open is reported to the caller and in that terminal', async () => {
+    const [one, other] = [await addFake('one'), await addFake('other')];
+    const elsewhere = await addFake('elsewhere', { directory: '/elsewhere' });
+    const stranger = await addFake('stranger', { host: 'another' });
     const { id } = one.addSession({ title: 'Shared' });
     for (const server of [other, elsewhere, stranger]) server.addSession({ id, directory: one.directory });
     // A process of another home on the same machine and in the same directory.
-    const apart = await fake('apart');
+    const apart = await addFake('apart');
     fleet.start();
     const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, testCall());
     expect(sent.data).toMatchObject({ outcome: 'completed', also_open_in: ['other'] });
@@ -256,7 +256,7 @@ describe('one word for each state, the same in every tool', () => {
       `${one.directory}: A message was sent to session "Shared" through one; opencode shows it here once it is started again (opencode -c)`,
     ]);
     for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
-    // A hanging process does not delay the answer: its request is still open then.
+    // A hanging process does not delay the answer: its request is still open.
     other.override('GET /session/:id', { kind: 'hang' });
     const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, testCall());
     // An aborted request would show at the other end by now.
@@ -267,7 +267,7 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('a session that began during the listing is busy', async () => {
-    const server = await worker();
+    const server = await startWorker();
     const { id } = server.addSession();
     begin(server, id);
     server.override('GET /session/status', { kind: 'answer', body: {} }, 1);
@@ -277,7 +277,7 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('each directory that an opencode works in is an instance with its own state', async () => {
-    const server = await worker();
+    const server = await startWorker();
     server.addSession({ title: 'own' });
     const { id } = server.addSession({ directory: '/elsewhere', title: 'other' });
     begin(server, id);
@@ -307,7 +307,7 @@ describe('one word for each state, the same in every tool', () => {
     expect(sessions.map(({ title, state }) => [title, state])).toEqual([['other', 'waiting']]);
     const ofProject = (await listSessions(runtime, { instance: 'worker' }, testCall())).data.sessions;
     expect(ofProject.map(({ title, state }) => `${title} ${state}`).toSorted()).toEqual(['other waiting', 'own idle']);
-    // The id is enough with any name of the server.
+    // Any name of the server works, since the id identifies the request.
     const settled = respond(runtime, { instance: 'worker', request_id: permission, reply: 'once' }, testCall());
     await until('the answer', () => server.state.permissions.size === 0);
     server.state.finish(id, 'done');
@@ -318,18 +318,18 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('wait also waits for a starting session', async () => {
-    const server = await worker();
+    const server = await startWorker();
     const { id } = server.addSession();
     server.state.ask(id, 'do it');
     const waiting = wait(runtime, { for: 'any' }, testCall());
-    await until('it to be followed', () => server.openStreams > 0);
+    await until('the session to be followed', () => server.openStreams > 0);
     server.state.begin(id, 'now');
     server.state.finish(id, 'done');
     expect((await waiting).data.turns).toMatchObject([{ instance: 'worker', outcome: 'completed' }]);
   });
 
   test('a session of an unused directory is not read', async () => {
-    const server = await worker();
+    const server = await startWorker();
     const old = { created: 1, updated: 1 };
     const session = server.addSession({ directory: '/elsewhere' });
     server.state.begin(session.id, 'do it');
@@ -345,7 +345,7 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('thirty interrupted sessions give a small result, with the reason once', async () => {
-    const server = await worker();
+    const server = await startWorker();
     for (let index = 0; index < 30; index += 1) {
       const { id } = server.addSession({ title: `A title of some length, as titles are: ${index}` });
       begin(server, id);
@@ -358,10 +358,10 @@ describe('one word for each state, the same in every tool', () => {
 });
 
 test('a message with a request_id that never arrived is sent again with the same ids, agent and model', async () => {
-  const server = await worker();
+  const server = await startWorker();
   const { id: sessionId } = server.addSession();
   const lost = { sessionId, messageId: newId('msg'), partId: newId('prt'), text: 'hello' };
-  // As kept by earlier versions, by the shown name.
+  // A record as earlier versions wrote it, under the listed name.
   const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
   const { text, ...ids } = lost;
   await mkdir(`${temp.path}/requests`);
@@ -386,7 +386,7 @@ test('a message with a request_id that never arrived is sent again with the same
 });
 
 test('an abort of an idle session changes nothing and says so', async () => {
-  const server = await fake('quiet');
+  const server = await addFake('quiet');
   const { id: session_id } = server.addSession();
   fleet.start();
   const { data } = await abortSession(runtime, { instance: 'quiet', session_id }, testCall());
@@ -395,8 +395,8 @@ test('an abort of an idle session changes nothing and says so', async () => {
 });
 
 describe('an instance that cannot be driven', () => {
-  test('offline: get_status reports it; send and read fail with the attempt and the advice', async () => {
-    const server = await fake('gone-away');
+  test('that is offline is reported by get_status; send and read fail with the attempt and the advice', async () => {
+    const server = await addFake('gone-away');
     fleet.start();
     await instances(runtime, LIST, testCall());
     await server.close();
@@ -413,7 +413,7 @@ describe('an instance that cannot be driven', () => {
     );
   });
 
-  test('untrusted: the list has the whole command to run', async () => {
+  test('that is untrusted is listed with the whole command to run', async () => {
     const file = `${'x'.repeat(90)}.json`;
     const entry = { name: 'open', hostname: 'far', port: 4096, localPort: 4096, cwd: '/d' };
     await registry.add(entry, { file });
@@ -426,20 +426,20 @@ describe('an instance that cannot be driven', () => {
   test.each([
     ['locked', { password: 'unknown to us' }, /opencode-mcp doctor worker/],
     ['unsupported', { version: '1.2.3' }, /1\.2\.3/],
-  ])('%s: nothing is sent to it, and the error says why', async (state, options, reason) => {
-    const server = await worker(options);
+  ])('that is %s receives nothing, and the error says why', async (state, options, reason) => {
+    const server = await startWorker(options);
     expect((await instances(runtime, LIST, testCall())).data.instances).toMatchObject([{ state }]);
     await expect(send(runtime, { instance: 'worker', message: 'x' }, testCall())).rejects.toThrow(reason);
-    expect(prompts(server)).toBe(0);
+    expect(promptCount(server)).toBe(0);
   });
 });
 
-describe('a long answer that is joined in the middle', () => {
+describe('a long answer that a call joins in the middle', () => {
   /** Long, with no repetition. */
   const words = (name: string): string => Array.from({ length: 1_500 }, (_, index) => `${name}${index}`).join(' ');
 
   test.each(['respond', 'wait'] as const)('%s gives the offset for read', async (tool) => {
-    const server = await fake('worker', { reply: () => undefined });
+    const server = await addFake('worker', { reply: () => undefined });
     fleet.start();
     const sent = await send(
       runtime,
@@ -452,11 +452,11 @@ describe('a long answer that is joined in the middle', () => {
     if (answer === undefined) throw new Error('nothing runs');
     const part = { id: newId('prt'), sessionID, messageID: answer.info.id, type: 'text', text: words('before') };
     const now = Date.now();
-    // The store has a part once it has ended.
+    // opencode stores a part when it ends.
     messages.splice(-1, 1, { ...answer, parts: [{ ...part, time: { start: now, end: now } }] });
     if (tool === 'respond') server.addPermission({ sessionID });
     const MESSAGES = 'GET /session/:id/message';
-    const looked = server.count(MESSAGES);
+    const readsBefore = server.count(MESSAGES);
     const joined =
       tool === 'respond'
         ? respond(runtime, { instance: 'worker', reply: 'once' }, testCall())
@@ -465,11 +465,11 @@ describe('a long answer that is joined in the middle', () => {
             { instances: ['worker'], for: 'all' },
             testCall({ deadlineMs: systemClock.monotonic() + 2_000 }),
           );
-    // It has read the earlier messages; respond does so before it answers.
+    // The call has read the earlier messages; respond does so before it replies.
     const reads = tool === 'respond' ? 1 : 2;
     await until(
       'the turn to be followed',
-      () => server.count(MESSAGES) >= looked + reads && server.state.permissions.size === 0,
+      () => server.count(MESSAGES) >= readsBefore + reads && server.state.permissions.size === 0,
     );
     server.state.say(sessionID, words('after'));
     if (tool === 'respond') server.state.finish(sessionID, ' END');
@@ -489,9 +489,9 @@ describe('a long answer that is joined in the middle', () => {
 });
 
 describe('another directory of the same opencode', () => {
-  /** Named as `opencode-connected` names them; one session works in `/wt/prod` and asks for a permission. */
-  async function worktree(): Promise<{ server: FakeOpencode; id: string; request: string }> {
-    const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
+  /** A server named as `opencode-connected` would; its session in `/wt/prod` waits for a permission. */
+  async function startWorktree(): Promise<{ server: FakeOpencode; id: string; request: string }> {
+    const server = await addFake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
     const { id } = server.addSession({ directory: '/wt/prod' });
     server.state.statuses.set(id, { type: 'busy' });
     const request = server.addPermission({ sessionID: id, permission: 'bash', patterns: ['make deploy'] }).id;
@@ -506,16 +506,16 @@ describe('another directory of the same opencode', () => {
     ['laptop-wt-prod', 'laptop-app'],
     ['laptop-app', 'laptop-prod'],
     ['laptop-app@laptop:4096', 'laptop-prod'],
-  ])('a rule for %s also holds if its request is answered as %s', async (instance, by) => {
-    const { server, request } = await worktree();
+  ])('a rule for %s also holds if its request is answered as %s', async (instance, answeredAs) => {
+    const { server, request } = await startWorktree();
     runtime = { ...runtime, approvals: { approve: 'model', approvalRules: [{ instance, approve: 'never' }] } };
-    const answered = respond(runtime, { instance: by, request_id: request, reply: 'once' }, testCall());
+    const answered = respond(runtime, { instance: answeredAs, request_id: request, reply: 'once' }, testCall());
     await expect(answered).rejects.toThrow('approve: never');
     expect(server.count('POST /permission/:id/reply')).toBe(0);
   });
 
-  test('is listed as that directory while its server is offline', async () => {
-    const { server } = await worktree();
+  test('stays listed while its server is offline', async () => {
+    const { server } = await startWorktree();
     await server.close();
     const { data } = await instances(runtime, LIST, testCall());
     expect(data.instances.map(({ name, state, directory }) => [name, state, directory])).toEqual([
@@ -525,24 +525,24 @@ describe('another directory of the same opencode', () => {
   });
 
   test('the process that works on a session is found on its machine, whatever its host name and project', async () => {
-    const owner = await fake('web', { host: 'Laptop.local', directory: '/home/ada/web' });
+    const owner = await addFake('web', { host: 'Laptop.local', directory: '/home/ada/web' });
     const { id } = owner.addSession({ directory: '/home/ada/app' });
     owner.state.begin(id, 'do it');
-    const other = await fake('app', { host: 'laptop', directory: '/home/ada/app' });
+    const other = await addFake('app', { host: 'laptop', directory: '/home/ada/app' });
     other.addSession({ id, directory: '/home/ada/app' });
     other.state.messages.set(id, owner.state.messages.get(id) ?? []);
     fleet.start();
     const sent = send(runtime, { instance: 'app', session_id: id, message: 'twice?' }, testCall());
     await expect(sent).rejects.toThrow('web, another opencode with the same sessions, works on this one');
-    expect(prompts(other)).toBe(0);
+    expect(promptCount(other)).toBe(0);
   });
 
-  test('wait without names returns waiting instances first, and counts those past thirty', async () => {
+  test('wait without names returns waiting instances first, and counts the instances after the thirtieth', async () => {
     const warnings: Error[] = [];
-    const note = (warning: Error): void => void warnings.push(warning);
-    process.on('warning', note);
-    onTestFinished(() => void process.off('warning', note));
-    const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
+    const addWarning = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', addWarning);
+    onTestFinished(() => void process.off('warning', addWarning));
+    const server = await addFake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
     for (let index = 10; index < 42; index += 1) {
       const { id } = server.addSession({ directory: `/wt/w${index}` });
       server.state.begin(id, 'do it');
@@ -552,7 +552,7 @@ describe('another directory of the same opencode', () => {
     const { data, text } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.outcome).toBe('1 waiting, 29 running');
     expect(text).toContain('2 more work and were not waited for');
-    // Each listens to the call's signal, which Node takes for a leak.
+    // Each turn listens to the call's signal; Node warns of many listeners as a leak.
     expect(warnings).toEqual([]);
   });
 });

@@ -7,7 +7,7 @@ import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { browser, openPageStage, type PageAnswer } from './stage.ts';
 
-// The entrance that the dashboard shares with `opencode-mcp open` has its tests in test/attach/web-forwarder.test.ts.
+// test/attach/web-forwarder.test.ts tests the entrance that the dashboard shares with `opencode-mcp open`.
 
 const FLEET = `${PAGE_PREFIX}v1/fleet`;
 const LOCAL = { from: '127.0.0.1' };
@@ -42,7 +42,7 @@ function cookieOf({ headers }: PageAnswer): string {
   return headers['set-cookie']?.[0]?.split(';', 1)[0] ?? '';
 }
 
-test('the address admits one browser, once; then the page works there', async () => {
+test('the address admits one browser once, and the page works there', async () => {
   const waiting = stage.waiting();
   const dashboard = await open();
   expect(dashboard.url).toMatch(/^http:\/\/[0-9a-f]{20}\.localhost:\d+\/opencode-mcp\/page\/enter\/[\w-]{43}$/);

@@ -17,7 +17,7 @@ const CLAUDE = join(COMPONENTS, '@anthropic-ai/claude-code-linux-x64/claude');
 
 /** Blocks of commands that this test does not run, by page and first line, and why. Every other one is marked with `run`. */
 const NOT_RUN: Readonly<Record<string, string>> = {
-  'README.md: npm ci && npm run --silent demo': 'three more opencodes; the picture of the README shows a run of it',
+  'README.md: npm ci && npm run --silent demo': 'starts three more opencodes; the picture in the README shows a run',
   'README.md: npm ci && npm run check': 'this test is a part of it',
   'docs/docker.md: docker build -f docs/docker/Dockerfile -t opencode-mcp .':
     'needs a Docker daemon; test/real/container.test.ts makes the same container',
@@ -45,15 +45,15 @@ const ANSWERS: Answers = [
   [/^number or word .*> $/m, 'once\r'],
 ];
 
-/** What the model does with the messages in the pages, in the language of `test/rig/model/model-script.ts`. */
+/** The model's scripts for the messages in the pages, in the language of `test/rig/model/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Run the tests.': 'echo: 42 tests passed',
   'run the tests and fix what fails': 'bash: echo 42 tests passed',
   'update the changelog': 'echo: The changelog is up to date.',
 };
 
-/** What a block must print, by its last line. */
-const SHOWS: Readonly<Record<string, RegExp>> = {
+/** Patterns that the output of a block must match, by the block's last line. */
+const EXPECTED_OUTPUT: Readonly<Record<string, RegExp>> = {
   'opencode-mcp init': /Claude Code: written/,
   'opencode-mcp send my-project run the tests and fix what fails': /bash returned: 42 tests passed/,
   'ssh you@relay opencode-mcp list': /laptop-my-project.* idle/,
@@ -87,14 +87,14 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
     await model.close();
   });
 
-  async function follow(block: DocBlock | undefined, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
+  async function runBlock(block: DocBlock | undefined, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
     if (block === undefined) throw new Error('the page has fewer blocks than this test expects');
     const startMs = performance.now();
     const ran = await newcomer.run(block, more);
     process.stdout.write(`${keyOf(block)}: ${Math.round(performance.now() - startMs)} ms\n`);
     expect(ran.code, `${keyOf(block)}\n${ran.shown}`).toBe(0);
     const last = block.commands.trimEnd().split('\n').at(-1) ?? '';
-    expect(ran.shown).toMatch(SHOWS[last] ?? /^/);
+    expect(ran.shown).toMatch(EXPECTED_OUTPUT[last] ?? /^/);
     return ran;
   }
 
@@ -106,37 +106,37 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
       const [install, start, ...others] = (await docBlocks('README.md')).filter(isRun);
       expect(install?.commands.trimEnd().split('\n')).toHaveLength(3);
       const startMs = performance.now();
-      await follow(install, newcomer.installing);
+      await runBlock(install, newcomer.installing);
       const installedMs = performance.now();
-      await follow(start);
+      await runBlock(start);
       const calls = [
         { tool: 'mcp__opencode__instances', input: {} },
         { tool: 'mcp__opencode__send', input: { instance: 'my-project', message: 'Run the tests.' } },
       ];
-      await using claudes = await startClaudeModel(({ results, newest }) => calls[results] ?? newest);
-      expect(await claude('What are my OpenCode instances doing?', claudes.url)).toContain('42 tests passed');
+      await using claudeModel = await startClaudeModel(({ results, newest }) => calls[results] ?? newest);
+      expect(await runClaude('What are my OpenCode instances doing?', claudeModel.url)).toContain('42 tests passed');
       const minutes = (fromMs: number): string => ((performance.now() - fromMs) / 60_000).toFixed(2);
       process.stdout.write(
         `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,
       );
       // opencode is a client too: init has written to its file.
-      expect(await opencode('plan: [["opencode_instances",{}]]')).toMatch(
+      expect(await runOpencode('plan: [["opencode_instances",{}]]')).toMatch(
         /instances returned: laptop-my-project: idle/,
       );
-      for (const block of others) await follow(block);
+      for (const block of others) await runBlock(block);
     },
   );
 
-  /** opencode without a terminal, whose model makes the calls in the message. */
-  async function opencode(message: string): Promise<string> {
-    const asking = promisify(execFile)('opencode', ['run'], { cwd: newcomer.home, env: newcomer.env });
-    // Not as an argument: opencode would quote it.
-    asking.child.stdin?.end(message);
-    return (await asking).stdout;
+  /** Runs opencode without a terminal; its model makes the calls in `message`. */
+  async function runOpencode(message: string): Promise<string> {
+    const running = promisify(execFile)('opencode', ['run'], { cwd: newcomer.home, env: newcomer.env });
+    // opencode would quote the message if it were an argument.
+    running.child.stdin?.end(message);
+    return (await running).stdout;
   }
 
-  /** Claude Code without a terminal, whose model makes the given calls. */
-  async function claude(question: string, url: string): Promise<string> {
+  /** Runs Claude Code without a terminal, with the model at `url`. */
+  async function runClaude(question: string, url: string): Promise<string> {
     const env = {
       ...newcomer.env,
       ANTHROPIC_BASE_URL: url,
@@ -144,18 +144,18 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
       CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
       DISABLE_AUTOUPDATER: '1',
     };
-    const asking = promisify(execFile)('claude', ['-p', question, '--allowedTools', 'mcp__opencode'], {
+    const running = promisify(execFile)('claude', ['-p', question, '--allowedTools', 'mcp__opencode'], {
       cwd: newcomer.home,
       env,
     });
-    asking.child.stdin?.end();
-    return (await asking).stdout;
+    running.child.stdin?.end();
+    return (await running).stdout;
   }
 
   test('the blocks of the other pages run, from top to bottom', { timeout: 400_000 }, async (context) => {
     needSshd(context);
     for (const page of (await docPages()).filter((name) => name !== 'README.md')) {
-      for (const block of (await docBlocks(page)).filter(isRun)) await follow(block);
+      for (const block of (await docBlocks(page)).filter(isRun)) await runBlock(block);
       await newcomer.leave(page);
     }
   });

@@ -18,7 +18,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
   beforeAll(async () => {
     stage = await openStage();
     opencode = await stage.opencode();
-    // On this machine, and not on the stage's.
+    // Registered on this machine, not on the stage's.
     await stage.registry.add({ name: 'worker', port: opencode.port, cwd: opencode.directory, id: 'worker-1' });
     watch = await openWatchCommand(stage.registry.path);
     await watch.start();
@@ -28,7 +28,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     await stage.close();
   });
 
-  /** The notifications about a session, without its title. */
+  /** The kinds of the notifications about a session, in order. */
   const kindsFor = (title: string): string[] =>
     watch.ntfy.messages.flatMap((message) => message.title?.split(`: ${title}`).slice(0, -1) ?? []);
 
@@ -61,7 +61,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     expect((await watch.says(/^Failed: Break$/)).message).toMatch(/400|scripted/);
   });
 
-  test('after a restart notifies of what happened meanwhile, and of nothing twice; its log has no secret', async () => {
+  test('notifies once of each event that happened while it was stopped, and logs no secret', async () => {
     const session = await createRealSession(opencode, 'Wait for me');
     await session.prompt('bash: echo later');
     await watch.says(/^Permission: Wait for me$/);

@@ -20,7 +20,7 @@ import { request } from './queries.ts';
 import { NODE_PORT, stageForTests, type TailnetInstance } from './stage.ts';
 
 /** An agent works on the desk. The phone runs only Tailscale and a browser. */
-describe('an agent on another machine, from a phone', () => {
+describe('an agent on another machine, driven from a phone', () => {
   const temp = tempDir('tailnet-page');
   let ntfy: FakeNtfy;
   let ntfyOnDesk: ForwardedPort;
@@ -43,7 +43,7 @@ describe('an agent on another machine, from a phone', () => {
       const channel = { type: 'ntfy', url: `http://127.0.0.1:${ntfyOnDesk.port}`, topic: 'agents' };
       const config = JSON.stringify({ notify: { channels: [channel] } });
       await writeFile(join(temp.path, 'opencode-mcp/config.json'), config, { mode: 0o600 });
-      // The page looks for instances by all sources.
+      // The page searches all sources, mDNS too.
       await stage.node(machine('desk'), { XDG_CONFIG_HOME: temp.path, ...NO_MULTICAST });
       await stage.node(machine('laptop'), NO_MULTICAST);
       instance = await stage.opencode(machine('desk'));
@@ -66,7 +66,7 @@ describe('an agent on another machine, from a phone', () => {
   beforeEach(needBrowser);
 
   /** Starts a turn in a new session, as a user of opencode does. */
-  async function begin(title: string, text: string): Promise<string> {
+  async function startTurn(title: string, text: string): Promise<string> {
     const { url, directory } = instance;
     const ask = async (path: string, body: object): Promise<string> => {
       const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
@@ -78,28 +78,28 @@ describe('an agent on another machine, from a phone', () => {
     await ask(`/session/${id}/prompt_async`, { parts: [{ type: 'text', text }] });
     return id;
   }
-  const notification = (words: RegExp): Promise<NtfyMessage> =>
+  const untilNotified = (words: RegExp): Promise<NtfyMessage> =>
     until(`a notification of ${words}`, () =>
       ntfy.messages.find(({ title, message }) => words.test(`${title} ${message}`)),
     );
-  const answered = (message: string, output: string): Promise<void> =>
+  const untilAnswered = (message: string, output: string): Promise<void> =>
     phone.getByText(expectedReply(message, output)).first().waitFor();
 
-  it('a permission request is notified with its command; one tap opens it, and a second one answers it', async () => {
+  it('a notification shows the command of a permission request; one tap opens the request, and a second one answers it', async () => {
     const message = 'bash: echo from afar';
-    const session = await begin('Deploy the site', message);
-    const asked = await notification(/echo from afar/);
-    expect(asked).toMatchObject({
+    const session = await startTurn('Deploy the site', message);
+    const requested = await untilNotified(/echo from afar/);
+    expect(requested).toMatchObject({
       title: expect.stringContaining('Deploy the site') as string,
       click: expect.stringMatching(new RegExp(`^http://desk[^/]*:${NODE_PORT}/#/s/[^/]+/${session}/per_`)) as string,
     });
-    await phone.goto(asked.click ?? '');
+    await phone.goto(requested.click ?? '');
     await phone.locator('.ask').getByText('echo from afar').first().waitFor();
     await phone.getByRole('button', { name: 'Allow once' }).click();
-    await answered(message, 'from afar');
+    await untilAnswered(message, 'from afar');
     const settled = await until('the notification to be replaced', () => {
-      const shown = ntfy.shown.get(asked.sequence_id ?? '');
-      return shown === asked ? undefined : shown;
+      const shown = ntfy.shown.get(requested.sequence_id ?? '');
+      return shown === requested ? undefined : shown;
     });
     expect(settled.priority).toBe(1);
   });
@@ -108,7 +108,7 @@ describe('an agent on another machine, from a phone', () => {
     await phone.goto(`http://laptop:${NODE_PORT}/`);
     await phone.getByText('Deploy the site').first().waitFor();
     const message = 'bash: rm -rf build';
-    await begin('Clean up', message);
+    await startTurn('Clean up', message);
     await phone.getByText('Clean up').first().click();
     await phone.locator('.ask').getByText('rm -rf build').first().waitFor();
     await phone.getByLabel(/Why not/).fill('Keep it, say done.');

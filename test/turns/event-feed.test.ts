@@ -9,7 +9,7 @@ import { deferred } from '../rig/wait.ts';
 
 const LIMITS: FeedLimits = { events: 100, chars: 10_000 };
 
-/** A stream that has already delivered `count` events, and stays silent. */
+/** A stream with `count` events ready to read; then it stays silent. */
 class ReadyStream implements EventStream {
   /** Number of events read. */
   read = 0;
@@ -32,8 +32,8 @@ class ReadyStream implements EventStream {
   }
 }
 
-/** The items of a follower that begins to take only after everything was read. */
-async function takenLate(stream: ReadyStream, count: number): Promise<readonly FeedItem[]> {
+/** Takes all items, but only after the feed has read the whole stream. */
+async function takeAfterReading(stream: ReadyStream, count: number): Promise<readonly FeedItem[]> {
   const feed = await EventFeed.open(() => Promise.resolve(stream), leapingClock(), LIMITS);
   while (stream.read < count) await nextTurn();
   await nextTurn();
@@ -52,7 +52,7 @@ describe('a feed whose follower is slow', () => {
     ['events of some size', 1_000, 3_000],
     ['events larger than the limit', 10, 50_000],
   ])('reads all of %s, keeps no more than the limits, and marks a gap for the rest', async (_, count, chars) => {
-    const items = await takenLate(new ReadyStream(count, chars), count);
+    const items = await takeAfterReading(new ReadyStream(count, chars), count);
     expect(items[0]).toEqual({ kind: 'gap' });
     const kept = items.slice(1);
     expect(kept.length).toBeLessThanOrEqual(LIMITS.events);
@@ -62,7 +62,7 @@ describe('a feed whose follower is slow', () => {
   });
 
   test('loses nothing up to the limits', async () => {
-    const items = await takenLate(new ReadyStream(LIMITS.events, LIMITS.chars / LIMITS.events), LIMITS.events);
+    const items = await takeAfterReading(new ReadyStream(LIMITS.events, LIMITS.chars / LIMITS.events), LIMITS.events);
     expect(items.map(indexOf)).toEqual(Array.from({ length: LIMITS.events }, (_, index) => index));
   });
 });

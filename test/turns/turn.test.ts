@@ -14,7 +14,7 @@ const BROKEN = new RequestError('broken', 'POST: socket hang up');
 const UNREACHABLE = new RequestError('unreachable', 'POST: ECONNREFUSED');
 const TIMEOUT = new RequestError('timeout', 'GET: no complete answer');
 const status = (code: number): RequestError => new RequestError('status', `POST: HTTP ${code}`, { status: code });
-const fail =
+const throwing =
   (error: Error, first: () => void = () => {}) =>
   (): never => {
     first();
@@ -47,12 +47,12 @@ async function run(
   return { ...result, shown };
 }
 
-/** Somebody else's message that has no answer. */
+/** Adds a message of another caller, without an answer. */
 function addUnanswered(api: FakeApi): void {
   api.store.push({ info: { id: 'msg_000000000001other', role: 'user', time: { created: 1 } }, parts: [] });
 }
 
-test('a turn that an earlier call began, and that is over, is reported at once', async () => {
+test('a finished turn of an earlier call is reported at once', async () => {
   const api = new FakeApi();
   const prompt = { sessionId: SESSION.id, messageId: 'msg_000000000010abc', partId: 'prt_a', text: 'do it' };
   api.accept(prompt);
@@ -85,7 +85,7 @@ describe('a turn', () => {
     expect(api.prompts[0]?.partId).toMatch(/^prt_[0-9a-f]{12}[0-9A-Za-z]{14}$/);
   });
 
-  test("in an empty session its id comes from the session's creation, not from our clock", async () => {
+  test('takes its id from the creation of an empty session, not from our clock', async () => {
     const api = new FakeApi();
     api.answerWith('done');
     await run(api, { clock: leapingClock(9_999_999_999_999) });
@@ -96,10 +96,10 @@ describe('a turn', () => {
   test('is not begun if a message that was just accepted makes the session busy', async () => {
     const api = new FakeApi();
     addUnanswered(api);
-    let asked = 0;
+    let requests = 0;
     api.onStatuses = () => {
-      asked += 1;
-      if (asked === 3) api.status = { type: 'busy' };
+      requests += 1;
+      if (requests === 3) api.status = { type: 'busy' };
     };
     expect((await run(api)).outcome.kind).toBe('busy');
     expect(api.prompts).toHaveLength(0);
@@ -112,7 +112,7 @@ describe('a turn', () => {
     expect((await run(api)).outcome.kind).toBe('completed');
   });
 
-  test('is not begun in a session that another process works on, which is named', async () => {
+  test('is not begun in a session that another process works on; the result names that process', async () => {
     const api = new FakeApi();
     api.begin('msg_x', 'msg_000000000001a');
     const { outcome } = await run(api, { findOtherProcess: () => Promise.resolve('runs in twin') });
@@ -120,12 +120,12 @@ describe('a turn', () => {
     expect(api.prompts).toHaveLength(0);
   });
 
-  test('reads events that were dropped in a flood from the store', async () => {
+  test('reads from the store the events that were dropped in a flood', async () => {
     const api = new FakeApi();
     const answer = Array.from({ length: 20_000 }, (_, index) => `${index} `);
     let isFlooding = false;
     const read = api.messages.bind(api);
-    // Longer than reading all events takes.
+    // This read takes longer than reading all events.
     api.messages = async (...args) => {
       await nextTurn();
       return await read(...args);
@@ -174,7 +174,7 @@ describe('a turn', () => {
     const clock = leapingClock();
     const { text } = await run(api, { deadlineMs: clock.monotonic() + 30_000, clock });
     expect(text.split('\n\n')).toHaveLength(120);
-    // All of it once, then only the newest.
+    // The whole turn is read once, then only its newest messages.
     const whole = pages.indexOf(50);
     expect(pages.slice(whole, whole + 3)).toEqual([50, 50, 21]);
     expect(new Set(pages.slice(whole + 3))).toEqual(new Set([4]));
@@ -242,7 +242,7 @@ describe('a prompt in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
-  test.each([300, 1_000, 4_000])('is followed if a gateway gave up and passes it on %d ms later', async (ms) => {
+  test.each([300, 1_000, 4_000])('is followed if a gateway that timed out passes it on %d ms later', async (ms) => {
     const api = new FakeApi();
     const clock = leapingClock();
     api.onPrompt = (prompt) => {
@@ -260,7 +260,7 @@ describe('a prompt in doubt', () => {
     ...[500, 502, 504, 520].map((code) => ({ kind: 'unknown', error: status(code) })),
     { kind: 'refused', error: status(400) },
     { kind: 'refused', error: new RequestError('unreachable', 'POST: your role is "read"', { status: 403 }) },
-  ])('is not sent again, and $kind, after $error.message', async ({ kind, error }) => {
+  ])('is $kind, and not sent again, after $error.message', async ({ kind, error }) => {
     const api = new FakeApi();
     api.failPrompts(error);
     expect((await run(api)).outcome).toEqual({ kind, reason: error.message });
@@ -269,7 +269,7 @@ describe('a prompt in doubt', () => {
 
   test('is not sent again while its message cannot be read', async () => {
     const api = new FakeApi();
-    api.message = fail(TIMEOUT);
+    api.message = throwing(TIMEOUT);
     api.failPrompts(BROKEN);
     expect((await run(api)).outcome).toEqual({ kind: 'unknown', reason: BROKEN.message });
     expect(api.prompts).toHaveLength(1);
@@ -296,7 +296,7 @@ describe('an accepted prompt without an answer', () => {
 
   test.each([
     ['after a second attempt', false, 'did not begin to answer', 2],
-    ['at once if opencode stores only what it takes up', true, 'somebody interrupted it', 1],
+    ['at once if opencode stores only prompts that it runs', true, 'somebody interrupted it', 1],
   ])('is interrupted %s', async (_, isIdempotent, reason, prompts) => {
     const api = new FakeApi();
     api.isIdempotent = isIdempotent;
@@ -331,7 +331,7 @@ describe('an accepted prompt without an answer', () => {
   test('is not sent again at the deadline, and reported as running', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
-    // The wait before such a message is sent again.
+    // The deadline is the time at which the message would be sent again.
     const { outcome } = await run(api, { deadlineMs: clock.monotonic() + 20_000, clock });
     expect([outcome.kind, api.prompts.length]).toEqual(['running', 1]);
   });
@@ -352,7 +352,7 @@ describe('an accepted prompt without an answer', () => {
 
 describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
   /** The options of a turn whose call is over as soon as `end` is called. */
-  function ending() {
+  function endableCall() {
     const caller = new AbortController();
     const ticking = leapingClock();
     let nowMs: number | undefined;
@@ -368,14 +368,14 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
   type Arrange = (api: FakeApi, end: () => void) => Options | void;
   test.each<[string, number, Arrange]>([
     ['while the status is slow', 0, (api, end) => void (api.onStatuses = end)],
-    ['before the status failed', 0, (api, end) => void (api.onStatuses = fail(TIMEOUT, end))],
-    ['while its request id is kept', 0, (_, end) => ({ beforeSend: () => Promise.resolve(end()) })],
+    ['before the status failed', 0, (api, end) => void (api.onStatuses = throwing(TIMEOUT, end))],
+    ['while its request id is saved', 0, (_, end) => ({ beforeSend: () => Promise.resolve(end()) })],
     [
-      'before its request id is kept',
+      'before its request id is saved',
       0,
       (api, end) => {
         api.onStatuses = end;
-        return { beforeSend: () => Promise.reject(new Error('it was kept')) };
+        return { beforeSend: () => Promise.reject(new Error('the request id was saved')) };
       },
     ],
     [
@@ -383,12 +383,12 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
       0,
       (api, end) => {
         addUnanswered(api);
-        let asked = 0;
+        let requests = 0;
         api.onStatuses = () => {
-          asked += 1;
-          if (asked === 2) end();
-          // Its time stands still from then on.
-          if (asked > 2) throw new Error('it is asked again');
+          requests += 1;
+          if (requests === 2) end();
+          // The call's clock does not advance from then on.
+          if (requests > 2) throw new Error('the status was read again');
         };
       },
     ],
@@ -400,12 +400,12 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
         const other = new FakeApi();
         api.failPrompts(UNREACHABLE);
         other.onStatuses = end;
-        other.onPrompt = fail(new Error('it was sent'));
+        other.onPrompt = throwing(new Error('the prompt was sent'));
         return { next: () => Promise.resolve(other.endpoint('other')) };
       },
     ],
   ])('%s sends nothing more (%d attempts) and says that it is over', async (_, attempts, arrange) => {
-    const { end, options } = ending();
+    const { end, options } = endableCall();
     const api = new FakeApi();
     const turn = run(api, { ...options, ...arrange(api, end) });
     await expect(turn).rejects.toThrow(CallOver);
@@ -416,18 +416,18 @@ describe.each(['cancelled', 'expired'] as const)('a call that is %s', (how) => {
   test.each([
     ['absent', undefined],
     ['unreadable', TIMEOUT],
-  ])('in doubt sends nothing again, with a message that is %s', async (_, error) => {
-    const { end, options } = ending();
+  ])('sends a prompt in doubt only once if its message is %s', async (_, error) => {
+    const { end, options } = endableCall();
     const api = new FakeApi();
     api.failPrompts(BROKEN);
-    let looks = 0;
+    let messageReads = 0;
     api.message = () => {
-      looks += 1;
+      messageReads += 1;
       end();
       return error === undefined ? Promise.resolve(undefined) : Promise.reject(error);
     };
     expect((await run(api, options)).outcome).toEqual({ kind: 'unknown', reason: BROKEN.message });
-    expect([api.prompts.length, looks]).toEqual([1, 1]);
+    expect([api.prompts.length, messageReads]).toEqual([1, 1]);
   });
 });
 
@@ -445,7 +445,7 @@ test('a cancelled call does not wait for a status that hangs', async () => {
 describe('a turn ends', () => {
   const error = (name: string, message: string) => ({ error: { name, data: { message } } });
 
-  test('failed, with the error of the model, once the message is complete after the early idle', async () => {
+  test('failed, with the error of the model, if the session is idle before the message is complete', async () => {
     const api = new FakeApi();
     api.workOnPrompt((id) => {
       api.setStatus({ type: 'idle' });
@@ -468,8 +468,8 @@ describe('a turn ends', () => {
   });
 
   test.each([
-    ['of a step that it goes on after', { type: 'busy' }, error('UnknownError', 'Read tool failed')],
-    ['that a compaction mends', { type: 'busy' }, error('ContextOverflowError', 'too long')],
+    ['of a step after which it continues', { type: 'busy' }, error('UnknownError', 'Read tool failed')],
+    ['that a compaction resolves', { type: 'busy' }, error('ContextOverflowError', 'too long')],
     ['of another session', { type: 'idle' }, { sessionID: 'ses_other', ...error('UnknownError', 'not ours') }],
   ] as const)('completed in spite of an error %s', async (_, during, properties) => {
     const api = new FakeApi();
@@ -488,13 +488,13 @@ describe('a turn ends', () => {
   ])('%s, if %s', async (kind, _, then) => {
     const api = new FakeApi();
     api.workOnPrompt(() => {
-      api.messages = fail(status(404));
+      api.messages = throwing(status(404));
       then(api);
     });
     expect((await run(api)).outcome.kind).toBe(kind);
   });
 
-  test('aborted, when somebody aborts it', async () => {
+  test('aborted, when another caller aborts it', async () => {
     const api = new FakeApi();
     api.workOnPrompt((id) => {
       api.finish(id, 'so far', error('MessageAbortedError', 'aborted'));
@@ -516,7 +516,7 @@ describe('a turn ends', () => {
     expect((await run(api)).outcome.kind).toBe(kind);
   });
 
-  test('interrupted, when its process is gone and the new one has it incomplete and idle', async () => {
+  test('interrupted, when its process is gone and the new process shows it incomplete and idle', async () => {
     const api = new FakeApi();
     api.workOnPrompt(() => {
       api.status = { type: 'idle' };
@@ -528,7 +528,7 @@ describe('a turn ends', () => {
   test('unknown, when the stream cannot be opened again', async () => {
     const api = new FakeApi();
     api.workOnPrompt(() => {
-      api.onEvents = fail(UNREACHABLE);
+      api.onEvents = throwing(UNREACHABLE);
       api.onStatuses = api.onEvents;
       setImmediate(() => api.breakStreams());
     });
@@ -576,7 +576,7 @@ describe('without an event stream through a proxy', () => {
 
   test.each(WITHHELD)('a turn is followed by store and status: $message', async (error) => {
     const api = new FakeApi();
-    api.onEvents = fail(error);
+    api.onEvents = throwing(error);
     api.answerWith('done');
     expect(await run(api)).toMatchObject({ outcome: { kind: 'completed' }, text: 'done', shown: 'done' });
     expect(api.prompts).toHaveLength(1);
@@ -584,19 +584,19 @@ describe('without an event stream through a proxy', () => {
 
   test('a prompt in doubt is not sent again: another process may answer by now', async () => {
     const api = new FakeApi();
-    api.onEvents = fail(status(502));
+    api.onEvents = throwing(status(502));
     api.failPrompts(BROKEN);
     expect((await run(api)).outcome.kind).toBe('unknown');
     expect(api.prompts).toHaveLength(1);
   });
 
-  test('any more, in the middle of a turn: the rest is followed by store and status', async () => {
+  test('a turn that loses its stream is followed by store and status to the end', async () => {
     const api = new FakeApi();
     const clock = leapingClock();
     api.workOnPrompt((id) => {
-      api.onEvents = fail(status(502));
+      api.onEvents = throwing(status(502));
       setImmediate(() => api.breakStreams());
-      // Longer than a stream is reopened.
+      // Longer than the attempts to reopen a stream.
       void clock.sleep(30_000).then(() => {
         api.finish(id, 'done');
         api.status = { type: 'idle' };
@@ -607,36 +607,36 @@ describe('without an event stream through a proxy', () => {
 
   test.each(['unreachable', 'locked'] as const)('nothing is sent to an instance that is %s', async (kind) => {
     const api = new FakeApi();
-    api.onEvents = fail(new RequestError(kind, 'GET /event: no'));
+    api.onEvents = throwing(new RequestError(kind, 'GET /event: no'));
     await expect(run(api)).rejects.toThrow('GET /event: no');
     expect(api.prompts).toEqual([]);
   });
 });
 
 describe('a turn whose endpoint fails for good', () => {
-  /** A second endpoint to the same process. */
+  /** Two endpoints of one process. */
   function twoEndpoints(): { api: FakeApi; other: FakeApi; next: NextEndpoint } {
     const api = new FakeApi();
     const other = new FakeApi(api.store);
     return { api, other, next: () => Promise.resolve(other.endpoint('other')) };
   }
 
-  function cut(api: FakeApi): void {
-    api.onEvents = fail(UNREACHABLE);
-    api.onStatuses = fail(UNREACHABLE);
+  function disconnect(api: FakeApi): void {
+    api.onEvents = throwing(UNREACHABLE);
+    api.onStatuses = throwing(UNREACHABLE);
     api.messages = () => Promise.reject(UNREACHABLE);
     api.message = () => Promise.reject(UNREACHABLE);
     api.breakStreams();
   }
 
-  test('goes on over another as soon as there is one, with the whole text and without sending again', async () => {
+  test('continues over another endpoint as soon as there is one, with the whole text and without a second prompt', async () => {
     const { api, other } = twoEndpoints();
     let id = '';
     api.workOnPrompt((answerId) => {
       id = answerId;
       api.beginText(id);
       api.addText(id, 'one ');
-      setImmediate(() => cut(api));
+      setImmediate(() => disconnect(api));
     });
     other.status = { type: 'busy' };
     other.onEvents = () => {
@@ -647,24 +647,24 @@ describe('a turn whose endpoint fails for good', () => {
         }),
       );
     };
-    let asked = 0;
+    let requests = 0;
     const next: NextEndpoint = () => {
-      asked += 1;
-      return Promise.resolve(asked < 3 ? undefined : other.endpoint('other'));
+      requests += 1;
+      return Promise.resolve(requests < 3 ? undefined : other.endpoint('other'));
     };
     expect(await run(api, { next })).toMatchObject({
       outcome: { kind: 'completed' },
       text: 'one two',
       shown: 'one two',
     });
-    expect([asked, api.prompts.length, other.prompts.length]).toEqual([3, 1, 0]);
+    expect([requests, api.prompts.length, other.prompts.length]).toEqual([3, 1, 0]);
   });
 
   test('looks for a prompt in doubt over the other endpoint', async () => {
     const { api, other, next } = twoEndpoints();
     api.onPrompt = (prompt) => {
       api.accept(prompt);
-      cut(api);
+      disconnect(api);
       throw BROKEN;
     };
     other.onEvents = () => setImmediate(() => other.answer(api.prompts[0]?.messageId ?? '', 'done'));
@@ -672,14 +672,14 @@ describe('a turn whose endpoint fails for good', () => {
     expect([api.prompts.length, other.prompts.length]).toEqual([1, 0]);
   });
 
-  test('never sends a prompt that did not arrive over the other endpoint', async () => {
+  test('never repeats a prompt over the other endpoint', async () => {
     const { api, other, next } = twoEndpoints();
-    api.failPrompts(BROKEN, () => cut(api));
+    api.failPrompts(BROKEN, () => disconnect(api));
     expect((await run(api, { next })).outcome.kind).toBe('unknown');
     expect(other.prompts).toEqual([]);
   });
 
-  test("sends a prompt that the other endpoint does not show again over the stream's, if that is open", async () => {
+  test('repeats a prompt that the other endpoint does not show over the first endpoint, if its stream is open', async () => {
     const { api, other, next } = twoEndpoints();
     api.onPrompt = (prompt) => {
       if (api.prompts.length === 1) throw BROKEN;
@@ -692,9 +692,9 @@ describe('a turn whose endpoint fails for good', () => {
     expect(api.prompts[1]).toEqual(api.prompts[0]);
   });
 
-  test('begins again over the other, after its newest message, if nothing was sent', async () => {
+  test('begins again over the other endpoint, after its newest message, if nothing was sent', async () => {
     const { api, other, next } = twoEndpoints();
-    api.failPrompts(UNREACHABLE, () => cut(api));
+    api.failPrompts(UNREACHABLE, () => disconnect(api));
     other.answerWith('done');
     expect(await run(api, { next })).toMatchObject({ outcome: { kind: 'completed' }, shown: 'done' });
     expect(other.prompts).toHaveLength(1);
@@ -713,7 +713,7 @@ describe('a turn whose endpoint fails for good', () => {
     api.onStatuses = () => {
       if (api.subscriptions > 1) return;
       api.breakStreams();
-      // Another message came first.
+      // Another message arrives first.
       setImmediate(() => setImmediate(() => (api.status = { type: 'busy' })));
     };
     const messages = api.messages.bind(api);
@@ -725,7 +725,7 @@ describe('a turn whose endpoint fails for good', () => {
     expect(api.prompts).toEqual([]);
   });
 
-  test('keeps the first endpoint if that returns by itself', async () => {
+  test('keeps the first endpoint if it recovers by itself', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {
       api.accept(prompt);
@@ -734,7 +734,7 @@ describe('a turn whose endpoint fails for good', () => {
         api.answer(prompt.messageId, 'done');
       });
     };
-    const next = fail(new Error('another endpoint was asked for'));
+    const next = throwing(new Error('another endpoint was requested'));
     expect(await run(api, { next })).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
   });
 });
@@ -795,7 +795,7 @@ describe('a turn that stops for an answer', () => {
     });
   });
 
-  test("goes on past another session's request", async () => {
+  test("continues past another session's request", async () => {
     const api = new FakeApi();
     api.sessionList.push({ ...SESSION, id: 'ses_other' });
     api.onPrompt = (prompt) => {
@@ -806,7 +806,7 @@ describe('a turn that stops for an answer', () => {
     expect((await run(api)).outcome.kind).toBe('completed');
   });
 
-  test('finds a request that was announced in a gap, and leaves one that an abort left behind', async () => {
+  test('returns with a request from a gap of the stream, and ignores one that an abort left behind', async () => {
     const api = new FakeApi();
     api.permissionList.push(permission('msg_earlier', 'per_stale'));
     api.workOnPrompt((id) =>

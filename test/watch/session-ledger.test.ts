@@ -7,7 +7,7 @@ import { ManualClock } from '../fleet/manual-clock.ts';
 
 const DIRECTORY = '/home/ada/web';
 
-test('while the machine sleeps a session is not silent', async () => {
+test('the time that the machine sleeps does not count as silence of a session', async () => {
   const clock = new ManualClock();
   const ledger = new SessionLedger(clock);
   const time = { created: clock.now(), updated: clock.now() };

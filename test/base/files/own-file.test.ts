@@ -6,10 +6,9 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { createOwnFile, replaceOwnFile } from '../../../src/base/files/own-file.ts';
 import { tempDir } from '../../rig/temp.ts';
 
-function folder(): string {
+function emptyFolder(): string {
   const temp = tempDir('own-file');
   onTestFinished(() => temp.close());
-  // Empty.
   return temp.tmp;
 }
 
@@ -19,8 +18,8 @@ describe.each([
   ['replaceOwnFile', replaceOwnFile],
   ['createOwnFile', createOwnFile],
 ])('%s', (_, write) => {
-  test('makes file and folder for the owner only, and leaves no temporary file', async () => {
-    const path = join(folder(), 'a', 'b', 'file');
+  test('creates file and folder for the owner only, and leaves no temporary file', async () => {
+    const path = join(emptyFolder(), 'a', 'b', 'file');
     await write(path, 'text');
     expect(await readFile(path, 'utf8')).toBe('text');
     expect([await modeOf(path), await modeOf(join(path, '..'))]).toEqual([0o600, 0o700]);
@@ -28,7 +27,7 @@ describe.each([
   });
 
   test('rejects if the file cannot be put in place, and leaves no temporary file', async () => {
-    const parent = folder();
+    const parent = emptyFolder();
     const taken = join(parent, 'taken');
     await writeFile(taken, '');
     await expect(write(join(taken, 'file'), 'text')).rejects.toThrow(/ENOTDIR|EEXIST/);
@@ -36,8 +35,8 @@ describe.each([
   });
 });
 
-test('replaceOwnFile replaces a readable file and a link, not what the link leads to', async () => {
-  const parent = folder();
+test('replaceOwnFile replaces a readable file, and a link instead of its target', async () => {
+  const parent = emptyFolder();
   const [path, target] = [join(parent, 'file'), join(parent, 'target')];
   await writeFile(target, 'kept', { mode: 0o644 });
   await symlink(target, path);
@@ -48,15 +47,15 @@ test('replaceOwnFile replaces a readable file and a link, not what the link lead
   expect(await modeOf(target)).toBe(0o600);
 });
 
-test('replaceOwnFile leaves no temporary file where a folder has the name', async () => {
-  const parent = folder();
+test('replaceOwnFile leaves no temporary file if a folder has the name of the file', async () => {
+  const parent = emptyFolder();
   await mkdir(join(parent, 'file', 'deep'), { recursive: true });
   await expect(replaceOwnFile(join(parent, 'file'), 'new')).rejects.toThrow(/EISDIR|ENOTEMPTY/);
   expect(await readdir(parent)).toEqual(['file']);
 });
 
-test('createOwnFile creates a file once, whole', async () => {
-  const path = join(folder(), 'file');
+test('concurrent calls of createOwnFile create the file once, with one whole text', async () => {
+  const path = join(emptyFolder(), 'file');
   const texts = Array.from({ length: 20 }, (_, index) => String(index).repeat(1_000));
   const created = await Promise.all(texts.map((text) => createOwnFile(path, text)));
   expect(created.filter(Boolean)).toHaveLength(1);
@@ -65,7 +64,7 @@ test('createOwnFile creates a file once, whole', async () => {
 });
 
 test('createOwnFile does not write beside an existing file: the disk may be full, or the folder read-only', async () => {
-  const path = join(folder(), 'file');
+  const path = join(emptyFolder(), 'file');
   await writeFile(path, 'kept');
   const { mtimeNs } = await stat(join(path, '..'), { bigint: true });
   expect(await createOwnFile(path, 'new')).toBe(false);

@@ -12,7 +12,7 @@ import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
 const never = new AbortController().signal;
-const OWN = '.local/state/opencode-mcp/registry';
+const USER_REGISTRY = '.local/state/opencode-mcp/registry';
 
 describe('a link to a real sshd', () => {
   let stage: RelayStage;
@@ -22,7 +22,7 @@ describe('a link to a real sshd', () => {
     stage = await openRelayStage();
   });
 
-  async function connected(options: Parameters<RelayStage['link']>[0] = {}): Promise<Link> {
+  async function openLink(options: Parameters<RelayStage['link']>[0] = {}): Promise<Link> {
     const link = stage.link(options);
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
     link.keep();
@@ -39,8 +39,8 @@ describe('a link to a real sshd', () => {
     await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
   }
 
-  it('registers the port that the relay gave; the tunnel carries requests until the link is closed, even during one', async () => {
-    const link = await connected();
+  it('registers the port that the relay gave; the tunnel carries requests until the link closes, even during a request', async () => {
+    const link = await openLink();
     const { port, name } = link.state;
     expect(name).toBe('laptop-app');
     expect(await stage.registration('laptop-app')).toEqual({
@@ -66,7 +66,7 @@ describe('a link to a real sshd', () => {
 
   it('sends any characters unchanged: no shell reads them', async () => {
     const text = `it's "two"  words; $(touch ran) \`touch ran\` & | > ran * \\n \\0101 %s -n 目录-🙂`;
-    const link = await connected({
+    const link = await openLink({
       name: text,
       registryDir: { path: join(stage.registry, text), explicit: true },
       password: text,
@@ -81,20 +81,20 @@ describe('a link to a real sshd', () => {
     expect(await readdir(stage.sshd.home)).toEqual([]);
   });
 
-  it("takes the user's own directory if the default one is another user's, and the survey finds it there", async (context) => {
+  it("uses the user's own directory if the default one belongs to another user, and the survey finds it", async (context) => {
     needRoot(context);
     await mkdir(stage.registry);
     await chown(stage.registry, 1000, 1000);
     const registryDir = { path: stage.registry, explicit: false };
-    const link = await connected({ registryDir });
-    expect(link.directory).toBe(join(stage.sshd.home, OWN));
+    const link = await openLink({ registryDir });
+    expect(link.directory).toBe(join(stage.sshd.home, USER_REGISTRY));
     await installConnected(stage.sshd);
     const found = await relayRegistry({ sshCommand: stage.sshd.command, registryDir }).survey(never);
     expect(found).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
   });
 
-  it("reconnects after ssh is killed, again and again, and after the relay's session is; nothing is registered in between", async () => {
-    const link = await connected();
+  it("reconnects each time ssh or the relay's session is killed, and is not registered in between", async () => {
+    const link = await openLink();
     for (const kill of [
       () => link.signalSsh('SIGKILL'),
       () => link.signalSsh('SIGKILL'),
@@ -113,14 +113,14 @@ describe('a link to a real sshd', () => {
   });
 
   it('keeps a connection whose heartbeats are answered', async () => {
-    const link = await connected();
+    const link = await openLink();
     // 100 s: longer than the relay's limit of 90 s, and than the 45 s in which an answer must come.
     for (let round = 0; round < 5; round += 1) await heartbeat(link);
     expect(link.states.map(({ kind }) => kind)).toEqual(['connecting', 'connected']);
   });
 
   it('reconnects when sshd is back, and gives the reason until then', async () => {
-    const link = await connected();
+    const link = await openLink();
     await stage.sshd.stop();
     await link.reaches('waiting');
     await stage.nothingLeft();
@@ -134,9 +134,9 @@ describe('a link to a real sshd', () => {
     await stage.backAgain(link);
   });
 
-  it('registers twice if the relay is this machine; the password stays for the other registration', async () => {
-    const here = await connected({ sshCommand: undefined });
-    const there = await connected();
+  it('registers beside a local link if the relay is this machine, and leaves the password to the other registration', async () => {
+    const here = await openLink({ sshCommand: undefined });
+    const there = await openLink();
     expect([here.state.name, there.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
     await there.close();
     expect(await stage.files()).toEqual(['.laptop-app.claim', 'laptop-app.json']);
@@ -146,8 +146,8 @@ describe('a link to a real sshd', () => {
   });
 
   it('gets another name if an instance has the wanted one, and keeps it after reconnecting', async () => {
-    const first = await connected();
-    const second = await connected({ id: 'id-two', password: 'second secret' });
+    const first = await openLink();
+    const second = await openLink({ id: 'id-two', password: 'second secret' });
     expect([first.state.name, second.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
     expect(await stage.registration('laptop-app-2')).toMatchObject({ id: 'id-two', name: 'laptop-app-2' });
     await first.close();
@@ -187,7 +187,7 @@ describe('a relay with GatewayPorts', () => {
   });
 });
 
-it('warns once if the relay cannot see whether the tunnel is open to other machines', async (context) => {
+it('a link warns once if the relay cannot see whether the tunnel is open to other machines', async (context) => {
   needSshd(context);
   needRoot(context);
   const blind = `unshare --mount /bin/sh -c 'mount -t tmpfs none /proc; exec sh -c "$SSH_ORIGINAL_COMMAND"'`;
@@ -196,9 +196,9 @@ it('warns once if the relay cannot see whether the tunnel is open to other machi
   const logger = { log: (level: string, message: string) => void (level === 'warn' && warnings.push(message)) };
   const link = stage.link({ logger });
   expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
-  const unseen = (): string[] => warnings.filter((message) => message.includes('GatewayPorts'));
-  expect(unseen()).toEqual([expect.stringContaining('the relay cannot see whether the tunnel is open')]);
+  const gatewayWarnings = (): string[] => warnings.filter((message) => message.includes('GatewayPorts'));
+  expect(gatewayWarnings()).toEqual([expect.stringContaining('the relay cannot see whether the tunnel is open')]);
   await stage.sshd.killSessions();
   await stage.backAgain(link);
-  expect(unseen()).toHaveLength(1);
+  expect(gatewayWarnings()).toHaveLength(1);
 });

@@ -17,8 +17,8 @@ const SLEEPS: ReadonlyMap<number, number> = new Map([
   [1000, 0],
 ]);
 
-/** A source that follows one node service, with a clock moved by the test; requests use the real one. */
-async function following(options: Partial<TailnetStageOptions> = {}) {
+/** A source that follows one node service. The test moves its clock; requests use the system clock. */
+async function startFollowing(options: Partial<TailnetStageOptions> = {}) {
   const clock: Clock & { nowMs: number } = {
     nowMs: 1_000_000,
     now: () => clock.nowMs,
@@ -40,23 +40,23 @@ async function following(options: Partial<TailnetStageOptions> = {}) {
   await within(hints.next(), 'the first hint');
   await fake.busOpened;
   await source.scan(never);
-  const isHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
+  const untilHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
   /** Changes the title on the peer, and returns the title that the next scan finds. */
   const scanAfter = async (title: string): Promise<string | undefined> => {
     node.say([busy(title)]);
-    // The table knows it by then.
-    await isHeld();
+    // The source has the change once it asks for the next one.
+    await untilHeld();
     const { candidates } = await within(source.scan(never), 'the scan');
     return candidates.flatMap(({ report }) => report?.overviews[0]?.sessions ?? [])[0]?.title;
   };
-  await isHeld();
+  await untilHeld();
   const statuses = (): number => fake.asked.filter((path) => path === 'status').length;
   return { ...stage, clock, node, scanAfter, statuses };
 }
 
 describe('changes on a peer', () => {
-  test('cost at most one status a second', async () => {
-    const { clock, scanAfter, statuses } = await following();
+  test('cause at most one read of the tailnet status a second', async () => {
+    const { clock, scanAfter, statuses } = await startFollowing();
     await scanAfter('the bus is open');
     const before = statuses();
     for (const title of ['one', 'two', 'three']) expect(await scanAfter(title)).toBe(title);
@@ -67,19 +67,19 @@ describe('changes on a peer', () => {
   });
 
   test('do not delay changes of the tailnet itself', async () => {
-    const { fake, source, scanAfter, statuses } = await following();
+    const { fake, source, scanAfter, statuses } = await startFollowing();
     await scanAfter('the bus is open');
     const before = statuses();
     fake.peers = [];
     fake.notify();
-    for (let news = 0; news < 6 && statuses() === before; news += 1) await scanAfter(`${news}`);
+    for (let round = 0; round < 6 && statuses() === before; round += 1) await scanAfter(`${round}`);
     expect(statuses()).toBe(before + 1);
     expect((await source.scan(never)).candidates).toEqual([]);
   });
 
   test('are not delayed by a peer that does not answer', async () => {
     let isSilent = false;
-    const { clock, scanAfter } = await following({
+    const { clock, scanAfter } = await startFollowing({
       peers: [{}, {}],
       servers: {
         '100.64.0.3:4095': (_, response) => {

@@ -7,7 +7,7 @@ import { listed, listing } from '../tailscale-stage.ts';
 
 const DIRECTORY = '/srv';
 
-/** A state as sent by a node service, with changes. */
+/** A state as a node service sends it, with `fields` changed. */
 function state(fields: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
   const facts = { id: 'a', version: '1.18.33', dialect: 'opencode-1', directory: DIRECTORY, worktree: '/' };
   return { ...facts, overviews: [idleIn(DIRECTORY)], ...fields };

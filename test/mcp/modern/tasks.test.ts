@@ -18,10 +18,10 @@ const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
 
 let client = start();
 let hasOptions = false;
-/** Answers to requests before this test. */
+/** Number of permission replies before this test. */
 let repliesBefore = 0;
 
-/** A server on the same state folder, like the next one of a client. */
+/** Starts a server on the same state folder, as a client starts its next one. */
 function start(more: readonly string[] = [], env: Readonly<Record<string, string>> = {}): ModernClient {
   return new ModernClient({
     leaps: true,
@@ -51,7 +51,7 @@ beforeEach(() => {
 });
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
-  // The next test needs a server without options that follows nothing.
+  // The next test needs a server that has no options and follows no turn.
   if (hasOptions || worker.openStreams > 0) await restart();
   await until('the streams to end', () => worker.openStreams === 0);
 });
@@ -61,18 +61,18 @@ afterAll(async () => {
   await scene.close();
 });
 
-const sent = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
+const sentTexts = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
 
 const replies = (): number => worker.count('POST /permission/:id/reply') - repliesBefore;
 
 const isFollowed = (): Promise<boolean> => until('the turn to be followed', () => worker.openStreams === 1);
 
-async function completed(taskId: string): Promise<Data | undefined> {
+async function resultOf(taskId: string): Promise<Data | undefined> {
   return (await client.taskIs(taskId, 'completed')).result;
 }
 
 /** The only question of a task, after the time that a person needs to read it. */
-async function asked(taskId: string): Promise<{ readonly key: string; readonly params: Data }> {
+async function questionOf(taskId: string): Promise<{ readonly key: string; readonly params: Data }> {
   const { inputRequests = {}, statusMessage } = await client.taskIs(taskId, 'input_required');
   const [[key, { params }] = ['', { params: {} }]] = Object.entries(inputRequests);
   expect(statusMessage).toMatch(/^waits for you: permission per_\w+: «bash "ls"» of worker, \d+ s$/);
@@ -89,7 +89,7 @@ function waitingTurn(): string {
 }
 
 const allow = { action: 'accept', content: { decision: 'once' } };
-const settled = (words: RegExp) => ({ structuredContent: { settled: expect.stringMatching(words) } });
+const settledAs = (words: RegExp) => ({ structuredContent: { settled: expect.stringMatching(words) } });
 
 describe('a call that may be a task', () => {
   test('is a task at once, outlasts the limit of a call, and ends like a call', async () => {
@@ -106,7 +106,7 @@ describe('a call that may be a task', () => {
       result: { resultType: 'complete', structuredContent: { outcome: 'completed', text: 'begun and done' } },
     });
     expect(await client.task(task.taskId)).toEqual(first);
-    expect(sent()).toEqual(['run']);
+    expect(sentTexts()).toEqual(['run']);
   });
 
   test.each([
@@ -167,8 +167,8 @@ describe('a call that may be a task', () => {
     client.cancel(client.write('tools/call', send, { capabilities: TASKS }));
     // Also a task: a call may take longer than its limit of a second here.
     const { taskId } = await client.begin('send', { instance: 'worker', session_id, message: 'hello' });
-    await completed(taskId);
-    expect(sent()).toEqual(['hello']);
+    await resultOf(taskId);
+    expect(sentTexts()).toEqual(['hello']);
   });
 });
 
@@ -200,26 +200,26 @@ describe('cancelling', () => {
     await until('the log line', () => client.server.stderr.includes('cannot save the result of a task'));
   });
 
-  test('a queued message is not sent, and the task says so', async () => {
+  test('a cancelled task does not send its queued message, and says so', async () => {
     const { id: session_id } = worker.addSession();
     const prompt = { path: /prompt_async$/ };
     proxy.rule(prompt, { kind: 'hold', gate: 'prompt' }, 1);
     const first = await client.begin('send', { instance: 'worker', session_id, message: 'first' });
     await proxy.waitForRequest(prompt);
-    const looked = proxy.count({ path: '/session' });
+    const listedBefore = proxy.count({ path: '/session' });
     const second = await client.begin('send', { instance: 'worker', session_id, message: 'second' });
-    await proxy.waitForRequest({ path: '/session' }, { nth: looked + 1 });
+    await proxy.waitForRequest({ path: '/session' }, { nth: listedBefore + 1 });
     await client.ask('tasks/cancel', { taskId: second.taskId }, { capabilities: TASKS });
     expect(await client.task(second.taskId)).toMatchObject({ statusMessage: 'Cancelled before anything was sent.' });
     proxy.release('prompt');
     await client.taskIs(first.taskId, 'completed');
-    expect(sent()).toEqual(['first']);
+    expect(sentTexts()).toEqual(['first']);
   });
 });
 
 describe('the next process', () => {
   test.each(['SIGKILL', 'SIGTERM'] as const)(
-    'continues what a process that %s ended has sent, and the prompt runs once',
+    'follows the turn of a process that %s ended, and the prompt runs once',
     async (signal) => {
       const { task, sessionId } = await client.follow(worker);
       await stop(signal);
@@ -231,8 +231,8 @@ describe('the next process', () => {
       expect(done.result).toMatchObject({
         structuredContent: { instance: 'worker', outcome: 'completed', text: 'at last' },
       });
-      expect(sent()).toEqual(['run']);
-      // And the process after that.
+      expect(sentTexts()).toEqual(['run']);
+      // The process after that returns the same task.
       await restart();
       expect(await client.task(task.taskId)).toEqual(done);
     },
@@ -249,16 +249,16 @@ describe('the next process', () => {
       (await client.task(task.taskId)).statusMessage.startsWith('worker: cannot be reached now'),
     );
     await registry.add({ name: 'renamed', port: proxy.port, cwd: worker.directory });
-    expect(await completed(task.taskId)).toMatchObject({
+    expect(await resultOf(task.taskId)).toMatchObject({
       structuredContent: { instance: 'renamed', text: 'meanwhile' },
     });
-    expect(sent()).toEqual(['run']);
+    expect(sentTexts()).toEqual(['run']);
     await registry.remove('renamed');
     await register();
     await restart();
   });
 
-  test('continues a wait', async () => {
+  test('follows the turns of a wait', async () => {
     const { id } = worker.addSession();
     worker.state.begin(id, 'run');
     const task = await client.begin('wait', { instances: ['worker'] });
@@ -267,7 +267,7 @@ describe('the next process', () => {
     await client.task(task.taskId);
     await isFollowed();
     worker.state.finish(id, 'waited for');
-    expect(await completed(task.taskId)).toMatchObject({
+    expect(await resultOf(task.taskId)).toMatchObject({
       structuredContent: { turns: [{ text: 'waited for' }] },
     });
   });
@@ -277,7 +277,7 @@ describe('a question in a task', () => {
   test('shows the exact command, and the answer settles it', async () => {
     const { task, sessionId } = await client.follow(worker);
     worker.addPermission({ sessionID: sessionId });
-    const { key, params } = await asked(task.taskId);
+    const { key, params } = await questionOf(task.taskId);
     expect(params).toMatchObject({ mode: 'form', message: expect.stringContaining('```\nls\n```') });
     expect(await client.update(task.taskId, { [key]: allow })).toEqual({ resultType: 'complete' });
     await until('the answer', () => worker.state.permissions.size === 0);
@@ -285,7 +285,7 @@ describe('a question in a task', () => {
     // Late, repeated and unknown answers are ignored.
     await client.update(task.taskId, { [key]: { action: 'decline' }, other: 5 });
     worker.state.finish(sessionId, 'done');
-    expect(await completed(task.taskId)).toMatchObject(settled(/^allowed once: permission/));
+    expect(await resultOf(task.taskId)).toMatchObject(settledAs(/^allowed once: permission/));
   });
 
   test("is shown beside another task's question", async () => {
@@ -294,31 +294,31 @@ describe('a question in a task', () => {
     const second = await client.begin('send', { instance: 'worker', session_id, message: 'run' });
     await until('both streams', () => worker.state.statuses.size === 2 && worker.openStreams === 2);
     worker.addPermission({ sessionID: sessionId });
-    await asked(task.taskId);
+    await questionOf(task.taskId);
     worker.addPermission({ sessionID: session_id });
-    await asked(second.taskId);
+    await questionOf(second.taskId);
     expect((await client.task(task.taskId)).status).toBe('input_required');
   });
 
   test('is no longer shown once it is settled elsewhere', async () => {
     const { task, sessionId } = await client.follow(worker);
     const { id } = worker.addPermission({ sessionID: sessionId });
-    const { key } = await asked(task.taskId);
+    const { key } = await questionOf(task.taskId);
     worker.state.settle(id, 'permission.replied', { reply: 'reject' });
     await client.taskIs(task.taskId, 'working');
     expect(await client.update(task.taskId, { [key]: allow })).toEqual({ resultType: 'complete' });
     worker.state.finish(sessionId, 'done');
-    expect(await completed(task.taskId)).toMatchObject(settled(/settled elsewhere/));
+    expect(await resultOf(task.taskId)).toMatchObject(settledAs(/settled elsewhere/));
     expect(replies()).toBe(0);
   });
 
-  test('does not take an answer that comes faster than a person’s', async () => {
+  test('refuses an answer that comes faster than a person can read', async () => {
     const { task, sessionId } = await client.follow(worker);
     worker.addPermission({ sessionID: sessionId });
     const { inputRequests = {} } = await client.taskIs(task.taskId, 'input_required');
     const [key = ''] = Object.keys(inputRequests);
     await client.update(task.taskId, { [key]: allow });
-    expect(await completed(task.taskId)).toMatchObject({
+    expect(await resultOf(task.taskId)).toMatchObject({
       structuredContent: { outcome: 'waiting', reason: expect.stringMatching(/within 500 ms/) },
     });
     expect(replies()).toBe(0);
@@ -336,9 +336,9 @@ describe('a question in a task', () => {
         sessionId = waitingTurn();
         task = await client.begin('respond', { instance: 'worker', reply: 'once' });
       }
-      const before = await asked(task.taskId);
+      const before = await questionOf(task.taskId);
       await restart();
-      const after = await asked(task.taskId);
+      const after = await questionOf(task.taskId);
       expect(after.key).not.toBe(before.key);
       expect(after.params).toEqual(before.params);
       const reject = { action: 'accept', content: { decision: 'reject' } };
@@ -348,9 +348,9 @@ describe('a question in a task', () => {
       await client.task(task.taskId);
       await isFollowed();
       worker.state.finish(sessionId, 'done');
-      expect(await completed(task.taskId)).toMatchObject({ structuredContent: { text: 'done' } });
+      expect(await resultOf(task.taskId)).toMatchObject({ structuredContent: { text: 'done' } });
       expect(replies()).toBe(1);
-      expect(sent()).toEqual(tool === 'send' ? ['run'] : [undefined]);
+      expect(sentTexts()).toEqual(tool === 'send' ? ['run'] : [undefined]);
     },
   );
 
@@ -361,7 +361,7 @@ describe('a question in a task', () => {
     await restart(['--approve', approve]);
     waitingTurn();
     const { taskId } = await client.begin('respond', { instance: 'worker', reply: 'once' }, capabilities);
-    expect(await completed(taskId)).toMatchObject({
+    expect(await resultOf(taskId)).toMatchObject({
       isError: true,
       content: [{ text: expect.stringMatching(words) }],
     });

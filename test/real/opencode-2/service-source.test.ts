@@ -17,16 +17,16 @@ async function ask({ endpoint, credential }: Candidate): Promise<Exchange> {
   return exchange(connection, '/api/health', {}, { timeoutMs: 30_000, maxBytes: 10_000 });
 }
 
-describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview', () => {
-  test('finds a started service, over a restart, a kill and a stranger at its port', async () => {
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source `service`, on the preview of OpenCode 2', () => {
+  test('finds a service again after a restart and a kill, and sends nothing to another process on its port', async () => {
     await using preview = await startPreview({ registered: 'service' });
     const dependencies = { logger: silentLogger, uid: process.getuid?.(), hostname: 'here' };
     const source = createServiceSource({ directory: preview.stateDir }, dependencies);
     onTestFinished(() => source.close());
     const hints = source.changes(never)[Symbol.asyncIterator]();
 
-    /** Scans at every hint, until there is a service of that process. */
-    async function see(pid: number): Promise<Candidate> {
+    /** Scans at every hint until a scan finds the service of that process. */
+    async function findService(pid: number): Promise<Candidate> {
       for (;;) {
         const hint = await hints.next();
         if (hint.done === true) throw new Error('Expected a hint, got the end');
@@ -37,7 +37,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
       }
     }
 
-    const first = await within(see(preview.pid), 'the service');
+    const first = await within(findService(preview.pid), 'the service');
     expect(first).toMatchObject({
       key: 'server',
       endpoint: { url: preview.url },
@@ -47,7 +47,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     expect(await ask(first)).toMatchObject({ status: 200, text: '{"healthy":true}' });
 
     await preview.restart();
-    const second = await within(see(preview.pid), 'the service after its restart');
+    const second = await within(findService(preview.pid), 'the service after its restart');
     expect(second.key).toBe(first.key);
     expect(second.endpoint.holderPid).not.toBe(first.endpoint.holderPid);
     expect(await ask(second)).toMatchObject({ status: 200 });
@@ -55,7 +55,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     await preview.kill9();
     const [left] = (await source.scan(never)).candidates;
     expect(left).toEqual(second);
-    // With any message: a kept connection may not be closed yet, and another suite may hold port 4096 by now.
+    // The message varies: a kept connection may not be closed yet, and another suite may hold port 4096 by now.
     await expect(ask(second)).rejects.toThrow(RequestError);
 
     // The stale file names a port that anyone may take.
@@ -65,7 +65,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     });
     onTestFinished(() => void other.close());
     other.listen(preview.port, '127.0.0.1');
-    // Or another suite has taken it.
+    // Listening fails if another suite has taken the port.
     await once(other, 'listening').catch(() => {});
     await expect(ask(second)).rejects.toThrow(/nothing was sent: process \d+, which the service's file names/);
     expect(bytes).toBe(0);

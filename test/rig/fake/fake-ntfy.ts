@@ -13,11 +13,11 @@ export interface FakeNtfy extends AsyncDisposable {
   readonly url: string;
   /** Accepted messages, in order. */
   readonly messages: readonly NtfyMessage[];
-  /** What a phone shows: the newest of each sequence. */
+  /** The newest message of each sequence, as a phone shows them. */
   readonly shown: ReadonlyMap<string, NtfyMessage>;
-  /** Error answers so far, by ntfy's own codes. */
+  /** ntfy's codes of the errors answered so far. */
   readonly refused: readonly number[];
-  /** Answers the next requests with "too many requests". */
+  /** Answers the next `requests` requests with "too many requests". */
   limit(requests: number): void;
   close(): Promise<void>;
 }
@@ -37,9 +37,9 @@ export interface NtfyMessage {
 }
 
 export interface FakeNtfyOptions {
-  /** Required for access. */
+  /** The token that requests need; without it, access is open. */
   readonly token?: string;
-  /** Before 2.16, without sequences. */
+  /** Behaves like a version before 2.16, which ignores sequences. */
   readonly isOld?: boolean;
   readonly port?: number;
 }
@@ -70,7 +70,7 @@ export async function startFakeNtfy({ token, isOld = false, port }: FakeNtfyOpti
   const refused: number[] = [];
   let limited = 0;
 
-  const take = async (request: IncomingMessage): Promise<NtfyMessage | Refusal> => {
+  const accept = async (request: IncomingMessage): Promise<NtfyMessage | Refusal> => {
     const body = await text(request);
     if (limited > 0) {
       limited -= 1;
@@ -108,11 +108,11 @@ export async function startFakeNtfy({ token, isOld = false, port }: FakeNtfyOpti
   };
 
   const listener: HttpListener = await listenHttp((request: IncomingMessage, response: ServerResponse) => {
-    void take(request).then((taken) => {
-      if ('code' in taken) refused.push(taken.code);
-      else messages.push(taken);
-      response.writeHead('http' in taken ? taken.http : 200, { 'content-type': 'application/json' });
-      response.end(`${JSON.stringify(taken)}\n`);
+    void accept(request).then((answer) => {
+      if ('code' in answer) refused.push(answer.code);
+      else messages.push(answer);
+      response.writeHead('http' in answer ? answer.http : 200, { 'content-type': 'application/json' });
+      response.end(`${JSON.stringify(answer)}\n`);
     });
   }, port);
   return {

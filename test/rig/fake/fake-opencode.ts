@@ -35,7 +35,7 @@ export interface FakeOpencode extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
   readonly directory: string;
-  /** Its data; changes apply to the next request. */
+  /** The data of the server; changes apply to the next request. */
   readonly state: FakeState;
   /** Event streams open now. */
   readonly openStreams: number;
@@ -56,7 +56,7 @@ export interface FakeOpencode extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** A fake opencode server: real shapes, no work. Cheap enough for hundreds per process. */
+/** A fake opencode server: it answers in the real shapes, without a model. A process can run hundreds of them. */
 export async function startFakeOpencode(options: FakeOptions = {}): Promise<FakeOpencode> {
   /** Open streams by directory; undefined for a global one. */
   const streams = new Map<ServerResponse, string | undefined>();
@@ -78,7 +78,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     const route = found?.route ?? 'other';
     const isStream = route === 'GET /event' || route === 'GET /global/event';
     counts.set(route, (counts.get(route) ?? 0) + 1);
-    if (!isStream) weigh(response);
+    if (!isStream) measureLoad(response);
     const { authorization } = basicAuth(options.password);
     if (authorization !== undefined && incoming.headers.authorization !== authorization) {
       incoming.resume();
@@ -100,7 +100,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     for (const prompt of state.prompts.slice(prompted)) replyTo(prompt.sessionID, prompt.body.parts?.[0]?.text ?? '');
   }
 
-  function weigh(response: ServerResponse): void {
+  function measureLoad(response: ServerResponse): void {
     load.current += 1;
     load.max = Math.max(load.max, load.current);
     response.once('close', () => (load.current -= 1));
@@ -135,13 +135,13 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
   function emit(type: string, properties: Readonly<Record<string, unknown>>): void {
     const event = { id: newId('evt'), type, properties };
     // Events of the server itself go to all streams, without a directory.
-    const ofServer = type.startsWith('server.');
+    const isServerEvent = type.startsWith('server.');
     const where = state.sessions.get(String(properties['sessionID']))?.directory ?? directory;
-    const wrapped = ofServer ? { payload: event } : { directory: where, payload: event };
+    const wrapped = isServerEvent ? { payload: event } : { directory: where, payload: event };
     for (const [stream, scope] of streams) {
       if (scope === undefined) send(stream, wrapped);
-      // Streams of other directories do not carry it.
-      else if (scope === where || ofServer) send(stream, event);
+      // Streams of other directories do not carry the event.
+      else if (scope === where || isServerEvent) send(stream, event);
     }
   }
 
@@ -170,7 +170,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     emit,
     async flood(next) {
       const here = [...streams].filter(([, scope]) => scope === directory).map(([stream]) => stream);
-      await Promise.all(here.map((stream) => pour(stream, next)));
+      await Promise.all(here.map((stream) => writeAll(stream, next)));
     },
     endStreams(how = 'end') {
       for (const stream of streams.keys()) stream[how]();
@@ -180,7 +180,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
   };
 }
 
-async function pour(stream: ServerResponse, next: () => string | undefined): Promise<void> {
+async function writeAll(stream: ServerResponse, next: () => string | undefined): Promise<void> {
   for (let text = next(); text !== undefined && !stream.destroyed; text = next()) {
     if (stream.write(text)) continue;
     await new Promise<void>((resolve) => {

@@ -18,7 +18,7 @@ export type Fault =
   | { readonly kind: 'reset' }
   /** Take the whole request and never answer; upstream sees nothing. */
   | { readonly kind: 'hang' }
-  /** As `hang` until `release(gate)`, then pass. */
+  /** Wait for `release(gate)`, then pass. */
   | { readonly kind: 'hold'; readonly gate: string }
   | { readonly kind: 'delay'; readonly ms: number }
   /** Answer instead of upstream. */
@@ -32,16 +32,16 @@ export type Fault =
   | { readonly kind: 'lose-response' }
   /** Break both connections after half of the request's body. */
   | { readonly kind: 'cut-request' }
-  /** Break the client's connection after this much of the answer's body. */
+  /** Break the client's connection after `afterBytes` of the answer's body. */
   | { readonly kind: 'cut-response'; readonly afterBytes: number };
 
-/** Selects requests. A string is the whole path without its query. */
+/** Selects requests. A string must equal the whole path without its query. */
 export interface Match {
   readonly method?: string;
   readonly path?: string | RegExp | ((path: string) => boolean);
 }
 
-/** A request on its way, and the record of it. */
+/** The record of a request, which grows while the request is served. */
 export class ProxiedRequest {
   readonly method: string;
   /** Without the query. */
@@ -99,7 +99,7 @@ export interface FaultProxy extends AsyncDisposable {
   /** Stops listening and breaks all connections: connecting is refused until `up`. */
   down(): Promise<void>;
   up(): Promise<void>;
-  /** Sends new requests to another server, as when another process has taken the port. */
+  /** Sends new requests to another server, as if another process had taken the port. */
   retarget(upstream: string): void;
   close(): Promise<void>;
 }
@@ -175,13 +175,13 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     outgoing.on('error', () => incoming.socket.resetAndDestroy());
     outgoing.once('response', (answer) => {
       request.status = answer.statusCode;
-      give(answer, exchange);
+      relayAnswer(answer, exchange);
     });
     gone.addEventListener('abort', () => outgoing.destroy(), { once: true });
-    send(outgoing, exchange);
+    relayBody(outgoing, exchange);
   }
 
-  function send(outgoing: ClientRequest, { incoming, fault, request }: Exchange): void {
+  function relayBody(outgoing: ClientRequest, { incoming, fault, request }: Exchange): void {
     const length = Number(incoming.headers['content-length'] ?? 0);
     let left = fault.kind === 'cut-request' ? Math.floor(length / 2) : Infinity;
     incoming.on('data', (chunk: Buffer) => {
@@ -201,7 +201,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     incoming.once('end', () => outgoing.end());
   }
 
-  function give(answer: IncomingMessage, { incoming, response, fault }: Exchange): void {
+  function relayAnswer(answer: IncomingMessage, { incoming, response, fault }: Exchange): void {
     if (fault.kind === 'lose-response') {
       answer.resume();
       answer.once('end', () => incoming.socket.resetAndDestroy());
@@ -261,7 +261,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     release: (gate) => gates.open(gate),
     cutStreams() {
       const open = [...streams.keys()];
-      // Now, since a new stream may open before these emit `close`.
+      // Clear now, since a new stream may open before these emit `close`.
       streams.clear();
       for (const response of open) response.destroy();
       return open.length;

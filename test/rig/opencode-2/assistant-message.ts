@@ -74,7 +74,7 @@ export class AssistantMessage {
     }
   }
 
-  /** Returns the id of the call. */
+  /** Starts a tool call; returns its id. */
   call(name: string, input: Fields): string {
     const { content = [] } = this.begin();
     this.#endText();
@@ -97,19 +97,19 @@ export class AssistantMessage {
 
   succeed(id: string, output: string): string {
     const content = [{ type: 'text', text: output }];
-    this.#settle({ status: 'completed', input: this.#tool?.input ?? {}, content });
+    this.#endTool({ status: 'completed', input: this.#tool?.input ?? {}, content });
     this.#publish('session.tool.success', { id, content, executed: false });
     return output;
   }
 
   failTool(id: string, message: string): string {
     const error = { type: 'tool', message };
-    this.#settle({ status: 'error', input: this.#tool?.input ?? {}, error });
+    this.#endTool({ status: 'error', input: this.#tool?.input ?? {}, error });
     this.#publish('session.tool.failed', { id, error, executed: false });
     return message;
   }
 
-  /** The model failed; the request is repeated. */
+  /** Records that the model failed and its request is repeated. */
   retry(error: Fields): void {
     const message = this.begin();
     this.#attempts += 1;
@@ -145,7 +145,7 @@ export class AssistantMessage {
     this.#message = undefined;
   }
 
-  #settle(state: Fields): void {
+  #endTool(state: Fields): void {
     const part = this.#message?.content?.findLast((one) => one.type === 'tool' && one.id === this.#tool?.id);
     if (part?.type === 'tool') {
       part.state = state;

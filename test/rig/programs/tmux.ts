@@ -11,7 +11,7 @@ const run = promisify(execFile);
 /** opencode draws seconds after it answers; a cold start on a shared machine took a minute. */
 const SHOW_LIMIT_MS = 100_000;
 
-/** A terminal in tmux: what a person sees and types. */
+/** A terminal in tmux, which shows and takes text as a person's terminal does. */
 export interface TmuxTerminal extends AsyncDisposable {
   /** The screen as text. */
   screen(): Promise<string>;
@@ -23,12 +23,12 @@ export interface TmuxTerminal extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** First line of a test that needs tmux. */
+/** Skips the test if tmux is missing. Call it in the first line. */
 export function needTmux(context: TestContext): void {
   skipFor(context, missingProgram('tmux', '-V'));
 }
 
-/** A shell in a terminal of 100 by 30, with nothing in its environment but `env`. `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */
+/** Opens a shell in a terminal of 100 by 30, with only `env` in its environment. `prefix` is a command that runs the shell elsewhere, such as `ip netns exec …`. */
 export async function openTmux(
   env: Readonly<Record<string, string>>,
   directory: string,
