@@ -29,7 +29,7 @@ test('accepts a program of this user until it closes its socket, which the kerne
   expect(await isOwnPeer(far)).toBe(true);
   const ended = once(far.resume(), 'end');
   near.destroy();
-  await within(ended, 'its end');
+  await within(ended, 'the connection to end');
   expect(await isOwnPeer(far)).toBe(false);
 });
 

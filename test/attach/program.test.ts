@@ -6,15 +6,15 @@ import { isDirect } from '../../src/attach/direct.ts';
 import { checkDirectory, findProgram, launchFor } from '../../src/attach/program.ts';
 import { tempDir } from '../rig/temp.ts';
 
-async function folder(): Promise<string> {
+async function openFolder(): Promise<string> {
   const temp = tempDir('opencode-mcp-attach');
   onTestFinished(() => temp.close());
   return await realpath(temp.path);
 }
 
 /** A PATH with OpenCode 1, OpenCode 2 and the preview. */
-async function programs(): Promise<string> {
-  const path = await folder();
+async function openProgramPath(): Promise<string> {
+  const path = await openFolder();
   const versions = { opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' };
   for (const [name, version] of Object.entries(versions))
     await writeFile(join(path, name), `#!/bin/sh\necho '${version}'\n`, { mode: 0o755 });
@@ -26,8 +26,8 @@ test.each([
   ['opencode-2', 'second', 'second'],
   // It has its own default name, so OPENCODE_BIN is not needed.
   ['opencode-2-preview', 'opencode', 'lildax'],
-] as const)('for %s with OPENCODE_BIN=%s finds %s', async (dialect, bin, found) => {
-  const path = await programs();
+] as const)('findProgram for %s with OPENCODE_BIN=%s finds %s', async (dialect, bin, found) => {
+  const path = await openProgramPath();
   expect(await findProgram(dialect, bin, { PATH: path })).toBe(join(path, found));
 });
 
@@ -37,12 +37,12 @@ test.each([
   ['opencode-2', 'lildax', 'the instance is OpenCode 2, but DIR/lildax is the preview of OpenCode 2, whose terminal'],
   ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, but DIR/second is OpenCode 2 (2.1.2)'],
   ['opencode-1', 'missing', 'there is no missing on PATH; install it'],
-] as const)('for %s with OPENCODE_BIN=%s fails with the reason', async (dialect, bin, message) => {
-  const path = await programs();
+] as const)('findProgram for %s with OPENCODE_BIN=%s fails with the reason', async (dialect, bin, message) => {
+  const path = await openProgramPath();
   await expect(findProgram(dialect, bin, { PATH: path })).rejects.toThrow(message.replace('DIR', path));
 });
 
-test("the password is in the environment, and no other server's password is anywhere", () => {
+test("launchFor passes the password in the environment, and replaces another server's password", () => {
   const env = {
     HOME: '/home/ada',
     OPENCODE_SERVER_PASSWORD: 'of another server',
@@ -60,8 +60,8 @@ test("the password is in the environment, and no other server's password is anyw
   });
 });
 
-test('a directory that is a link on this machine is not given to opencode, which would send its target', async () => {
-  const path = await folder();
+test('checkDirectory rejects a symlink on this machine, since opencode would send its target', async () => {
+  const path = await openFolder();
   await mkdir(join(path, 'real'));
   await symlink(join(path, 'real'), join(path, 'link'));
   await checkDirectory(join(path, 'real'));

@@ -17,7 +17,7 @@ describe('singleLine', () => {
     ['letters of every script stay', 'žluť 東京 مرحبا 🚀', 'žluť 東京 مرحبا 🚀'],
     ['line breaks and tabs become a space', 'a\nb\r\nc\td\re', 'a b c d e'],
     ['a run of breaks is one space', 'a\n\n\t\nb', 'a b'],
-    ['separators that some readers break lines at', 'a\u2028b\u2029c\u0085d\u000be\u000cf', 'a b c d e f'],
+    ['other line separators become a space', 'a\u2028b\u2029c\u0085d\u000be\u000cf', 'a b c d e f'],
     ['C0 controls and DEL', 'a\u0000b\u0007c\u0008d\u007fe', 'abcde'],
     ['C1 controls', 'a\u0080b\u008dc', 'abc'],
     ['CSI sequences, whole', '\u001b[31;1mred\u001b[0m \u001b[2J\u001b[?25l', 'red '],
@@ -27,7 +27,7 @@ describe('singleLine', () => {
     ['OSC in 8-bit form', '\u009d52;c;aGk=\u009cdone', 'done'],
     ['DCS, PM and APC', '\u001bPq#0\u001b\\a\u001b^x\u001b\\b\u001b_y\u001b\\c', 'abc'],
     ['other escapes: charset, reset', '\u001b(0a\u001bcb', 'ab'],
-    ['an OSC without an end hides nothing', '\u001b]0;the rest stays', '0;the rest stays'],
+    ['an unterminated OSC hides no text', '\u001b]0;the rest stays', '0;the rest stays'],
     ['a lone escape at the end', 'a\u001b', 'a'],
     ['a sequence inside a sequence', '\u001b\u001b[31m[31mx', '[31mx'],
     [
@@ -36,12 +36,12 @@ describe('singleLine', () => {
       'abcdefgh',
     ],
     ['zero-width characters', 'a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg', 'abcdefg'],
-    ['fillers that draw nothing', 'a\u3164b\u115fc\u180ed', 'abcd'],
+    ['invisible fillers', 'a\u3164b\u115fc\u180ed', 'abcd'],
     ['tag characters', `hi${String.fromCodePoint(0xe0001, 0xe0068, 0xe0069, 0xe007f)}`, 'hi'],
     ['variation selectors, which can carry bytes', `hi${String.fromCodePoint(0xfe01, 0xe0100, 0xe01ef)}`, 'hi'],
     ['interlinear annotations', 'a\ufff9b\ufffac\ufffb', 'abc'],
     ['lone surrogates', 'a\ud83db\ude00c', 'abc'],
-    ['surrogates that would become a pair without the character between them', '\ud83d\u200b\ude00', ''],
+    ['surrogates that would pair up once the character between them is removed', '\ud83d\u200b\ude00', ''],
   ])('%s', (_, text, expected) => {
     expect(singleLine(text, 100)).toBe(expected);
   });
@@ -62,8 +62,8 @@ describe('singleLine', () => {
     expect(singleLine(`${'\u200b'.repeat(1000)}name`, 10)).toBe('name');
   });
 
-  it('stays linear on unterminated introducers', () => {
-    // A quadratic match over this would outlast the test's own deadline.
+  it('takes linear time on unterminated introducers', () => {
+    // A quadratic match would exceed the timeout of the test.
     expect(singleLine('\u009d'.repeat(1_000_000), 10)).toBe('');
     expect(singleLine('\u001b]'.repeat(1_000_000), 10)).toBe('');
     expect(singleLine('\u001b['.repeat(1_000_000), 10)).toBe('');
@@ -74,9 +74,9 @@ describe('multiLine', () => {
   it.each([
     ['keeps line breaks and tabs', 'a\n\n\tb\n', 'a\n\n\tb\n'],
     ['normalises CRLF and lone CR', 'a\r\nb\rc', 'a\nb\nc'],
-    ['makes other line separators plain', 'a\u2028b\u2029c\u0085d', 'a\nb\nc\nd'],
+    ['turns other line separators into LF', 'a\u2028b\u2029c\u0085d', 'a\nb\nc\nd'],
     ['strips sequences, bidi and tags', '\u001b[31ma\u202eb\u{e0041}\n\u001b]0;t\u0007c', 'ab\nc'],
-    ['a sequence does not reach over a line', '\u001b]0;a\nb\u0007', '0;a\nb'],
+    ['matches no sequence across a line break', '\u001b]0;a\nb\u0007', '0;a\nb'],
   ])('%s', (_, text, expected) => {
     expect(multiLine(text, 100)).toBe(expected);
   });
@@ -86,14 +86,14 @@ describe('multiLine', () => {
   });
 });
 
-describe('remote text in a sentence of ours', () => {
+describe('remote text in our own sentence', () => {
   it.each([
     ['plain', 'no credit', '"no credit"'],
-    ['marks of its own', 'a "b" c', '"a \'b\' c"'],
-    ['lines and sequences', 'a\n\u001b[31mb\u202e', '"a b"'],
+    ['quotation marks', 'a "b" c', '"a \'b\' c"'],
+    ['line breaks and sequences', 'a\n\u001b[31mb\u202e', '"a b"'],
     ['too long', 'x'.repeat(20), '"xxxxxxxxx…"'],
-  ])('is quoted: %s', (_, words, expected) => {
-    expect(quoted(words, 10)).toBe(expected);
+  ])('is quoted: %s', (_, text, expected) => {
+    expect(quoted(text, 10)).toBe(expected);
   });
 
   it.each([
@@ -101,24 +101,24 @@ describe('remote text in a sentence of ours', () => {
     ['žluť@host:4096', 'žluť@host:4096'],
     ['my api', '"my api"'],
     ['a"b', '"a\\"b"'],
-    // A letter that draws nothing.
+    // An invisible letter.
     ['a\u3164\u202eb', 'ab'],
     ['', '""'],
-  ])('a name that needs no quotes has none: %j', (name, expected) => {
+  ])('a name is quoted only if it needs quotes: %j', (name, expected) => {
     expect(quoteName(name)).toBe(expected);
   });
 
-  it('names of a list are quoted whole, and a bound cuts before the quotes', () => {
+  it('a list of names is quoted name by name, and a limit applies to the name without its quotes', () => {
     expect(['a b', 'c'].map(quoteName)).toEqual(['"a b"', 'c']);
     expect(quoteShort('a b c', 3)).toBe('"a …"');
   });
 
   it.each([
     ['short', 'it says "no"', 'it says "no"'],
-    ['cut behind a quotation', 'it says "no" and on', 'it says "no" an…'],
+    ['cut after a quotation', 'it says "no" and on', 'it says "no" an…'],
     ['cut in a quotation', 'it says "no credit left"', 'it says "no cr…"'],
-    ['cut in one of a request, with a mark in it', 'for a: «b "c d e f g»', 'for a: «b "c d…»'],
-    ['cut in a quoted name with a mark in it', '"a \\"b c d e f g h" is', '"a \\"b c d e f…"'],
+    ['cut in a quoted request that contains a quotation mark', 'for a: «b "c d e f g»', 'for a: «b "c d…»'],
+    ['cut in a quoted name that contains quotation marks', '"a \\"b c d e f g h" is', '"a \\"b c d e f…"'],
   ])('a cut closes an open quotation: %s', (_, text, expected) => {
     expect(sentence(text, 16)).toBe(expected);
   });
@@ -131,7 +131,7 @@ describe('safeToShow', () => {
   });
 });
 
-describe('text in pieces', () => {
+describe('StreamCleaner', () => {
   it.each([
     ['an escape and its sequence', ['a\u001b', '[31mb'], 'ab'],
     ['a sequence in its middle', ['a\u001b[3', '1mb\u001b[', '0m'], 'ab'],
@@ -139,13 +139,13 @@ describe('text in pieces', () => {
     ['a title', ['a\u001b]0;ti', 'tle\u001b', '\\b'], 'ab'],
     ['a surrogate pair', ['a\ud83d', '\ude00b'], 'a😀b'],
     ['a line break', ['a\r', '\nb\r', 'c'], 'a\nb\nc'],
-    ['no sequence in the end', ['a\u001b]0;b', '\nc'], 'a0;b\nc'],
-  ])('%s', (_, pieces, expected) => {
+    ['an unterminated title', ['a\u001b]0;b', '\nc'], 'a0;b\nc'],
+  ])('cleans %s split across pieces', (_, pieces, expected) => {
     const cleaner = new StreamCleaner();
     expect(pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end()).toBe(expected);
   });
 
-  it('an unterminated introducer does not hold text back', () => {
+  it('does not hold text back after an unterminated introducer', () => {
     const cleaner = new StreamCleaner();
     expect(cleaner.add('a\u001b]')).toBe('a');
     expect(cleaner.add('x'.repeat(300))).toBe('x'.repeat(300));
@@ -166,10 +166,10 @@ describe('any text', () => {
     maxLength: 60,
   });
 
-  it('is cleaned in pieces as in one, without any forbidden character', () => {
+  it('is cleaned in pieces with the same result as in one, without any forbidden character', () => {
     fc.assert(
       fc.property(fc.array(text, { maxLength: 8 }), (raw) => {
-        // Without characters that join once the sequence between them is removed: in pieces they may not.
+        // CR and surrogates join their neighbours once the sequence between them is removed; across pieces they may not.
         const pieces = raw.map((piece) => piece.replaceAll(/[\r\p{Surrogate}]/gu, ''));
         const cleaner = new StreamCleaner();
         const out = pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end();

@@ -59,7 +59,7 @@ test.each([
   ['Ctrl-D', [undefined]],
   ['Ctrl-D after a choice', ['reject', undefined]],
   ['repeated mistyping', Array.from({ length: 50 }, () => 'x')],
-])('%s decides nothing', async (_, lines) => {
+])('%s dismisses the form', async (_, lines) => {
   expect((await ask(PERMISSION, ...lines)).answer).toEqual({ kind: 'dismissed' });
 });
 

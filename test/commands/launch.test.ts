@@ -10,7 +10,7 @@ import { tempDir, type TempDir } from '../rig/temp.ts';
 
 let temp: TempDir;
 
-/** The built program with only one of its two files. */
+/** The built launcher with only one of the two files that it loads. */
 async function programWith(part: 'serve' | 'command'): Promise<string> {
   const folder = join(temp.path, part);
   await mkdir(folder);
@@ -31,7 +31,7 @@ afterAll(async () => {
 });
 
 describe('the built program', () => {
-  test.each([[[]], [['serve', '--read-only']]])('loads no command to serve: %j', async (args) => {
+  test.each([[[]], [['serve', '--read-only']]])('serves without loading the commands: %j', async (args) => {
     await using server = startRawServer({ script: parts.serve, args, env: NO_MULTICAST });
     server.write({ jsonrpc: '2.0', id: 1, method: 'ping' });
     expect(await server.answerTo(1)).toMatchObject({ result: {} });
@@ -42,10 +42,10 @@ describe('the built program', () => {
     [['--help'], /opencode-mcp finds/],
     [['serve', '--help'], /serve/],
     [['list', '--json'], /"instances"/],
-  ])('loads a command for a command line that needs one: %j', async (args, words) => {
+  ])('runs a command without loading the server: %j', async (args, output) => {
     await using server = startRawServer({ script: parts.command, args, env: NO_MULTICAST });
     server.endInput();
     expect((await server.exited).code).toBe(0);
-    expect([...server.stdout, server.rest].join('\n').trim()).toMatch(words);
+    expect([...server.stdout, server.rest].join('\n').trim()).toMatch(output);
   });
 });

@@ -51,7 +51,7 @@ afterAll(async () => {
 
 async function run(args: readonly string[], extra: Readonly<Record<string, string>> = {}) {
   const started = runShell(args, { ...env, ...extra });
-  const code = await within(started.ended, 'its end');
+  const code = await within(started.ended, 'the command to end');
   return { code, stdout: started.stdout(), stderr: started.stderr() };
 }
 
@@ -99,10 +99,14 @@ describe('messages and exit codes', () => {
       /expected --queue or --interrupt/,
     ],
     ['read without a name', ['read'], /NAME is missing: opencode-mcp read NAME \[SESSION\]/],
-    ['abort with too many words', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
+    ['abort with too many arguments', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
     ['doctor with an empty name', ['doctor', ''], /doctor: NAME is empty/],
-    ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
-    ['a timeout that is no number', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
+    [
+      'respond with an unsupported reply',
+      ['respond', 'desk', '--reply', 'always'],
+      /expected once or reject, got "always"/,
+    ],
+    ['a timeout that is not a number', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
     ['a switch with a value', ['send', 'desk', 'x', '--interrupt=false'], /--interrupt: expected no value/],
     ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
@@ -119,7 +123,7 @@ describe('messages and exit codes', () => {
     expect(desk.state.prompts).toEqual([]);
   });
 
-  test('an unknown name exits with 1 and with advice for a shell', async () => {
+  test('an unknown name exits with 1 and advises a shell command', async () => {
     for (const command of [
       ['send', 'nobody', 'x'],
       ['read', 'nobody'],
@@ -153,7 +157,7 @@ describe('messages and exit codes', () => {
 });
 
 describe('list', () => {
-  test('in a pipe has all columns, uncut, and no colours in any environment', async () => {
+  test('in a pipe has all columns in full width, and no colours in any environment', async () => {
     const { code, stdout, stderr } = await run(['ls'], { FORCE_COLOR: '3' });
     expect([code, stderr]).toEqual([0, '']);
     const [head, ...rows] = stdout.trimEnd().split('\n');
@@ -169,7 +173,7 @@ describe('list', () => {
     expect(JSON.parse(stdout)).toMatchObject({ total: 1, instances: [{ name: 'laptop-web', state: 'waiting' }] });
   });
 
-  test('Tab completes listed names, also of instances that are not registered here', async () => {
+  test('Tab completes the names of an earlier list, even if the instances are no longer registered', async () => {
     await run(['list', 'desk']);
     const elsewhere = { RELAY_REGISTRY_DIR: join(temp.path, 'none') };
     const { stdout } = await run(['__complete', 'fish', 'opencode-mcp', 'read', '--limit', '3', ''], elsewhere);
@@ -186,13 +190,13 @@ describe('list', () => {
     await watching.shows(/"state":"busy".*\n$/);
     desk.state.statuses.delete(id);
     watching.kill('SIGINT');
-    expect(await within(watching.ended, 'its end')).toBe(0);
+    expect(await within(watching.ended, 'the command to end')).toBe(0);
     for (const line of watching.stdout().trim().split('\n')) expect(JSON.parse(line)).toMatchObject({ total: 1 });
   });
 });
 
 describe('in a terminal', () => {
-  async function terminal(columns: number, extra: Readonly<Record<string, string>> = {}): Promise<TmuxTerminal> {
+  async function openTerminal(columns: number, extra: Readonly<Record<string, string>> = {}): Promise<TmuxTerminal> {
     const opened = await openTmux({ ...env, ...extra }, temp.path);
     await opened.resize(columns, 24);
     await opened.type(`om() { ${OPENCODE_MCP} "$@"; echo "code $?"; }; clear`, 'Enter');
@@ -201,7 +205,7 @@ describe('in a terminal', () => {
 
   test('list fits its columns into the terminal', async (context) => {
     needTmux(context);
-    await using screen = await terminal(60);
+    await using screen = await openTerminal(60);
     await screen.type('om list', 'Enter');
     const shown = await screen.shows(/^code 0$/m);
     const head = /^NAME +STATE +WHAT$/m;
@@ -214,7 +218,7 @@ describe('in a terminal', () => {
 
   test('list has colours unless NO_COLOR or TERM forbids them', async (context) => {
     needTmux(context);
-    await using screen = await terminal(100);
+    await using screen = await openTerminal(100);
     const variants = { coloured: '', plain: 'NO_COLOR=1', dumb: 'TERM=dumb' };
     // The terminal of `script` has no width.
     const list = `script -qc 'stty cols 0 rows 0; ${OPENCODE_MCP} list' /dev/null`;
@@ -231,7 +235,7 @@ describe('in a terminal', () => {
 
   test('--watch redraws in place, follows the width, and restores the cursor', async (context) => {
     needTmux(context);
-    await using screen = await terminal(200);
+    await using screen = await openTerminal(200);
     await screen.type('om list --watch', 'Enter');
     await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME .* SOURCE$/m);
     const { id } = desk.addSession({ title: 'Watched' });
@@ -245,9 +249,9 @@ describe('in a terminal', () => {
     await screen.shows(/code 0\n\$/);
   });
 
-  test('without a command, shows the help in a terminal', async (context) => {
+  test('the program without a command shows the help', async (context) => {
     needTmux(context);
-    await using screen = await terminal(80);
+    await using screen = await openTerminal(80);
     await screen.type('om', 'Enter');
     const shown = await screen.shows(/^code 0$/m);
     expect(shown).toContain('opencode-mcp finds every OpenCode instance you run');

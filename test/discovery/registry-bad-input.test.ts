@@ -49,7 +49,7 @@ describe('bad input in the registry directory', () => {
     readonly isListed?: true;
     readonly needsRoot?: true;
   }
-  /** registration.test.ts has more content that is refused. */
+  /** More refused content is in registration.test.ts. */
   const bad: readonly BadEntry[] = [
     { name: 'a half-written file', make: () => put('x.json', '{"name":"a","port":40'), note: /not complete JSON/ },
     {
@@ -65,7 +65,7 @@ describe('bad input in the registry directory', () => {
     },
     { name: 'a dangling symbolic link', make: () => symlinkSync('/nowhere', entry()), note: /is a symbolic link/ },
     { name: 'a folder', make: () => mkdirSync(entry()), note: /is a folder/ },
-    { name: 'a socket', make: listenThere, note: /is a socket/ },
+    { name: 'a socket', make: listenOnEntry, note: /is a socket/ },
     { name: 'a device', make: () => run('mknod', entry(), 'c', '1', '5'), note: /is a device/, needsRoot: true },
     {
       name: 'a name with escapes',
@@ -88,7 +88,7 @@ describe('bad input in the registry directory', () => {
     },
   );
 
-  async function listenThere(): Promise<void> {
+  async function listenOnEntry(): Promise<void> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(entry(), resolve));
     onTestFinished(() => void server.close());
@@ -102,7 +102,7 @@ describe('bad input in the registry directory', () => {
     expect(notesOn(await registrySource(directory).scan(never), '.json"')).toMatch(/not UTF-8/);
   });
 
-  it('notes a file that it may not read', async (context) => {
+  it('notes a file without read permission', async (context) => {
     needRoot(context);
     chmodSync(folder.path, 0o755);
     chmodSync(directory, 0o755);
@@ -115,7 +115,7 @@ describe('bad input in the registry directory', () => {
     expect(keysOf(await source.scan(never))).toEqual(['good.json', 'x.json']);
   });
 
-  it('shows a hostile file name cleaned', async () => {
+  it('cleans a hostile file name', async () => {
     put('\u001b]0;x\u0007\u202ea.json');
     const scan = await registrySource(directory).scan(never);
     expect(scan.candidates[0]?.key).toBe('%1B%5D0%3Bx%07%E2%80%AEa.json');
@@ -144,7 +144,7 @@ describe('bad input in the registry directory', () => {
       expect(keysOf(scan)).toEqual(['good.json']);
     });
 
-    it('is left out if it is gone', async () => {
+    it('is skipped if it is gone', async () => {
       put('good.json');
       const readdir = async (): Promise<string[]> => ['good.json', 'x.json'];
       for (const fs of [fileSystem({ readdir }), { ...lateChange, readdir }]) {
@@ -154,7 +154,7 @@ describe('bad input in the registry directory', () => {
       }
     });
 
-    it('is read up to its first size if it grows, and whole if it shrinks', async () => {
+    it('is read up to its listed size if it grows, and to its end if it shrinks', async () => {
       put('grown.json', `{"port":4096,"name":"${'x'.repeat(100)}"}`);
       put('shrunk.json', '{"port":4096}');
       const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
@@ -162,7 +162,7 @@ describe('bad input in the registry directory', () => {
       expect(keysOf(scan)).toEqual(['shrunk.json']);
     });
 
-    it('is trusted by the facts of the file that was read', async () => {
+    it('gets its trust from the stats of the file that was read', async () => {
       put('good.json');
       chmodSync(put('x.json'), 0o666);
       const { candidates } = await registrySource(directory, { fs: lateChange }).scan(never);
@@ -211,7 +211,7 @@ describe('bad input in the registry directory', () => {
         /: EACCES; it belongs to uid 1000: run this as uid 1000 \(docker run --user 1000:1000\)$/,
       ],
       ['belongs to another user and can only be listed', 1000, 0o744, /: EACCES; it belongs to uid 1000: run this as/],
-    ])('fails with advice if it is closed and %s', async ([, owner, mode, message], context) => {
+    ])('fails with advice if it is inaccessible and %s', async ([, owner, mode, message], context) => {
       needRoot(context);
       chmodSync(folder.path, 0o755);
       chownSync(directory, owner, owner);
@@ -226,7 +226,7 @@ describe('bad input in the registry directory', () => {
       expect(isUnavailable).toBe(owner !== 65_534);
     });
 
-    it('names the owner of a closed folder above it', async (context) => {
+    it('names the owner of an inaccessible parent directory', async (context) => {
       needRoot(context);
       chownSync(folder.path, 1000, 1001);
       const error = await asUser(65_534, () => failureOf(registrySource(directory, { uid: 65_534 })));

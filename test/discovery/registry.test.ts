@@ -62,7 +62,7 @@ describe('the registry directory', () => {
   });
   afterEach(() => folder[Symbol.asyncDispose]());
 
-  it("is read besides this user's own if it is the default one", async () => {
+  it("is read in addition to this user's own if it is the default", async () => {
     const source = registrySource(directory, { explicit: false, own });
     put('a.json');
     const alone = await source.scan(never);
@@ -72,7 +72,7 @@ describe('the registry directory', () => {
     expect(keysOf(await source.scan(never))).toEqual(['a.json', 'own/a.json']);
   });
 
-  it('is left out, with the reason, if it is the default one and belongs to another user', async (context) => {
+  it('is skipped with a reason if it is the default and belongs to another user', async (context) => {
     needRoot(context);
     mkdirSync(own, 0o700);
     writeFileSync(join(own, 'a.json'), '{"port": 4097}');
@@ -93,7 +93,7 @@ describe('the registry directory', () => {
     await expect(scan()).rejects.toThrow(/own: ENOTDIR/);
   });
 
-  it('ignores temporary names, other files and the folder of credentials', async () => {
+  it('ignores temporary files, other files and the folder of credentials', async () => {
     put('.a.json');
     put('a.json.tmp.1');
     put('README');
@@ -101,7 +101,7 @@ describe('the registry directory', () => {
     expect(await registrySource(directory).scan(never)).toEqual({ candidates: [], notes: [] });
   });
 
-  it('has at most 100 notes on its files', async () => {
+  it('yields at most 100 notes on its files', async () => {
     for (let index = 0; index < 150; index += 1) put(`${index}.json`, 'no');
     const { notes } = await registrySource(directory).scan(never);
     expect(notes).toHaveLength(101);
@@ -129,7 +129,7 @@ describe('the registry directory', () => {
     expect(opened).toBe(6);
   });
 
-  it('does not open files again that an aborted scan has read', async () => {
+  it('does not reopen files that an aborted scan has read', async () => {
     for (let index = 0; index < 100; index += 1) put(`${index}.json`);
     const abort = new AbortController();
     let opened = 0;
@@ -152,7 +152,7 @@ describe('the registry directory', () => {
 
   it.each<[how: string, fs: FileSystem, rewrite: (path: string) => void]>([
     [
-      'in place, with its old time restored',
+      'in place, with its old timestamp restored',
       nodeFileSystem,
       (path) => {
         writeFileSync(path, '{"port":5678}');
@@ -160,14 +160,14 @@ describe('the registry directory', () => {
       },
     ],
     [
-      'by rename, on a file system without times',
+      'by rename, on a file system without timestamps',
       withFacts({ mtimeNs: 0n, ctimeNs: 0n }),
       (path) => {
         writeFileSync(`${path}.tmp`, '{"port":5678}', { mode: 0o644 });
         renameSync(`${path}.tmp`, path);
       },
     ],
-  ])('reads a file again that was rewritten to the same size %s', async (_, fs, rewrite) => {
+  ])('rereads a file that was rewritten with the same size %s', async (_, fs, rewrite) => {
     const path = put('a.json', '{"port":1234}');
     utimesSync(path, 1, 1);
     const source = registrySource(directory, { fs });
@@ -202,7 +202,7 @@ describe('the registry directory', () => {
     await expect(source.scan(never)).rejects.toThrow('the source local-relay is closed');
   });
 
-  it('starts over when the directory is replaced while it is read', async () => {
+  it('is read again from the start if it is replaced during a scan', async () => {
     put('old.json');
     let replaced = 0;
     const replace = (times: number) => async (path: string) => {

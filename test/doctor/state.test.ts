@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { stateChecks } from '../../src/doctor/state.ts';
 import { tempDir } from '../rig/temp.ts';
 
-test('the advice for a file in place of a parent folder moves it away', async () => {
+test('the advice for a file in place of a parent folder moves the file away', async () => {
   await using home = tempDir();
   await writeFile(join(home.path, '.local'), '');
   const stateDir = join(home.path, '.local', 'state', 'opencode-mcp');

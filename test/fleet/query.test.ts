@@ -24,7 +24,7 @@ function live(
   };
 }
 
-/** An OpenCode 2 as a whole. */
+/** The instance of a whole OpenCode 2 service. */
 function service(name: string): Instance {
   const { server, ...rest } = live(name);
   return { ...rest, server: { ...server, claims: { service: {} } } };
@@ -50,14 +50,14 @@ function errorOf(query: string, instances: readonly Instance[], lost: readonly G
 describe('finds', () => {
   test.each<[string, string, readonly Instance[], string, ...GoneInstance[]]>([
     ['an exact name that is a part of others', 'web', [live('web-2'), live('web'), live('my-web')], 'web'],
-    ['an exact name although a gone one fits', 'web', [live('web')], 'web', gone('web@box')],
+    ['an exact name even if a gone instance matches', 'web', [live('web')], 'web', gone('web@box')],
     ['a part of one name, whatever its case', 'API', [live('web'), live('my-api-server')], 'my-api-server'],
     ['a name from before two entries were joined', 'web@box', [live('web', { aliases: ['web@box'] })], 'web'],
     ['a part of an earlier name', '@bo', [live('web', { aliases: ['web@box'] })], 'web'],
     ['a name with spaces around it', '  web ', [live('web')], 'web'],
     ['the full name of a LAN announcement', 'web', [live('web', { route: 'lan' })], 'web'],
     [
-      'a part of the name of one directory of an OpenCode 2, and not the service, whose name has it too',
+      "a part of a directory's name, although the name of its OpenCode 2 service contains it too",
       'lap',
       [service('laptop:service'), { ...live('laptop-web'), directory: '/srv/web' }],
       'laptop-web',
@@ -77,7 +77,7 @@ describe('never guesses', () => {
       'No instance was named. Known instances: web (box, idle); call instances for details.',
     ],
     [
-      'if nothing fits',
+      'if nothing matches',
       'nope',
       [live('web')],
       'No instance fits "nope". Known instances: web (box, idle); call instances for details.',
@@ -89,7 +89,7 @@ describe('never guesses', () => {
       'No instance fits "nope". No instance is known now; call refresh_instances to search again.',
     ],
     [
-      'if several fit',
+      'if several match',
       'we',
       [live('web'), live('web-2'), live('api')],
       '"we" fits 2 instances: web (box, idle), web-2 (box, idle). Give the full name of one.',
@@ -101,28 +101,28 @@ describe('never guesses', () => {
       '"WEB" fits 2 instances: web (box, idle), Web (box, idle). Give the full name of one.',
     ],
     [
-      'if the exact name is of a gone one',
+      'if the exact name belongs to a gone instance',
       'web',
       [live('web@other'), live('api')],
       'web (box, /srv/web) is gone: it is no longer registered; it last answered 90 s ago. Similar instances: web@other (box, idle). Give the full name of the one you mean.',
       gone('web', { directory: '/srv/web', lastSeenMs: NOW_MS - 90_000 }),
     ],
     [
-      'if a part fits a live one and a gone one',
+      'if a part matches a live and a gone instance',
       'we',
       [live('web-2')],
       '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it last answered 3 h ago. Known instances with such a name: web-2 (box, idle). Give the full name of the one you mean.',
       gone('web', { lastSeenMs: NOW_MS - 3 * 3_600_000 }),
     ],
     [
-      'if a part fits only a gone one',
+      'if a part matches only a gone instance',
       'we',
       [live('api')],
       '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it never answered. Known instances: api (box, idle); call instances for details.',
       gone('web'),
     ],
     [
-      'if a part fits a LAN announcement',
+      'if a part matches a LAN announcement',
       'we',
       [live('web', { route: 'lan' })],
       '"we" is only a part of web, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.',
@@ -132,10 +132,10 @@ describe('never guesses', () => {
   });
 });
 
-describe('errors are bounded', () => {
+describe('an error message', () => {
   const many = Array.from({ length: 50 }, (_, index) => live(`web-${String(index).padStart(2, '0')}`));
 
-  test('twenty names, then how many more', () => {
+  test('lists twenty names and the number of others', () => {
     const message = errorOf('web', many);
     expect(message).toContain('"web" fits 50 instances: web-00');
     expect(message).toContain('web-19 (box, idle) and 30 more');
@@ -143,7 +143,7 @@ describe('errors are bounded', () => {
     expect(errorOf('web', [], lost)).toContain('and 30 more');
   });
 
-  test('a query is shown as one short line', () => {
+  test('shows the query as one short line', () => {
     const message = errorOf(`x\n\u001b[31m${'y'.repeat(5000)}`, []);
     expect(message.length).toBeLessThan(300);
     expect(message).not.toContain('\n');

@@ -11,7 +11,7 @@ import { ManualClock } from './manual-clock.ts';
 const INTERVAL_MS = 1000;
 
 /** Rounds over `count` registrations, whose answers the test controls. */
-function rig(count: number, isAlive: (key: string) => boolean = () => true) {
+function startRounds(count: number, isAlive: (key: string) => boolean = () => true) {
   const clock = new ManualClock();
   const table = new EndpointTable();
   const closing = new AbortController();
@@ -20,14 +20,14 @@ function rig(count: number, isAlive: (key: string) => boolean = () => true) {
     'test',
     keys.map((key) => candidate({ key, url: `http://127.0.0.1:${Number(key) + 1}` })),
   );
-  /** Keys asked in each round. */
-  const asked: string[][] = [];
+  /** Keys probed in each round. */
+  const probed: string[][] = [];
   let sequence = 0;
   const gates = new Map<string, Promise<void>>();
   const batch: Batch<EndpointRecord> = {
     look: async (record) => {
       const { key, endpoint } = record.candidate;
-      asked.at(-1)?.push(key);
+      probed.at(-1)?.push(key);
       await gates.get(key);
       const outcome: ProbeOutcome = {
         result: isAlive(key) ? HEALTHY : DEAD,
@@ -46,29 +46,29 @@ function rig(count: number, isAlive: (key: string) => boolean = () => true) {
   const followed = new Set<string>();
   const isFollowed = ({ candidate }: EndpointRecord): boolean => followed.has(candidate.key);
   const rounds = new Rounds({ clock, intervalMs: INTERVAL_MS, table, batch, isFollowed, onEnd: () => (ended += 1) });
-  const kept = rounds.keep(closing.signal);
+  const running = rounds.keep(closing.signal);
   return {
     rounds,
     followed,
-    asked,
+    probed,
     gates,
     ended: () => ended,
     close: async () => {
       closing.abort();
-      await kept;
+      await running;
     },
     round: async () => {
-      asked.push([]);
+      probed.push([]);
       await clock.advance(INTERVAL_MS);
     },
   };
 }
 
 test('a round probes everything once per interval, and reports its end', async () => {
-  const { round, asked, ended, close } = rig(3);
+  const { round, probed, ended, close } = startRounds(3);
   await round();
   await round();
-  expect(asked).toEqual([
+  expect(probed).toEqual([
     ['0', '1', '2'],
     ['0', '1', '2'],
   ]);
@@ -78,29 +78,29 @@ test('a round probes everything once per interval, and reports its end', async (
 
 test('a followed endpoint is probed only while it does not answer', async () => {
   const alive = new Set(['0', '1', '2']);
-  const { round, asked, followed } = rig(3, (key) => alive.has(key));
+  const { round, probed, followed } = startRounds(3, (key) => alive.has(key));
   await round();
   followed.add('0').add('1');
   alive.delete('1');
   await round();
-  expect(asked.at(-1)).toEqual(['2']);
+  expect(probed.at(-1)).toEqual(['2']);
   followed.delete('1');
   await round();
   followed.add('1');
   await round();
-  expect(asked.slice(2)).toEqual([
+  expect(probed.slice(2)).toEqual([
     ['1', '2'],
     ['1', '2'],
   ]);
 });
 
-test('a hanging probe delays no round, and is not doubled', async () => {
-  const { round, asked, ended, gates, rounds } = rig(3);
+test('a hanging probe delays no round, and is not started twice', async () => {
+  const { round, probed, ended, gates, rounds } = startRounds(3);
   const gate = deferred<void>();
   gates.set('1', gate.promise);
   await round();
   await round();
-  expect(asked).toEqual([
+  expect(probed).toEqual([
     ['0', '1', '2'],
     ['0', '2'],
   ]);
@@ -112,11 +112,11 @@ test('a hanging probe delays no round, and is not doubled', async () => {
 });
 
 test('thousands of long dead endpoints are probed in turns, live ones every time', async () => {
-  const { round, asked } = rig(1201, (key) => key === '1200');
+  const { round, probed } = startRounds(1201, (key) => key === '1200');
   for (let missed = 0; missed < MAX_MISSED_ROUNDS; missed += 1) await round();
-  expect(asked.map((keys) => keys.length)).toEqual([1201, 1201, 1201, 1201, 1201]);
+  expect(probed.map((keys) => keys.length)).toEqual([1201, 1201, 1201, 1201, 1201]);
   for (let turn = 0; turn < 3; turn += 1) await round();
-  const turns = asked.slice(MAX_MISSED_ROUNDS);
+  const turns = probed.slice(MAX_MISSED_ROUNDS);
   expect(turns.map((keys) => [keys.length, keys.includes('1200')])).toEqual([
     [501, true],
     [501, true],

@@ -42,7 +42,7 @@ describe('a survey', () => {
     expect(instances[0]?.overview).not.toHaveProperty('stale');
   });
 
-  test('asks offline instances too, so that one that is back shows immediately', async () => {
+  test('asks offline instances too, so a recovered one shows immediately', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake());
     world.register('a', proxy);
@@ -55,7 +55,7 @@ describe('a survey', () => {
     expect(world.listed()).toEqual(['a idle']);
   });
 
-  test('joins one that is under way', async () => {
+  test('joins a survey in progress', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     const before = fake.count('GET /session/status');
@@ -66,7 +66,7 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(before + 2);
   });
 
-  test('does not repeat what another one has just asked', async () => {
+  test('does not repeat the requests of another survey that has just asked', async () => {
     await using world = new World();
     const [fake, hung] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', fake);
@@ -76,7 +76,7 @@ describe('a survey', () => {
     await world.clock.advance(1000);
     const first = world.fleet.survey();
     const askedMs = world.clock.now();
-    await until('the one to be answered', () => world.instance('a').overview?.askedAtMs === askedMs);
+    await until('the answer of instance a', () => world.instance('a').overview?.askedAtMs === askedMs);
     const before = fake.count('GET /session/status');
     const second = world.fleet.survey();
     await settle();
@@ -85,20 +85,20 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(before);
   });
 
-  test('takes the version of the last round; a refresh asks for it', async () => {
+  test('uses the version from the last round; a refresh requests it', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
-    const asked = (): number => fake.count('GET /global/health');
-    expect(asked()).toBe(1);
+    const healthRequests = (): number => fake.count('GET /global/health');
+    expect(healthRequests()).toBe(1);
     await world.fleet.survey();
-    expect(asked()).toBe(1);
+    expect(healthRequests()).toBe(1);
     await world.fleet.refresh();
-    expect(asked()).toBe(2);
+    expect(healthRequests()).toBe(2);
     await world.round();
-    expect(asked()).toBe(3);
+    expect(healthRequests()).toBe(3);
   });
 
-  test('waits for the first round and repeats nothing that it asked', async () => {
+  test('waits for the first round and does not repeat its requests', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
@@ -108,21 +108,21 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(1);
   });
 
-  test('asks again for what the first round did not learn in time', async () => {
+  test('repeats a request that timed out in the first round', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
     fake.override('GET /session/status', { kind: 'hang' }, 1);
     world.fleet.start();
     const surveying = world.fleet.survey();
-    await until('the part to be asked', () => fake.count('GET /session/status') === 1);
+    await until('the status request', () => fake.count('GET /session/status') === 1);
     await world.clock.advance(DEADLINE_MS / 4);
     const { instances } = await surveying;
     expect(instances).toMatchObject([{ name: 'a', state: 'idle' }]);
     expect(instances[0]?.overview).not.toHaveProperty('stale');
   });
 
-  test('waits for new registrations', async () => {
+  test('waits for the first probe of a new registration', async () => {
     await using world = new World();
     const [fake, late] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', fake);
@@ -131,13 +131,13 @@ describe('a survey', () => {
     world.register('b', late);
     await world.announce();
     const surveying = world.fleet.survey();
-    await until('the old one to be asked', () => fake.count('GET /session/status') === 2);
-    await until('the new one to be asked', () => late.count('GET /global/health') === 1);
+    await until('the request to the old instance', () => fake.count('GET /session/status') === 2);
+    await until('the request to the new instance', () => late.count('GET /global/health') === 1);
     await world.clock.advance(DEADLINE_MS / 4);
     expect((await surveying).instances).toMatchObject([{ name: 'a' }, { name: 'b', state: 'idle' }]);
   });
 
-  test('leaves no waiting probe behind', async () => {
+  test('leaves no queued probe behind', async () => {
     await using world = new World({ slots: 1 });
     const list = await Promise.all([world.fake(), world.fake(), world.fake()]);
     for (const [index, fake] of list.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
@@ -149,11 +149,11 @@ describe('a survey', () => {
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(4 * DEADLINE_MS);
-    // Three short probes fit into the deadline; the second probe of the first had begun.
+    // Three short probes fit into the deadline; a second probe of the first instance had begun.
     expect([world.fleet.counters.probes - before, world.fleet.counters.inFlight]).toEqual([4, 0]);
   });
 
-  test('returns what is known to a caller that gives up, and goes on for others', async () => {
+  test('returns the last known state to a caller that aborts, and continues for the others', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     fake.override('GET /session/status', { kind: 'hang' });
@@ -169,7 +169,7 @@ describe('a survey', () => {
     await waiting;
   });
 
-  test('shows a status that was never learnt as unknown, not idle', async () => {
+  test('shows an instance as unknown, not idle, if its status was never read', async () => {
     await using world = new World();
     const fake = await world.fake();
     fake.override('GET /session/status', { kind: 'html' });
@@ -200,7 +200,7 @@ describe('a survey', () => {
   });
 });
 
-test('one hanging instance among forty delays no other, and the call ends with its deadline', async () => {
+test('one hanging instance delays none of forty others, and the survey ends at its deadline', async () => {
   const count = 40;
   const slots = 8;
   await using fakes = await startFakes(count + 1);
@@ -219,8 +219,8 @@ test('one hanging instance among forty delays no other, and the call ends with i
   });
   const fresh = (): number =>
     world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
-  // Without a millisecond passing.
-  await until('all others to be answered', () => fresh() === count);
+  // The clock does not advance meanwhile.
+  await until('the answers of all others', () => fresh() === count);
   expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
   await world.clock.advance(DEADLINE_MS);
   const { instances } = await surveying;
@@ -233,25 +233,25 @@ test('one hanging instance among forty delays no other, and the call ends with i
   expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
 });
 
-test('instances asked longest ago go first, so that each has its turn if there is not time for all', async () => {
+test('the instances asked longest ago go first, so each gets a turn even if time runs out', async () => {
   const table = new EndpointTable();
   const { added } = table.apply(
     'test',
     ['a', 'b', 'c'].map((key) => candidate({ key, url: `http://127.0.0.1/${key}` })),
   );
-  const asked: string[] = [];
+  const askedKeys: string[] = [];
   for (const [index, record] of added.entries()) record.probedAtMs = [2000, 1000, 3000][index] ?? 0;
   const servers = added.map((record) => [record]);
-  const batch = { look: async (record: EndpointRecord) => void asked.push(record.candidate.key), end: () => {} };
+  const batch = { look: async (record: EndpointRecord) => void askedKeys.push(record.candidate.key), end: () => {} };
   await askOverviews(
     { servers, due: new Set(servers), batch, trustsVersion: true, trustsReports: true },
     { table, clock: new ManualClock(), deadlineMs: 1000 },
   );
-  expect(asked).toEqual(['b', 'a', 'c']);
+  expect(askedKeys).toEqual(['b', 'a', 'c']);
 });
 
 describe('a refresh', () => {
-  test('scans and asks what it finds, without waiting for a hint or poll', async () => {
+  test('scans, and asks new instances without waiting for a hint or poll', async () => {
     await using world = new World();
     await world.start();
     world.register('a', await world.fake());
@@ -272,13 +272,13 @@ describe('a refresh', () => {
     expect((await world.fleet.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 
-  test('ends with its deadline if a source hangs, with everything else asked', async () => {
+  test('ends at its deadline if a source hangs, after asking all known instances', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     world.source.answer = () => new Promise(() => {});
     fake.state.statuses.set('ses_1', { type: 'busy' });
     const refreshing = world.fleet.refresh();
-    await until('the instance to be asked', () => world.listed()[0] === 'a busy');
+    await until('the request to the instance', () => world.listed()[0] === 'a busy');
     await world.clock.advance(DEADLINE_MS);
     expect((await refreshing).instances).toMatchObject([{ name: 'a', state: 'busy' }]);
   });

@@ -14,23 +14,23 @@ function cut(text: string, size: number, limit = LIMIT, isOfLines = true): strin
   return Buffer.concat(kept).toString('utf8');
 }
 
-/** Each string is whole, or a prefix with the cut mark. */
-function expectCut(one: unknown, whole: unknown): void {
-  if (typeof one === 'string' && typeof whole === 'string') {
-    if (one === whole) return;
-    expect(one.endsWith(CUT_MARK)).toBe(true);
-    expect(whole.startsWith(one.slice(0, -CUT_MARK.length))).toBe(true);
-    expect(Buffer.byteLength(JSON.stringify(whole))).toBeGreaterThan(LIMIT);
-  } else if (typeof one === 'object' && one !== null && typeof whole === 'object' && whole !== null) {
-    expect(Object.keys(one).length).toBe(Object.keys(whole).length);
-    const others = Object.values(whole);
-    Object.values(one).forEach((value, index) => expectCut(value, others[index]));
+/** Expects that each string is complete, or a prefix with the cut mark. */
+function expectCut(actual: unknown, original: unknown): void {
+  if (typeof actual === 'string' && typeof original === 'string') {
+    if (actual === original) return;
+    expect(actual.endsWith(CUT_MARK)).toBe(true);
+    expect(original.startsWith(actual.slice(0, -CUT_MARK.length))).toBe(true);
+    expect(Buffer.byteLength(JSON.stringify(original))).toBeGreaterThan(LIMIT);
+  } else if (typeof actual === 'object' && actual !== null && typeof original === 'object' && original !== null) {
+    expect(Object.keys(actual).length).toBe(Object.keys(original).length);
+    const others = Object.values(original);
+    Object.values(actual).forEach((value, index) => expectCut(value, others[index]));
   } else {
-    expect(one).toEqual(whole);
+    expect(actual).toEqual(original);
   }
 }
 
-test('JSON stays valid and only long strings are cut, in whatever pieces it arrives', () => {
+test('JSON stays valid and only long strings are cut, however the input is split', () => {
   const text = fc.string({
     unit: fc.constantFrom('a', '"', '\\', 'é', '漢', '😀', '\n', '\u0001', '{'),
     maxLength: 80,
@@ -49,24 +49,24 @@ test('JSON stays valid and only long strings are cut, in whatever pieces it arri
   );
 });
 
-test('escapes of four digits are not cut in two', () => {
+test('an escape sequence is never cut in two', () => {
   for (let limit = 1; limit < 20; limit += 1)
     for (let size = 1; size < 20; size += 1)
       expect(() => JSON.parse(cut('{"a":"xyz\\u0041\\ud83d\\ude00\\\\\\"rest of it"}', size, limit))).not.toThrow();
 });
 
-test('a long string is cut to the limit, and later events are whole', () => {
+test('a long string is cut to the limit, and later events are complete', () => {
   const event = (text: string): string => `data: ${JSON.stringify({ text, type: 'x' })}\n\n`;
   const out = cut(`${event('y'.repeat(10_000))}${event('short')}`, 1_000);
   expect(out).toBe(`${event('y'.repeat(LIMIT) + CUT_MARK)}${event('short')}`);
 });
 
-test('a line that ends inside a string does not affect later ones', () => {
+test('a line that ends inside a string does not affect later lines', () => {
   const broken = `data: {"text":"${'z'.repeat(100)}\n\n`;
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
 });
 
-/** `value` with every list and object nested in seven others emptied. */
+/** A copy of `value` that empties each list and object nested in seven others. */
 function emptied(value: unknown, depth = 1): unknown {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return depth > 7 ? [] : value.map((one) => emptied(one, depth + 1));
@@ -74,7 +74,7 @@ function emptied(value: unknown, depth = 1): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, emptied(one, depth + 1)]));
 }
 
-test('values nested deeper than seven brackets are left out, and later ones are whole', () => {
+test('values nested deeper than seven levels are left out, and later values are complete', () => {
   const text = fc.string({ unit: fc.constantFrom('a', '"', '\\', ']', '}', '[', '{', '\n'), maxLength: 8 });
   const deep = fc.letrec<{ tree: unknown }>((tie) => ({
     tree: fc.oneof(
@@ -94,7 +94,7 @@ test('values nested deeper than seven brackets are left out, and later ones are 
   );
 });
 
-test('a line that ends within brackets does not affect later ones', () => {
+test('a line that ends within brackets does not affect later lines', () => {
   const broken = `data: ${'['.repeat(9)}"never closed\n\n`;
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('\n\ndata: {"text":"short"}\n\n');
 });

@@ -58,7 +58,7 @@ describe('nothing is sent', () => {
     ['another process of this user', otherProcess],
     ['a process that has ended', endedProcess],
     ['a process of root that holds nothing', () => 1],
-    ['a process that no system has', () => 0x7fff_ffff],
+    ['a process id that cannot exist', () => 0x7fff_ffff],
   ])('if the file names %s', async (_, named) => {
     const { port, seen } = await listen();
     const pid = await named();
@@ -80,7 +80,7 @@ describe('nothing is sent', () => {
     expect(seen).toHaveLength(1);
   });
 
-  test('to a worker that listens on after the named process has stopped', async () => {
+  test('to a worker that keeps listening after the named process has stopped', async () => {
     const script = `process.on('message', (_, server) => {
       let requests = 0;
       require('node:http').createServer((request, response) => {

@@ -13,7 +13,7 @@ function groups(merged: Merged): string[][] {
   return merged.servers.map(({ endpoints }) => endpoints.map(({ id }) => id.replace('test:', '')));
 }
 
-const at = (
+const endpointAt = (
   port: number,
   key: string,
   fields: Omit<Parameters<typeof probed>[0], 'key' | 'url'> = {},
@@ -52,44 +52,44 @@ describe('one address', () => {
     ['names', { name: 'a' }, { name: 'b' }],
     ['directories', { name: 'a', directory: '/a' }, { name: 'a', directory: '/b' }],
   ])('registrations with different %s contradict: the newest one stays, the other becomes a note', (_, old, recent) => {
-    const one = at(1, 'a', { claims: { ...old, connectedAt: 1 } });
-    const other = at(1, 'b', { claims: { ...recent, connectedAt: 2 } });
+    const one = endpointAt(1, 'a', { claims: { ...old, connectedAt: 1 } });
+    const other = endpointAt(1, 'b', { claims: { ...recent, connectedAt: 2 } });
     const merged = merge([one, other], NO_PROOFS);
     expect(groups(merged)).toEqual([['b']]);
     expect(merged.notes).toEqual([{ subject: old.name, reason: expect.stringContaining('http://127.0.0.1:1') }]);
   });
 
   test('the registration that answers is kept even if it is older', () => {
-    const one = at(1, 'old', { claims: { id: 'x', connectedAt: 1 } });
-    const other = at(1, 'new', { claims: { id: 'y', connectedAt: 2 }, result: DEAD });
+    const one = endpointAt(1, 'old', { claims: { id: 'x', connectedAt: 1 } });
+    const other = endpointAt(1, 'new', { claims: { id: 'y', connectedAt: 2 }, result: DEAD });
     expect(groups(merge([one, other], NO_PROOFS))).toEqual([['old']]);
   });
 
   test('a stale service file is not merged with an OpenCode 1 that holds its port', () => {
-    const left = at(1, 'service', { claims: { service: { pid: 7 } }, result: DEAD });
-    const living = at(1, 'registered', { claims: { name: 'a' } });
+    const left = endpointAt(1, 'service', { claims: { service: { pid: 7 } }, result: DEAD });
+    const living = endpointAt(1, 'registered', { claims: { name: 'a' } });
     expect(groups(merge([left, living], NO_PROOFS))).toEqual([['registered']]);
-    const service = at(1, 'service', {
+    const service = endpointAt(1, 'service', {
       claims: { service: { pid: 7 } },
       result: { ...HEALTHY, dialect: 'opencode-2' },
     });
-    const configured = at(1, 'mine', { claims: { name: 'mine' }, pinned: true, result: service.result });
+    const configured = endpointAt(1, 'mine', { claims: { name: 'mine' }, pinned: true, result: service.result });
     expect(groups(merge([service, configured], NO_PROOFS))).toEqual([['mine', 'service']]);
   });
 
   test('a registration without an id, and a configured name, contradict nothing', () => {
-    const registered = at(1, 'r', { claims: { id: 'x', name: 'a' } });
-    const original = at(1, 'o', { claims: { name: 'a' } });
-    const configured = at(1, 's', { claims: { name: 'mine' }, pinned: true });
+    const registered = endpointAt(1, 'r', { claims: { id: 'x', name: 'a' } });
+    const original = endpointAt(1, 'o', { claims: { name: 'a' } });
+    const configured = endpointAt(1, 's', { claims: { name: 'mine' }, pinned: true });
     const merged = merge([registered, original, configured], NO_PROOFS);
     expect(groups(merged)).toEqual([['o', 'r', 's']]);
     expect(merged.servers[0]?.claims).toMatchObject({ id: 'x', name: 'mine' });
   });
 
-  test('an untrusted registration joins and displaces nothing', () => {
-    const good = at(1, 'good', { claims: { id: 'x', connectedAt: 1 } });
+  test('an untrusted registration is not merged and displaces no other', () => {
+    const good = endpointAt(1, 'good', { claims: { id: 'x', connectedAt: 1 } });
     const reason = 'world-writable';
-    const bad = at(1, 'bad', {
+    const bad = endpointAt(1, 'bad', {
       claims: { id: 'x', name: 'evil', connectedAt: 9 },
       trust: { level: 'untrusted', reason },
       result: { status: 'untrusted', reason },
@@ -100,7 +100,9 @@ describe('one address', () => {
   });
 
   test('ten thousand registrations for one address become notes quickly', () => {
-    const flood = Array.from({ length: 10_000 }, (_, index) => at(1, `k${index}`, { claims: { name: 'same' } }));
+    const flood = Array.from({ length: 10_000 }, (_, index) =>
+      endpointAt(1, `k${index}`, { claims: { name: 'same' } }),
+    );
     const merged = merge(flood, NO_PROOFS);
     expect(merged.servers).toHaveLength(1);
     expect(merged.servers[0]?.endpoints.length).toBeLessThanOrEqual(16);
@@ -108,8 +110,8 @@ describe('one address', () => {
 });
 
 describe('different addresses', () => {
-  const loopback = at(1, 'loopback', { claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
-  const relay = at(2, 'relay', { route: 'relay', claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
+  const loopback = endpointAt(1, 'loopback', { claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
+  const relay = endpointAt(2, 'relay', { route: 'relay', claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
 
   const dead = { ...relay, result: DEAD };
   const pair = [proof(loopback, relay)];
@@ -124,9 +126,9 @@ describe('different addresses', () => {
     expect(groups(merge([loopback, other], proofs))).toEqual(expected);
   });
 
-  const middle = at(3, 'middle', { result: DEAD });
+  const middle = endpointAt(3, 'middle', { result: DEAD });
   test.each([[[proof(relay, middle), proof(loopback, middle)]], [[proof(middle, relay), proof(middle, loopback)]]])(
-    'two healthy endpoints are never joined through a dead one that was proven with each: %j',
+    'stay apart if both are healthy and a dead one has a former proof with each: %j',
     (former) => {
       const merged = merge([loopback, middle, relay], { proven: [], former });
       expect(groups(merged)).toEqual([['loopback'], ['relay', 'middle']]);
@@ -143,38 +145,40 @@ describe('the order of endpoints', () => {
     return groups(merge(endpoints, { proven, former: dead.map((other) => proof(first, other)) }))[0];
   }
 
-  test('healthy ones first, then by route, latency and id', () => {
+  test('puts healthy ones first, then sorts by route, latency and id', () => {
     expect(
       order(
-        at(1, 'lan', { route: 'lan', latencyMs: 1 }),
-        at(2, 'relay', { route: 'relay', latencyMs: 1 }),
-        at(3, 'tailnet-slow', { route: 'tailnet', latencyMs: 300 }),
-        at(4, 'tailnet-fast', { route: 'tailnet', latencyMs: 20 }),
-        at(5, 'tailnet-equal', { route: 'tailnet', latencyMs: 49 }),
-        at(6, 'dead', { result: DEAD }),
-        at(7, 'loopback', { latencyMs: 900 }),
+        endpointAt(1, 'lan', { route: 'lan', latencyMs: 1 }),
+        endpointAt(2, 'relay', { route: 'relay', latencyMs: 1 }),
+        endpointAt(3, 'tailnet-slow', { route: 'tailnet', latencyMs: 300 }),
+        endpointAt(4, 'tailnet-fast', { route: 'tailnet', latencyMs: 20 }),
+        endpointAt(5, 'tailnet-equal', { route: 'tailnet', latencyMs: 49 }),
+        endpointAt(6, 'dead', { result: DEAD }),
+        endpointAt(7, 'loopback', { latencyMs: 900 }),
       ),
     ).toEqual(['loopback', 'tailnet-equal', 'tailnet-fast', 'tailnet-slow', 'relay', 'lan', 'dead']);
   });
 
-  test('an endpoint that failed lately comes after steady ones of any route, and before failing ones', () => {
+  test('puts an endpoint that failed recently after steady ones of any route, and before failing ones', () => {
     expect(
       order(
-        { ...at(1, 'flapping'), unsteady: true },
-        at(2, 'lan', { route: 'lan', latencyMs: 300 }),
-        at(3, 'dead', { result: DEAD }),
+        { ...endpointAt(1, 'flapping'), unsteady: true },
+        endpointAt(2, 'lan', { route: 'lan', latencyMs: 300 }),
+        endpointAt(3, 'dead', { result: DEAD }),
       ),
     ).toEqual(['lan', 'flapping', 'dead']);
   });
 
-  test('the routes by preference', () => {
-    const addresses = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
+  test('follows the preference of routes', () => {
+    const addresses = ROUTES.map((route, index) =>
+      endpointAt(index + 1, route, { route, latencyMs: 2000 - index * 300 }),
+    );
     expect(order(...addresses.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
   });
 
-  test('claims come from the most authoritative endpoint, completed by the others', () => {
-    const lan = at(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
-    const own = at(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
+  test('takes claims from the most authoritative endpoint, and adds missing ones from the others', () => {
+    const lan = endpointAt(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
+    const own = endpointAt(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
     const merged = merge([lan, own], { proven: [proof(lan, own)], former: [] });
     expect(merged.servers[0]?.claims).toEqual({
       id: 'forged',
@@ -217,7 +221,7 @@ describe('for all inputs', () => {
     )
     .map(({ port, ...fields }) => (key: string) => {
       const isUntrusted = fields.result.status === 'untrusted';
-      return at(port, key, {
+      return endpointAt(port, key, {
         ...fields,
         trust: isUntrusted ? { level: 'untrusted', reason: 'not ours' } : { level: 'trusted' },
       });
@@ -245,7 +249,7 @@ describe('for all inputs', () => {
     );
   });
 
-  test('merging is idempotent, and every endpoint is in one instance, or noted', () => {
+  test('merging is idempotent, and every endpoint is in exactly one instance or note', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
         const { servers, notes } = merge(endpoints, proofs);
@@ -287,15 +291,15 @@ describe('for all inputs', () => {
   });
 
   describe('on machines with equal claims', () => {
-    /** For each machine, which of its endpoints answer. */
+    /** For each machine, whether each of its endpoints answers. */
     const machines = fc.array(fc.array(fc.boolean(), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
     const routes = ['loopback', 'tailnet', 'relay', 'lan'] as const;
 
-    function build(alive: readonly (readonly boolean[])[]) {
+    function buildFleet(alive: readonly (readonly boolean[])[]) {
       const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: 4096, directory: '/home/user/a' };
       return alive.map((addresses, machine) =>
         addresses.map((up, address) =>
-          at(1000 * (machine + 1) + address, `m${machine}w${address}`, {
+          endpointAt(1000 * (machine + 1) + address, `m${machine}w${address}`, {
             claims,
             route: routes[address] ?? 'url',
             ...(up ? {} : { result: DEAD }),
@@ -319,10 +323,10 @@ describe('for all inputs', () => {
 
     const machineOf = (id: string): string => id.replace(/^test:|w\d+$/g, '');
 
-    test('endpoints of two machines are never in one instance, and healthy ones that proofs connect always are', () => {
+    test('endpoints of two machines never share an instance, and healthy endpoints connected by proofs always do', () => {
       fc.assert(
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
-          const fleet = build(alive);
+          const fleet = buildFleet(alive);
           const proofs = proofsAmong(fleet, () => numbers.next().value ?? 0);
           const { servers } = merge(fleet.flat(), proofs);
           for (const { endpoints } of servers) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
@@ -336,10 +340,10 @@ describe('for all inputs', () => {
       );
     });
 
-    test('a dead endpoint stays with its machine while another endpoint of that answers', () => {
+    test('a dead endpoint stays with its machine while another endpoint of the machine answers', () => {
       fc.assert(
         fc.property(machines, (alive) => {
-          const fleet = build(alive.map(([, ...rest]) => [true, ...rest]));
+          const fleet = buildFleet(alive.map(([, ...rest]) => [true, ...rest]));
           const former = fleet.flatMap(([first, ...rest]) =>
             first ? rest.map((address) => proof(first, address)) : [],
           );

@@ -6,7 +6,7 @@ import { listTool } from '../../src/mcp/tools/listing.ts';
 import { listedTools } from '../../src/mcp/tools/listed-tools.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
-/** Every byte is in the context of each conversation. */
+/** The whole list is in the context of each conversation. */
 const MAX_LIST_BYTES = 12 * 1024;
 
 /** In the order of tools/list. */
@@ -47,7 +47,7 @@ describe('tools/list', () => {
     expect(await names([toolset as Toolset], false)).toEqual(expected);
   });
 
-  test('has only the tools that change nothing with --read-only', async () => {
+  test('has only read-only tools with --read-only', async () => {
     expect(await names(TOOLSETS, true)).toEqual([
       'instances',
       'read',
@@ -66,7 +66,7 @@ describe('tools/list', () => {
   });
 });
 
-test.each(listed)('$name has a sentence, hints, and schemas without what only the generator adds', (tool) => {
+test.each(listed)('$name has a description, hints, and schemas without additions of the generator', (tool) => {
   const { description, annotations, inputSchema, outputSchema } = tool;
   expect(description).toMatch(/^[A-Z].*\.$/);
   expect(annotations).toMatchObject({ readOnlyHint: expect.any(Boolean), openWorldHint: true });
@@ -82,7 +82,7 @@ test('the core tools describe their results', () => {
     expect(Object.keys(outputSchema?.properties ?? {}), name).not.toHaveLength(0);
 });
 
-test.each(TOOLS)('$name takes what its listed input says', ({ name, input }) => {
+test.each(TOOLS)('$name accepts exactly its listed input', ({ name, input }) => {
   const { inputSchema } = listed.find((tool) => tool.name === name) ?? {};
   const shape = Object.entries<z.ZodType>(input.shape);
   const needed = shape.filter(([, schema]) => !schema.safeParse(undefined).success).map(([key]) => key);
@@ -100,7 +100,7 @@ test.each(TOOLS)('$name takes what its listed input says', ({ name, input }) => 
 
 test.each(TOOLS)('the listed output of $name is no stricter than the full schema', ({ name, output }) => {
   const full = z.toJSONSchema(output, { io: 'output' });
-  expect(stricter(listed.find((tool) => tool.name === name)?.outputSchema, full, name)).toEqual([]);
+  expect(stricterParts(listed.find((tool) => tool.name === name)?.outputSchema, full, name)).toEqual([]);
 });
 
 interface Schema {
@@ -110,8 +110,8 @@ interface Schema {
   readonly items?: unknown;
 }
 
-/** How `trimmed` refuses what `full` allows: other types, more required properties, unknown properties. */
-function stricter(trimmed: unknown, full: unknown, at: string): string[] {
+/** Where `trimmed` refuses values that `full` allows: other types, more required properties, unknown properties. */
+function stricterParts(trimmed: unknown, full: unknown, at: string): string[] {
   const [short, long] = [trimmed as Schema, full as Schema];
   const problems: string[] = [];
   if (short.type !== long.type) problems.push(`${at}: type ${String(short.type)}, full ${String(long.type)}`);
@@ -121,8 +121,8 @@ function stricter(trimmed: unknown, full: unknown, at: string): string[] {
   for (const [key, property] of Object.entries(short.properties ?? {})) {
     const other = long.properties?.[key];
     if (other === undefined) problems.push(`${at}.${key}: unknown to the full schema`);
-    else problems.push(...stricter(property, other, `${at}.${key}`));
+    else problems.push(...stricterParts(property, other, `${at}.${key}`));
   }
-  if (short.items !== undefined) problems.push(...stricter(short.items, long.items ?? {}, `${at}[]`));
+  if (short.items !== undefined) problems.push(...stricterParts(short.items, long.items ?? {}, `${at}[]`));
   return problems;
 }

@@ -9,7 +9,7 @@ import { enveloped, ModernClient } from './modern/modern-client.ts';
 
 const LARGE = 10 * 1024 * 1024;
 
-/** The messages that the reader makes of these pieces. */
+/** The messages that the reader emits for these pieces. */
 function read(pieces: readonly Buffer[]): unknown[] {
   const input = new PassThrough();
   const reader = new CleanStdio(input, new PassThrough());
@@ -20,7 +20,7 @@ function read(pieces: readonly Buffer[]): unknown[] {
   return messages;
 }
 
-/** Splits it at these offsets. */
+/** Splits `whole` at the offsets `places`. */
 function cut(whole: Buffer, places: readonly number[]): Buffer[] {
   const ends = [...places.map((place) => place % (whole.length + 1)), whole.length].toSorted(
     (one, other) => one - other,
@@ -35,15 +35,15 @@ const modern = fc.record({ jsonrpc: fc.constant('2.0'), id, method, params: fc.c
 const lines = fc.array(
   fc.oneof(
     fc.oneof(bare, modern).map((message) => JSON.stringify(message)),
-    // Garbage without a line feed: with one it is two lines.
+    // Garbage without a line feed: a line feed would split it.
     fc.string({ unit: 'binary' }).map((text) => text.replaceAll('\n', '')),
     fc.constantFrom('', '\r', '{"jsonrpc":"2.0","id":1', '[]', 'null', '\u2028', '{"a":"\u2028"}'),
   ),
   { maxLength: 20 },
 );
 
-/** The value of a line, without the reader's normalization. */
-function meaning(line: string): unknown {
+/** The JSON value of a line, or its text if it is not JSON. */
+function parseLine(line: string): unknown {
   try {
     return JSON.parse(line) as unknown;
   } catch {
@@ -52,18 +52,18 @@ function meaning(line: string): unknown {
 }
 
 describe('the reader', () => {
-  test('passes on each complete line once and in order, however its bytes are split', () => {
+  test('emits each complete line once and in order, however its bytes are split', () => {
     const property = fc.property(lines, fc.string(), fc.array(fc.nat(), { maxLength: 12 }), (all, half, places) => {
       const rest = half.replaceAll('\n', '');
       const whole = Buffer.from([...all, rest].join('\n'));
       // Lone surrogates are not UTF-8, so the bytes decide.
-      const expected = whole.toString('utf8').split('\n').slice(0, -1).map(meaning);
+      const expected = whole.toString('utf8').split('\n').slice(0, -1).map(parseLine);
       expect(read(cut(whole, places))).toEqual(expected);
     });
     fc.assert(property, { numRuns: 300 });
   });
 
-  test('reads on correctly after a line of 10 MB in pieces', () => {
+  test('reads the lines after a 10 MB line that arrives in pieces', () => {
     const large = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'x', params: { text: 'ä'.repeat(LARGE / 2 - 100) } });
     const whole = Buffer.from(`${large}\nnoise\n{"id":2}\n`);
     const pieces = Array.from({ length: Math.ceil(whole.length / 65_536) }, (_, index) =>
@@ -91,9 +91,9 @@ test("null means a missing field in a client's capabilities and in its answers",
   expect(JSON.stringify(messages)).not.toContain('null');
 });
 
-/** Texts of a line by what it is; the id of a request that is answered. */
+/** Makes a message of each kind; only requests have the `id`. */
 const KINDS: Readonly<Record<string, (id: number) => object | string>> = {
-  'an old request': (id) => ({ jsonrpc: '2.0', id, method: 'ping' }),
+  'a request of the older version': (id) => ({ jsonrpc: '2.0', id, method: 'ping' }),
   'a request without an envelope': (id) => ({ jsonrpc: '2.0', id, method: 'prompts/list' }),
   'a modern request': (id) => ({ jsonrpc: '2.0', id, method: 'server/discover', params: enveloped() }),
   'a large request': (id) => ({
@@ -102,11 +102,11 @@ const KINDS: Readonly<Record<string, (id: number) => object | string>> = {
     method: 'nothing',
     params: enveloped({ x: 'x'.repeat(100_000) }),
   }),
-  'no request': () => ({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 424242 } }),
+  'a notification': () => ({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 424242 } }),
   garbage: () => '{"jsonrpc":"2.0","id":\u0000 \u001b[2J',
 };
 
-test('any mix of both eras, garbage and split lines: each request gets its answer', async () => {
+test('each request gets its answer in any mix of both protocol versions, garbage and split lines', async () => {
   await using client = new ModernClient();
   const { server } = client;
   server.write(...HANDSHAKE);

@@ -23,20 +23,20 @@ interface Answer {
 
 describe('the recorded first messages of a real client', () => {
   test.each(readdirSync(FOLDER))(
-    '%s: each request gets its result, each listener its acknowledgement',
+    'each request of %s gets its result, and each listener its acknowledgement',
     async (file) => {
       const lines = readFileSync(join(FOLDER, file), 'utf8').trimEnd().split('\n');
-      const asked = lines.map((line) => JSON.parse(line) as Line).filter(({ id }) => id !== undefined);
+      const requests = lines.map((line) => JSON.parse(line) as Line).filter(({ id }) => id !== undefined);
       await using server = startRawServer();
       server.write(...lines.map((line) => `${line}\n`));
       const answers = (): Answer[] => server.stdout.map((line) => JSON.parse(line) as Answer);
-      const wanted = asked.filter(({ method }) => method !== 'subscriptions/listen');
+      const wanted = requests.filter(({ method }) => method !== 'subscriptions/listen');
       await until('the answers', () => wanted.every(({ id }) => answers().some((one) => one.id === id)));
       expect(answers().filter(({ error }) => error !== undefined)).toEqual([]);
       expect(answers().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
-        asked.length - wanted.length,
+        requests.length - wanted.length,
       );
-      // A client gets nothing of the other era.
+      // A client gets no message of the other protocol version.
       const isModern = lines.some((line) => line.includes('clientCapabilities'));
       expect(server.stdout.some((line) => line.includes('resultType'))).toBe(isModern);
     },

@@ -13,12 +13,12 @@ import { until, within } from '../rig/wait.ts';
 import { HANDSHAKE, startRawServer, type RawServer, type RawServerOptions } from './raw-server.ts';
 import { openWorker, type WorkerScene } from './worker.ts';
 
-/** Lets a probe hang for as long, so that one hangs at the end. */
+/** Long enough that a probe still hangs when the server ends. */
 const LONG_DEADLINE = ['--health-timeout-ms', '60000'];
 
 const TWO_PROCESSES = ['/bin/sh', '-c', 'sleep 1000 & sleep 1000'];
 
-function start(options: RawServerOptions = {}): RawServer {
+function startServer(options: RawServerOptions = {}): RawServer {
   const server = startRawServer(options);
   onTestFinished(() => server[Symbol.asyncDispose]());
   return server;
@@ -40,9 +40,9 @@ const ping = (id: number): object => ({ jsonrpc: '2.0', id, method: 'ping' });
 
 const ENDINGS: readonly (readonly [string, (server: RawServer) => void])[] = [
   ['its input ends', (server) => server.endInput()],
-  ['SIGTERM comes', (server) => server.kill('SIGTERM')],
-  ['SIGINT comes', (server) => server.kill('SIGINT')],
-  ['SIGHUP comes', (server) => server.kill('SIGHUP')],
+  ['it gets SIGTERM', (server) => server.kill('SIGTERM')],
+  ['it gets SIGINT', (server) => server.kill('SIGINT')],
+  ['it gets SIGHUP', (server) => server.kill('SIGHUP')],
   [
     'its output is closed',
     (server) => {
@@ -50,13 +50,13 @@ const ENDINGS: readonly (readonly [string, (server: RawServer) => void])[] = [
       server.write(ping(99));
     },
   ],
-  // It is not answered, and later messages are not read.
+  // The server does not answer such a message, and reads no later ones.
   [
     'a message is longer than the 10 MiB that the transport takes',
     (server) => server.write(call(99, 'read', { instance: 'x'.repeat(11 * 1024 * 1024) })),
   ],
 ];
-test.each(ENDINGS)('ends in the middle of its work, and leaves no process or connection, when %s', async (_, end) => {
+test.each(ENDINGS)('ends while it works, and leaves no process or connection, when %s', async (_, end) => {
   const { temp, registry, worker } = await openScene();
   const config = join(temp.path, 'config.json');
   const password = { command: TWO_PROCESSES };
@@ -64,10 +64,10 @@ test.each(ENDINGS)('ends in the middle of its work, and leaves no process or con
   await using silent = await startFakeOpencode();
   await using vault = await startFakeOpencode();
   for (const route of FAKE_ROUTES) silent.override(route, { kind: 'hang' });
-  const server = start({ args: ['--registry-dir', registry.path, '--config', config, ...LONG_DEADLINE] });
+  const server = startServer({ args: ['--registry-dir', registry.path, '--config', config, ...LONG_DEADLINE] });
   server.write(...HANDSHAKE, call(1, 'send', { instance: 'worker', message: 'runs until it is ended' }));
   await until('the turn to be followed', () => worker.state.prompts.length === 1 && worker.openStreams === 1);
-  // After the turn, whose first round would wait for them.
+  // Registered after the turn, since the first round of the turn would wait for them.
   await registry.add({ name: 'silent', port: silent.port });
   await registry.add({ name: 'vault', port: vault.port });
   await until('a probe to hang', () => silent.load.current > 0);
@@ -78,7 +78,7 @@ test.each(ENDINGS)('ends in the middle of its work, and leaves no process or con
     code: 0,
     signal: null,
   });
-  await until('everything that it started to end', async () => (await server.processes()).length === 0);
+  await until('its child processes to end', async () => (await server.processes()).length === 0);
   await until('its connections to end', () => worker.openStreams === 0 && silent.load.current === 0);
   for (const line of server.stdout) JSONRPCMessageSchema.parse(JSON.parse(line));
   expect(server.rest).toBe('');
@@ -91,8 +91,8 @@ test.each<[string, readonly (object | string)[], readonly number[]]>([
   ['no message', [], []],
   ['requests', [...HANDSHAKE, LIST], [0, 1]],
   ['half a message', [...HANDSHAKE, '{"jsonrpc":"2.0","id":1,"method":"tools/li'], [0]],
-])('ends after %s before the end of its input, which it answers', async (_, messages, ids) => {
-  const server = start();
+])('answers %s, and exits at the end of its input', async (_, messages, ids) => {
+  const server = startServer();
   server.write(...messages);
   server.endInput();
   expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
@@ -101,7 +101,7 @@ test.each<[string, readonly (object | string)[], readonly number[]]>([
 });
 
 test('an invalid message is logged and skipped; later ones are answered', async () => {
-  const server = start();
+  const server = startServer();
   const garbage = [
     'hello\n',
     '\n',
@@ -123,18 +123,18 @@ test('an invalid message is logged and skipped; later ones are answered', async 
 });
 
 test('a message of 9 MB gets a short answer', async () => {
-  const server = start();
+  const server = startServer();
   server.write(...HANDSHAKE, call(1, 'read', { instance: 'x'.repeat(9 * 1024 * 1024) }), ping(2));
   expect(await server.answerTo(1)).toMatchObject({ result: { isError: true } });
   expect(await server.answerTo(2)).toMatchObject({ result: {} });
   expect(server.stdout.join('\n').length).toBeLessThan(10_000);
 });
 
-test('lists the same tools as the source, before an endpoint gets a request; then discovery starts', async () => {
+test('lists the tools of the source before it contacts an endpoint, and then starts discovery', async () => {
   const { worker, args } = await openScene();
   for (const route of FAKE_ROUTES) worker.override(route, { kind: 'hang' });
   const requests = (): number => FAKE_ROUTES.reduce((sum, route) => sum + worker.count(route), 0);
-  const server = start({ args });
+  const server = startServer({ args });
   // In one piece, so that discovery cannot start in between.
   server.write(...HANDSHAKE, LIST);
   const { result } = await server.answerTo(1);
@@ -145,7 +145,7 @@ test('lists the same tools as the source, before an endpoint gets a request; the
 
 test('lists only the tools that flags and environment select, and the others cannot be called', async () => {
   const { worker, args } = await openScene();
-  const server = start({ args: [...args, '--read-only'], env: { OPENCODE_MCP_TOOLSETS: 'core' } });
+  const server = startServer({ args: [...args, '--read-only'], env: { OPENCODE_MCP_TOOLSETS: 'core' } });
   server.write(
     ...HANDSHAKE,
     LIST,
@@ -174,8 +174,8 @@ test.each<[string, readonly string[], Readonly<Record<string, string>>, number, 
     /^$/,
     /^.*--interval-ms.*\n.*SEND_TIMEOUT_MS.*\n$/,
   ],
-])('%s on the command line: exit code and output', async (_, args, env, code, stdout, stderr) => {
-  const server = start({ args, env });
+])('%s on the command line has the expected exit code and output', async (_, args, env, code, stdout, stderr) => {
+  const server = startServer({ args, env });
   const exit = await within(server.exited, () => `the exit of ${args.join(' ')}; stderr: ${server.stderr}`);
   expect(exit).toEqual({ code, signal: null });
   expect([...server.stdout, server.rest].join('\n')).toMatch(stdout);

@@ -11,7 +11,7 @@ interface Logged {
   readonly message: string;
 }
 
-function tell(error: unknown): { text: string; logged: Logged[] } {
+function reportError(error: unknown): { text: string; logged: Logged[] } {
   const logged: Logged[] = [];
   const logger: Logger = { log: (level, message) => void logged.push({ level, message }) };
   return { text: toolError('read', error, logger), logged };
@@ -22,12 +22,12 @@ describe('the text of a failed call', () => {
     new OperationError('Nothing runs on alpha, so there is nothing to abort; get_status shows what it does.'),
     new QueryError('No instance fits "nobody". Known instances: alpha (laptop, idle).'),
     new UnreachableError('alpha cannot be reached: ECONNREFUSED; call instances to see how it is.'),
-  ])('$name is meant for the caller: shown unchanged, and not logged', (error) => {
-    expect(tell(error)).toEqual({ text: error.message, logged: [] });
+  ])('$name is shown unchanged, and not logged', (error) => {
+    expect(reportError(error)).toEqual({ text: error.message, logged: [] });
   });
 
-  test('a failed request: names the tool, the request, and the next call', () => {
-    const { text, logged } = tell(
+  test('a failed request names the tool, the request, and the next call', () => {
+    const { text, logged } = reportError(
       new RequestError('timeout', 'GET http://127.0.0.1:4096/session: no complete answer within 15000 ms'),
     );
     expect(text).toBe(
@@ -38,14 +38,14 @@ describe('the text of a failed call', () => {
 
   test('an unexpected answer is logged once, with route and field', () => {
     const error = new RequestError('malformed', 'GET /api/session: unexpected answer at data.0.time: expected object');
-    expect(tell(error).logged).toMatchObject([{ level: 'warn' }]);
-    expect(tell(error).logged).toEqual([]);
-    expect(tell(new RequestError('malformed', 'GET /api/agent: the body is not JSON')).logged).toHaveLength(1);
+    expect(reportError(error).logged).toMatchObject([{ level: 'warn' }]);
+    expect(reportError(error).logged).toEqual([]);
+    expect(reportError(new RequestError('malformed', 'GET /api/agent: the body is not JSON')).logged).toHaveLength(1);
   });
 
-  test('an unexpected error is reported as our bug, with its stack only in the log', () => {
+  test('an unexpected error is reported as a bug, with its stack only in the log', () => {
     const error = new TypeError("Cannot read properties of undefined (reading 'id')");
-    const { text, logged } = tell(error);
+    const { text, logged } = reportError(error);
     expect(text).toMatch(
       /^read failed inside opencode-mcp: Cannot read properties of undefined .*a bug worth reporting/,
     );
@@ -58,16 +58,16 @@ describe('the text of a failed call', () => {
     ['nothing', undefined],
     ['an object', { toString: (): string => 'oops' }],
   ])('a thrown value that is not an error, %s, is shown too', (_, thrown) => {
-    expect(tell(thrown).text).toBe(`read failed: ${String(thrown)}`);
+    expect(reportError(thrown).text).toBe(`read failed: ${String(thrown)}`);
   });
 
   test.each([
-    ['expected', (message: string) => new OperationError(message)],
-    ['of a request', (message: string) => new RequestError('broken', message)],
-    ['unexpected', (message: string) => new Error(message)],
-    ['no error', (message: string) => message],
-  ])('%s: text from a remote machine is on one line, clean, and bounded', (_, make) => {
-    const { text } = tell(make(`first\nsecond\u001b[2J\u202e\r${'x'.repeat(100_000)}`));
+    ['an expected error', (message: string) => new OperationError(message)],
+    ['a request error', (message: string) => new RequestError('broken', message)],
+    ['an unexpected error', (message: string) => new Error(message)],
+    ['a thrown string', (message: string) => message],
+  ])('remote text in %s is one line, clean, and bounded', (_, make) => {
+    const { text } = reportError(make(`first\nsecond\u001b[2J\u202e\r${'x'.repeat(100_000)}`));
     // oxlint-disable-next-line no-control-regex -- they must not be there
     expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e]/);
     expect(text).toContain('first second');

@@ -40,7 +40,7 @@ afterEach(() => {
 afterAll(() => stage[Symbol.asyncDispose]());
 
 /** A response whose body the test reads. */
-async function open(path: string): Promise<IncomingMessage> {
+async function openResponse(path: string): Promise<IncomingMessage> {
   const request = requestHttp({
     host: SELF,
     port: stage.port,
@@ -144,7 +144,7 @@ describe('streams', () => {
       response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
       write = (text) => void response.write(text);
     };
-    const response = await open('/event');
+    const response = await openResponse('/event');
     expect(response.headers['content-type']).toBe('text/event-stream');
     for (const text of ['data: 1\n\n', 'data: 2\n\n']) {
       write(text);
@@ -165,7 +165,7 @@ describe('streams', () => {
       response.on('drain', fill);
       fill();
     };
-    const response = await open('/file/content');
+    const response = await openResponse('/file/content');
     response.pause();
     // The flow stops once the kernel's buffers of both connections are full, although the instance has more to send.
     let before = -1;
@@ -189,19 +189,19 @@ describe('streams', () => {
       request.socket.once('close', () => (isClosed = true));
       response.writeHead(200).flushHeaders();
     };
-    (await open('/event')).destroy();
+    (await openResponse('/event')).destroy();
     await until('the connection to the instance to close', () => isClosed);
     await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
-  test('an answer that ends early ends early for the caller', async () => {
+  test('an answer that is cut off is also cut off for the caller', async () => {
     answer = (request, response) => {
       response.writeHead(200).write('half');
       setImmediate(() => request.socket.destroy());
     };
-    const response = await open('/event');
+    const response = await openResponse('/event');
     response.resume();
-    await until('the end', () => response.closed);
+    await until('the response to end', () => response.closed);
     expect(response.complete).toBe(false);
   });
 
@@ -228,7 +228,7 @@ describe('WebSockets', () => {
 
   test('pass both ways for the role drive, with the password', async () => {
     stage.instance.server.on('upgrade', echo);
-    // With its first bytes in the same packet as the handshake.
+    // The first bytes are in the same packet as the handshake.
     const request = `${handshake(stage.path('/pty/pty_1/connect?cursor=0'))}first`;
     const { socket, received, receives } = await stage.open(request);
     await receives('hellofirst');
@@ -251,7 +251,7 @@ describe('WebSockets', () => {
   test.each([
     ['the service', STRANGER],
     ['the instance', OWN_LAPTOP],
-  ])('a handshake that %s refused is disconnected, although the caller keeps its side open', async (_, from) => {
+  ])('a caller whose handshake %s refused is disconnected, even if it keeps its side open', async (_, from) => {
     const socket = connect({ host: SELF, port: stage.port, localAddress: from, allowHalfOpen: true });
     onTestFinished(() => void socket.destroy());
     socket.on('error', () => {}).resume();
@@ -268,7 +268,7 @@ describe('WebSockets', () => {
   });
 });
 
-test('neither a request nor an upgrade reaches another user who has taken the port', async (context) => {
+test('neither a request nor an upgrade reaches a process of another user that has taken the port', async (context) => {
   needRoot(context);
   // As if the other user took the port right after the check.
   await using stage = await openNodeStage({ ports: trustingPorts });

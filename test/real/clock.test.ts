@@ -3,14 +3,14 @@ import { describe, expect, test } from 'vitest';
 import { createRealSession, type StoredMessage, textOf } from '../rig/opencode/real-session.ts';
 import { CLAUDE_CODE, dataOf, onEachOpencode, useWorker } from './stage.ts';
 
-/** Seconds. opencode orders messages by ids that hold its time: 1.18.10 loops on one ahead of it and never answers one behind. */
+/** Seconds. opencode orders messages by ids with its time: 1.18.10 loops on an id ahead of its clock and never answers one behind it. */
 const OFFSETS = [60, -60];
 
 onEachOpencode('an opencode', (binary) => {
   describe.each(OFFSETS)('whose clock is %d s off ours', (offset) => {
     const worker = useWorker({ binary, fakeClockOffset: offset }, CLAUDE_CODE);
 
-    /** Sends each word, expects it as the answer. */
+    /** Sends the words one after another, and expects each as the answer. */
     async function sendInTurn(session_id: string, ...words: readonly string[]): Promise<void> {
       for (const word of words)
         expect(await worker.data('send', { session_id, message: `echo: ${word}` })).toMatchObject({
@@ -19,7 +19,7 @@ onEachOpencode('an opencode', (binary) => {
         });
     }
 
-    /** Nothing runs any more, and each message is stored once, with one answer that the model was asked for once. */
+    /** Expects that no turn runs, and that each message is stored once with one answer from one model request. */
     async function expectOneAnswerEach(session_id: string, words: readonly string[]): Promise<void> {
       expect(await worker.opencode.json('GET', '/session/status')).toEqual({});
       const stored = await worker.opencode.json<readonly StoredMessage[]>('GET', `/session/${session_id}/message`);
@@ -29,8 +29,8 @@ onEachOpencode('an opencode', (binary) => {
           ['assistant', word],
         ]),
       );
-      const asked = worker.stage.model.requests.filter((one) => one.kind === 'turn' && one.sessionID === session_id);
-      expect(asked.map(({ text }) => text)).toEqual(words.map((word) => `echo: ${word}`));
+      const requests = worker.stage.model.requests.filter((one) => one.kind === 'turn' && one.sessionID === session_id);
+      expect(requests.map(({ text }) => text)).toEqual(words.map((word) => `echo: ${word}`));
     }
 
     test('answers each message of a new session once', async () => {
@@ -40,22 +40,22 @@ onEachOpencode('an opencode', (binary) => {
       await expectOneAnswerEach(session_id, words);
     });
 
-    test('answers each message once after messages of its own, and before more of them', async () => {
+    test('answers each message once between messages sent directly to opencode', async () => {
       const session = await createRealSession(worker.opencode, 'in turn');
       const prompt = async (word: string): Promise<void> => {
         await session.prompt(`echo: ${word}`);
         await session.settled();
       };
-      await prompt('its own 1');
-      await prompt('its own 2');
-      await sendInTurn(session.id, 'ours 1', 'ours 2', 'ours 3');
-      await prompt('its own 3');
-      await sendInTurn(session.id, 'ours 4');
-      const words = ['its own 1', 'its own 2', 'ours 1', 'ours 2', 'ours 3', 'its own 3', 'ours 4'];
+      await prompt('direct 1');
+      await prompt('direct 2');
+      await sendInTurn(session.id, 'sent 1', 'sent 2', 'sent 3');
+      await prompt('direct 3');
+      await sendInTurn(session.id, 'sent 4');
+      const words = ['direct 1', 'direct 2', 'sent 1', 'sent 2', 'sent 3', 'direct 3', 'sent 4'];
       await expectOneAnswerEach(session.id, words);
     });
 
-    test('is listed as any other', async () => {
+    test('is listed like any other', async () => {
       const startMs = Date.now();
       const session = await createRealSession(worker.opencode, 'a look at the clock');
       await session.prompt('echo: later');
@@ -72,7 +72,7 @@ onEachOpencode('an opencode', (binary) => {
   });
 });
 
-/** The time in an id, in the present span of its 48 bits: milliseconds since the Unix epoch. */
+/** The time in an id, in milliseconds since the Unix epoch; an id contains only its low 36 bits. */
 function idMs(id: string): number {
   const span = 2 ** 36;
   const ms = Number(BigInt(`0x${id.slice(4, 16)}`) / 4096n);

@@ -51,11 +51,11 @@ describe('machines of one person, nothing configured', () => {
 
   it('a send streams through TUN', () => stream('laptop', 'desk'));
 
-  it('two sends at once stream, to a machine without a TUN and from it', async () => {
+  it('two concurrent sends stream to and from a machine without a TUN', async () => {
     await Promise.all([stream('desk', 'box'), stream('box', 'desk')]);
   });
 
-  it('a turn that asks for permission shows as waiting on the third machine, and ends once answered there', async () => {
+  it('a turn that asks for permission shows as waiting on the third machine, and ends once it is granted there', async () => {
     const { name, url, directory } = instanceOn('desk');
     const message = 'bash: echo permitted';
     const sent = await serverOn('box').call('send', { instance: name, message });
@@ -63,17 +63,17 @@ describe('machines of one person, nothing configured', () => {
       outcome: 'waiting',
       waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
     });
-    // The node service reports it within some 100 ms, without a request to the opencode.
+    // The node service reports it within about 100 ms, without a request to the opencode.
     const row = await listed(serverOn('laptop'), name, ({ state }) => state === 'waiting');
     expect(row).toMatchObject({
       state: 'waiting',
       waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
     });
     const here = `?directory=${encodeURIComponent(directory)}`;
-    const asked: readonly { readonly id: string }[] = JSON.parse(
+    const permissions: readonly { readonly id: string }[] = JSON.parse(
       (await request(machine('laptop'), `${url}/permission${here}`)).text,
     );
-    const reply = await request(machine('laptop'), `${url}/permission/${asked[0]?.id}/reply${here}`, {
+    const reply = await request(machine('laptop'), `${url}/permission/${permissions[0]?.id}/reply${here}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: '{"reply":"once"}',
@@ -86,7 +86,7 @@ describe('machines of one person, nothing configured', () => {
     expect(read).toMatchObject({ messages: [{ role: 'assistant', text: expectedReply(message, 'permitted') }] });
   });
 
-  it('the list of a node service is served in the tailnet only, by IPv4, IPv6 and name', async () => {
+  it('the list of a node service is served on the tailnet only, by IPv4, IPv6 and name', async () => {
     const [desk, laptop] = [machine('desk'), machine('laptop')];
     const { id, directory } = instanceOn('desk');
     const listing: Listing = JSON.parse((await request(laptop, originOf(desk) + LIST_PATH)).text);
@@ -97,7 +97,7 @@ describe('machines of one person, nothing configured', () => {
     expect((await named('desk')).status).toBe(200);
     expect((await named(`desk.tailnet.test:${NODE_PORT}`)).status).toBe(200);
     expect((await named('desk.example')).status).toBe(421);
-    // Not on the other addresses of the machine.
+    // It does not listen on the other addresses of the machine.
     expect((await request(laptop, `http://10.213.0.11:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
     expect((await request(desk, `http://127.0.0.1:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
   });
@@ -118,7 +118,7 @@ describe('machines of one person, nothing configured', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const [line] = (await within(once(page.stdout ?? page, 'data'), 'the address')) as [Buffer];
-    // A browser resolves names below localhost by itself.
+    // Unlike a browser, Node does not resolve names below localhost.
     const read = `
       const { host, port, pathname } = new URL(process.argv[1]);
       const headers = { host, 'user-agent': 'Mozilla/5.0' };
@@ -138,11 +138,11 @@ describe('machines of one person, nothing configured', () => {
     expect([location?.[0], type, directory]).toEqual(['/', 'text/html', `${instanceOn('desk').directory}\n`]);
     page.kill('SIGINT');
     await using screen = await openTmux(env, person.home);
-    const words = [...box.prefix.map((word) => `'${word}'`), OPENCODE_MCP, 'attach', 'desk-project'];
-    await screen.type(`${words.join(' ')}; echo "code $?"`, 'Enter');
+    const command = [...box.prefix.map((word) => `'${word}'`), OPENCODE_MCP, 'attach', 'desk-project'];
+    await screen.type(`${command.join(' ')}; echo "code $?"`, 'Enter');
     expect(await screen.shows(/ctrl\+p commands/)).toContain(instanceOn('desk').directory);
     await screen.type('echo: typed on box', 'Enter');
-    await until('the model to be asked', () => stage.model.turns('echo: typed on box') === 1);
+    await until('the request to the model', () => stage.model.turns('echo: typed on box') === 1);
     await screen.type('', 'C-c');
     await screen.shows(/code 0/);
   });

@@ -54,22 +54,25 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
   afterAll(() => sshd?.close());
   beforeEach((context) => needSshd(context));
 
-  /** The only row, once `isIt` accepts it. */
-  async function only(what: string, isIt: (row: Row & { readonly also?: readonly string[] }) => boolean): Promise<Row> {
+  /** Waits until the list has one row and `accepts` returns true for it. */
+  async function onlyRow(
+    what: string,
+    accepts: (row: Row & { readonly also?: readonly string[] }) => boolean,
+  ): Promise<Row> {
     let last: readonly Row[] = [];
     const look = async (): Promise<Row | false> => {
       last = await rows(server, 'instances');
       const [row] = last;
-      return row !== undefined && last.length === 1 && isIt(row) && row;
+      return row !== undefined && last.length === 1 && accepts(row) && row;
     };
-    // A relay is tried again after at most half a minute.
+    // A failed relay is retried within 30 s.
     return until(what, look, 150_000).catch((error: unknown) => {
       throw new Error(`listed: ${JSON.stringify(last)}`, { cause: error });
     });
   }
 
-  it('is one entry, by the best route, and lists the others', async () => {
-    const row = await only('three routes of one entry', ({ also }) => also?.length === 2);
+  it('is one entry that uses the best route and lists the others', async () => {
+    const row = await onlyRow('three routes of one entry', ({ also }) => also?.length === 2);
     expect(row).toMatchObject({
       name: instance.name,
       host: 'laptop',
@@ -78,24 +81,24 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
     });
   });
 
-  it('an answer continues on the next route when its own is cut', async () => {
+  it('continues an answer on the next route when the current one is cut', async () => {
     const to = { server, model: stage.model, instance: instance.name };
     await streams(to, 'tailnet', async () => {
       process.kill(service.pid, 'SIGKILL');
       await within(service.exited, 'the end of the node service');
     });
-    await only('the relay to be in use', ({ via }) => via.startsWith('relay '));
+    await onlyRow('the relay to be in use', ({ via }) => via.startsWith('relay '));
     await streams(to, 'relay', () => sshd.stop());
-    await only('the LAN to be in use', ({ via }) => via.startsWith('lan '));
+    await onlyRow('the LAN to be in use', ({ via }) => via.startsWith('lan '));
   });
 
   it(
-    'with all routes cut it is offline with the reason, and idle again by a restored one',
+    'is offline with a reason while all routes are cut, and idle once one is restored',
     { timeout: 400_000 },
     async () => {
       const laptop = machine('laptop');
       await laptop.exec(['ip', 'link', 'set', 'eth0', 'down']);
-      const row = await only('the offline state', ({ state }) => state === 'offline');
+      const row = await onlyRow('the offline state', ({ state }) => state === 'offline');
       expect(row.reason).toMatch(/\w/);
       const refused = await server.call('send', { instance: instance.name, message: 'echo: lost' });
       expect(refused.result.isError).toBe(true);
@@ -103,7 +106,7 @@ describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
       await laptop.exec(['ip', 'link', 'set', 'eth0', 'up']);
       await laptop.exec(['ip', 'route', 'replace', 'default', 'via', '10.213.0.1']);
       await sshd.start();
-      await only('the idle state', ({ state }) => state === 'idle');
+      await onlyRow('the idle state', ({ state }) => state === 'idle');
       const back = await server.call('send', { instance: instance.name, message: 'echo: back again' });
       expect(data(back)).toMatchObject({ outcome: 'completed', text: 'back again' });
       expect(stage.model.turns('echo: lost')).toBe(0);

@@ -12,12 +12,12 @@ function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
   return { signal, deadlineMs: clock.monotonic() + ms };
 }
 
-/** Callers in the order in which they got `key`, and a function that releases it for one. */
+/** `held` lists the callers in the order in which they acquired `key`; `release` releases it for one of them. */
 function queue(key: string) {
   const held: string[] = [];
   const releases = new Map<string, () => void>();
-  const join = (name: string, until = limit()): Promise<string> =>
-    lock.acquire(key, until).then(
+  const join = (name: string, callLimit = limit()): Promise<string> =>
+    lock.acquire(key, callLimit).then(
       (release) => {
         held.push(name);
         releases.set(name, release);
@@ -50,7 +50,7 @@ describe('a caller that waits for a session', () => {
     expect(held).toEqual(['first', 'next']);
   });
 
-  test('leaves at its deadline, though the holder never releases', async () => {
+  test('leaves at its deadline even if the holder never releases', async () => {
     const { held, join } = queue('expired');
     void join('first');
     const waiting = [1_000, 2_000, 3_000].map((ms) => join(String(ms), limit(undefined, ms)));
@@ -74,7 +74,7 @@ describe('a caller that waits for a session', () => {
     expect(held).toEqual(['first', 'third']);
   });
 
-  test('does not get the session once its call is over, and leaves no timer behind otherwise', async () => {
+  test('does not get the session once its call has ended, and leaves no timer behind if it gets it in time', async () => {
     const { held, join, release } = queue('over');
     expect(await join('cancelled', limit(AbortSignal.abort()))).toBe('cancelled: the call was cancelled');
     expect(await join('late', limit(undefined, 0))).toBe('late: the time for this call ran out');
@@ -87,18 +87,21 @@ describe('a caller that waits for a session', () => {
 });
 
 describe('a session held at a place', () => {
-  const at = (place: string, lost: Promise<void> = new Promise(() => {})): Holder => ({ place, whenLost: () => lost });
+  const holderAt = (place: string, lost: Promise<void> = new Promise(() => {})): Holder => ({
+    place,
+    whenLost: () => lost,
+  });
 
-  test('that is unreachable goes to callers from other places, in order, and to none from there', async () => {
+  test('that is unreachable goes to callers at other places, in order, and to none at the same place', async () => {
     const got: string[] = [];
     const join = (name: string, holder: Holder): void => {
       void lock.acquire('copied', limit(), holder).then(() => got.push(name));
     };
     const lost = deferred<void>();
-    join('hung', at('one', lost.promise));
-    join('behind it', at('one', lost.promise));
-    join('healthy', at('two'));
-    join('healthy too', at('two'));
+    join('hung', holderAt('one', lost.promise));
+    join('behind it', holderAt('one', lost.promise));
+    join('healthy', holderAt('two'));
+    join('healthy too', holderAt('two'));
     await settle();
     expect(got).toEqual(['hung']);
     lost.resolve();
@@ -106,19 +109,19 @@ describe('a session held at a place', () => {
     expect(got).toEqual(['hung', 'healthy']);
   });
 
-  test('that is reachable keeps all others waiting, and is probed no longer than that', async () => {
-    const looks: AbortSignal[] = [];
+  test('that is reachable keeps other callers waiting, and is probed only while they wait', async () => {
+    const signals: AbortSignal[] = [];
     const whenLost = (signal: AbortSignal): Promise<void> => {
-      looks.push(signal);
+      signals.push(signal);
       return new Promise(() => {});
     };
     const release = await lock.acquire('shared', limit(), { place: 'one', whenLost });
     let isHeld = false;
-    void lock.acquire('shared', limit(), at('two')).then(() => (isHeld = true));
+    void lock.acquire('shared', limit(), holderAt('two')).then(() => (isHeld = true));
     await settle();
     expect(isHeld).toBe(false);
     release();
     await settle();
-    expect([isHeld, looks.map(({ aborted }) => aborted)]).toEqual([true, [true]]);
+    expect([isHeld, signals.map(({ aborted }) => aborted)]).toEqual([true, [true]]);
   });
 });

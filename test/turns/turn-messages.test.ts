@@ -7,7 +7,7 @@ import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-/** A message of a session in short; an empty text leaves it without parts. */
+/** A message in short form; one with an empty text has no parts. */
 interface Step {
   readonly role: 'user' | 'assistant';
   readonly text: string;
@@ -15,22 +15,22 @@ interface Step {
   readonly part?: object;
 }
 
-const person = (text: string, info = {}): Step => ({ role: 'user', text, info });
-/** Written by opencode itself. */
-const own = (text: string): Step => ({ role: 'user', text, part: { synthetic: true } });
+const userMessage = (text: string, info = {}): Step => ({ role: 'user', text, info });
+/** A message that opencode itself wrote. */
+const synthetic = (text: string): Step => ({ role: 'user', text, part: { synthetic: true } });
 const answer = (text: string, info = {}): Step => ({ role: 'assistant', text, info });
 const step = (text: string): Step => answer(text, { finish: 'tool-calls' });
 const attempt = (text: string, info = {}): Step => answer(text, { finish: undefined, ...info });
 const compaction = (part: object): Step => ({ role: 'user', text: '', part: { type: 'compaction', ...part } });
 const AUTO = compaction({ auto: true });
-const BY_HAND = compaction({ auto: false });
+const MANUAL = compaction({ auto: false });
 const SUMMARY = answer('sum', { summary: true });
 const FAILED_SUMMARY = answer('', { summary: true, error: { name: 'ContextOverflowError' } });
 const LATER = { time: { created: 60_000 } };
 const LATER_ANSWER = { time: { created: 60_001, completed: 60_002 } };
 
-/** These messages, a second apart. */
-function session(...steps: readonly Step[]): Message[] {
+/** The messages of a session, a second apart. */
+function messagesOf(...steps: readonly Step[]): Message[] {
   return steps.map(({ role, text, info = {}, part }, index) => {
     const id = `msg_00000000000${index}${role === 'user' ? 'u' : 'a'}`;
     const created = 1_000 * index;
@@ -50,26 +50,54 @@ function transcriptOf(messages: readonly Message[], { info }: Message): Transcri
 }
 
 function turnOf(...steps: readonly Step[]): { text: string; end: TurnOutcome } {
-  const messages = session(...steps);
+  const messages = messagesOf(...steps);
   const turn = transcriptOf(messages, messages[0]!);
   return { text: turn.text, end: endOf(turn) };
 }
 
-describe('a turn goes on', () => {
+describe('a turn continues', () => {
   test.each<[string, ...Step[]]>([
-    ['after a compaction that opencode began', person('do'), step('one'), AUTO, SUMMARY, own('go on'), answer('two')],
-    ['after a compaction with its last step', person('do'), answer('one'), AUTO, SUMMARY, own('go on'), answer('two')],
+    [
+      'after a compaction that opencode started',
+      userMessage('do'),
+      step('one'),
+      AUTO,
+      SUMMARY,
+      synthetic('go on'),
+      answer('two'),
+    ],
+    [
+      'after a compaction with its last step',
+      userMessage('do'),
+      answer('one'),
+      AUTO,
+      SUMMARY,
+      synthetic('go on'),
+      answer('two'),
+    ],
     [
       'under its message that opencode repeats, however late',
-      person('do'),
+      userMessage('do'),
       attempt(''),
       compaction({ auto: true, overflow: true }),
       SUMMARY,
-      person('do', LATER),
+      userMessage('do', LATER),
       answer('one\n\ntwo', LATER_ANSWER),
     ],
-    ['under a message of opencode between two steps', person('do'), step('one'), own('execute it'), answer('two')],
-    ['under a message that a person writes while it runs', person('do'), step('one'), person('and'), answer('two')],
+    [
+      'under a message of opencode between two steps',
+      userMessage('do'),
+      step('one'),
+      synthetic('execute it'),
+      answer('two'),
+    ],
+    [
+      'under a message that a person writes while it runs',
+      userMessage('do'),
+      step('one'),
+      userMessage('and'),
+      answer('two'),
+    ],
   ])('%s', (_, ...steps) => {
     expect(turnOf(...steps)).toEqual({ text: 'one\n\ntwo', end: { kind: 'completed' } });
   });
@@ -77,48 +105,55 @@ describe('a turn goes on', () => {
 
 describe('a turn has ended', () => {
   test.each<[string, string, ...Step[]]>([
-    ['before the next message of a person', 'completed', person('do'), answer('one'), person('next'), answer('two')],
+    [
+      'before the next message of a person',
+      'completed',
+      userMessage('do'),
+      answer('one'),
+      userMessage('next'),
+      answer('two'),
+    ],
     [
       'with a refused call, before a later message',
       'completed',
-      person('do'),
+      userMessage('do'),
       step('one'),
-      person('next', LATER),
+      userMessage('next', LATER),
       answer('two', LATER_ANSWER),
     ],
     [
       'when its process was killed, before a later message',
       'interrupted',
-      person('do'),
+      userMessage('do'),
       attempt('one', { time: { created: 1_000 } }),
-      person('next'),
+      userMessage('next'),
       answer('two'),
     ],
     [
-      'before a compaction by hand, even a failed one',
+      'before a manual compaction, even a failed one',
       'completed',
-      person('do'),
+      userMessage('do'),
       answer('one'),
-      BY_HAND,
+      MANUAL,
       FAILED_SUMMARY,
     ],
     [
       'before a command that a person runs',
       'completed',
-      person('do'),
+      userMessage('do'),
       answer('one'),
-      own('was run'),
+      synthetic('was run'),
       { ...attempt(''), part: { type: 'tool' } },
     ],
-    ['with a compaction by hand in the middle of it', 'interrupted', person('do'), step('one'), BY_HAND, SUMMARY],
-    ['with a failed compaction', 'failed', person('do'), step('one'), AUTO, FAILED_SUMMARY],
-    ['with a compaction after its last step', 'completed', person('do'), answer('one'), AUTO, SUMMARY],
+    ['with a manual compaction in the middle of it', 'interrupted', userMessage('do'), step('one'), MANUAL, SUMMARY],
+    ['with a failed compaction', 'failed', userMessage('do'), step('one'), AUTO, FAILED_SUMMARY],
+    ['with a compaction after its last step', 'completed', userMessage('do'), answer('one'), AUTO, SUMMARY],
   ])('%s: %s', (_, end, ...steps) => {
     expect(turnOf(...steps)).toMatchObject({ text: 'one', end: { kind: end } });
   });
 
-  test('without text, error or reason: interrupted, not aborted', () => {
-    expect(turnOf(person('do'), attempt(''))).toMatchObject({ text: '', end: { kind: 'interrupted' } });
+  test('as interrupted, not aborted, if it has no text, error or reason', () => {
+    expect(turnOf(userMessage('do'), attempt(''))).toMatchObject({ text: '', end: { kind: 'interrupted' } });
   });
 });
 
@@ -126,8 +161,8 @@ describe('two messages sent at the same moment', () => {
   test.each([
     [0, 'msg_000000000001u'],
     [1, 'msg_000000000000u'],
-  ])('share their answer: number %i names the other', (at, other) => {
-    const messages = session(person('one'), person('two'), answer('both'), person('three', LATER));
+  ])('share their answer, and the reason of number %i names the other', (at, other) => {
+    const messages = messagesOf(userMessage('one'), userMessage('two'), answer('both'), userMessage('three', LATER));
     const turn = transcriptOf(messages, messages[at]!);
     expect(turn.text).toBe('both');
     expect(endOf(turn)).toEqual({
@@ -137,13 +172,13 @@ describe('two messages sent at the same moment', () => {
   });
 
   test('are distinguished from an old unanswered message', () => {
-    const messages = session(person('old'), person('now', LATER), answer('one', LATER_ANSWER));
+    const messages = messagesOf(userMessage('old'), userMessage('now', LATER), answer('one', LATER_ANSWER));
     expect(endOf(transcriptOf(messages, messages[1]!))).toEqual({ kind: 'completed' });
   });
 });
 
 test.each(['length', 'content-filter'])('the result says that an answer was cut: %s', (finish) => {
-  const messages = session(person('do'), answer('half', { finish }));
+  const messages = messagesOf(userMessage('do'), answer('half', { finish }));
   expect(endOf(transcriptOf(messages, messages[0]!))).toEqual({
     kind: 'completed',
     reason: expect.stringContaining('its answer is cut') as string,
@@ -152,15 +187,11 @@ test.each(['length', 'content-filter'])('the result says that an answer was cut:
 
 describe('undone messages', () => {
   const queued = 'msg_000000000000z';
-  const messages = session(person('do'), answer('one'), person('queued', { id: queued }), answer('two'));
+  const messages = messagesOf(userMessage('do'), answer('one'), userMessage('queued', { id: queued }), answer('two'));
 
   test.each<[string, Session['revert'], string[]]>([
     ['all listed from an older queued prompt on', { messageID: queued }, [queued, 'msg_000000000003a']],
-    [
-      'all after a message that is undone from a part on',
-      { messageID: queued, partID: 'prt_1' },
-      ['msg_000000000003a'],
-    ],
+    ['all after a message that is partly undone', { messageID: queued, partID: 'prt_1' }, ['msg_000000000003a']],
     ['none if the message no longer exists', { messageID: 'msg_000000000000b' }, []],
     ['none without a mark', null, []],
   ])('are %s', async (_, revert, expected) => {
@@ -181,11 +212,13 @@ describe('the last turn', () => {
       { messageID: 'msg_000000000003a', partID: 'prt_3' },
     ],
   ])('%s', async (_, id, revert) => {
-    expect(await lastOf(session(person('do'), answer('one'), person('then'), answer('two')), revert)).toBe(id);
+    expect(await lastOf(messagesOf(userMessage('do'), answer('one'), userMessage('then'), answer('two')), revert)).toBe(
+      id,
+    );
   });
 
-  const OLD = [person('old'), answer('x')];
-  const DONE = [person('do'), answer('one')];
+  const OLD = [userMessage('old'), answer('x')];
+  const DONE = [userMessage('do'), answer('one')];
   test.each<[string, string | undefined, ...Step[]]>([
     [
       'began before the messages that continue it',
@@ -194,32 +227,32 @@ describe('the last turn', () => {
       ...DONE,
       AUTO,
       SUMMARY,
-      own('go on'),
+      synthetic('go on'),
       answer('two'),
     ],
-    ['is the one before a compaction by hand', 'msg_000000000000u', ...DONE, BY_HAND, SUMMARY],
+    ['is the one before a manual compaction', 'msg_000000000000u', ...DONE, MANUAL, SUMMARY],
     [
-      'may begin with an answered message of opencode',
+      'may begin with an answered message that opencode wrote',
       'msg_000000000002u',
       ...DONE,
-      own('a task is done'),
+      synthetic('a task is done'),
       answer('two'),
     ],
     [
       'does not begin with the note of a plugin',
       'msg_000000000000u',
       ...DONE,
-      { ...own('pruned'), part: { ignored: true } },
+      { ...synthetic('pruned'), part: { ignored: true } },
     ],
-    ['does not exist without a message of a person', undefined, BY_HAND, SUMMARY],
+    ['does not exist without a message of a person', undefined, MANUAL, SUMMARY],
     [
-      'is found behind more messages than one page holds',
+      'is found even if it begins before the last page of messages',
       'msg_000000000002u',
       ...OLD,
-      person('do'),
+      userMessage('do'),
       ...Array.from({ length: 70 }, () => step('x')),
     ],
   ])('%s', async (_, id, ...steps) => {
-    expect(await lastOf(session(...steps))).toBe(id);
+    expect(await lastOf(messagesOf(...steps))).toBe(id);
   });
 });

@@ -42,9 +42,9 @@ const SESSION: WatchedSession = {
   waiting: [],
 };
 
-describe('the fleet over sources with reports', () => {
+describe('a fleet whose source has reports', () => {
   /** A server followed by a watcher, and another fleet over the same registrations. */
-  async function enter() {
+  async function startFleets() {
     const world = new World();
     onTestFinished(() => world[Symbol.asyncDispose]());
     const fake = await world.fake({ directory: '/home/user/a' });
@@ -81,7 +81,7 @@ describe('the fleet over sources with reports', () => {
   }
 
   test("takes the watcher's report and sends no request", async () => {
-    const { fleet, requests } = await enter();
+    const { fleet, requests } = await startFleets();
     const { instances } = await fleet.survey();
     expect(instances).toMatchObject([
       { name: 'a', state: 'idle', overview: { sessions: [SESSION] } },
@@ -90,8 +90,8 @@ describe('the fleet over sources with reports', () => {
     expect(requests()).toBe(0);
   });
 
-  test('shows a change immediately', async () => {
-    const { fake, fleet, world, clock, watcher, watched, requests } = await enter();
+  test('shows a reported change immediately, without a request', async () => {
+    const { fake, fleet, world, clock, watcher, watched, requests } = await startFleets();
     fake.state.statuses.clear();
     await world.fleet.survey();
     const before = requests();
@@ -104,9 +104,9 @@ describe('the fleet over sources with reports', () => {
 
   test.each<[string, Partial<WatchedServer>]>([
     ['while its event stream is down', { checkedMs: undefined }],
-    ['if the report is of another registration', { instances: [] }],
+    ['if the report belongs to another registration', { instances: [] }],
   ])('probes the server %s', async (_, fields) => {
-    const { fleet, clock, watcher, watched, requests } = await enter();
+    const { fleet, clock, watcher, watched, requests } = await startFleets();
     watcher.set(watched(fields));
     await settle();
     await clock.advance(HINT_WINDOW_MS);
@@ -115,7 +115,7 @@ describe('the fleet over sources with reports', () => {
   });
 
   test('probes the server if the report is too old', async () => {
-    const { fleet, clock, requests } = await enter();
+    const { fleet, clock, requests } = await startFleets();
     await clock.advance(REPORT_LIFETIME_MS - 1);
     await fleet.survey();
     expect(requests()).toBe(0);

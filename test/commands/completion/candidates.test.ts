@@ -19,20 +19,20 @@ test.each([
   ['opencode-mcp read "two w', ['opencode-mcp', 'read'], 'two w', 'two \\$w', 'two $w'],
   ['opencode-mcp read "a', ['opencode-mcp', 'read'], 'a', `a"'!'"b`, 'a!b'],
   ["opencode-mcp read 'it", ['opencode-mcp', 'read'], 'it', String.raw`it'\''s`, "it's"],
-  // bash inserts it after the colon, or after the quote.
+  // bash inserts the replacement after the colon or the quote.
   ['opencode-mcp open desk:s', ['opencode-mcp', 'open'], 'desk:s', 'service', 'desk:service'],
   ['opencode-mcp open a\\:b', ['opencode-mcp', 'open'], 'a:b', 'a:b\\;', 'a:b;'],
   ['opencode-mcp open de"sk:s', ['opencode-mcp', 'open'], 'desk:s', 'sk:service', 'desk:service'],
   ['opencode-mcp read "two words" ses', ['opencode-mcp', 'read', 'two words'], 'ses', 'ses_1', 'ses_1'],
   ['cd x && opencode-mcp re', ['opencode-mcp'], 're', 'read', 'read'],
   ['opencode-mcp read ~', ['opencode-mcp', 'read'], '~', '\\~a', '~a'],
-])('bash line %s', (line, words, current, replaced, text) => {
+])('readBashLine splits %s, and quotes the replacement', (line, words, current, replaced, text) => {
   const read = readBashLine(line, BREAKS);
   expect(read).toMatchObject({ words, current });
   expect(read.replacement(text)).toBe(replaced);
 });
 
-function asked(line: string): Promise<readonly string[]> {
+function complete(line: string): Promise<readonly string[]> {
   const words = line.split(' ');
   const names = (): Promise<readonly string[]> => Promise.resolve(['one', 'two']);
   const current = words.at(-1) ?? '';
@@ -56,30 +56,30 @@ test.each([
   ['send -- ', []],
   ['unknown ', []],
   ['-', ['--help', '--version']],
-])('after %j come %j', async (line, expected) => {
-  expect(await asked(line)).toEqual(expected);
+])('%j is completed by %j', async (line, expected) => {
+  expect(await complete(line)).toEqual(expected);
 });
 
-test('the first word is any command', async () => {
-  expect(await asked('')).toEqual(
+test('the first word is completed by every command', async () => {
+  expect(await complete('')).toEqual(
     expect.arrayContaining(['list', 'ls', 'attach', 'open', 'init', 'completion', 'help']),
   );
 });
 
-function listed(names: readonly string[], status: 'ok' | 'pending'): Snapshot {
+function snapshotOf(names: readonly string[], status: 'ok' | 'pending'): Snapshot {
   return { instances: names.map((name) => ({ name })), sources: [{ name: 'x', status }] } as unknown as Snapshot;
 }
 
-test('names are stored for this user alone once every source has answered; names that cannot be typed are left out', async () => {
+test('names that can be typed are stored for this user only, once every source has answered', async () => {
   const temp = tempDir('opencode-mcp-names');
   onTestFinished(() => temp.close());
   const [stateDir, registry] = ['state', 'registry'].map((name) => join(temp.path, name)) as [string, string];
   const known = (): Promise<readonly string[]> =>
     knownNames({ stateDir, registryDir: { path: registry, explicit: true } });
   expect(await known()).toEqual([]);
-  await rememberNames(stateDir, listed(['worker', '-x', 'a\u001bb', 'line\nbreak', ''], 'ok'));
+  await rememberNames(stateDir, snapshotOf(['worker', '-x', 'a\u001bb', 'line\nbreak', ''], 'ok'));
   expect(await known()).toEqual(['worker']);
-  await rememberNames(stateDir, listed([], 'pending'));
+  await rememberNames(stateDir, snapshotOf([], 'pending'));
   expect(await known()).toEqual(['worker']);
   const file = join(stateDir, 'names.json');
   expect((await stat(file)).mode & 0o777).toBe(0o600);
@@ -98,6 +98,6 @@ test('a named pipe in place of the stored names does not block', async () => {
   execFileSync('mkfifo', [join(stateDir, 'names.json')]);
   const registryDir = { path: join(stateDir, 'registry'), explicit: true };
   expect(await knownNames({ stateDir, registryDir })).toEqual([]);
-  await rememberNames(stateDir, listed(['worker'], 'ok'));
+  await rememberNames(stateDir, snapshotOf(['worker'], 'ok'));
   expect(await knownNames({ stateDir, registryDir })).toEqual(['worker']);
 });

@@ -9,7 +9,7 @@ import { checkDestination, sshArguments } from '../../../src/connected/relay/ssh
 import { needSshd } from '../../rig/network/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 
-const kept = (command: readonly string[]): readonly string[] => {
+const keptArguments = (command: readonly string[]): readonly string[] => {
   const all = sshArguments({ command, interactive: false, remoteCommand: 'true' });
   return all.slice(0, all.lastIndexOf('-T'));
 };
@@ -28,12 +28,12 @@ it.each([
   ['gcloud compute ssh relay --zone=z -q -- -N -p 22', 'gcloud compute ssh relay --zone=z -q -- -p 22'],
   ['env A=b gcloud compute ssh relay -q --', 'env A=b gcloud compute ssh relay -q --'],
   ['my-ssh -q -N', 'my-ssh -q -N'],
-])('leaves out of "%s" what contradicts the session', (command, expected) => {
-  expect(kept(command.split(' '))).toEqual(expected.split(' '));
+])('removes arguments of "%s" that conflict with the session', (command, expected) => {
+  expect(keptArguments(command.split(' '))).toEqual(expected.split(' '));
 });
 
-it('leaves out a quoted setting', () => {
-  expect(kept(['ssh', '-o', ' "LogLevel" QUIET', '-o', '"Port" 22', 'relay'])).toEqual([
+it('removes a quoted setting that conflicts with the session', () => {
+  expect(keptArguments(['ssh', '-o', ' "LogLevel" QUIET', '-o', '"Port" 22', 'relay'])).toEqual([
     'ssh',
     '-o',
     '"Port" 22',
@@ -41,7 +41,7 @@ it('leaves out a quoted setting', () => {
   ]);
 });
 
-it("opens the tunnel; without a tunnel, it does not even open the user's own forwards", () => {
+it("opens the tunnel if it has a port, and otherwise disables the user's forwards too", () => {
   const command = ['ssh', 'me@relay'];
   const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
   expect(tunnel.slice(-3)).toEqual(['-R', '0:127.0.0.1:4096', 'true']);
@@ -53,14 +53,14 @@ it("opens the tunnel; without a tunnel, it does not even open the user's own for
 });
 
 describe('a real ssh', () => {
-  /** Its settings, by their names in lower case. */
+  /** The settings that ssh would use, by lower-case name. */
   async function settings(config: string, ...own: readonly string[]): Promise<Readonly<Record<string, string>>> {
     await using folder = tempDir('ssh-arguments');
     const path = join(folder.path, 'config');
     await writeFile(path, config);
     const command = ['ssh', '-G', '-F', path, ...own, 'relay'];
-    const [program = '', ...words] = sshArguments({ command, interactive: false, localPort: 1, remoteCommand: 'true' });
-    const { stdout } = await promisify(execFile)(program, words);
+    const [program = '', ...args] = sshArguments({ command, interactive: false, localPort: 1, remoteCommand: 'true' });
+    const { stdout } = await promisify(execFile)(program, args);
     return Object.fromEntries(stdout.split('\n').map((line) => [line.split(' ', 1)[0], line.replace(/^\S+ /, '')]));
   }
 
@@ -97,7 +97,7 @@ describe('the host', () => {
     'env A=b ssh relay uptime',
     'tsh ssh --proxy p relay',
     'gcloud compute ssh relay',
-  ])('may stand anywhere: %s', (command) => {
+  ])('is found in "%s"', (command) => {
     expect(check(command)).not.toThrow();
   });
 
@@ -107,7 +107,7 @@ describe('the host', () => {
     ['ssh -l relay', /names no host/],
     ['ssh relay uptime -v', /must end with the host, .*; remove "uptime"$/],
     ['ssh -p 22 me@relay -- tmux new', /remove "tmux new"$/],
-  ])('must be the last word: %s', (command, problem) => {
+  ])('must be the last word of "%s"', (command, problem) => {
     expect(check(command)).toThrow(problem);
   });
 });

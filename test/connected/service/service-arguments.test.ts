@@ -2,12 +2,12 @@ import { describe, expect, test } from 'vitest';
 
 import { checkServiceArguments } from '../../../src/connected/service/service-arguments.ts';
 
-const check = (forOpencode: readonly string[], more: object = {}): void =>
-  checkServiceArguments({ headless: false, withPassword: true, forOpencode, ...more });
+const check = (forOpencode: readonly string[], options: object = {}): void =>
+  checkServiceArguments({ headless: false, withPassword: true, forOpencode, ...options });
 
-describe('with the service of OpenCode 2', () => {
+describe('the arguments for the service of OpenCode 2', () => {
   test.each([[['--standalone']], [['--standalone=true']]])(
-    '%j would be a second server on the same sessions',
+    '%j is refused, since it would start a second server on the same sessions',
     (args) => {
       expect(() => check(args)).toThrow('two turns could run in one session');
     },
@@ -17,12 +17,12 @@ describe('with the service of OpenCode 2', () => {
     expect(() => check(['--mdns'])).toThrow('--lan puts the service on the LAN');
   });
 
-  test('flags of ours that make no sense are refused', () => {
+  test('--no-password is refused, and so are arguments for opencode with --headless', () => {
     expect(() => check([], { withPassword: false })).toThrow('always has a password');
     expect(() => check(['-c'], { headless: true })).toThrow('passes nothing on');
   });
 
-  test("the terminal's own arguments pass", () => {
+  test('arguments of the terminal are accepted', () => {
     check(['.', '-c', '-s', 'ses_1', '--auto', '-m', 'a/b', '--prompt', '--standalone']);
     check([], { headless: true });
   });

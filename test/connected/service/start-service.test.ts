@@ -12,7 +12,7 @@ afterEach(endAll);
 
 interface Stage {
   readonly fake: FakeOpencode2;
-  /** Of the person who starts the service. */
+  /** The home of the user who starts the service. */
   readonly home: string;
   readonly stateDir: string;
   /** The program's calls except `--version`, oldest first, each with its working directory and one of its variables. */
@@ -20,8 +20,8 @@ interface Stage {
   start(args: readonly string[], env?: Readonly<Record<string, string>>): Promise<ConnectedChild>;
 }
 
-/** A person's machine with OpenCode 2.1: a service that answers, and a program that records its calls. */
-async function openStage({ version = '2.1.2', says = '' } = {}): Promise<Stage> {
+/** A user's machine with OpenCode 2.1: a service that answers, and a program that records its calls. */
+async function openStage({ version = '2.1.2', script = '' } = {}): Promise<Stage> {
   const temp = folder();
   const home = join(temp.path, 'home');
   const stateDir = join(home, '.local', 'state', 'opencode');
@@ -36,7 +36,7 @@ async function openStage({ version = '2.1.2', says = '' } = {}): Promise<Stage> 
 if [ "$*" = --version ]; then echo "opencode v${version}"; exit; fi
 printf '%s|' "$@" "$PWD" "$OPENCODE_SERVER_USERNAME" >>'${log}'
 echo >>'${log}'
-${says}
+${script}
 `,
   );
   await chmod(opencode, 0o755);
@@ -61,8 +61,8 @@ ${says}
 }
 
 describe('opencode-connected with OpenCode 2.1', () => {
-  test("the terminal gets the person's arguments and environment, and its exit code is returned", async () => {
-    const stage = await openStage({ says: 'exit 7' });
+  test("the terminal gets the user's arguments and environment, and its exit code is returned", async () => {
+    const stage = await openStage({ script: 'exit 7' });
     await stage.fake.register(stage.stateDir);
     const child = await stage.start(['--', '-c', '--prompt', 'two  words'], { OPENCODE_SERVER_USERNAME: 'kept' });
     expect(await child.exited).toEqual({ code: 7, signal: null });
@@ -77,13 +77,13 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain(`the running service is OpenCode ${stage.fake.version} (pid ${process.pid})`);
     expect(child.output()).toContain('run opencode service restart, or use --headless');
-    // It has released the service.
+    // The first wrapper has released the service.
     const headless = await stage.start(['--headless']);
     expect(await headless.registered()).toMatchObject({ port: stage.fake.port });
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('the program starts its service once if none of its channel runs', async () => {
+  test('the program starts its service once if no service of its channel runs', async () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir, 'beta');
     const child = await stage.start(['--headless']);
@@ -103,8 +103,8 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(child.output()).not.toContain('does not answer');
   });
 
-  test('a failed start is reported in the words of the program', async () => {
-    const stage = await openStage({ says: 'echo "no room on the disk" >&2; exit 1' });
+  test('a failed start is reported with the message of the program', async () => {
+    const stage = await openStage({ script: 'echo "no room on the disk" >&2; exit 1' });
     const child = await stage.start(['--headless']);
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain('service start did not start the service; it says "no room on the disk"');
@@ -127,13 +127,13 @@ describe('opencode-connected with OpenCode 2.1', () => {
     const child = await stage.start(['--headless']);
     expect(await child.exited).toEqual({ code: 1, signal: null });
     expect(child.output()).toContain(message);
-    // It is not asked again.
+    // The service is not asked again.
     expect(child.output()).not.toContain('does not answer');
     expect(stage.fake.requests.length > 0).toBe(isAsked);
     expect(await stage.calls()).toEqual([]);
   });
 
-  test('an argument that makes no sense with the service is refused before any request', async () => {
+  test('an argument that conflicts with the service is refused before any request', async () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir);
     const child = await stage.start(['--', '--standalone']);
@@ -157,7 +157,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(taken.name).toMatch(/:service$/);
   });
 
-  test('a service that starts again on another port is registered there', async () => {
+  test('a service that restarts on another port is registered there', async () => {
     const stage = await openStage();
     await stage.fake.register(stage.stateDir);
     const child = await stage.start(['--headless']);

@@ -4,7 +4,7 @@ import { checkLan } from '../../../src/connected/start/lan.ts';
 
 const connected = { relayRegistryDir: { path: '/registry', explicit: true }, opencodeBin: 'opencode' };
 
-test('--lan is accepted with a password, an interface and a port that clients accept', () => {
+test('--lan requires a password, an interface and a port that is not blocked', () => {
   checkLan({ mdnsInterfaces: 'all', connected }, true);
   checkLan({ mdnsInterfaces: ['eth0'], connected: { ...connected, lanPort: 4777 } }, true);
   expect(() => checkLan({ mdnsInterfaces: 'all', connected }, false)).toThrow('--lan with --no-password: everyone');

@@ -27,16 +27,16 @@ beforeEach(async (context) => {
 afterEach(() => until('every session to end', async () => (await sshd.sessionProcesses()).length === 0));
 afterAll(() => sshd?.close());
 
-const at = (path: string) => ({ path, explicit: true });
+const explicitDir = (path: string) => ({ path, explicit: true });
 
 function registry(options: Partial<Parameters<typeof relayRegistry>[0]> = {}): Registry {
-  return relayRegistry({ sshCommand: sshd.command, registryDir: at(remains.registry), ...options });
+  return relayRegistry({ sshCommand: sshd.command, registryDir: explicitDir(remains.registry), ...options });
 }
 
-/** A relay whose login runs this instead of our program. */
-const instead = (script: string): Registry => registry({ sshCommand: ['sh', '-c', script, 'sh'] });
+/** A relay whose login runs `script` and not our program. */
+const registryRunning = (script: string): Registry => registry({ sshCommand: ['sh', '-c', script, 'sh'] });
 
-it('surveys 300 registrations, and removes by order', async () => {
+it('surveys 300 registrations, and removes on request', async () => {
   await Promise.all(
     Array.from({ length: 300 }, (_, index) => remains.register(`app-${index}`, { port: 20_000 + index })),
   );
@@ -66,17 +66,19 @@ it('surveys 300 registrations, and removes by order', async () => {
 
 it('ignores the output of a login script', async () => {
   await remains.register('app');
-  const [ssh = '', ...words] = sshd.command;
-  const noisy = ['sh', '-c', 'echo hello; echo "{}"; exec "$@"', 'sh', ssh, ...words];
+  const [ssh = '', ...args] = sshd.command;
+  const noisy = ['sh', '-c', 'echo hello; echo "{}"; exec "$@"', 'sh', ssh, ...args];
   expect((await registry({ sshCommand: noisy }).survey(never)).registrations).toHaveLength(1);
 });
 
-it("repeats the relay's own reason", async () => {
+it("reports the relay's own error", async () => {
   await writeFile(join(remains.path, 'file'), '');
-  await expect(registry({ registryDir: at(join(remains.path, 'file')) }).survey(never)).rejects.toThrow(
+  await expect(registry({ registryDir: explicitDir(join(remains.path, 'file')) }).survey(never)).rejects.toThrow(
     /is no directory/,
   );
-  await expect(registry({ registryDir: at('registry') }).survey(never)).rejects.toThrow(/expected an absolute/);
+  await expect(registry({ registryDir: explicitDir('registry') }).survey(never)).rejects.toThrow(
+    /expected an absolute/,
+  );
 });
 
 it('advises to install a missing program or node', async () => {
@@ -85,7 +87,7 @@ it('advises to install a missing program or node', async () => {
   await expect(registry().survey(never)).rejects.toThrow(advice);
   await installConnected(sshd, '#!/bin/sh\necho "/usr/bin/env: \'node\': No such file or directory" >&2\nexit 127\n');
   await expect(registry().survey(never)).rejects.toThrow(advice);
-  await expect(instead('exec opencode-connected-is-not-here').survey(never)).rejects.toThrow(advice);
+  await expect(registryRunning('exec opencode-connected-is-not-here').survey(never)).rejects.toThrow(advice);
 });
 
 it.each([
@@ -95,46 +97,48 @@ it.each([
   ],
   ['newer than this one', 'cat > /dev/null; echo \'{"survey":{"format":2}}\''],
 ])('reports that the program is %s', async (_, script) => {
-  await expect(instead(script).survey(never)).rejects.toThrow(/of another version.*upgrade the older of the two/);
+  await expect(registryRunning(script).survey(never)).rejects.toThrow(
+    /of another version.*upgrade the older of the two/,
+  );
 });
 
-it('quotes the relay, even after an unfinished line of a login script', async () => {
+it("quotes the relay's error, even after an unfinished line of a login script", async () => {
   const script = `printf '\\033]0;{relay}\\007'; echo '{"error":"it is full; run: evil"}'; exit 1`;
-  await expect(instead(script).survey(never)).rejects.toThrow('the relay says "it is full; run: evil"');
+  await expect(registryRunning(script).survey(never)).rejects.toThrow('the relay says "it is full; run: evil"');
 });
 
-it('advises to log in once by hand, since it asks nothing', async () => {
-  const [ssh = '', ...words] = sshd.command;
-  const unknown = words.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));
+it('advises to log in once by hand if the host key is unknown', async () => {
+  const [ssh = '', ...args] = sshd.command;
+  const unknown = args.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));
   await expect(registry({ sshCommand: [ssh, ...unknown] }).survey(never)).rejects.toThrow(
     /Host key verification failed.*nothing is asked here: load the key into ssh-agent, or log in once by hand/,
   );
 });
 
-it('asks nothing through an askpass program', async () => {
-  const asked = join(remains.path, 'asked');
+it('starts no askpass program', async () => {
+  const marker = join(remains.path, 'asked');
   const askpass = join(remains.path, 'askpass');
-  await writeFile(askpass, `#!/bin/sh\n: >'${asked}'\necho yes\n`, { mode: 0o755 });
+  await writeFile(askpass, `#!/bin/sh\n: >'${marker}'\necho yes\n`, { mode: 0o755 });
   vi.stubEnv('SSH_ASKPASS', askpass);
   vi.stubEnv('SSH_ASKPASS_REQUIRE', 'force');
-  const words = sshd.command.map((word) =>
+  const args = sshd.command.map((word) =>
     word
       .replace(/^UserKnownHostsFile=.*/, 'UserKnownHostsFile=/dev/null')
       .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask'),
   );
-  await expect(registry({ sshCommand: words }).survey(never)).rejects.toThrow(/Host key verification failed/);
-  // The ssh to a machine on the way gets none of our options.
-  const proxyCommand = `ProxyCommand=${words.join(' ')} -W %h:%p`;
+  await expect(registry({ sshCommand: args }).survey(never)).rejects.toThrow(/Host key verification failed/);
+  // The ssh to a jump host gets none of our options.
+  const proxyCommand = `ProxyCommand=${args.join(' ')} -W %h:%p`;
   const [ssh = '', ...rest] = sshd.command;
   await expect(registry({ sshCommand: [ssh, '-o', proxyCommand, ...rest] }).survey(never)).rejects.toThrow(
     /verification failed/,
   );
   vi.unstubAllEnvs();
-  expect(existsSync(asked)).toBe(false);
+  expect(existsSync(marker)).toBe(false);
 });
 
 it('repeats the output of a forced command', async () => {
-  await expect(instead('echo for git only; exit 3').survey(never)).rejects.toThrow(
+  await expect(registryRunning('echo for git only; exit 3').survey(never)).rejects.toThrow(
     'the relay printed "for git only" instead of running our program: (ssh ended with status 3); see command=',
   );
 });
@@ -148,7 +152,7 @@ it('reports an unreachable relay', async () => {
   );
 });
 
-it('gives up at the limit, and when it is aborted', async () => {
+it('gives up at the time limit, and when it is aborted', async () => {
   const silent = { sshCommand: ['sh', '-c', 'exec sleep 600', 'sh'] };
   await expect(registry({ ...silent, limitMs: 100 }).survey(never)).rejects.toThrow('there was no answer within 0.1 s');
   const ending = new AbortController();
@@ -158,7 +162,7 @@ it('gives up at the limit, and when it is aborted', async () => {
 });
 
 it('cuts off endless output', async () => {
-  await expect(instead('exec yes').survey(never)).rejects.toThrow('instead of running our program');
+  await expect(registryRunning('exec yes').survey(never)).rejects.toThrow('instead of running our program');
 });
 
 it('refuses an endless request', async () => {
@@ -167,7 +171,7 @@ it('refuses an endless request', async () => {
       for (;;) yield Buffer.alloc(1024 * 1024, 'x');
     })(),
   );
-  const settings = { registryDir: at(remains.registry), stateDir: remains.stateDir };
+  const settings = { registryDir: explicitDir(remains.registry), stateDir: remains.stateDir };
   const answer = await outputOf((io) => runSurvey({ settings, request: flood, ...io }));
   expect(answer).toEqual({ code: 1, text: expect.stringContaining('has more than 16777216 bytes') });
 });

@@ -19,7 +19,7 @@ beforeEach(async () => {
   remains = await openRemains();
 });
 
-/** The order to remove `name` as it is now. */
+/** The order to remove the registration `name` in its current state. */
 async function orderFor(name: string): Promise<RemovalOrder> {
   const { registrations, claims } = await takeSurvey(remains.registry, never);
   const found = registrations.find((one) => one.name === name);
@@ -27,10 +27,10 @@ async function orderFor(name: string): Promise<RemovalOrder> {
   return { kind: 'registration', name, claim, ...(found && { version: found.version, port: found.registration.port }) };
 }
 
-const forget = (id: string): RemovalOrder => ({ kind: 'password', id, age: 'any' });
+const passwordOrder = (id: string): RemovalOrder => ({ kind: 'password', id, age: 'any' });
 
-/** The reason why it was left, or `removed`. */
-async function result(order: RemovalOrder): Promise<string> {
+/** Executes the order; returns `removed`, or the reason why the file was left. */
+async function execute(order: RemovalOrder): Promise<string> {
   const removal = await removeFromRegistry(remains.registry, order);
   return removal.removed ? 'removed' : removal.reason;
 }
@@ -38,15 +38,15 @@ async function result(order: RemovalOrder): Promise<string> {
 it('removes a dead registration and nothing else', async () => {
   await remains.register('app', { claim: 'dead', password: true, id: 'id-app' });
   await remains.register('other', { claim: 'dead', id: 'id-other' });
-  expect(await result(await orderFor('app'))).toBe('removed');
-  expect(await result(forget('id-app'))).toBe('removed');
+  expect(await execute(await orderFor('app'))).toBe('removed');
+  expect(await execute(passwordOrder('id-app'))).toBe('removed');
   expect(await remains.files()).toEqual(['.other.claim', 'other.json']);
 });
 
 it('leaves a registration whose claim is held', async () => {
   const { pid } = await remains.process();
   await remains.register('held', { claim: { pid } });
-  expect(await result(await orderFor('held'))).toBe('its claim is held');
+  expect(await execute(await orderFor('held'))).toBe('its claim is held');
   expect(await remains.files()).toEqual(['.held.claim', 'held.json']);
 });
 
@@ -97,7 +97,7 @@ it.each<readonly [string, string, (port: number) => Promise<unknown>]>([
   const order = await orderFor('app');
   await change(port);
   const before = await remains.files();
-  expect(await result(order)).toBe(reason);
+  expect(await execute(order)).toBe(reason);
   expect(await remains.files()).toEqual(before);
 });
 
@@ -105,7 +105,7 @@ it('leaves a registration without a claim that is claimed after the survey', asy
   await remains.register('app');
   const order = await orderFor('app');
   await remains.claim('app', 'id-new');
-  expect(await result(order)).toBe('it has been claimed since');
+  expect(await execute(order)).toBe('it has been claimed since');
   expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
 });
 
@@ -124,54 +124,54 @@ it.each<readonly [string, string, (path: string) => Promise<unknown>]>([
 ])('leaves an old password if %s', async (_, reason, change) => {
   const path = await remains.password('id-app', { ageMs: 2 * HOUR_MS });
   await change(path);
-  expect(await result({ kind: 'password', id: 'id-app', age: 'old' })).toBe(reason);
+  expect(await execute({ kind: 'password', id: 'id-app', age: 'old' })).toBe(reason);
   expect(await remains.files()).toContain('.credentials/id-app');
 });
 
-it("leaves another user's files and a link to a password", async (context) => {
+it("leaves another user's files, and a link in place of a password", async (context) => {
   needRoot(context);
   await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
   const order = await orderFor('app');
   await chown(join(remains.registry, 'app.json'), NOBODY, NOBODY);
-  expect(await result(order)).toBe('it has been written since');
+  expect(await execute(order)).toBe('it has been written since');
   await remains.password('foreign');
   await chown(join(remains.registry, '.credentials', 'foreign'), NOBODY, NOBODY);
-  expect(await result(forget('foreign'))).toBe('it is not a file of this user');
+  expect(await execute(passwordOrder('foreign'))).toBe('it is not a file of this user');
   await symlink('/etc/passwd', join(remains.registry, '.credentials', 'link'));
-  expect(await result(forget('link'))).toBe('it is not a file of this user');
+  expect(await execute(passwordOrder('link'))).toBe('it is not a file of this user');
 });
 
-it('leaves a password in a folder to which a link leads', async () => {
+it('leaves a password if its folder is a symbolic link', async () => {
   const folder = join(remains.registry, '.credentials');
   await rename(folder, join(remains.path, 'outside'));
   await symlink(join(remains.path, 'outside'), folder);
   await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
-  expect(await result(forget('id-app'))).toBe('there is no folder of passwords');
+  expect(await execute(passwordOrder('id-app'))).toBe('there is no folder of passwords');
   expect(await readdir(join(remains.path, 'outside'))).toEqual(['id-app']);
 });
 
-it('leaves everything if others can write to the directory, or it is missing', async () => {
+it('removes nothing if others can write to the directory, or it is missing', async () => {
   await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
-  const orders = [await orderFor('app'), forget('id-app')];
+  const orders = [await orderFor('app'), passwordOrder('id-app')];
   await chmod(remains.registry, 0o770);
-  for (const order of orders) expect(await result(order)).toMatch(/^others can write in the registry directory/);
+  for (const order of orders) expect(await execute(order)).toMatch(/^others can write in the registry directory/);
   expect(await remains.files()).toEqual(['.app.claim', '.credentials/id-app', 'app.json']);
   await rm(remains.registry, { recursive: true });
-  expect(await result(forget('id-app'))).toBe('there is no registry directory');
+  expect(await execute(passwordOrder('id-app'))).toBe('there is no registry directory');
 });
 
 it.each(['../app', '.app', 'a/b', '', 'a\nb'])('refuses the name %j', async (name) => {
-  expect(await result({ kind: 'registration', name, claim: '' })).toBe('its name is no file name');
+  expect(await execute({ kind: 'registration', name, claim: '' })).toBe('its name is no file name');
 });
 
 it.each(['../app', '', 'a/b', '.', 'a b'])('refuses the id %j', (id) => {
-  expect(removalOrder.safeParse(forget(id)).success).toBe(false);
+  expect(removalOrder.safeParse(passwordOrder(id)).success).toBe(false);
 });
 
-it('removes the lock of a program that died', async () => {
+it('removes a registration with the lock of a dead program', async () => {
   await remains.register('app', { claim: 'dead' });
   await writeFile(join(remains.registry, '.app.lock'), '');
-  expect(await result(await orderFor('app'))).toBe('removed');
+  expect(await execute(await orderFor('app'))).toBe('removed');
   expect(await remains.files()).toEqual([]);
 });
 
@@ -182,7 +182,7 @@ it('reports a read-only directory', async (context) => {
   run('mount', '--bind', remains.registry, remains.registry);
   try {
     run('mount', '-o', 'remount,bind,ro', remains.registry);
-    expect(await result(order)).toMatch(/^the registry directory cannot be written: EROFS/);
+    expect(await execute(order)).toMatch(/^the registry directory cannot be written: EROFS/);
   } finally {
     run('umount', '-l', remains.registry);
   }

@@ -21,17 +21,17 @@ afterAll(async () => {
   await scene.close();
 });
 
-/** A separate server. */
-const fresh = (): ModernClient => new ModernClient({ args });
+/** A client with its own server. */
+const startClient = (): ModernClient => new ModernClient({ args });
 
 const send = (sessionId: string, message: string): Data => ({
   name: 'send',
   arguments: { instance: 'worker', session_id: sessionId, message },
 });
 
-test('a probe by a client contacts no instance, creates no folder, and ends with its input', async () => {
-  await using probe = fresh();
-  const asked = worker.count('GET /global/health');
+test('a server that a client only probes contacts no instance, creates no folder, and ends with its input', async () => {
+  await using probe = startClient();
+  const before = worker.count('GET /global/health');
   await probe.ask('server/discover');
   const id = probe.write('subscriptions/listen', { notifications: { resourcesListChanged: true } });
   await until('the listener to be acknowledged', () => probe.notifications.length === 1);
@@ -44,11 +44,11 @@ test('a probe by a client contacts no instance, creates no folder, and ends with
   await second.add({ name: 'seen', port: seen.port, cwd: seen.directory });
   await using later = new ModernClient({ args: ['--registry-dir', second.path] });
   await later.ask('tools/list');
-  await until('its discovery', () => seen.count('GET /global/health') > 0);
-  expect(worker.count('GET /global/health')).toBe(asked);
+  await until('the discovery of the second server', () => seen.count('GET /global/health') > 0);
+  expect(worker.count('GET /global/health')).toBe(before);
   probe.server.endInput();
   expect(await within(probe.server.exited, 'the end')).toEqual({ code: 0, signal: null });
-  expect(worker.count('GET /global/health')).toBe(asked);
+  expect(worker.count('GET /global/health')).toBe(before);
   expect(await readdir(probe.server.home)).toEqual(['tmp']);
   // The listener gets its result when the server ends.
   expect(JSON.parse(probe.server.stdout.at(-1) ?? '')).toEqual({
@@ -67,11 +67,11 @@ describe('the envelope', () => {
     ['no capabilities', without('/clientCapabilities'), /clientCapabilities/],
     ['invalid capabilities', { ...ENVELOPE, [`${NAMESPACE}clientCapabilities`]: 'x' }, /lacks/],
     ['an unknown log level', { ...ENVELOPE, [LOG_LEVEL]: 'loud' }, /level/],
-  ])('%s is refused', async (_, _meta, words) => {
+  ])('%s is refused', async (_, _meta, message) => {
     const id = client.nextId();
     client.server.write({ jsonrpc: '2.0', id, method: 'tools/list', params: { _meta } });
     const { error } = await client.server.answerTo(id);
-    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) });
+    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(message) });
   });
 
   test('the answer to an unsupported version lists the supported ones', async () => {
@@ -79,7 +79,7 @@ describe('the envelope', () => {
     expect(error).toMatchObject({ code: -32_022, data: { supported: ['2026-07-28'], requested: '2025-11-25' } });
   });
 
-  test("other odd values are the client's error, and are not repeated at length", async () => {
+  test("other invalid values are the client's error, and long ones are not repeated in the answer", async () => {
     const meta = { [`${NAMESPACE}clientInfo`]: { name: 'x', version: { toString: 1 } } };
     const odd = await client.answer('prompts/get', { name: 'x' }, { meta });
     expect(odd.error?.code).toBe(-32_602);
@@ -96,7 +96,7 @@ describe('the envelope', () => {
   });
 
   test.each(['ping', 'resources/subscribe', 'initialize', 'toString'])(
-    'the method %s is not one of this era',
+    'the method %s does not exist in this protocol version',
     async (method) => {
       const { error } = await client.answer(method, { uri: 'opencode://worker' });
       expect(error?.code).toBe(-32_601);
@@ -112,7 +112,7 @@ describe('results', () => {
     ['resources/templates/list', {}, 3_600_000, 'public'],
     ['resources/list', {}, 1_000, 'private'],
     ['resources/read', { uri: 'opencode://worker' }, 1_000, 'private'],
-  ] as const)('%s says how long, and for whom, its result is valid', async (method, params, ttlMs, cacheScope) => {
+  ] as const)('%s gives the lifetime and cache scope of its result', async (method, params, ttlMs, cacheScope) => {
     expect(await client.ask(method, params)).toMatchObject({ resultType: 'complete', ttlMs, cacheScope });
   });
 
@@ -147,85 +147,85 @@ describe('results', () => {
 });
 
 describe('the log', () => {
-  const logs = (one: ModernClient): readonly Data[] =>
-    one.notifications.filter(({ method }) => method === 'notifications/message').map(({ params }) => params);
+  const logs = (ownClient: ModernClient): readonly Data[] =>
+    ownClient.notifications.filter(({ method }) => method === 'notifications/message').map(({ params }) => params);
 
-  test('comes only during a request that asks for it, from its level on', async () => {
-    await using one = fresh();
-    await one.call('refresh_instances', {});
-    expect(logs(one)).toEqual([]);
-    await one.call('refresh_instances', {}, { meta: { [LOG_LEVEL]: 'error' } });
-    expect(logs(one)).toEqual([]);
-    const loses = async (name: string, meta: Data = {}): Promise<void> => {
+  test('is sent only during a request that sets a log level, and only from that level up', async () => {
+    await using ownClient = startClient();
+    await ownClient.call('refresh_instances', {});
+    expect(logs(ownClient)).toEqual([]);
+    await ownClient.call('refresh_instances', {}, { meta: { [LOG_LEVEL]: 'error' } });
+    expect(logs(ownClient)).toEqual([]);
+    const loseInstance = async (name: string, meta: Data = {}): Promise<void> => {
       const gone = await startFakeOpencode({ directory: `/home/user/${name}` });
       await registry.add({ name, port: gone.port, cwd: gone.directory });
-      await one.call('refresh_instances', {});
+      await ownClient.call('refresh_instances', {});
       await gone.close();
-      await one.call('refresh_instances', {}, { meta });
+      await ownClient.call('refresh_instances', {}, { meta });
       await registry.remove(name);
     };
-    await loses('first', { [LOG_LEVEL]: 'debug' });
-    const received = logs(one).length;
+    await loseInstance('first', { [LOG_LEVEL]: 'debug' });
+    const received = logs(ownClient).length;
     expect(received).toBeGreaterThan(0);
-    await loses('second');
-    expect(logs(one)).toHaveLength(received);
+    await loseInstance('second');
+    expect(logs(ownClient)).toHaveLength(received);
   });
 });
 
 describe('listening', () => {
   test('reports the subscribed changes, under its id, until it is cancelled', async () => {
-    await using one = fresh();
-    const id = one.write('subscriptions/listen', {
+    await using ownClient = startClient();
+    const id = ownClient.write('subscriptions/listen', {
       notifications: {
         resourcesListChanged: true,
         toolsListChanged: true,
         resourceSubscriptions: ['opencode://worker', 'file:///x'],
       },
     });
-    await until('its acknowledgement', () => one.notifications.length > 0);
+    await until('its acknowledgement', () => ownClient.notifications.length > 0);
     const _meta = { [SUBSCRIPTION]: id };
-    expect(one.notifications[0]).toMatchObject({
+    expect(ownClient.notifications[0]).toMatchObject({
       method: 'notifications/subscriptions/acknowledged',
       params: { _meta, notifications: { resourcesListChanged: true, resourceSubscriptions: ['opencode://worker'] } },
     });
-    expect(JSON.stringify(one.notifications[0])).not.toMatch(/tools|file:/);
+    expect(JSON.stringify(ownClient.notifications[0])).not.toMatch(/tools|file:/);
     const has = (name: string): boolean =>
-      one.notifications.some(
+      ownClient.notifications.some(
         ({ method, params }) =>
           method === `notifications/resources/${name}` && 'uri' in params === (name === 'updated'),
       );
-    await one.call('instances', {});
+    await ownClient.call('instances', {});
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await registry.add({ name: 'other', port: other.port, cwd: other.directory });
-    await one.call('refresh_instances', {});
+    await ownClient.call('refresh_instances', {});
     await until('the change of the list', () => has('list_changed'));
     const { id: session } = worker.addSession();
     worker.state.begin(session, 'run');
-    await one.call('instances', {});
+    await ownClient.call('instances', {});
     await until('the change of the instance', () => has('updated'));
-    for (const { params } of one.notifications) expect(params).toMatchObject({ _meta });
-    one.cancel(id);
-    // It is read before the next call; earlier notifications may still be on their way.
-    await one.call('instances', {});
-    const before = one.notifications.length;
+    for (const { params } of ownClient.notifications) expect(params).toMatchObject({ _meta });
+    ownClient.cancel(id);
+    // The server reads the cancellation before the next call; earlier notifications may still arrive.
+    await ownClient.call('instances', {});
+    const before = ownClient.notifications.length;
     worker.state.finish(session, 'over');
     await registry.remove('other');
-    await one.call('instances', {});
-    await one.call('refresh_instances', {});
-    expect(one.notifications).toHaveLength(before);
-    expect(one.server.stdout.some((line) => line.includes(`"id":${id},`))).toBe(false);
+    await ownClient.call('instances', {});
+    await ownClient.call('refresh_instances', {});
+    expect(ownClient.notifications).toHaveLength(before);
+    expect(ownClient.server.stdout.some((line) => line.includes(`"id":${id},`))).toBe(false);
   });
 
   test('is refused for too many listeners, until one is cancelled', async () => {
-    await using one = fresh();
-    const listen = (): number => one.write('subscriptions/listen', { notifications: {} });
+    await using ownClient = startClient();
+    const listen = (): number => ownClient.write('subscriptions/listen', { notifications: {} });
     const ids = Array.from({ length: 100 }, listen);
-    expect((await one.server.answerTo(listen())).error?.code).toBe(-32_602);
-    one.cancel(ids[0] ?? 0);
-    await one.ask('server/discover');
-    const received = one.notifications.length;
+    expect((await ownClient.server.answerTo(listen())).error?.code).toBe(-32_602);
+    ownClient.cancel(ids[0] ?? 0);
+    await ownClient.ask('server/discover');
+    const received = ownClient.notifications.length;
     listen();
-    await until('its acknowledgement', () => one.notifications.length === received + 1);
+    await until('its acknowledgement', () => ownClient.notifications.length === received + 1);
   });
 
   test('to tasks needs the tasks extension', async () => {
@@ -239,45 +239,47 @@ describe('listening', () => {
   });
 });
 
-describe('beside the other era', () => {
+describe('beside the older protocol version', () => {
   test('before initialize, a bare request or an invalid id gets an error or a log line; ping is answered', async () => {
-    await using one = fresh();
+    await using ownClient = startClient();
     for (const [id, method] of ['tools/list', 'server/discover', 'tasks/get'].entries()) {
-      one.server.write({ jsonrpc: '2.0', id, method, params: {} });
-      expect((await one.server.answerTo(id)).error).toMatchObject({
+      ownClient.server.write({ jsonrpc: '2.0', id, method, params: {} });
+      expect((await ownClient.server.answerTo(id)).error).toMatchObject({
         code: -32_602,
         message: expect.stringMatching(/initialize first/),
       });
     }
     for (const id of ['null', 'true', '1e400'])
-      one.server.write(`{"jsonrpc":"2.0","id":${id},"method":"tools/list","params":${JSON.stringify(enveloped())}}\n`);
-    one.server.write({ jsonrpc: '2.0', id: 9, method: 'ping' });
-    expect((await one.server.answerTo(9)).result).toEqual({});
-    expect(one.server.stdout).toHaveLength(4);
-    await until('a log line for each', () => one.server.stderr.split('MCP: ').length === 4);
+      ownClient.server.write(
+        `{"jsonrpc":"2.0","id":${id},"method":"tools/list","params":${JSON.stringify(enveloped())}}\n`,
+      );
+    ownClient.server.write({ jsonrpc: '2.0', id: 9, method: 'ping' });
+    expect((await ownClient.server.answerTo(9)).result).toEqual({});
+    expect(ownClient.server.stdout).toHaveLength(4);
+    await until('a log line for each', () => ownClient.server.stderr.split('MCP: ').length === 4);
   });
 
-  test('both eras work on one connection, each by its own rules; unexpected responses are ignored', async () => {
-    await using one = fresh();
-    const discover = one.write('server/discover');
-    one.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
-    const tools = one.write('tools/list');
-    const [old, modern] = [await one.server.answerTo(1), await one.server.answerTo(tools)];
+  test('both versions work on one connection, each by its own rules; unexpected responses are ignored', async () => {
+    await using ownClient = startClient();
+    const discover = ownClient.write('server/discover');
+    ownClient.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const tools = ownClient.write('tools/list');
+    const [old, modern] = [await ownClient.server.answerTo(1), await ownClient.server.answerTo(tools)];
     expect(Object.keys(old.result ?? {})).toEqual(['tools']);
     expect(modern.result).toMatchObject({ resultType: 'complete', tools: old.result?.['tools'] });
-    expect((await one.server.answerTo(discover)).result).toHaveProperty('supportedVersions');
-    const { result } = await one.server.answerTo(0);
+    expect((await ownClient.server.answerTo(discover)).result).toHaveProperty('supportedVersions');
+    const { result } = await ownClient.server.answerTo(0);
     expect(result).toMatchObject({ protocolVersion: '2025-06-18' });
     expect(JSON.stringify(result)).not.toContain('tasks');
 
     const deep = `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`;
-    one.server.write(
+    ownClient.server.write(
       { jsonrpc: '2.0', id: 5, result: { action: 'accept', content: { secret: 'hunter2' } } },
       `{"jsonrpc":"2.0","id":6,"result":${deep}}\n`,
       { jsonrpc: '2.0', id: 7, method: 'ping' },
     );
-    expect((await one.server.answerTo(7)).result).toEqual({});
-    await until('a log line for each', () => one.server.stderr.split('MCP: ').length === 3);
-    expect(one.server.stderr).not.toMatch(/hunter2|"a"/);
+    expect((await ownClient.server.answerTo(7)).result).toEqual({});
+    await until('a log line for each', () => ownClient.server.stderr.split('MCP: ').length === 3);
+    expect(ownClient.server.stderr).not.toMatch(/hunter2|"a"/);
   });
 });

@@ -16,11 +16,11 @@ import { type Data, FORMS, ModernClient, TASKS_AND_FORMS } from './modern-client
 
 const scene = await openWorker();
 const { worker } = scene;
-const start = (env: Readonly<Record<string, string>> = {}, ...more: readonly string[]): ModernClient =>
+const startClient = (env: Readonly<Record<string, string>> = {}, ...more: readonly string[]): ModernClient =>
   new ModernClient({ leaps: true, args: [...scene.args, ...more], env: { HOME: scene.temp.path, ...env } });
 const keyFile = join(scene.temp.path, '.local/state/opencode-mcp/question.key');
 
-let client = start();
+let client = startClient();
 let sessionId: string;
 
 afterAll(async () => {
@@ -42,8 +42,8 @@ interface Question {
 
 const RESPOND = { instance: 'worker', reply: 'once' };
 
-async function call(name: string, args: Data, more: Data = {}, one = client): Promise<Data> {
-  return await one.call(name, args, { capabilities: FORMS }, more);
+async function call(name: string, args: Data, more: Data = {}, from = client): Promise<Data> {
+  return await from.call(name, args, { capabilities: FORMS }, more);
 }
 
 /** The question that ends a call, after the time that a person needs to read it. */
@@ -58,138 +58,140 @@ async function questionIn(result: Data): Promise<Question> {
   return { key, params, requestState };
 }
 
-const answered = ({ key, requestState }: Question, decision = 'once'): Data => ({
+const answerTo = ({ key, requestState }: Question, decision = 'once'): Data => ({
   requestState,
   inputResponses: { [key]: { action: 'accept', content: { decision } } },
 });
 
-/** A waiting request, and the question of `respond`. */
-async function waiting(): Promise<Question> {
+/** Adds a permission request, and returns the question of `respond`. */
+async function askQuestion(): Promise<Question> {
   worker.state.begin(sessionId, 'run');
   worker.addPermission({ sessionID: sessionId });
   return await questionIn(await call('respond', RESPOND));
 }
 
-/** The result of a call that answers what waits, once its turn has ended. */
-async function settles(running: Promise<Data>): Promise<Data> {
+/** Waits for the answer, ends the turn, and returns the result of the call. */
+async function finishTurn(running: Promise<Data>): Promise<Data> {
   await until('the answer', () => worker.state.permissions.size === 0);
   worker.state.finish(sessionId, 'done');
   return await running;
 }
 
-const settled = (words: RegExp) => ({ structuredContent: { settled: expect.stringMatching(words) } });
-const failed = (words: RegExp) => ({ isError: true, content: [{ text: expect.stringMatching(words) }] });
+const settledWith = (message: RegExp) => ({ structuredContent: { settled: expect.stringMatching(message) } });
+const failedWith = (message: RegExp) => ({ isError: true, content: [{ text: expect.stringMatching(message) }] });
 const replies = (): number => worker.count('POST /permission/:id/reply');
 
-/** Calls with this state, which must be refused. */
-async function expectRefusal(words: RegExp, more: Data, name = 'respond', args: Data = RESPOND): Promise<void> {
+/** Expects that the call is refused and nothing is answered. */
+async function expectRefusal(message: RegExp, more: Data, name = 'respond', args: Data = RESPOND): Promise<void> {
   const before = replies();
   const { error } = await client.answer('tools/call', { name, arguments: args, ...more }, { capabilities: FORMS });
-  expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) });
+  expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(message) });
   expect(replies()).toBe(before);
 }
 
 describe('a question without a task', () => {
   test('ends the call with the exact command; repeating the call with the answer settles it once', async () => {
-    const question = await waiting();
+    const question = await askQuestion();
     expect(question.params).toMatchObject({ mode: 'form', message: expect.stringContaining('```\nls\n```') });
     const before = replies();
-    expect(await settles(call('respond', RESPOND, answered(question)))).toMatchObject({
+    expect(await finishTurn(call('respond', RESPOND, answerTo(question)))).toMatchObject({
       resultType: 'complete',
       structuredContent: { text: 'done', settled: expect.stringMatching(/^allowed once/) },
     });
-    expect(await call('respond', RESPOND, answered(question))).toMatchObject(failed(/waits for nothing/));
+    expect(await call('respond', RESPOND, answerTo(question))).toMatchObject(failedWith(/waits for nothing/));
     expect(replies()).toBe(before + 1);
   });
 
   test('a repeated answer does not answer the next request, even if its text is the same', async () => {
-    const question = await waiting();
+    const question = await askQuestion();
     worker.state.permissions.clear();
     worker.addPermission({ sessionID: sessionId });
     const before = replies();
-    const next = await questionIn(await call('respond', RESPOND, answered(question)));
+    const next = await questionIn(await call('respond', RESPOND, answerTo(question)));
     expect(next.params).toEqual(question.params);
     expect(next.key).not.toBe(question.key);
-    // Nor under the next question's key, which its client may know.
-    const mixed = { ...answered(next), requestState: question.requestState };
+    // The old state is not accepted under the key of the next question either.
+    const mixed = { ...answerTo(next), requestState: question.requestState };
     expect((await questionIn(await call('respond', RESPOND, mixed))).key).toBe(next.key);
     expect(replies()).toBe(before);
   });
 
-  test('is asked again if its words have changed, or its answer is missing', async () => {
-    const question = await waiting();
+  test('is asked again if its text has changed, or its answer is missing', async () => {
+    const question = await askQuestion();
     const unanswered = { requestState: question.requestState, inputResponses: {} };
     expect((await questionIn(await call('respond', RESPOND, unanswered))).key).toBe(question.key);
     for (const [id, permission] of worker.state.permissions)
       worker.state.permissions.set(id, { ...permission, metadata: { command: 'rm -rf /' } });
     const before = replies();
-    const next = await questionIn(await call('respond', RESPOND, answered(question)));
+    const next = await questionIn(await call('respond', RESPOND, answerTo(question)));
     expect(JSON.stringify(next.params)).toContain('rm -rf /');
     expect(replies()).toBe(before);
   });
 
-  test('takes no answer within 500 ms, and a decline as a no', async () => {
+  test('accepts no answer within 500 ms, and treats a decline as a rejection', async () => {
     worker.state.begin(sessionId, 'run');
     worker.addPermission({ sessionID: sessionId });
     const { inputRequests = {}, requestState } = await call('respond', RESPOND);
     const [key = ''] = Object.keys(inputRequests as object);
-    const early = answered({ key, params: {}, requestState: String(requestState) });
-    expect(await call('respond', RESPOND, early)).toMatchObject(failed(/within 500 ms/));
+    const early = answerTo({ key, params: {}, requestState: String(requestState) });
+    expect(await call('respond', RESPOND, early)).toMatchObject(failedWith(/within 500 ms/));
     const again = await questionIn(await call('respond', RESPOND));
     const declined = { requestState: again.requestState, inputResponses: { [again.key]: { action: 'decline' } } };
-    expect(await settles(call('respond', RESPOND, declined))).toMatchObject(settled(/^rejected/));
+    expect(await finishTurn(call('respond', RESPOND, declined))).toMatchObject(settledWith(/^rejected/));
   });
 
-  test('refuses a state that is an hour old, or of the future', async () => {
-    const question = await waiting();
+  test('refuses a state that is an hour old, or from the future', async () => {
+    const question = await askQuestion();
     const sealer = new StateSealer(await readFile(keyFile));
     const state = sealer.open(question.requestState);
     if (state === undefined) throw new Error('the state is not sealed with that key');
     for (const ageMs of [3_600_001, -60_000]) {
       const requestState = sealer.seal({ ...state, askedAtMs: state.askedAtMs - ageMs });
-      await expectRefusal(/too old/, { ...answered(question), requestState });
+      await expectRefusal(/too old/, { ...answerTo(question), requestState });
     }
   });
 
-  // `sealed-state.test.ts` changes each of its characters.
-  test('refuses a changed state and one of another call; the order of arguments does not matter', async () => {
-    const state = answered(await waiting());
+  // `sealed-state.test.ts` tests a change of each character.
+  test('refuses a changed state and the state of another call; the order of arguments does not matter', async () => {
+    const state = answerTo(await askQuestion());
     for (const requestState of [`${String(state['requestState'])}.x`, ''])
       await expectRefusal(/nothing was done/, { ...state, requestState });
     await expectRefusal(/nothing was done/, state, 'respond', { ...RESPOND, reply: 'always' });
     await expectRefusal(/nothing was done/, state, 'wait', { instances: ['worker'] });
-    expect(await settles(call('respond', { reply: 'once', instance: 'worker' }, state))).toMatchObject(settled(/once/));
+    expect(await finishTurn(call('respond', { reply: 'once', instance: 'worker' }, state))).toMatchObject(
+      settledWith(/once/),
+    );
   });
 
-  test('has its key in a file for its owner only, and the next process takes the answer', async () => {
-    const question = await waiting();
+  test('has its key in a file that only its owner can read, and the next process accepts the answer', async () => {
+    const question = await askQuestion();
     expect([(await stat(keyFile)).mode & 0o777, (await readFile(keyFile)).length]).toEqual([0o600, 32]);
     await client[Symbol.asyncDispose]();
-    client = start();
-    expect(await settles(call('respond', RESPOND, answered(question)))).toMatchObject(settled(/^allowed once/));
+    client = startClient();
+    expect(await finishTurn(call('respond', RESPOND, answerTo(question)))).toMatchObject(settledWith(/^allowed once/));
   });
 
   test.each(['human', 'ask'])(
     'is not asked, and allows nothing, if no key can be saved (approve: %s)',
     async (approve) => {
       const noFolder = join(scene.registry.path, 'worker.json');
-      await using one = start({ XDG_STATE_HOME: noFolder }, '--approve', approve);
+      await using ownClient = startClient({ XDG_STATE_HOME: noFolder }, '--approve', approve);
       worker.state.begin(sessionId, 'run');
       worker.addPermission({ sessionID: sessionId });
       const before = replies();
-      expect(await call('respond', RESPOND, {}, one)).toMatchObject(
-        failed(/could not ask the person .* cannot be saved/),
+      expect(await call('respond', RESPOND, {}, ownClient)).toMatchObject(
+        failedWith(/could not ask the person .* cannot be saved/),
       );
       expect(replies()).toBe(before);
-      expect(one.server.stderr).toMatch(/cannot save the key that seals their answers/);
+      expect(ownClient.server.stderr).toMatch(/cannot save the key that seals their answers/);
     },
   );
 });
 
-describe('a send that comes to a question', () => {
+describe('a send that leads to a question', () => {
   const send = (): Data => ({ instance: 'worker', session_id: sessionId, message: 'run' });
 
-  async function asked(): Promise<Question> {
+  async function askDuringSend(): Promise<Question> {
     const first = call('send', send());
     await until('the turn', () => worker.state.prompts.length === 1 && worker.openStreams === 1);
     worker.state.say(sessionId, 'begun ');
@@ -198,13 +200,13 @@ describe('a send that comes to a question', () => {
   }
 
   test('continues with the answer, and its message is sent once', async () => {
-    const question = await asked();
-    const second = call('send', send(), answered(question));
+    const question = await askDuringSend();
+    const second = call('send', send(), answerTo(question));
     await until('the answer', () => worker.state.permissions.size === 0);
     worker.addPermission({ sessionID: sessionId, patterns: ['pwd'], metadata: { command: 'pwd' } });
     const next = await questionIn(await second);
     expect(next.key).not.toBe(question.key);
-    expect(await settles(call('send', send(), answered(next, 'reject')))).toMatchObject({
+    expect(await finishTurn(call('send', send(), answerTo(next, 'reject')))).toMatchObject({
       resultType: 'complete',
       structuredContent: { outcome: 'completed', text: 'begun done', settled: expect.stringMatching(/^rejected/) },
     });
@@ -215,10 +217,10 @@ describe('a send that comes to a question', () => {
     ['tasks as well', TASKS_AND_FORMS],
     ['no capability', {}],
   ])('is the same send if the repeated call declares %s', async (_, capabilities) => {
-    const question = await asked();
+    const question = await askDuringSend();
     worker.state.permissions.clear();
     worker.state.finish(sessionId, 'done');
-    expect(await client.call('send', send(), { capabilities }, answered(question))).toMatchObject({
+    expect(await client.call('send', send(), { capabilities }, answerTo(question))).toMatchObject({
       resultType: 'complete',
       structuredContent: { outcome: 'completed', text: 'begun done' },
     });
@@ -226,13 +228,13 @@ describe('a send that comes to a question', () => {
   });
 });
 
-test('a call that only reads writes no file, whatever its client can show', async () => {
-  await using one = new ModernClient({ args: scene.args });
-  expect(await call('instances', {}, {}, one)).toMatchObject({ structuredContent: { total: 1 } });
-  expect(await readdir(one.server.home)).toEqual(['tmp']);
+test('a call that only reads writes no file, whatever its client supports', async () => {
+  await using ownClient = new ModernClient({ args: scene.args });
+  expect(await call('instances', {}, {}, ownClient)).toMatchObject({ structuredContent: { total: 1 } });
+  expect(await readdir(ownClient.server.home)).toEqual(['tmp']);
 });
 
-test('a client that shows no forms is asked nothing: the result names the waiting request', async () => {
+test('a client without forms is asked nothing: the result names the waiting request', async () => {
   worker.state.begin(sessionId, 'run');
   worker.addPermission({ sessionID: sessionId });
   for (const capabilities of [{}, { elicitation: { url: {} } }])
@@ -242,7 +244,7 @@ test('a client that shows no forms is asked nothing: the result names the waitin
     });
 });
 
-test('an answer is taken once: the same question again ends the call', async () => {
+test('an answer is used once: a second identical question ends the call', async () => {
   const form: Form = { id: 'per_1', about: 'ls', message: 'ls?', fields: {}, required: [] };
   const tools = {
     run: async (_: ToolCall, { askPerson, signal }: McpRequest) => {
@@ -257,6 +259,6 @@ test('an answer is taken once: the same question again ends the call', async () 
     (await retries.run({ tool: { name: 'respond' }, args: {} } as ToolCall, request, params, true)) as Data;
   const { inputRequests = {}, requestState } = await run({});
   const [key = ''] = Object.keys(inputRequests as object);
-  const answer = answered({ key, params: {}, requestState: String(requestState) });
+  const answer = answerTo({ key, params: {}, requestState: String(requestState) });
   expect(await run(answer)).toMatchObject({ resultType: 'input_required', inputRequests });
 });

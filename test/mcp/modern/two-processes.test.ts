@@ -15,8 +15,8 @@ let scene: WorkerScene;
 let worker: WorkerScene['worker'];
 let clients: ModernClient[];
 
-/** Another server on the same state folder. */
-function start(): ModernClient {
+/** A client with another server on the same state folder. */
+function startClient(): ModernClient {
   const client = new ModernClient({ args: scene.args, env: { HOME: scene.temp.path } });
   clients.push(client);
   return client;
@@ -33,20 +33,20 @@ afterEach(async () => {
 });
 
 describe('two servers that follow one task', () => {
-  test('report one end: a task that one reported as cancelled is not completed by the other', async () => {
-    const [one, other] = [start(), start()];
+  test('report the same end: a task that one reported as cancelled is not completed by the other', async () => {
+    const [one, other] = [startClient(), startClient()];
     const { task, sessionId } = await one.follow(worker);
     await other.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
     const cancelled = await other.task(task.taskId);
     expect(cancelled.status).toBe('cancelled');
     worker.state.finish(sessionId, 'done');
     expect(await one.taskIs(task.taskId, 'completed', 'cancelled')).toEqual(cancelled);
-    expect(await start().task(task.taskId)).toEqual(cancelled);
+    expect(await startClient().task(task.taskId)).toEqual(cancelled);
     expect(worker.state.prompts).toHaveLength(1);
   });
 
-  test('send nothing that one of them has reported as not sent', async () => {
-    const [one, other] = [start(), start()];
+  test('never send a message that one of them has reported as not sent', async () => {
+    const [one, other] = [startClient(), startClient()];
     const { sessionId: session_id } = await one.follow(worker);
     const args = { instance: 'worker', session_id, message: 'second', when_busy: 'queue' };
     const { taskId } = await one.begin('send', args);
@@ -61,19 +61,19 @@ describe('two servers that follow one task', () => {
   });
 });
 
-test('a send to several whose server was killed names the instances it did not reach', async () => {
+test('a send to several instances names those that it did not reach before its server was killed', async () => {
   await using second = await startFakeOpencode({ directory: '/home/user/second' });
   await using proxy = await startFaultProxy(second.url);
   await scene.registry.add({ name: 'second', port: proxy.port, cwd: second.directory });
   proxy.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
-  const one = start();
+  const one = startClient();
   const { taskId } = await one.begin('send', { instance: ['worker', 'second'], message: 'run' });
   await proxy.waitForRequest({ path: '/event' });
   await until('the turn of the first', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
   one.server.kill('SIGKILL');
   await one.server.exited;
   proxy.release('event');
-  const other = start();
+  const other = startClient();
   await other.task(taskId);
   await until('the turn to be followed', () => worker.openStreams === 1);
   worker.state.finish([...worker.state.statuses.keys()][0] ?? '', 'done');
@@ -94,7 +94,7 @@ describe('the store', () => {
   const task: KeptTask = { tool: 'wait', args: {}, createdAtMs: Date.now(), updatedAtMs: 0, ttlMs: 60_000, begun: [] };
   const id = '11111111-2222-3333-4444-555555555555';
 
-  test('keeps the first end, and no temporary file', async () => {
+  test('keeps the first end, and leaves no temporary file', async () => {
     const [one, other] = [new TaskStore(scene.temp.path, systemClock), new TaskStore(scene.temp.path, systemClock)];
     const ended = (message: string): KeptTask => ({ ...task, end: { status: 'completed', message } });
     await one.write(id, task);
@@ -106,7 +106,7 @@ describe('the store', () => {
     expect((await readdir(scene.temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);
   });
 
-  test('an old folder inside its folder is left alone', async () => {
+  test('does not delete an old folder inside its folder', async () => {
     const folder = join(scene.temp.path, 'tasks');
     await mkdir(join(folder, 'old'), { recursive: true });
     await utimes(join(folder, 'old'), 0, 0);

@@ -7,7 +7,7 @@ import { isMissing, PINNED_OPENCODE } from '../opencode/opencode-binaries.ts';
 import { startOpencode, type Opencode } from '../opencode/opencode.ts';
 import { startScriptedModel, type ScriptedModel } from '../model/scripted-model.ts';
 
-/** The paths of all fields with the types of their values; of a list, its first element's. */
+/** The paths of all fields with the types of their values; a list counts as its first element. */
 function shape(value: unknown, path = ''): string[] {
   if (Array.isArray(value)) return shape(value[0], `${path}[]`);
   if (typeof value !== 'object' || value === null) return [`${path}: ${typeof value}`];
@@ -16,7 +16,7 @@ function shape(value: unknown, path = ''): string[] {
     .toSorted();
 }
 
-/** The fake and a real opencode do the same; their answers and events have one shape. */
+/** The fake behaves like a real opencode: their answers and events have the same shape. */
 describe.skipIf(isMissing(PINNED_OPENCODE))('the fake of OpenCode 1', () => {
   let model: ScriptedModel;
   let real: Opencode;
@@ -40,7 +40,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('the fake of OpenCode 1', () => {
       headers: { 'content-type': 'application/json' },
       ...(body && { body: JSON.stringify(body) }),
     });
-  const open = async (server: { readonly url: string }): Promise<string> => {
+  const createSession = async (server: { readonly url: string }): Promise<string> => {
     const { id } = (await (await ask(server, 'POST', '/session', { title: 'A session' })).json()) as { id: string };
     return id;
   };
@@ -49,8 +49,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('the fake of OpenCode 1', () => {
     expect((await ask(server, 'POST', `/session/${session}/prompt_async`, body)).status).toBe(204);
   };
 
-  it('answers as the real one', async () => {
-    await Promise.all([real, fake].map(open));
+  it('answers like a real opencode', async () => {
+    await Promise.all([real, fake].map(createSession));
     for (const path of [
       '/global/health',
       '/path',
@@ -60,45 +60,45 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('the fake of OpenCode 1', () => {
       '/session/ses_000000000000AAAAAAAAAAAAAA',
       '/nosuch',
     ]) {
-      const [ours, theirs] = await Promise.all([fake, real].map((server) => ask(server, 'GET', path)));
-      const type = ours?.headers.get('content-type');
-      expect([path, ours?.status, type]).toEqual([path, theirs?.status, theirs?.headers.get('content-type')]);
-      if (type?.includes('json')) expect(shape(await ours?.json())).toEqual(shape(await theirs?.json()));
+      const [ofFake, ofReal] = await Promise.all([fake, real].map((server) => ask(server, 'GET', path)));
+      const type = ofFake?.headers.get('content-type');
+      expect([path, ofFake?.status, type]).toEqual([path, ofReal?.status, ofReal?.headers.get('content-type')]);
+      if (type?.includes('json')) expect(shape(await ofFake?.json())).toEqual(shape(await ofReal?.json()));
     }
   });
 
-  it('has the events of a real turn in their order', async () => {
+  it('sends the events of a turn in the order of a real opencode', async () => {
     const turns = [];
     for (const server of [fake, real]) {
-      const session = await open(server);
+      const session = await createSession(server);
       await using tap = await tapEvents(server);
       await prompt(server, session, 'echo: hello');
       const delta = await tap.waitFor('message.part.delta');
       await tap.waitFor('session.idle', ({ sessionID }) => sessionID === session);
       turns.push({ types: tap.types, delta: shape(delta) });
     }
-    const [ours, theirs] = turns;
-    expect(ours?.delta).toEqual(theirs?.delta);
-    // The real one has more of them.
+    const [ofFake, ofReal] = turns;
+    expect(ofFake?.delta).toEqual(ofReal?.delta);
+    // The real one sends more events.
     let next = 0;
-    for (const type of ours?.types ?? []) {
-      const found = theirs?.types.indexOf(type, next) ?? -1;
-      expect(found, `${type} from ${next} on in ${theirs?.types.join()}`).toBeGreaterThanOrEqual(next);
+    for (const type of ofFake?.types ?? []) {
+      const found = ofReal?.types.indexOf(type, next) ?? -1;
+      expect(found, `${type} from ${next} on in ${ofReal?.types.join()}`).toBeGreaterThanOrEqual(next);
       next = found + 1;
     }
   });
 
-  it('has the permissions and questions of a real turn', async () => {
+  it('lists permissions and questions like a real opencode', async () => {
     await using tap = await tapEvents(real);
-    const session = await open(real);
+    const session = await createSession(real);
     await prompt(real, session, 'bash: ls');
     await tap.waitFor('permission.asked');
-    const sessionID = await open(fake);
+    const sessionID = await createSession(fake);
     fake.addPermission({ sessionID, tool: { messageID: 'msg_x', callID: 'call_x' } });
     const list = async (server: { readonly url: string }, path: string): Promise<string[]> =>
       shape(await (await ask(server, 'GET', path)).json());
     expect(await list(fake, '/permission')).toEqual(await list(real, '/permission'));
-    const other = await open(real);
+    const other = await createSession(real);
     await prompt(real, other, 'ask: Which colour?|Red|Blue');
     await tap.waitFor('question.asked');
     fake.addQuestion({ sessionID });

@@ -53,7 +53,7 @@ export class Headscale {
     await this.#child.until('headscale to answer', answers);
   }
 
-  /** Kills it; the tailnet works on without it. */
+  /** Kills headscale; the tailnet continues to work without it. */
   async stop(): Promise<void> {
     await this.#child?.end();
   }
@@ -66,7 +66,7 @@ export class Headscale {
 
   /** A reusable key for nodes of `user`, or with `tags`. */
   async authKey(user: string, tags: readonly string[]): Promise<string> {
-    // Null if there is none.
+    // headscale prints null if there are no users.
     const users = ((await this.cli('users', 'list')) ?? []) as { id: number; name: string }[];
     const found =
       users.find(({ name }) => name === user) ?? ((await this.cli('users', 'create', user)) as { id: number });
@@ -75,7 +75,6 @@ export class Headscale {
     return ((await this.cli('preauthkeys', 'create', ...owner, ...tagged)) as { key: string }).key;
   }
 
-  /** Replaces the policy. */
   async setPolicy(policy: unknown): Promise<void> {
     await this.#writePolicy(policy);
     // headscale rereads the file on SIGHUP; `ip netns exec` has become headscale.

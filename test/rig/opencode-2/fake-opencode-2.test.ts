@@ -5,7 +5,7 @@ import { startFakeOpencode2, type FakeOpencode2 } from './fake-opencode-2.ts';
 import { checkAnswerOf } from './forms.ts';
 
 /**
- * What no other suite notices when it breaks: that the fake sees every fault of a client. `fake-alike.test.ts` and the suites that use the
+ * Tests that the fake detects invalid requests and answers, which no other suite covers. `fake-alike.test.ts` and the suites that use the
  * fake cover its other behaviour.
  */
 const DIRECTORY = '/home/user/project';
@@ -49,7 +49,7 @@ describe('the contract of OpenCode 2.1 is violated', () => {
   });
 });
 
-it('records which directories are loaded, by a session, the query or the header', async () => {
+it('records directories that are loaded through a session, the query or the header', async () => {
   for (const path of ['', `/${session}`, `/${session}/message`, '/active'])
     await fake.json('GET', `/api/session${path}`);
   expect([...fake.loaded]).toEqual([]);
@@ -86,7 +86,7 @@ it.each([
   [{ name: 'me', sure: true, page: 'seen' }, 'page is not asked'],
   [{ name: 'me', sure: true, nosuch: 1 }, 'no field nosuch'],
   [{ name: 'me', colour: 'red', count: 3, ratio: 0.5, sure: false, tags: ['a'], why: 'so' }, undefined],
-])('judges the answer %j to a form: %s', (answer, fault) => {
+])('checks the answer %j to a form: %s', (answer, fault) => {
   const fields = [
     { key: 'name', type: 'string', required: true, minLength: 2 },
     { key: 'colour', type: 'string', options: [{ value: 'red', label: 'Red' }] },

@@ -29,7 +29,7 @@ export interface TurnParts {
   readonly gates: Gates;
   /** The steps of prompts with exactly this text. */
   readonly scripts: ReadonlyMap<string, readonly TurnStep[]>;
-  /** Called at each request to the model. Returns a function to call when the connection breaks. */
+  /** Called on each request to the model. Returns a function to call when the connection breaks. */
   readonly onModel: (text: string, session: StoredSession) => () => void;
 }
 
@@ -37,7 +37,7 @@ export interface TurnParts {
 class TurnEnd extends Error {
   readonly outcome: 'failed' | 'interrupted';
   readonly details: Fields;
-  /** A request was rejected: the message stays as it is, as in the preview. */
+  /** A request was rejected: the message stays unchanged, as in the preview. */
   readonly refused: boolean;
 
   constructor(outcome: 'failed' | 'interrupted', details: Fields, refused = false) {
@@ -47,8 +47,8 @@ class TurnEnd extends Error {
     this.refused = refused;
   }
 
-  /** An interrupt parks the inbox; after an error or a refusal the preview runs it. */
-  get parks(): boolean {
+  /** After an interrupt the preview leaves the inbox; after an error or a refusal it runs it. */
+  get leavesInbox(): boolean {
     return this.outcome === 'interrupted' && !this.refused;
   }
 }
@@ -74,7 +74,7 @@ export class Turns {
     return [...this.#running.keys()];
   }
 
-  /** Runs the inbox, unless the session runs already, which then takes it. */
+  /** Runs the inbox, unless the session already runs, which then empties the inbox itself. */
   wake(session: StoredSession): void {
     if (!this.#running.has(session.info.id) && session.inbox.length > 0) this.#start(session, false);
   }
@@ -84,7 +84,7 @@ export class Turns {
     for (const session of this.#parts.store.sessions.values()) if (session.executing) this.#start(session, true);
   }
 
-  /** Parks the inbox. False if nothing ran. */
+  /** Interrupts the turn and leaves the inbox; false if nothing ran. */
   async interrupt(session: StoredSession, reason: 'user' | 'shutdown'): Promise<boolean> {
     const execution = this.#running.get(session.info.id);
     execution?.abort.abort(new TurnEnd('interrupted', { reason }));
@@ -97,7 +97,7 @@ export class Turns {
     for (let execution; (execution = this.#running.get(session.info.id));) await execution.ended;
   }
 
-  /** As kill -9. */
+  /** Stops all turns as kill -9 would. */
   async kill(): Promise<void> {
     const running = [...this.#running.values()];
     for (const { abort } of running) abort.abort(new Killed());
@@ -112,17 +112,17 @@ export class Turns {
     void this.#execute(session, abort.signal, resumed).finally(() => ended.resolve());
   }
 
-  /** One busy period: it may hold several prompts. */
+  /** Runs one busy period, which may contain several prompts. */
   async #execute(session: StoredSession, signal: AbortSignal, resumed: boolean): Promise<void> {
     const { events, waiting, store } = this.#parts;
     const { info } = session;
     events.publish(session, 'session.execution.started', {});
     let outcome: Outcome = 'succeeded';
     let details: Fields = {};
-    let parks = false;
+    let leavesInbox = false;
     try {
       if (resumed) await this.#resume(session, signal);
-      while (session.inbox.length > 0) await this.#take(session, signal);
+      while (session.inbox.length > 0) await this.#runNext(session, signal);
     } catch (error) {
       waiting.withdraw(info.id);
       if (!(error instanceof TurnEnd)) {
@@ -130,7 +130,7 @@ export class Turns {
         if (error instanceof Killed) return;
         throw error;
       }
-      ({ outcome, details, parks } = error);
+      ({ outcome, details, leavesInbox } = error);
     }
     info.outcome = outcome;
     info.time.idle = info.time.updated = store.now();
@@ -144,9 +144,9 @@ export class Turns {
       ...(outcome === 'failed' ? details : {}),
     });
     events.publish(session, `session.execution.${outcome}`, details);
-    // After its last event, within 2 ms.
+    // The preview does this within 2 ms after its last event.
     this.#running.delete(info.id);
-    if (!parks) this.wake(session);
+    if (!leavesInbox) this.wake(session);
   }
 
   async #resume(session: StoredSession, signal: AbortSignal): Promise<void> {
@@ -157,8 +157,8 @@ export class Turns {
     await this.#answer(session, [{ kind: 'say', chunks: [RESUMED_REPLY] }], signal);
   }
 
-  /** Delivers all steers at once, of which the model answers the last; if there are none, the first queued item. */
-  async #take(session: StoredSession, signal: AbortSignal): Promise<void> {
+  /** Delivers all steers at once, and the model answers the last one; without steers, runs the first queued item. */
+  async #runNext(session: StoredSession, signal: AbortSignal): Promise<void> {
     const text = this.#deliverSteers(session);
     if (text !== undefined) return await this.#turn(session, text, signal);
     const [item] = session.inbox;
@@ -168,13 +168,13 @@ export class Turns {
     else this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
   }
 
-  /** Returns the text of the last one, if any. */
+  /** Delivers all steers; returns the text of the last one, if any. */
   #deliverSteers(session: StoredSession): string | undefined {
     const steers = session.inbox.filter(({ type, delivery }) => type === 'user' && delivery === 'steer');
     return steers.map((item) => this.#deliver(session, item)).at(-1);
   }
 
-  /** Takes it out of the inbox and into the messages. */
+  /** Moves the item from the inbox to the messages, and returns its text. */
   #deliver(session: StoredSession, item: InboxItem): string {
     const { store, events } = this.#parts;
     session.inbox.splice(session.inbox.indexOf(item), 1);
@@ -197,7 +197,7 @@ export class Turns {
     }
   }
 
-  /** Returns the text of a prompt that was delivered after a step: the model answers that one from then on. */
+  /** Returns the text of a prompt that was delivered after a step, which the model answers next. */
   async #answer(
     session: StoredSession,
     steps: readonly TurnStep[],
@@ -233,11 +233,11 @@ export class Turns {
             break;
           }
           case 'retry':
-            message.retry(structured(step));
+            message.retry(providerError(step));
             this.#parts.onModel(text, session);
             break;
           case 'fail':
-            throw new TurnEnd('failed', { error: structured(step) });
+            throw new TurnEnd('failed', { error: providerError(step) });
           case 'compact':
             message.end('stop');
             this.#compact(session, step.summary, { reason: 'auto' });
@@ -271,7 +271,7 @@ export class Turns {
         this.#parts.waiting.forms.set(form.id, { request: form, settle });
         this.#parts.events.publish(session, 'form.created', { form });
       });
-      if (settled.status === 'cancelled') return this.#refused(message, call, settled.message);
+      if (settled.status === 'cancelled') return this.#rejectCall(message, call, settled.message);
       const answers = fields.map(({ key, title = key }) => `"${title}"="${String(settled.answer[key] ?? '')}"`);
       return message.succeed(call, `User has answered your questions: ${answers.join(', ')}.`);
     }
@@ -291,14 +291,14 @@ export class Turns {
         this.#parts.waiting.permissions.set(request.id, { request, settle });
         this.#parts.events.publish(session, 'permission.asked', request);
       });
-      if (reply.decision === 'reject') return this.#refused(message, call, reply.message);
+      if (reply.decision === 'reject') return this.#rejectCall(message, call, reply.message);
     }
     if (step.fails !== undefined) return message.failTool(call, step.fails);
     return message.succeed(call, step.output ?? '');
   }
 
   /** A bare rejection ends the turn; after one with a message the model continues. */
-  #refused(message: AssistantMessage, call: string, reason: string | undefined): string {
+  #rejectCall(message: AssistantMessage, call: string, reason: string | undefined): string {
     if (reason !== undefined) return message.failTool(call, reason);
     message.failTool(call, 'The user declined');
     throw new TurnEnd('interrupted', { reason: 'user' }, true);
@@ -359,7 +359,7 @@ export class Turns {
 
 const INTERRUPTED = { type: 'aborted', message: 'Provider turn interrupted' } as const;
 
-function structured({ message, status }: { readonly message: string; readonly status?: number }): Fields {
+function providerError({ message, status }: { readonly message: string; readonly status?: number }): Fields {
   return { type: 'provider', message, status };
 }
 

@@ -14,13 +14,13 @@ import { until } from '../wait.ts';
 
 const run = promisify(execFile);
 
-/** Median start is 0.6 s; with two cores shared by several it is many times that. */
+/** The median start takes 0.6 s, and many times that if several programs share two cores. */
 const START_LIMIT_MS = 90_000;
 
 /** Timeout of one health check. */
 const HEALTH_TIMEOUT_MS = 500;
 
-/** SIGTERM ends it within 70 ms, even in a turn; with an open event stream it waits 20 s. */
+/** SIGTERM ends it within 70 ms, even in a turn; with an open event stream it exits after 20 s. */
 const EXIT_LIMIT_MS = 40_000;
 
 export interface PreviewOptions extends SandboxOptions {
@@ -38,7 +38,7 @@ export interface PreviewOptions extends SandboxOptions {
 export async function startPreview(options: PreviewOptions = {}): Promise<Preview> {
   const sandbox = await openSandbox(options);
   try {
-    const stateDir = await furnish(sandbox, options);
+    const stateDir = await writeConfiguration(sandbox, options);
     const server = new Preview(sandbox, options, stateDir, options.port ?? (await freePort()));
     await server.start();
     return server;
@@ -48,14 +48,14 @@ export async function startPreview(options: PreviewOptions = {}): Promise<Previe
   }
 }
 
-/** The preview ignores OPENCODE_CONFIG and OPENCODE_PASSWORD: writes both into the home. Returns its state folder. */
-async function furnish({ home, env }: OpencodeSandbox, options: PreviewOptions): Promise<string> {
+/** The preview ignores OPENCODE_CONFIG and OPENCODE_PASSWORD, so this writes both into the home. Returns the state directory. */
+async function writeConfiguration({ home, env }: OpencodeSandbox, options: PreviewOptions): Promise<string> {
   const configDir = join(home, '.config', 'opencode');
   const stateDir = join(home, '.local', 'state', 'opencode');
   await mkdir(configDir, { recursive: true });
   await mkdir(stateDir, { recursive: true });
   const config = join(configDir, 'opencode.json');
-  // Another server of the same person keeps the settings unless it brings a model.
+  // Another server in the same home keeps the configuration unless it has its own model.
   if (!existsSync(config) || options.model) await copyFile(env['OPENCODE_CONFIG'] ?? '', config);
   if (options.password !== undefined) await writeFile(join(stateDir, 'password'), options.password, { mode: 0o600 });
   return stateDir;
@@ -68,12 +68,12 @@ export class Preview implements AsyncDisposable {
   readonly home: string;
   /** Where it keeps `password` and `server.json`. */
   readonly stateDir: string;
-  /** The environment of another program of the same person. */
+  /** The environment for other programs in the same home. */
   readonly env: Readonly<Record<string, string>>;
   readonly version: string = '1.18.18';
   url: string;
   password = '';
-  /** The running process's, or the last one's. */
+  /** The process id of the running server, or of the last one. */
   pid = 0;
   readonly #sandbox: OpencodeSandbox;
   readonly #registered: boolean | 'service';
@@ -96,7 +96,7 @@ export class Preview implements AsyncDisposable {
     return Number(new URL(this.url).port);
   }
 
-  /** Request headers that the server demands. */
+  /** Request headers that the server requires. */
   get headers(): Readonly<Record<string, string>> {
     return basicAuth(this.password);
   }
@@ -120,8 +120,8 @@ export class Preview implements AsyncDisposable {
   }
 
   async #serve(): Promise<void> {
-    const words = [...this.#prefix, PREVIEW_OPENCODE, 'serve', ...(this.#registered ? ['--register'] : [])];
-    const [program, ...args] = [...words, '--hostname', '127.0.0.1', '--port', String(this.port)];
+    const command = [...this.#prefix, PREVIEW_OPENCODE, 'serve', ...(this.#registered ? ['--register'] : [])];
+    const [program, ...args] = [...command, '--hostname', '127.0.0.1', '--port', String(this.port)];
     const child = spawn(program, args, { cwd: this.directory, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     await once(child, 'spawn');
     this.#child = new LoggedChild(child);
@@ -131,12 +131,12 @@ export class Preview implements AsyncDisposable {
   /** The service inherits the sandbox's TMPDIR, by which the sandbox finds and ends it. */
   async #startService(): Promise<void> {
     await run(PREVIEW_OPENCODE, ['service', 'start'], { cwd: this.directory, env: this.env, timeout: START_LIMIT_MS });
-    const { url, pid } = await this.#readFile();
+    const { url, pid } = await this.#readServerFile();
     this.url = url;
     this.pid = pid;
   }
 
-  async #readFile(): Promise<{ readonly url: string; readonly pid: number }> {
+  async #readServerFile(): Promise<{ readonly url: string; readonly pid: number }> {
     return JSON.parse(await readFile(join(this.stateDir, 'server.json'), 'utf8'));
   }
 
@@ -144,13 +144,13 @@ export class Preview implements AsyncDisposable {
     if (!this.running) throw new Error(`the preview exited before it was healthy:\n${this.#child?.output}`);
     try {
       this.password = await readFile(join(this.stateDir, 'password'), 'utf8');
-      // It cannot be asked in another namespace, but it writes its file only once it answers.
+      // A server in another namespace cannot be reached, but it writes server.json only once it answers.
       if (this.#prefix.length === 0) {
         const health = { headers: this.headers, method: 'GET', timeoutMs: HEALTH_TIMEOUT_MS };
         if (!(await requestJson(new URL('/api/health', this.url), health)).ok) return false;
       }
-      // `serve --register` answers before it writes the file, and a killed one leaves its own behind.
-      return this.#registered === false || (await this.#readFile()).pid === this.pid;
+      // `serve --register` answers before it writes the file, and a killed server leaves its file behind.
+      return this.#registered === false || (await this.#readServerFile()).pid === this.pid;
     } catch {
       return false;
     }
