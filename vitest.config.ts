@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { configDefaults, defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-/** What drives real programs, in the order in which it begins: the first waits for more than a minute on any machine. The rest takes seconds. */
+/** Slow suites, in the order in which they start: the first waits for more than a minute on any machine. All others take seconds. */
 const SLOW = [
   /^test\/real\/long-turn\./,
   /^test\/(?:real|soak|connected\/(?:relay|service|start)|doctor)\/|^test\/install\./,
@@ -25,7 +25,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     sequence: { sequencer: SlowestFirst },
-    // `npm run test:tailnet`: takes programs that are ten minutes in the making.
+    // `npm run test:tailnet` runs it, with programs that take ten minutes to build.
     exclude: [...configDefaults.exclude, 'test/tailnet/**'],
     // For two cores: tests mostly wait for programs. More files at once slow down the starts of real opencodes (320 MB and a core each).
     maxWorkers: 4,

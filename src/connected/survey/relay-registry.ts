@@ -101,7 +101,7 @@ function failureOf({ code, errors }: BriefRun, lines: readonly string[], hasAnsw
   const words = errors.trim().split('\n').slice(-3).join('; ').trim();
   const how = `${words === '' ? '' : `${quoted(words, MAX_SHOWN_CHARS)} `}(ssh ended with status ${code ?? 'unknown'})`;
   if (code === NO_CONNECTION && wantsPerson(words))
-    return `${how}; nothing is asked here: load the key into ssh-agent, or log in once by hand`;
+    return `${how}; ssh cannot ask you here: load the key into ssh-agent, or log in once by hand`;
   if (code === NO_CONNECTION) return how;
   if (code === NOT_FOUND)
     return `a shell without a terminal finds no opencode-connected there, or no node: ${how}; install opencode-mcp on the relay, and link both programs into a folder of that shell's PATH, until $RELAY_SSH_CMD opencode-connected survey prints a line`;

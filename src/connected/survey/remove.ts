@@ -47,7 +47,7 @@ export async function removeFromRegistry(directory: string, order: RemovalOrder)
 }
 
 async function removeRegistration(directory: string, order: RegistrationOrder): Promise<void> {
-  if (!/^[^./\n][^/\n]*$/.test(order.name)) throw new Kept('its name is no file name');
+  if (!/^[^./\n][^/\n]*$/.test(order.name)) throw new Kept('its name is not a valid file name');
   const mark = join(directory, `.cleanup.${process.pid}.tmp`);
   const { started = '-' } = (await identifyProcess(process.pid)) ?? {};
   await unlinkIfThere(mark);
@@ -118,7 +118,7 @@ async function forgetPassword(directory: string, { id, age }: PasswordOrder): Pr
     (stats) => stats.isDirectory(),
     () => false,
   );
-  if (!isFolder) throw new Kept('there is no folder of passwords');
+  if (!isFolder) throw new Kept('the password folder is missing');
   const path = join(folder, id);
   if (!(await isThere(path))) return;
   const stats = await lstat(path);

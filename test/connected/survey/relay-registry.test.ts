@@ -111,7 +111,7 @@ it('advises to log in once by hand if the host key is unknown', async () => {
   const [ssh = '', ...args] = sshd.command;
   const unknown = args.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));
   await expect(registry({ sshCommand: [ssh, ...unknown] }).survey(never)).rejects.toThrow(
-    /Host key verification failed.*nothing is asked here: load the key into ssh-agent, or log in once by hand/,
+    /Host key verification failed.*ssh cannot ask you here: load the key into ssh-agent, or log in once by hand/,
   );
 });
 

@@ -146,7 +146,7 @@ it('leaves a password if its folder is a symbolic link', async () => {
   await rename(folder, join(remains.path, 'outside'));
   await symlink(join(remains.path, 'outside'), folder);
   await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
-  expect(await execute(passwordOrder('id-app'))).toBe('there is no folder of passwords');
+  expect(await execute(passwordOrder('id-app'))).toBe('the password folder is missing');
   expect(await readdir(join(remains.path, 'outside'))).toEqual(['id-app']);
 });
 
@@ -161,7 +161,7 @@ it('removes nothing if others can write to the directory, or it is missing', asy
 });
 
 it.each(['../app', '.app', 'a/b', '', 'a\nb'])('refuses the name %j', async (name) => {
-  expect(await execute({ kind: 'registration', name, claim: '' })).toBe('its name is no file name');
+  expect(await execute({ kind: 'registration', name, claim: '' })).toBe('its name is not a valid file name');
 });
 
 it.each(['../app', '', 'a/b', '.', 'a b'])('refuses the id %j', (id) => {
