@@ -30,7 +30,7 @@ export async function runInProcess(
     exit: () => {},
     exitCode: 0,
   });
-  const own = fake as unknown as NodeJS.Process;
-  await runProgram('opencode-mcp', own, (programOutput) => command(own, programOutput));
+  const fakeProcess = fake as unknown as NodeJS.Process;
+  await runProgram('opencode-mcp', fakeProcess, (programOutput) => command(fakeProcess, programOutput));
   return { code: fake.exitCode, ...output };
 }
