@@ -72,7 +72,7 @@ test('the address does not admit another user', async () => {
 test.each([
   ['without a cookie', () => ({ cookie: '' }), 403],
   ['with another cookie', (cookie: string) => ({ cookie: `${cookie.slice(0, -1)}!` }), 403],
-  ['the password of the instance', () => ({ cookie: '', authorization: basic(OWN) }), 403],
+  ['with only the password of the instance', () => ({ cookie: '', authorization: basic(OWN) }), 403],
   [
     'for a name that another DNS server points here',
     (_: string, port: number) => ({ host: `evil.example:${port}` }),
@@ -83,8 +83,8 @@ test.each([
   ['from a page of localhost', () => ({ origin: 'http://localhost' }), 403],
   ['from a sandboxed page', () => ({ origin: 'null' }), 403],
   ['for an image in another page', () => ({ 'sec-fetch-site': 'cross-site' }), 403],
-  ['a page of another port', () => ({ 'sec-fetch-site': 'same-site' }), 403],
-])('with %s nothing reaches the instance', async (_, change, status) => {
+  ['from a page of another port', () => ({ 'sec-fetch-site': 'same-site' }), 403],
+])('a request %s does not reach the instance', async (_, change, status) => {
   const { enter, port, host, instance } = await openForwarder();
   const cookie = cookieOf(await enter());
   const headers = { host, cookie, ...change(cookie, port) };
