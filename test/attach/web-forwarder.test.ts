@@ -6,7 +6,7 @@ import { ask, askUpgrade, type Asked, basic, OWN, startInstance, endpointBy } fr
 
 /** Opens a forwarder to a new instance; `enter` requests its address as a browser does. */
 async function openForwarder(endpoint?: Parameters<typeof startInstance>[1], isOwn = true) {
-  const instance = await startInstance('it', endpoint);
+  const instance = await startInstance('the instance', endpoint);
   const current = endpointBy([instance]);
   const forwarder = await openWebForwarder({
     endpoint: () => current.now(),
@@ -44,7 +44,7 @@ test('the address admits one browser, once, and only with a cookie', async () =>
     'sec-fetch-site': 'same-origin',
     'user-agent': 'Mozilla/5.0',
   };
-  expect(await ask({ port, headers })).toMatchObject({ status: 200, text: 'it' });
+  expect(await ask({ port, headers })).toMatchObject({ status: 200, text: 'the instance' });
   expect(await askUpgrade(port, headers)).toMatch(/^HTTP\/1.1 101 /);
   for (const { headers: forwarded } of instance.seen) {
     expect(forwarded['authorization']).toBe(basic(OWN));

@@ -7,7 +7,7 @@ import { type Output, runProgram } from '../../src/base/program.ts';
 import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 
-/** Runs a command in this process, without a terminal, as the program does. */
+/** Runs a command as the program does, but in this process and without a terminal. */
 export async function runInProcess(
   args: readonly string[],
   env: Readonly<Record<string, string>>,

@@ -121,7 +121,7 @@ describe('DirectoryWatch', () => {
     await expectChange(writeRegistration);
   }
 
-  /** Starts with `existing` as the nearest existing folder. A step is an action, which must cause a notification, and the folder then watched. */
+  /** Starts with `existing` as the nearest existing folder. A step is an action that must notify, and the folder watched after it. */
   async function expectMoves(existing: string, ...steps: readonly (readonly [() => unknown, string])[]): Promise<void> {
     await startOn(existing);
     for (const [action, watched] of steps) {

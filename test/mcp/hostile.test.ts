@@ -186,7 +186,7 @@ function addHostileSession(): { readonly id: string; readonly messageId: string 
 }
 
 describe('text of a hostile opencode', () => {
-  test('CALLS has a call of every tool', () => {
+  test('CALLS has a call for every tool', () => {
     expect(Object.keys(CALLS).toSorted()).toEqual(TOOLS.map(({ name }) => name).toSorted());
   });
 

@@ -109,7 +109,7 @@ describe('a held request is answered', () => {
     for (const { answer } of held) expect(namesIn(await answer)).toEqual([]);
     const after = portReads;
     await stage.clock.advance(5 * FEED_READ_INTERVAL_MS);
-    // No request waits any more.
+    // No request is held now.
     expect(portReads).toBe(after);
   });
 

@@ -15,7 +15,7 @@ describe('chosen answers', () => {
   test.each([
     ['a label in another case', singleChoice, [[' deep blue ']], [['Deep Blue']]],
     ['text that is not a label', singleChoice, [['Blue: the colour of the sky']], [['Blue: the colour of the sky']]],
-    ['text that matches two labels but for case', [question(false, 'on', 'ON')], [['On']], [['On']]],
+    ['text that matches two labels except for case', [question(false, 'on', 'ON')], [['On']], [['On']]],
     ['the exact one of two labels that differ in case', [question(false, 'on', 'ON')], [['ON']], [['ON']]],
     ['a number that is not one of the numeric labels', [question(false, '1', '2', '4')], [['3']], [['3']]],
     ['a number that is not a position', singleChoice, [['8080']], [['8080']]],

@@ -103,7 +103,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
   test.each([
     ['without the service token', {}],
     ['with a wrong secret', { 'CF-Access-Client-Id': ID, 'CF-Access-Client-Secret': WRONG }],
-  ])('%s: offline, with the redirect as the reason, which is not followed', async (_, headers) => {
+  ])('is offline %s, because of a redirect, which is not followed', async (_, headers) => {
     const server = await serve(headers);
     const { admitted } = tunnel;
     expect(await listed(server)).toMatchObject([offline]);
