@@ -7,7 +7,7 @@ import { type Output, runProgram } from '../../src/base/program.ts';
 import { SERVER_SCRIPT } from '../rig/programs/mcp-child.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 
-/** Runs a command in this process, without a terminal, as the program does. */
+/** Runs a command as the program does, but in this process and without a terminal. */
 export async function runInProcess(
   args: readonly string[],
   env: Readonly<Record<string, string>>,
@@ -30,7 +30,7 @@ export async function runInProcess(
     exit: () => {},
     exitCode: 0,
   });
-  const own = fake as unknown as NodeJS.Process;
-  await runProgram('opencode-mcp', own, (programOutput) => command(own, programOutput));
+  const fakeProcess = fake as unknown as NodeJS.Process;
+  await runProgram('opencode-mcp', fakeProcess, (programOutput) => command(fakeProcess, programOutput));
   return { code: fake.exitCode, ...output };
 }

@@ -15,35 +15,35 @@ export interface Case extends Partial<Omit<LoadInput, 'readFile' | 'argv'>> {
 }
 
 /** Loads from an in-memory file system with `config` at the default path. */
-export function load(given: Case = {}): LoadedSettings {
-  const { config, mode = 0o600, files = {}, ...input } = given;
+export function load(testCase: Case = {}): LoadedSettings {
+  const { config, mode = 0o600, files = {}, ...input } = testCase;
   const text = typeof config === 'string' || config === undefined ? config : JSON.stringify(config);
-  const all = new Map([...(text === undefined ? [] : [[CONFIG_PATH, text] as const]), ...Object.entries(files)]);
-  const full: LoadInput = {
+  const contents = new Map([...(text === undefined ? [] : [[CONFIG_PATH, text] as const]), ...Object.entries(files)]);
+  const loadInput: LoadInput = {
     argv: [],
     env: {},
     home: HOME,
     cwd: '/work-dir',
     readFile(path) {
-      const found = all.get(path);
-      if (found === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
-      return { text: found, mode };
+      const content = contents.get(path);
+      if (content === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
+      return { text: content, mode };
     },
     ...input,
   };
-  return loadFrom(full);
+  return loadFrom(loadInput);
 }
 
-/** As `loadSettings`, with the checker loaded already. */
+/** Like `loadSettings`, with the checker already loaded. */
 export function loadFrom(input: LoadInput): LoadedSettings {
   const written = readWritten(input);
   return settingsOf(written, written.configText && checkConfig(written.configText, { ...input, ...written }));
 }
 
 /** The lines of the `SettingsError`, or an empty list. */
-export function problemsOf(given: Case): string[] {
+export function problemsOf(testCase: Case): string[] {
   try {
-    load(given);
+    load(testCase);
     return [];
   } catch (error) {
     if (error instanceof SettingsError) return error.message.split('\n');

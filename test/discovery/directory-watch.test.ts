@@ -25,10 +25,10 @@ describe('DirectoryWatch', () => {
   let up: string;
   let directory: string;
   let changes = 0;
-  /** Every watch that began, with the inode of its folder. */
-  let armed: { readonly watcher: FSWatcher; readonly inode: number }[] = [];
-  /** Calls of `stat` under way. */
-  let checks = 0;
+  /** Every watch that was started, with the inode of its folder. */
+  let startedWatches: { readonly watcher: FSWatcher; readonly inode: number }[] = [];
+  /** Calls of `stat` that have not settled. */
+  let pendingStats = 0;
   let logged: string[] = [];
 
   beforeEach(() => {
@@ -38,7 +38,7 @@ describe('DirectoryWatch', () => {
     up = join(top, 'up');
     directory = join(up, 'reg');
     changes = 0;
-    armed = [];
+    startedWatches = [];
     logged = [];
   });
 
@@ -47,32 +47,35 @@ describe('DirectoryWatch', () => {
     watch = nodeFileSystem.watch,
     path = directory,
   }: Partial<FileSystem & { readonly path: string }> = {}): DirectoryWatch {
-    const started = new DirectoryWatch({
+    const directoryWatch = new DirectoryWatch({
       path,
       isRelevant: isRegistrationName,
       onChange: () => (changes += 1),
       fs: fileSystem({
         watch: (folder, onEvent) => {
           const watcher = watch(folder, onEvent);
-          armed.push({ watcher, inode: statSync(folder).ino });
+          startedWatches.push({ watcher, inode: statSync(folder).ino });
           return watcher;
         },
         stat: (folder) => {
-          checks += 1;
-          return stat(folder).finally(() => (checks -= 1));
+          pendingStats += 1;
+          return stat(folder).finally(() => (pendingStats -= 1));
         },
       }),
       logger: { log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`) },
     });
-    onTestFinished(() => started.close());
-    return started;
+    onTestFinished(() => directoryWatch.close());
+    return directoryWatch;
   }
 
-  const isArmedOn = (path: string): Promise<unknown> =>
-    until(`the watch to be on ${path}`, () => armed.at(-1)?.inode === statSync(path, { throwIfNoEntry: false })?.ino);
+  const watchIsOn = (path: string): Promise<unknown> =>
+    until(
+      `the watch to be on ${path}`,
+      () => startedWatches.at(-1)?.inode === statSync(path, { throwIfNoEntry: false })?.ino,
+    );
 
   /** Resolves when all events so far have been delivered and handled. */
-  async function quiet(): Promise<void> {
+  async function allEventsHandled(): Promise<void> {
     // All watches of a process share one inotify queue, so this event comes last.
     const sentinel = mkdtempSync(join(top, 'sentinel-'));
     const passed = deferred<void>();
@@ -80,28 +83,28 @@ describe('DirectoryWatch', () => {
     writeFileSync(join(sentinel, 'x'), '');
     await within(passed.promise, 'the sentinel');
     watcher.close();
-    await until('the watch to have settled', () => checks === 0);
+    await until('all checks to end', () => pendingStats === 0);
   }
 
-  /** Runs `act` and waits for a notification that it, and nothing before it, caused. */
-  async function expectChange(act: () => unknown): Promise<void> {
-    await quiet();
+  /** Runs `action` and waits for a notification that only `action` can have caused. */
+  async function expectChange(action: () => unknown): Promise<void> {
+    await allEventsHandled();
     const before = changes;
-    act();
+    action();
     await until('a notification', () => changes > before, 5000);
   }
 
-  async function expectNoChange(act: () => unknown): Promise<void> {
-    await quiet();
+  async function expectNoChange(action: () => unknown): Promise<void> {
+    await allEventsHandled();
     const before = changes;
-    act();
-    await quiet();
+    action();
+    await allEventsHandled();
     expect(changes).toBe(before);
   }
 
-  const create = (): unknown => mkdirSync(directory, { recursive: true });
+  const createDirectory = (): unknown => mkdirSync(directory, { recursive: true });
 
-  function register(): void {
+  function writeRegistration(): void {
     writeFileSync(join(directory, '.a.json'), '{"port":4096}');
     renameSync(join(directory, '.a.json'), join(directory, 'a.json'));
   }
@@ -109,31 +112,31 @@ describe('DirectoryWatch', () => {
   async function startOn(existing: string): Promise<DirectoryWatch> {
     mkdirSync(existing, { recursive: true });
     const watch = start();
-    await isArmedOn(existing);
+    await watchIsOn(existing);
     return watch;
   }
 
-  async function expectFollowed(): Promise<void> {
-    await isArmedOn(directory);
-    await expectChange(register);
+  async function expectRegistrationNoticed(): Promise<void> {
+    await watchIsOn(directory);
+    await expectChange(writeRegistration);
   }
 
-  /** Begins while `existing` is the nearest folder that exists. Each step leads to a notification and to a watch on its second part. */
+  /** Starts with `existing` as the nearest existing folder. A step is an action that must notify, and the folder watched after it. */
   async function expectMoves(existing: string, ...steps: readonly (readonly [() => unknown, string])[]): Promise<void> {
     await startOn(existing);
-    for (const [act, watched] of steps) {
-      await expectChange(act);
-      await isArmedOn(watched);
+    for (const [action, watched] of steps) {
+      await expectChange(action);
+      await watchIsOn(watched);
     }
-    await expectFollowed();
+    await expectRegistrationNoticed();
   }
 
-  it('notifies at its start, and when a registration is added, replaced or removed', async () => {
-    create();
+  it('notifies when it starts, and when a registration is added, replaced or removed', async () => {
+    createDirectory();
     start();
     await until('the first notification', () => changes === 1);
-    await expectChange(register);
-    await expectChange(register);
+    await expectChange(writeRegistration);
+    await expectChange(writeRegistration);
     await expectChange(() => rmSync(join(directory, 'a.json')));
   });
 
@@ -155,18 +158,19 @@ describe('DirectoryWatch', () => {
   });
 
   it('follows a directory that is created after its parent', () =>
-    expectMoves(top, [() => mkdirSync(up), up], [create, directory]));
+    expectMoves(top, [() => mkdirSync(up), up], [createDirectory, directory]));
 
-  it('follows a directory that is created together with its parent', () => expectMoves(top, [create, directory]));
+  it('follows a directory that is created together with its parent', () =>
+    expectMoves(top, [createDirectory, directory]));
 
   it('follows a directory that is created after its parent was removed', () =>
-    expectMoves(up, [() => rmdirSync(up), top], [create, directory]));
+    expectMoves(up, [() => rmdirSync(up), top], [createDirectory, directory]));
 
   it('follows a directory that is removed and recreated', () =>
-    expectMoves(directory, [() => rmdirSync(directory), up], [create, directory]));
+    expectMoves(directory, [() => rmdirSync(directory), up], [createDirectory, directory]));
 
   it('follows a directory that is removed and recreated together with its parent', () =>
-    expectMoves(directory, [() => rmSync(up, { recursive: true }), top], [create, directory]));
+    expectMoves(directory, [() => rmSync(up, { recursive: true }), top], [createDirectory, directory]));
 
   it('follows a directory that is renamed and replaced, and then replaced by renaming another over it', async () => {
     const [old, next] = ['old', 'next'].map((name) => join(up, name));
@@ -183,64 +187,64 @@ describe('DirectoryWatch', () => {
   });
 
   it('follows a directory that is recreated between two checks, even with the same inode number', async () => {
-    create();
+    createDirectory();
     // Like a file system without birth times that reuses inode numbers.
     start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n, birthtimeNs: 0n }) });
     await until('the first notification', () => changes === 1);
-    await quiet();
+    await allEventsHandled();
     rmdirSync(directory);
     mkdirSync(directory);
-    await until('a new watch', () => armed.length > 1, 5000);
-    await expectChange(register);
+    await until('a new watch', () => startedWatches.length > 1, 5000);
+    await expectChange(writeRegistration);
   });
 
-  it('finds on verify what causes no event: a moved parent, a changed link', async () => {
+  it('finds a moved parent and a changed link on verify, since they cause no event', async () => {
     const down = join(top, 'down');
     const watch = await startOn(directory);
     await expectChange(() => {
       renameSync(up, down);
-      create();
+      createDirectory();
       watch.verify();
     });
-    await isArmedOn(directory);
+    await watchIsOn(directory);
     await watch.close();
 
     const link = join(top, 'link');
     symlinkSync(join(down, 'reg'), link);
     const linked = start({ path: link });
-    await isArmedOn(join(down, 'reg'));
+    await watchIsOn(join(down, 'reg'));
     await expectChange(() => {
       rmSync(link);
       symlinkSync(directory, link);
       linked.verify();
     });
-    await isArmedOn(directory);
+    await watchIsOn(directory);
   });
 
   it('distinguishes a directory from an earlier one with the same inode number', async () => {
-    create();
+    createDirectory();
     const watch = start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n }) });
-    await isArmedOn(directory);
+    await watchIsOn(directory);
     renameSync(up, join(top, 'down'));
-    create();
+    createDirectory();
     watch.verify();
-    await isArmedOn(directory);
+    await watchIsOn(directory);
   });
 
-  it('does not miss a directory that appears while the watch begins', async () => {
+  it('does not miss a directory that appears while the watch starts', async () => {
     mkdirSync(up);
     start({
       watch: (folder, onEvent) => {
         // Created after the check and before the watch: there is no event.
-        create();
+        createDirectory();
         return nodeFileSystem.watch(folder, onEvent);
       },
     });
-    await expectFollowed();
+    await expectRegistrationNoticed();
   });
 
   it('logs once that it cannot watch, and tries again on verify', async () => {
-    create();
+    createDirectory();
     let refusals = 2;
     const watch = start({
       watch: (folder, onEvent) => {
@@ -249,37 +253,37 @@ describe('DirectoryWatch', () => {
       },
     });
     await until('the first refusal', () => refusals === 1);
-    await quiet();
+    await allEventsHandled();
     expect(changes).toBe(0);
     watch.verify();
     await until('the second refusal', () => refusals === 0);
-    await quiet();
+    await allEventsHandled();
     expect(logged).toEqual([
       `info cannot watch the directory; changes are found by polling ${JSON.stringify({ path: directory, reason: 'ENOSPC' })}`,
     ]);
     watch.verify();
-    await expectFollowed();
+    await expectRegistrationNoticed();
   });
 
   it('survives the loss of its watch', async () => {
     const watch = await startOn(directory);
     await until('the first notification', () => changes === 1);
-    armed[0]?.watcher.emit('error', systemError('EPERM'));
+    startedWatches[0]?.watcher.emit('error', systemError('EPERM'));
     expect(logged).toHaveLength(1);
     await expectChange(() => watch.verify());
-    expect(armed).toHaveLength(2);
+    expect(startedWatches).toHaveLength(2);
   });
 
-  it('leaves nothing open if it is closed during a check', async () => {
-    create();
-    const hold = deferred<void>();
-    const watch = start({ stat: (path) => hold.promise.then(() => nodeFileSystem.stat(path)) });
+  it('starts no watch if it is closed during a check', async () => {
+    createDirectory();
+    const statGate = deferred<void>();
+    const watch = start({ stat: (path) => statGate.promise.then(() => nodeFileSystem.stat(path)) });
     const closing = watch.close();
-    hold.resolve();
+    statGate.resolve();
     await closing;
     watch.verify();
-    await quiet();
-    expect(armed).toEqual([]);
+    await allEventsHandled();
+    expect(startedWatches).toEqual([]);
     expect(changes).toBe(0);
   });
 });

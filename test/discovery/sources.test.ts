@@ -27,8 +27,8 @@ describe('createSources', () => {
     ['for static by name, without instances', { sources: ['static'] }, ['static']],
     ['for no name', { sources: [] }, []],
     ['for a name twice', { sources: ['local-relay', 'local-relay'] }, ['local-relay']],
-  ])('%s', (_, changed, expected) => {
-    const sources = createSources({ ...DEFAULTS, ...changed }, systemDependencies(silentLogger));
+  ])('creates the expected sources %s', (_, settings, expected) => {
+    const sources = createSources({ ...DEFAULTS, ...settings }, systemDependencies(silentLogger));
     expect(sources.map(({ name }) => name)).toEqual(expected);
   });
 });

@@ -1,21 +1,21 @@
-/** Runs as a separate process for which the kernel refuses watches; prints its log and how listening ends. */
+/** Runs in a process whose watches the kernel refuses. Prints the log, the number of candidates, and whether `changes` ended. */
 import { deferred, within } from '../rig/wait.ts';
 import { registrySource } from './registry-stage.ts';
 
 const log: unknown[] = [];
-const refused = deferred<void>();
+const refusalLogged = deferred<void>();
 const source = registrySource(process.argv[2]!, {
   logger: {
     log: (...line) => {
       log.push(line);
-      refused.resolve();
+      refusalLogged.resolve();
     },
   },
 });
-const never = new AbortController().signal;
-const hint = source.changes(never)[Symbol.asyncIterator]().next();
-await within(refused.promise, 'the refusal');
-const { candidates } = await source.scan(never);
-await source.scan(never);
+const neverAborted = new AbortController().signal;
+const nextChange = source.changes(neverAborted)[Symbol.asyncIterator]().next();
+await within(refusalLogged.promise, 'the refusal');
+const { candidates } = await source.scan(neverAborted);
+await source.scan(neverAborted);
 await source.close();
-process.stdout.write(JSON.stringify({ log, candidates: candidates.length, done: (await hint).done }));
+process.stdout.write(JSON.stringify({ log, candidates: candidates.length, done: (await nextChange).done }));

@@ -55,9 +55,9 @@ export async function openDoctorStage() {
     HEALTH_CHECK_TIMEOUT_MS: '10000',
     ...NO_MULTICAST,
   };
-  const run = async (argv: readonly [string, ...string[]], input = '', its: Readonly<typeof env> = env) => {
+  const run = async (argv: readonly [string, ...string[]], input = '', childEnv: Readonly<typeof env> = env) => {
     const [program, ...args] = argv;
-    const child = spawn(program, args, { env: its, cwd: home, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(program, args, { env: childEnv, cwd: home, stdio: ['pipe', 'pipe', 'pipe'] });
     const output = { stdout: '', stderr: '' };
     for (const name of ['stdout', 'stderr'] as const)
       child[name].setEncoding('utf8').on('data', (text: string) => (output[name] += text));
@@ -131,24 +131,24 @@ export async function examination(
 }
 
 /** The line of the report with this subject and text, in any section. */
-export function lineOf({ sections }: DoctorReport, subject: string | RegExp, says: RegExp): Check | undefined {
-  const isIt = (one: Check): boolean =>
-    (subject instanceof RegExp ? subject.test(one.subject) : one.subject === subject) && says.test(one.text);
-  const all = sections.flatMap(({ checks }) => checks);
-  return [...all, ...all.flatMap(({ details = [] }) => details)].find(isIt);
+export function lineOf({ sections }: DoctorReport, subject: string | RegExp, pattern: RegExp): Check | undefined {
+  const matches = (check: Check): boolean =>
+    (subject instanceof RegExp ? subject.test(check.subject) : check.subject === subject) && pattern.test(check.text);
+  const checksOfReport = sections.flatMap(({ checks }) => checks);
+  return [...checksOfReport, ...checksOfReport.flatMap(({ details = [] }) => details)].find(matches);
 }
 
 /** The advice whose text and command match. */
-export function todoThat(says: RegExp, { todo }: DoctorReport): Todo {
-  const found = todo.find(({ text, command }) =>
-    says.test(command === undefined ? text : `${text.replace(/:$/, '')}: ${command}`),
+export function todoThat(pattern: RegExp, { todo }: DoctorReport): Todo {
+  const advice = todo.find(({ text, command }) =>
+    pattern.test(command === undefined ? text : `${text.replace(/:$/, '')}: ${command}`),
   );
-  if (found === undefined) throw new Error(`Expected the advice ${says}, got ${JSON.stringify(todo, null, 1)}`);
-  return found;
+  if (advice === undefined) throw new Error(`Expected the advice ${pattern}, got ${JSON.stringify(todo, null, 1)}`);
+  return advice;
 }
 
-/** Disposes of `one` when the test ends. */
-export function disposeAtEnd<T extends AsyncDisposable>(one: T): T {
-  onTestFinished(() => one[Symbol.asyncDispose]());
-  return one;
+/** Disposes of `resource` when the test ends. */
+export function disposeAtEnd<T extends AsyncDisposable>(resource: T): T {
+  onTestFinished(() => resource[Symbol.asyncDispose]());
+  return resource;
 }

@@ -21,7 +21,7 @@ type Registered = Parameters<typeof candidate>[0];
 export class TestSource implements DiscoverySource {
   readonly name = 'test';
   readonly candidates = new Map<string, Candidate>();
-  /** Replaces what a scan does. */
+  /** Replaces the result of a scan. */
   answer: (() => Promise<Scan>) | undefined;
   scans = 0;
   readonly #notifiers: ChangeNotifier[] = [];
@@ -79,7 +79,7 @@ export class World implements AsyncDisposable {
     return proxy;
   }
 
-  /** Registers an address under `key`; the name is the key unless claimed otherwise. Seen by the next scan. */
+  /** Registers an address under `key`; the name is the key unless claimed otherwise. The next scan finds it. */
   register(key: string, { url }: { readonly url: string }, fields: Registered = {}): void {
     const { claims, ...rest } = fields;
     this.source.candidates.set(
@@ -88,20 +88,20 @@ export class World implements AsyncDisposable {
     );
   }
 
-  /** Hints a change and lets the scan happen. */
+  /** Notifies of a change, and waits for the scan that follows. */
   async announce(): Promise<void> {
     this.source.notify();
     await this.clock.advance(HINT_WINDOW_MS);
   }
 
-  /** Starts, and waits until everything registered was probed. */
+  /** Starts the fleet, and waits until it has probed every registered address. */
   async start(): Promise<void> {
     this.fleet.start();
     await settle();
     await this.quiet();
   }
 
-  /** Starts with one instance of that name. */
+  /** Starts the fleet with one instance, registered as `key`. */
   async startWith(key: string, options?: FakeOptions, fields?: Registered): Promise<FakeOpencode> {
     const fake = await this.fake(options);
     this.register(key, fake, fields);
@@ -109,7 +109,7 @@ export class World implements AsyncDisposable {
     return fake;
   }
 
-  /** Starts with one process: a better endpoint through a proxy, and a worse, direct one. */
+  /** Starts the fleet with two endpoints of one process: a preferred one behind a proxy, and a direct one with the route `relay`. */
   async startWithTwoEndpoints() {
     const fake = await this.fake({ directory: '/home/user/a' });
     const proxy = await this.tunnelTo(fake);
@@ -120,33 +120,33 @@ export class World implements AsyncDisposable {
     return { fake, proxy, instance: this.instance('a') };
   }
 
-  /** Registers, announces and waits for the answer. */
+  /** Registers an address, announces it and waits until it is probed. */
   async add(key: string, fake: { readonly url: string }, fields: Registered = {}): Promise<void> {
     this.register(key, fake, fields);
     await this.announce();
     await this.quiet();
   }
 
-  /** One scheduled round, until all of its probes have ended. */
+  /** Runs one scheduled round, and waits until all its probes have ended. */
   async round(): Promise<void> {
     await this.clock.advance(INTERVAL_MS);
     await this.quiet();
   }
 
-  /** No probe runs, and the consequences of the last answers have happened. */
+  /** Waits until no probe runs and the last answers have been handled. */
   async quiet(): Promise<void> {
     await settle();
     await until('all probes to end', () => this.fleet.counters.inFlight === 0);
     await settle();
   }
 
-  /** `name state`, sorted by name. */
+  /** `name state` of every instance, sorted by name. */
   listed(): string[] {
     return this.fleet.snapshot().instances.map(({ name, state }) => `${name} ${state}`);
   }
 
   instance(name: string): Instance {
-    const found = this.fleet.snapshot().instances.find((one) => one.name === name);
+    const found = this.fleet.snapshot().instances.find((instance) => instance.name === name);
     if (found === undefined) throw new Error(`${name} is not among ${this.listed().join(', ')}`);
     return found;
   }

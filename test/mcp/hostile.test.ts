@@ -22,7 +22,7 @@ type Args = Readonly<Record<string, unknown>>;
 /** Fields with our own sentences; all other fields hold only remote text. */
 const SENTENCES = new Set(['reason', 'next', 'note', 'notes', 'settled', 'waiting', 'outcome', 'via', 'also']);
 
-/** Forms that the person was shown. */
+/** Forms that the server has shown to the user. */
 const forms: unknown[] = [];
 const temp = tempDir('opencode-mcp-hostile');
 const registry = await openRegistry(`${temp.path}/registry\u202e\u009b2J`);
@@ -58,24 +58,25 @@ afterAll(async () => {
 });
 
 function reset(): void {
-  for (const kept of ['sessions', 'statuses', 'permissions', 'questions'] as const) evil.state[kept].clear();
+  for (const collection of ['sessions', 'statuses', 'permissions', 'questions'] as const)
+    evil.state[collection].clear();
   for (const route of FAKE_ROUTES) evil.override(route, undefined);
 }
 
-let checked = 0;
+let checkedLines = 0;
 
 /** Checks everything that the server has written since the last check: no control characters, and no remote text that passes for ours. */
 function checkAll(): void {
-  const messages = server.stdout.slice(checked).map((line) => JSON.parse(line) as Args);
-  checked = server.stdout.length;
+  const messages = server.stdout.slice(checkedLines).map((line) => JSON.parse(line) as Args);
+  checkedLines = server.stdout.length;
   for (const message of messages) {
     for (const [key, text] of stringsIn(message)) expect(unsafeIn(text), key).toBe(undefined);
     const whole = (message['result'] ?? {}) as Record<string, object>;
-    // Of a task: its result, its questions, and its status.
+    // A task has a result, questions and a status message.
     const { statusMessage = '', inputRequests = {}, result = whole } = whole;
     const { content = [], contents = [], structuredContent = {} } = result as Record<string, object>;
     for (const [key, text] of stringsIn([statusMessage, inputRequests])) expect(unquotedIn(text), key).toEqual([]);
-    // Progress holds only the instance's text, and so do fields of its own.
+    // Progress, and the fields that are not in SENTENCES, hold only the instance's text.
     const sentences = stringsIn(structuredContent).filter(([key]) => SENTENCES.has(key));
     for (const [key, text] of [...stringsIn([content, contents, message['error'] ?? '']), ...sentences])
       if (key !== 'uri') expect(unquotedIn(text), key).toEqual([]);
@@ -96,8 +97,8 @@ async function call(name: string, args: Args = {}): Promise<string> {
 
 const AT = { instance: 'evil' };
 
-/** The result of a request of 2026-07-28 on the same connection. */
-async function modern(method: string, params: Args, capabilities: Args = {}): Promise<Args> {
+/** Sends a request of protocol version 2026-07-28 on the same connection; returns its result. */
+async function callModern(method: string, params: Args, capabilities: Args = {}): Promise<Args> {
   modernId += 1;
   const id = `modern ${modernId}`;
   const meta = { 'io.modelcontextprotocol/logLevel': 'debug', progressToken: id };
@@ -106,7 +107,7 @@ async function modern(method: string, params: Args, capabilities: Args = {}): Pr
   );
   const answer = await until(`the answer to ${method}`, () =>
     server.stdout
-      .slice(checked)
+      .slice(checkedLines)
       .map((line) => JSON.parse(line) as Args)
       .find((message) => message['id'] === id),
   );
@@ -139,16 +140,21 @@ const CALLS: Readonly<Record<string, (sessionId: string, messageId: string) => A
   search: () => ({ ...AT, query: 'needle' }),
 };
 
-const ASKS = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
+const HOSTILE_PERMISSION = {
+  permission: EVIL,
+  patterns: [EVIL],
+  always: [EVIL],
+  metadata: { command: EVIL, diff: EVIL },
+};
 
-/** Files whose names and lines are hostile, and an agent. */
-function fillPlace(): void {
+/** Adds files whose names and lines are hostile, and a hostile agent. */
+function addHostileFiles(): void {
   evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
   evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }] });
 }
 
-/** A session in which every string is hostile. */
-function fill(): { readonly id: string; readonly messageId: string } {
+/** Adds a session in which every string is hostile. */
+function addHostileSession(): { readonly id: string; readonly messageId: string } {
   const session = evil.addSession({ title: EVIL, directory: evil.directory });
   const question = evil.state.ask(session.id, EVIL);
   evil.state.begin(session.id, EVIL);
@@ -180,54 +186,60 @@ function fill(): { readonly id: string; readonly messageId: string } {
 }
 
 describe('text of a hostile opencode', () => {
-  test('every tool has a call here', () => {
+  test('CALLS has a call for every tool', () => {
     expect(Object.keys(CALLS).toSorted()).toEqual(TOOLS.map(({ name }) => name).toSorted());
   });
 
-  test.each(Object.keys(CALLS))('%s: idle, at work, waiting and retrying', async (name) => {
-    fillPlace();
-    const { id, messageId } = fill();
-    await call(name, CALLS[name]?.(id, messageId));
-    const again = fill();
-    evil.state.begin(again.id, 'run');
-    evil.state.say(again.id, EVIL);
-    evil.addPermission({ sessionID: again.id, ...ASKS });
-    const option = { label: EVIL, description: EVIL };
-    evil.addQuestion({ sessionID: again.id, questions: [{ question: EVIL, header: EVIL, options: [option] }] });
-    await call(name, CALLS[name]?.(again.id, again.messageId));
-    evil.state.permissions.clear();
-    evil.state.questions.clear();
-    evil.state.statuses.set(again.id, { type: 'retry', attempt: 2, message: EVIL, next: 0 });
-    await call('instances');
-    await call(name, CALLS[name]?.(again.id, again.messageId));
-  });
+  test.each(Object.keys(CALLS))(
+    'the result of %s is clean for an idle, a busy, a waiting and a retrying session',
+    async (name) => {
+      addHostileFiles();
+      const { id, messageId } = addHostileSession();
+      await call(name, CALLS[name]?.(id, messageId));
+      const again = addHostileSession();
+      evil.state.begin(again.id, 'run');
+      evil.state.say(again.id, EVIL);
+      evil.addPermission({ sessionID: again.id, ...HOSTILE_PERMISSION });
+      const option = { label: EVIL, description: EVIL };
+      evil.addQuestion({ sessionID: again.id, questions: [{ question: EVIL, header: EVIL, options: [option] }] });
+      await call(name, CALLS[name]?.(again.id, again.messageId));
+      evil.state.permissions.clear();
+      evil.state.questions.clear();
+      evil.state.statuses.set(again.id, { type: 'retry', attempt: 2, message: EVIL, next: 0 });
+      await call('instances');
+      await call(name, CALLS[name]?.(again.id, again.messageId));
+    },
+  );
 
-  test.each(Object.keys(CALLS))('%s in the era of 2026-07-28: idle, and at work as a task that asks', async (name) => {
-    fillPlace();
-    const idle = fill();
-    await modern('tools/call', { name, arguments: CALLS[name]?.(idle.id, idle.messageId) });
-    const { id, messageId } = fill();
-    evil.state.begin(id, 'run');
-    const permission = evil.addPermission({ sessionID: id, ...ASKS });
-    // The person is to be asked, so the model may not refuse by itself.
-    const args = name === 'respond' ? { ...AT, request_id: permission.id } : CALLS[name]?.(id, messageId);
-    const first = await modern('tools/call', { name, arguments: args }, TASKS_AND_FORMS);
-    if (first['resultType'] === 'task') {
-      const { taskId } = first;
-      const shown = await until('its end, or its question', async () => {
-        const task = await modern('tasks/get', { taskId }, TASKS_AND_FORMS);
-        return task['status'] === 'working' ? undefined : task;
-      });
-      if (name === 'respond') expect(shown['status']).toBe('input_required');
-      await modern('tasks/cancel', { taskId }, TASKS_AND_FORMS);
-    }
-    if (name === 'respond')
-      expect(await modern('tools/call', { name, arguments: args }, FORMS)).toMatchObject({
-        resultType: 'input_required',
-      });
-  });
+  test.each(Object.keys(CALLS))(
+    'the 2026-07-28 result of %s is clean for an idle session, and for a busy one as a task that asks',
+    async (name) => {
+      addHostileFiles();
+      const idle = addHostileSession();
+      await callModern('tools/call', { name, arguments: CALLS[name]?.(idle.id, idle.messageId) });
+      const { id, messageId } = addHostileSession();
+      evil.state.begin(id, 'run');
+      const permission = evil.addPermission({ sessionID: id, ...HOSTILE_PERMISSION });
+      // Without `reply`, so that the server asks the user instead of taking the model's answer.
+      const args = name === 'respond' ? { ...AT, request_id: permission.id } : CALLS[name]?.(id, messageId);
+      const first = await callModern('tools/call', { name, arguments: args }, TASKS_AND_FORMS);
+      if (first['resultType'] === 'task') {
+        const { taskId } = first;
+        const shown = await until('the task to end or to ask', async () => {
+          const task = await callModern('tasks/get', { taskId }, TASKS_AND_FORMS);
+          return task['status'] === 'working' ? undefined : task;
+        });
+        if (name === 'respond') expect(shown['status']).toBe('input_required');
+        await callModern('tasks/cancel', { taskId }, TASKS_AND_FORMS);
+      }
+      if (name === 'respond')
+        expect(await callModern('tools/call', { name, arguments: args }, FORMS)).toMatchObject({
+          resultType: 'input_required',
+        });
+    },
+  );
 
-  test('send: progress is clean though escape sequences come in pieces, and so is every outcome', async () => {
+  test('the progress of send is clean even if escape sequences arrive in pieces, and so is the result of every outcome', async () => {
     for (const end of ['finish', 'retry', 'permission', 'question', 'error', 'limit'] as const) {
       const { id } = evil.addSession({ title: EVIL });
       let begun = false;
@@ -262,7 +274,7 @@ describe('text of a hostile opencode', () => {
     checkAll();
   });
 
-  test('send to several: each line of progress names its instance', async () => {
+  test('each line of progress of a send to several instances names its instance', async () => {
     await using good = await startFakeOpencode({ directory: '/home/user/good' });
     await registry.add({ name: 'good', port: good.port, cwd: good.directory });
     await call('refresh_instances');
@@ -279,7 +291,7 @@ describe('text of a hostile opencode', () => {
     checkAll();
   });
 
-  test('send: the agents and models that an error lists are clean', async () => {
+  test('the agents and models that an error of send lists are clean', async () => {
     evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }, { name: SAYS }] });
     const providers = [{ id: EVIL, models: { [EVIL]: {}, [SAYS]: {} } }];
     evil.override('GET /config/providers', { kind: 'answer', body: { providers } });
@@ -313,12 +325,12 @@ describe('text of a hostile opencode', () => {
   test.each(Object.entries(ERRORS))(
     'the result of any request is clean if opencode answers with %s',
     async (_, { status = 200, ...answer }) => {
-      const { id } = fill();
+      const { id } = addHostileSession();
       for (const route of ROUTES) {
         evil.override(route, { kind: 'answer', status, ...answer });
         for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
           await call(name, CALLS[name]?.(id, ''));
-        // If it is in doubt whether a message arrived, it is searched for some seconds.
+        // If the server cannot know whether a message arrived, it searches for the message for some seconds.
         const isSent = route === 'GET /event' || (route === 'POST /session/:id/prompt_async' && status >= 400);
         if (isSent) await call('send', { ...AT, session_id: id, message: 'x' });
         if (route === 'GET /config/providers') await call('send', { ...AT, message: 'x', model: 'a/b' });
@@ -329,7 +341,7 @@ describe('text of a hostile opencode', () => {
   );
 });
 
-describe('ids have a format', () => {
+describe('invalid ids of a hostile opencode', () => {
   const BAD = [
     `ses_1${EVIL}`,
     'ses_1\n',
@@ -341,7 +353,7 @@ describe('ids have a format', () => {
     '../x',
   ];
 
-  test('a session with an invalid id is left out, and hides no other', async () => {
+  test('a session with an invalid id is left out, and hides no other session', async () => {
     const good = evil.addSession({ title: 'Good' });
     for (const id of BAD) evil.addSession({ id, title: EVIL });
     const text = await call('list_sessions', AT);
@@ -351,7 +363,7 @@ describe('ids have a format', () => {
     await call('instances');
   });
 
-  test('an answer with invalid session ids only is refused, and nothing is started', async () => {
+  test('an answer with only invalid session ids is refused, and no session is created', async () => {
     evil.addSession({ id: BAD[0] ?? '', title: EVIL });
     for (const name of ['list_sessions', 'read', 'send'])
       expect(await call(name, { ...AT, ...(name === 'send' && { message: 'x' }) })).toMatch(/unexpected answer/);
@@ -367,26 +379,26 @@ describe('ids have a format', () => {
   const busy = (sessionID: string) => evil.state.statuses.set(sessionID, { type: 'busy' });
   test.each<[string, (sessionId: string) => unknown, readonly string[]]>([
     [
-      'a permission',
+      'an invalid permission id',
       (sessionID) => [busy(sessionID), evil.addPermission({ id: `per_1${EVIL}`, sessionID })],
       ['get_status', 'respond', 'read'],
     ],
     [
-      'a question',
+      'an invalid question id',
       (sessionID) => [busy(sessionID), evil.addQuestion({ id: `que_1${EVIL}`, sessionID })],
       ['get_status', 'respond', 'read'],
     ],
-    ['a status', (id) => busy(`${id}${EVIL}`), ['get_status', 'send', 'delete_session']],
+    ['a status of an invalid session id', (id) => busy(`${id}${EVIL}`), ['get_status', 'send', 'delete_session']],
     [
-      'a message',
+      'invalid message ids',
       (id) => evil.state.messages.get(id)?.forEach(({ info }) => Object.assign(info, { id: `msg_1${EVIL}` })),
       ['read', 'get_diff'],
     ],
     ['a cursor with a control character', cursor('\u009b2J'), ['read', 'get_diff']],
     ['a cursor of several words', cursor(`a ${SAYS}`), ['read', 'get_diff']],
     ['a long cursor', cursor('x'.repeat(3_000)), ['read', 'get_diff']],
-  ])('an answer with an invalid id of %s is refused', async (_, spoil, names) => {
-    const { id } = fill();
+  ])('an answer with %s is refused', async (_, spoil, names) => {
+    const { id } = addHostileSession();
     const sent = evil.count('POST /session/:id/prompt_async');
     spoil(id);
     for (const name of names) expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
@@ -395,7 +407,7 @@ describe('ids have a format', () => {
     expect(evil.state.sessions.has(id)).toBe(true);
   });
 
-  test('invalid times do not break a listing', async () => {
+  test('an instance with invalid times does not break the list of instances', async () => {
     evil.addSession({ title: 'Good', time: { created: 1e300, updated: 1e300 } });
     await using good = await startFakeOpencode();
     await registry.add({ name: 'other', port: good.port, cwd: good.directory });
@@ -405,12 +417,12 @@ describe('ids have a format', () => {
     await server.client.listResources();
     await registry.remove('other');
     // Later tests list all instances.
-    await until('its end to be seen', async () => !(await call('refresh_instances')).includes('other'));
+    await until('`other` to leave the list', async () => !(await call('refresh_instances')).includes('other'));
   });
 });
 
 describe('other outputs', () => {
-  test('the final cleaning covers results, errors, notifications and forms, but no id or token of the client', async () => {
+  test('CleanStdio cleans results, errors, notifications and forms, but no id or token of the client', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
     transport.start({ onMessage: () => {}, onTooLong: () => {} });
@@ -434,12 +446,12 @@ describe('other outputs', () => {
     expect(sent[0]?.['id']).toBe(EVIL);
     expect(sent[2]).toMatchObject({ params: { _meta: subscription } });
     expect(sent[3]).toMatchObject({ params: { progressToken: EVIL } });
-    const own = new Set(['id', 'progressToken', ...Object.keys(subscription)]);
-    for (const [key, text] of stringsIn(sent)) if (!own.has(key)) expect(unsafeIn(text), key).toBe(undefined);
+    const clientKeys = new Set(['id', 'progressToken', ...Object.keys(subscription)]);
+    for (const [key, text] of stringsIn(sent)) if (!clientKeys.has(key)) expect(unsafeIn(text), key).toBe(undefined);
   });
 
   test('resources, prompts and completions are clean', async () => {
-    const { id } = fill();
+    const { id } = addHostileSession();
     const { client } = server;
     await call('instances');
     const { resources } = await client.listResources();
@@ -448,8 +460,11 @@ describe('other outputs', () => {
       client.readResource({ uri: `opencode://evil/sessions/${encodeURIComponent(`none ${EVIL}`)}` }),
     ).rejects.toThrow();
     const prompts = (await client.listPrompts()).prompts;
-    for (const { name, arguments: takes = [] } of prompts)
-      await client.getPrompt({ name, arguments: Object.fromEntries(takes.map((one) => [one.name, EVIL])) });
+    for (const { name, arguments: promptArguments = [] } of prompts)
+      await client.getPrompt({
+        name,
+        arguments: Object.fromEntries(promptArguments.map((argument) => [argument.name, EVIL])),
+      });
     const ref = { type: 'ref/resource', uri: 'opencode://{instance}/sessions/{id}' } as const;
     const names = await client.complete({ ref, argument: { name: 'instance', value: 'ev' } });
     const [instance = ''] = names.completion.values;
@@ -461,11 +476,11 @@ describe('other outputs', () => {
   });
 
   test('the frames, titles and labels of a form are clean', async () => {
-    const { id } = fill();
+    const { id } = addHostileSession();
     // Earlier sends and waits have shown forms too.
     const before = forms.length;
     evil.state.begin(id, 'run');
-    const permission = evil.addPermission({ sessionID: id, ...ASKS });
+    const permission = evil.addPermission({ sessionID: id, ...HOSTILE_PERMISSION });
     await call('respond', { ...AT, request_id: permission.id });
     const options = [EVIL, SAYS].map((label) => ({ label, description: label }));
     const questions = [{ question: EVIL, header: EVIL, options }];
@@ -487,8 +502,8 @@ describe('other outputs', () => {
     ['opencode-connected sessions', CONNECTED_SCRIPT, ['sessions']],
     ['opencode-connected sessions --json', CONNECTED_SCRIPT, ['sessions', '--json']],
     ['opencode-connected cleanup', CONNECTED_SCRIPT, ['cleanup', '--dry-run']],
-  ])('%s', async (_, script, args) => {
-    const { id } = fill();
+  ])('the output of %s is clean', async (_, script, args) => {
+    const { id } = addHostileSession();
     evil.addSession({ id: `ses_1${EVIL}`, title: EVIL });
     evil.state.statuses.set(id, { type: 'retry', attempt: 1, message: EVIL, next: 0 });
     await registry.add({ name: `dead${EVIL}`, port: 1, cwd: EVIL }, { file: `dead ${EVIL_LINE}.json` });

@@ -32,8 +32,8 @@ function namesIn({ text }: Answer): readonly string[] {
   return listing.instances.map(({ name }) => name);
 }
 
-describe('the list has an entity tag', () => {
-  test('that is equal for equal lists and different for different lists', async () => {
+describe('the entity tag of the list', () => {
+  test('is equal for equal lists and different for different lists', async () => {
     let isOurs = true;
     await using stage = await openNodeStage({
       ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) },
@@ -45,7 +45,7 @@ describe('the list has an entity tag', () => {
     expect(await tagOf(stage)).not.toBe(tag);
   });
 
-  test('with which a request is answered immediately unless it knows the tag and asks to wait', async () => {
+  test('holds a request only if it matches and the request asks to wait', async () => {
     await using stage = await openNodeStage();
     const tag = await tagOf(stage);
     for (const [known, status, prefer = ''] of [
@@ -82,14 +82,14 @@ describe('a held request is answered', () => {
     expect(namesIn(await ended.answer)).toEqual(['one']);
   });
 
-  test('when a process has vanished, which one read per second finds for all held requests', async () => {
-    let looks = 0;
-    let ours = true;
+  test('when a process has ended, which one read per second detects for all held requests', async () => {
+    let portReads = 0;
+    let isOurs = true;
     await using stage = await openClockedStage({
       ports: {
         ours(claims) {
-          looks += 1;
-          return Promise.resolve(ours ? claims : []);
+          portReads += 1;
+          return Promise.resolve(isOurs ? claims : []);
         },
       },
     });
@@ -100,20 +100,20 @@ describe('a held request is answered', () => {
       await stage.hold(LIST_PATH, { tag, from: READER }),
     ];
     await stage.clock.advance(FEED_READ_INTERVAL_MS);
-    const before = looks;
+    const before = portReads;
     await stage.clock.advance(5 * FEED_READ_INTERVAL_MS);
-    expect(looks - before).toBe(5);
+    expect(portReads - before).toBe(5);
     expect(stage.service.waiting).toBe(3);
-    ours = false;
+    isOurs = false;
     await stage.clock.advance(FEED_READ_INTERVAL_MS);
     for (const { answer } of held) expect(namesIn(await answer)).toEqual([]);
-    const after = looks;
+    const after = portReads;
     await stage.clock.advance(5 * FEED_READ_INTERVAL_MS);
-    // No request waits any more.
-    expect(looks).toBe(after);
+    // No request is held now.
+    expect(portReads).toBe(after);
   });
 
-  test('when this machine has another name', async () => {
+  test('when this machine is renamed', async () => {
     await using stage = await openClockedStage();
     const { answer } = await stage.hold(LIST_PATH);
     await stage.change({ self: tailnetNode({ id: 'self', addresses: [SELF], dnsName: 'renamed.tail0.ts.net' }) });
@@ -125,7 +125,7 @@ describe('a held request is answered', () => {
     ['"3"', 3],
     ['2; x=y, wait=9', 2],
     ['9999999', 25],
-  ])('when the time of wait=%s is over: %d s', async (seconds, expected) => {
+  ])('when the time of wait=%s, which is %d s, is over', async (seconds, expected) => {
     await using stage = await openClockedStage();
     const { answer } = await stage.hold(LIST_PATH, { seconds });
     await stage.clock.advance(expected * 1000 - 1);
@@ -141,8 +141,8 @@ describe('the caller of a held request is identified again', () => {
   const withoutGrant = whoisOf(bob, 'bob@example.com');
   const removeInstance = ({ registry }: ClockedStage): Promise<void> => registry.remove('one');
   test.each([
-    ['before it is sent a change', withoutGrant, removeInstance, 403, 'bob@example.com'],
-    ['when its time is over', withoutGrant, ({ clock }: ClockedStage) => clock.advance(1000), 403, 'bob@example.com'],
+    ['before the answer with a change', withoutGrant, removeInstance, 403, 'bob@example.com'],
+    ['when the wait times out', withoutGrant, ({ clock }: ClockedStage) => clock.advance(1000), 403, 'bob@example.com'],
     ['and refused while whois fails', () => Promise.reject(new Error('too busy')), removeInstance, 503, 'too busy'],
   ])('%s', async (_, whois, end, status, text) => {
     await using stage = await openClockedStage();
@@ -169,11 +169,11 @@ describe('a held request ends', () => {
   ])('when %s', async (_, end) => {
     await using stage = await openClockedStage();
     const { answer } = await stage.hold(LIST_PATH);
-    const logged = stage.log.length;
+    const loggedBefore = stage.log.length;
     void end(stage);
     await expect(answer).rejects.toThrow(/hang up|ECONNRESET/);
     await until('the request to end', () => stage.service.waiting === 0);
-    expect(stage.log.slice(logged).filter(({ message }) => message === 'refused')).toEqual([]);
+    expect(stage.log.slice(loggedBefore).filter(({ message }) => message === 'refused')).toEqual([]);
   });
 });
 
@@ -227,7 +227,7 @@ describe('one machine', () => {
     const first = await stage.open(upgrade);
     await first.receives('101');
     const second = await stage.open(requestText(LIST_PATH, WAIT).repeat(50));
-    await until('one of them to be held', () => stage.service.waiting === 1);
+    await until('one request to be held', () => stage.service.waiting === 1);
     expect(await stage.raw(upgrade)).toContain('HTTP/1.1 429');
     expect(stage.service.waiting).toBe(1);
     first.socket.destroy();

@@ -5,7 +5,7 @@ import { readTarget } from '../../src/node/proxy/request-target.ts';
 
 const prefix = '/opencode-mcp/v1/i/';
 const page = '/opencode-mcp/page/';
-const below = (path: string): string => prefix + path;
+const inInstances = (path: string): string => prefix + path;
 
 test.each([
   ['/opencode-mcp/v1/instances', { kind: 'list' }],
@@ -21,7 +21,7 @@ test.each([
     { kind: 'instance', id: 'a', path: '/session/ses_1', query: '?directory=%2Fhome&x=?' },
   ],
   [`${prefix}a/find/%C3%A9t%C3%A9`, { kind: 'instance', id: 'a', path: '/find/%C3%A9t%C3%A9', query: '' }],
-])('%s', (target, expected) => {
+])('readTarget reads %s', (target, expected) => {
   expect(readTarget(target)).toEqual(expected);
 });
 
@@ -35,11 +35,17 @@ test.each([
     ['', 'index.html', 'v1/nothing', 'v1/fleet/', '../page/app.js'].map((path) => page + path),
   ],
   ['other origins', ['http://127.0.0.1:4095/opencode-mcp/v1/instances', '//opencode-mcp/v1/instances']],
-  ['dot segments', ['../instances', '..%2finstances', '%2e%2e/x', 'a/../b/x', 'a/%2e%2E/b/x', 'a/./x'].map(below)],
-  ['empty segments and escaped slashes', ['a/%2fsession', 'a/x%5c..%5cy', 'a//session', 'a/sess\\ion'].map(below)],
-  ['control characters', ['a/session%00', 'a/session%0d%0ax', 'a b/session'].map(below)],
-  ['malformed escapes and fragments', ['a/%zz', 'a/%ff', 'a/session#x'].map(below)],
-  ['long ids and paths', [`${'a'.repeat(65)}/session`, `a/${'b'.repeat(9000)}`].map(below)],
+  [
+    'dot segments',
+    ['../instances', '..%2finstances', '%2e%2e/x', 'a/../b/x', 'a/%2e%2E/b/x', 'a/./x'].map(inInstances),
+  ],
+  [
+    'empty segments and escaped slashes',
+    ['a/%2fsession', 'a/x%5c..%5cy', 'a//session', 'a/sess\\ion'].map(inInstances),
+  ],
+  ['control characters', ['a/session%00', 'a/session%0d%0ax', 'a b/session'].map(inInstances)],
+  ['malformed escapes and fragments', ['a/%zz', 'a/%ff', 'a/session#x'].map(inInstances)],
+  ['long ids and paths', [`${'a'.repeat(65)}/session`, `a/${'b'.repeat(9000)}`].map(inInstances)],
 ])('%s are refused', (_, targets) => {
   for (const target of targets) expect.soft(readTarget(target), target).toBeUndefined();
 });

@@ -14,11 +14,11 @@ import { tempDir } from '../rig/temp.ts';
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** The bar for the system template. */
+/** The highest exposure that systemd may report for the system template. */
 const MAX_EXPOSURE = 3;
 
-/** A copy of the package's files, in a folder whose name needs quoting everywhere. */
-async function openPlace(os = 'Linux') {
+/** Copies the package's files to a folder whose name needs quoting everywhere. */
+async function copyPackage(os = 'Linux') {
   const temp = tempDir('opencode-mcp-units');
   const dest = join(temp.path, 'dest');
   const home = '/home/ada';
@@ -40,8 +40,8 @@ async function openPlace(os = 'Linux') {
       return (await run(join(copy, 'scripts', script), args, { env })).stdout;
     },
     async files() {
-      const found = await readdir(dest, { recursive: true, withFileTypes: true }).catch(() => []);
-      return found
+      const entries = await readdir(dest, { recursive: true, withFileTypes: true }).catch(() => []);
+      return entries
         .filter((entry) => !entry.isDirectory())
         .map((entry) => join(entry.parentPath, entry.name).slice(dest.length))
         .toSorted();
@@ -58,8 +58,8 @@ const SETTINGS = '/etc/opencode-mcp/node.env';
 const PLIST = '/home/ada/Library/LaunchAgents/opencode-mcp.node.plist';
 
 describe('the install script', () => {
-  test('installs for a user, changes nothing the second time, and is undone except for the settings', async () => {
-    await using place = await openPlace();
+  test('installs for a user, changes nothing the second time, and can be undone except for the settings', async () => {
+    await using place = await copyPackage();
     await place.run('install-node.sh');
     expect(await place.files()).toEqual([USER_SETTINGS, USER_UNIT]);
     const first = await place.read(USER_UNIT);
@@ -76,7 +76,7 @@ describe('the install script', () => {
   });
 
   test('installs the system template for a user, which stays while another user has it enabled', async () => {
-    await using place = await openPlace();
+    await using place = await copyPackage();
     await place.run('install-node.sh', '--system', 'root');
     await place.run('install-node.sh', '--system', 'root');
     expect(await place.files()).toEqual([SETTINGS, TEMPLATE]);
@@ -90,7 +90,7 @@ describe('the install script', () => {
     expect(await place.files()).toContain(TEMPLATE);
   });
 
-  test('writes nothing but advice if the user’s systemd does not answer; has --help', async () => {
+  test('prints only advice and installs nothing if the user’s systemd does not answer, and has --help', async () => {
     await using temp = tempDir('opencode-mcp-no-bus');
     const script = join(root, 'scripts', 'install-node.sh');
     const env = { PATH: process.env['PATH'] ?? '', HOME: temp.path, XDG_RUNTIME_DIR: join(temp.path, 'none') };
@@ -103,7 +103,7 @@ describe('the install script', () => {
   });
 
   test('installs a launch agent on macOS', async () => {
-    await using place = await openPlace('Darwin');
+    await using place = await copyPackage('Darwin');
     await place.run('install-node.sh');
     expect(await place.files()).toEqual([PLIST]);
     const plist = await place.read(PLIST);
@@ -115,8 +115,8 @@ describe('the install script', () => {
 });
 
 describe.skipIf(isSkipped(missingProgram('systemd-analyze')))('systemd', () => {
-  test('finds nothing wrong with the installed units', async () => {
-    await using place = await openPlace();
+  test('reports no problem in the installed units', async () => {
+    await using place = await copyPackage();
     await place.run('install-node.sh');
     await place.run('install-node.sh', '--system', 'root');
     const env = { ...process.env, XDG_RUNTIME_DIR: place.temp.tmp };
@@ -129,7 +129,7 @@ describe.skipIf(isSkipped(missingProgram('systemd-analyze')))('systemd', () => {
     }
   });
 
-  test(`rates the template ${MAX_EXPOSURE} or better, without hiding /tmp`, async () => {
+  test(`rates the exposure of the template at most ${MAX_EXPOSURE}, although the template does not hide /tmp`, async () => {
     const unit = join(root, 'systemd', 'opencode-mcp-node@.service');
     const { stdout } = await run('systemd-analyze', ['security', '--offline=true', unit]);
     const exposure = Number(/Overall exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1]);

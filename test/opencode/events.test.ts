@@ -11,22 +11,22 @@ test('a large chunk is parsed in pieces, with turns of the event loop between th
     response.end(event.repeat(count));
   });
   const events = await openEvents({ endpoint: { url: listener.url, route: 'loopback' } }, '/event');
-  let inTurn = 0;
-  let most = 0;
-  let all = 0;
+  let eventsInTurn = 0;
+  let largestTurn = 0;
+  let total = 0;
   const turn = (): void => {
-    most = Math.max(most, inTurn);
-    inTurn = 0;
-    if (all < count) setImmediate(turn);
+    largestTurn = Math.max(largestTurn, eventsInTurn);
+    eventsInTurn = 0;
+    if (total < count) setImmediate(turn);
   };
   turn();
   for await (const _ of events) {
-    all += 1;
-    inTurn += 1;
+    total += 1;
+    eventsInTurn += 1;
   }
   events.close();
-  expect(all).toBe(count);
-  expect(most).toBeGreaterThan(0);
-  // The last piece of one chunk and the first of the next; a chunk has four.
-  expect(most * event.length).toBeLessThan(40_000);
+  expect(total).toBe(count);
+  expect(largestTurn).toBeGreaterThan(0);
+  // A turn handles at most the last piece of one chunk and the first of the next; a chunk has four pieces.
+  expect(largestTurn * event.length).toBeLessThan(40_000);
 });

@@ -12,7 +12,7 @@ export class Stage {
   readonly fleet = testFleet(this.source);
   readonly #servers: { close(): Promise<void> }[] = [];
 
-  /** An instance of that name, which the next scan finds. */
+  /** Adds an instance behind a proxy, which the next scan finds. */
   async add(name: string, options?: FakeOptions): Promise<{ readonly fake: FakeOpencode; readonly proxy: FaultProxy }> {
     const fake = await startFakeOpencode(options);
     const proxy = await startFaultProxy(fake.url);
@@ -27,6 +27,6 @@ export class Stage {
   }
 
   readonly close = async (): Promise<void> => {
-    for (const one of [this.fleet, ...this.#servers, this.temp]) await one.close();
+    for (const closable of [this.fleet, ...this.#servers, this.temp]) await closable.close();
   };
 }

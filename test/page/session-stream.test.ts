@@ -8,14 +8,14 @@ import { until } from '../rig/wait.ts';
 import { streamSlowly } from './slow-response.ts';
 import { openPageStage } from './stage.ts';
 
-test('a slow reader gets the newest title, and few of those before', async () => {
+test('a slow reader gets the newest title and few of the earlier ones', async () => {
   await using stage = await openPageStage();
   const session = stage.fake.addSession({ title: 'The first' });
   const view = { runtime: testRuntime(stage.instances.fleet), all: false };
   await using reader = streamSlowly(systemClock, async (stream, signal) => {
     const span = { signal, deadlineMs: Number.POSITIVE_INFINITY };
-    const asked = { instance: 'one', session: session.id };
-    const place = await findPlace(view, asked, { name: 'ada', role: 'drive' }, span);
+    const target = { instance: 'one', session: session.id };
+    const place = await findPlace(view, target, { name: 'ada', role: 'drive' }, span);
     await streamSession(place, { stream, clock: systemClock, signal, canDrive: true });
   });
   await until('the first lines', () => reader.written.length === 1);

@@ -35,7 +35,7 @@ async function listenRaw(bytes: string): Promise<number> {
   return (raw.address() as AddressInfo).port;
 }
 
-describe('the identity', () => {
+describe('the identity probe', () => {
   test('a healthy server reports its version and directories', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/here' });
     const look = await ask(fake.url);
@@ -60,11 +60,11 @@ describe('the identity', () => {
   test.each([
     ['GET /global/health', 'gave no answer'],
     ['GET /path', 'stopped answering'],
-  ] as const)('a server that hangs at %s has timed out', async (route, what) => {
+  ] as const)('a server that hangs at %s times out', async (route, problem) => {
     const fake = await fakeOpencode();
     fake.override(route, { kind: 'hang' });
     const look = await ask(fake.url, { giveUp: whenAsked(fake, route) });
-    expect(reasonOf(look)).toBe(`unhealthy: ${fake.url} ${what} within 60000 ms`);
+    expect(reasonOf(look)).toBe(`unhealthy: ${fake.url} ${problem} within 60000 ms`);
     expect(look.timedOut).toBe(true);
   });
 
@@ -72,10 +72,13 @@ describe('the identity', () => {
     [{}, 'it asks for a password and none is known for it'],
     [{ credential: { username: 'opencode', password: 'wrong' } }, 'it refused the password that was sent'],
     [{ credentialProblem: 'the vault is shut' }, 'the vault is shut'],
-  ])('401 is locked; the reason says whether a password was sent, or why not: %j', async (options, reason) => {
-    const fake = await fakeOpencode({ password: 'right' });
-    expect(reasonOf(await ask(fake.url, options))).toBe(`locked: ${fake.url} answered HTTP 401: ${reason}`);
-  });
+  ])(
+    'a server that answers 401 is locked; the reason says whether a password was sent, or why not: %j',
+    async (options, reason) => {
+      const fake = await fakeOpencode({ password: 'right' });
+      expect(reasonOf(await ask(fake.url, options))).toBe(`locked: ${fake.url} answered HTTP 401: ${reason}`);
+    },
+  );
 
   test('HTML with 200, as opencode answers unknown paths, is not an opencode', async () => {
     for (const route of ['GET /global/health', 'GET /path'] as const)
@@ -98,7 +101,7 @@ describe('the identity', () => {
     [404, refusedByNode, true],
     [403, refusedByNode, true],
     [200, {}, undefined],
-  ])('%i %j: the failure may be temporary: %s', async (status, headers, notNow) => {
+  ])('after HTTP %i with headers %j notNow is %s', async (status, headers, notNow) => {
     const url = await server((_, response) =>
       response.writeHead(status, { 'content-type': 'application/json', ...headers }).end('{}'),
     );
@@ -134,11 +137,11 @@ describe('the identity', () => {
     ['relative', 'home/user'],
     ['empty', ''],
     ['too long', `/${'a'.repeat(4096)}`],
-    ['with a NUL', '/home/\0user'],
-    ['with half a character', '/home/\ud800user'],
-    ['no string', 7],
+    ['a text with a NUL', '/home/\0user'],
+    ['a text with a lone surrogate', '/home/\ud800user'],
+    ['not a string', 7],
     ['missing', undefined],
-  ])('a directory that is %s is malformed', async (_, directory) => {
+  ])('a directory is refused if it is %s', async (_, directory) => {
     for (const body of [
       { directory, worktree: '/' },
       { directory: '/', worktree: directory },
@@ -153,9 +156,9 @@ describe('the identity', () => {
     ['D:/work'],
     ['\\\\host\\share'],
     ['/home/Ünïcödé 目录'],
-    // Cleaned where they are shown.
+    // Control characters are removed only on display.
     ['/home/\nuser\u001b[2J\u009b\u202e\u2028'],
-  ])('a directory may be %j', async (directory) => {
+  ])('the directory %j is accepted', async (directory) => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
     expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
@@ -172,7 +175,7 @@ describe('the identity', () => {
 });
 
 describe('versions', () => {
-  test.each(['1.18.9', '1.17.99', '0.15.31', '1.18.9-beta.1', 'v1.2.3'])('%s is too old', async (version) => {
+  test.each(['1.18.9', '1.17.99', '0.15.31', '1.18.9-beta.1', 'v1.2.3'])('opencode %s is too old', async (version) => {
     const fake = await fakeOpencode({ version });
     expect(await ask(fake.url)).toMatchObject({
       result: { status: 'unsupported', version, reason: `opencode ${version} is too old; 1.18.10 or newer is needed` },
@@ -184,7 +187,7 @@ describe('versions', () => {
     ...['2.0.0', '2.0.0-alpha.1', '10.1.0'].map((version) => [version, 'unsupported']),
     ...['1.18.10', '1.18.33', '1.19.0', '1.100.0', '1.18.10-rc1'].map((version) => [version, 'healthy']),
     ...['0.0.0-dev-202611', '0.0.0', 'local', 'main-abc'].map((version) => [version, 'healthy']),
-  ])('%s is %s', async (version, status) => {
+  ])('opencode %s is %s', async (version, status) => {
     const fake = await fakeOpencode({ version });
     expect((await ask(fake.url)).result).toMatchObject({ status, version });
   });
@@ -244,20 +247,20 @@ describe('the reason names what answers instead of opencode', () => {
       /answered with a redirect to "https:\/\/login\.example\/start" \(HTTP 302\), which is not followed$/,
     ],
     [
-      'another password',
+      'a password prompt of a proxy',
       401,
       { 'www-authenticate': 'Basic realm="Staff"' },
       PAGE,
       /none is known for it; it is not opencode that asks, but something in front of it: "Basic realm='Staff'"$/,
     ],
-    ['no password', 401, { 'www-authenticate': 'Bearer' }, '', /something in front of it: "Bearer"$/],
-    ["opencode's own", 401, { 'www-authenticate': 'Basic realm="Secure Area"' }, '', /none is known for it$/],
-  ])('%s', async (_, status, headers, body, reason) => {
+    ['a Bearer challenge', 401, { 'www-authenticate': 'Bearer' }, '', /something in front of it: "Bearer"$/],
+    ["opencode's own challenge", 401, { 'www-authenticate': 'Basic realm="Secure Area"' }, '', /none is known for it$/],
+  ])('for %s', async (_, status, headers, body, reason) => {
     const url = await server((_request, response) => response.writeHead(status, headers).end(body));
     expect(reasonOf(await ask(url))).toMatch(reason);
   });
 
-  test('a server of another protocol', async () => {
+  test('for a server of another protocol', async () => {
     const port = await listenRaw('SSH-2.0-OpenSSH_9.2\r\n');
     expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, the server does not speak HTTP$/);
     const fake = await fakeOpencode();
@@ -267,13 +270,13 @@ describe('the reason names what answers instead of opencode', () => {
 });
 
 describe('another instance than the one registered', () => {
-  async function answer(claimed: string, actual: string, route: Candidate['endpoint']['route'] = 'loopback') {
+  async function probeRegistered(claimed: string, actual: string, route: Candidate['endpoint']['route'] = 'loopback') {
     const fake = await fakeOpencode({ directory: actual });
     return ask(candidate({ url: fake.url, route, claims: { directory: claimed } }));
   }
 
   test('is unhealthy; the reason names both directories', async () => {
-    expect(reasonOf(await answer('/home/user/a', '/home/user/b'))).toBe(
+    expect(reasonOf(await probeRegistered('/home/user/a', '/home/user/b'))).toBe(
       'unhealthy: another instance answers here: registered for /home/user/a, answering for /home/user/b',
     );
   });
@@ -285,7 +288,7 @@ describe('another instance than the one registered', () => {
     ['/private/var/x/', '/var/x'],
     ['/', '/'],
   ])('%s and %s are one directory', async (claimed, actual) => {
-    expect((await answer(claimed, actual)).result.status).toBe('healthy');
+    expect((await probeRegistered(claimed, actual)).result.status).toBe('healthy');
   });
 
   test('a symbolic link is followed for loopback endpoints only', async () => {
@@ -293,9 +296,9 @@ describe('another instance than the one registered', () => {
     onTestFinished(() => rm(folder, { recursive: true }));
     const link = join(folder, 'link');
     await symlink(folder, link);
-    expect((await answer(link, folder)).result.status).toBe('healthy');
-    expect((await answer(link, folder, 'relay')).result.status).toBe('unhealthy');
-    expect((await answer(link, folder, 'tailnet')).result.status).toBe('unhealthy');
+    expect((await probeRegistered(link, folder)).result.status).toBe('healthy');
+    expect((await probeRegistered(link, folder, 'relay')).result.status).toBe('unhealthy');
+    expect((await probeRegistered(link, folder, 'tailnet')).result.status).toBe('unhealthy');
   });
 
   test('a claimed directory is never in a request', async () => {
@@ -307,7 +310,7 @@ describe('another instance than the one registered', () => {
         '/global/health': { healthy: true, version: '1.18.33' },
         '/path': { directory: '/private/tmp/claimed-7391', worktree: '/' },
         '/session/status': {},
-        // Malformed, so that the list of the own directory is requested.
+        // Malformed, so that the list of the instance's directory is requested.
         '/experimental/session?limit=50': {},
       };
       response.end(JSON.stringify(body[request.url ?? ''] ?? []));
@@ -315,23 +318,26 @@ describe('another instance than the one registered', () => {
     const claims = { directory: '/tmp/claimed-7391/', name: 'claimed-7391' };
     const look = await ask(candidate({ url, claims }), { parts: OVERVIEW_PARTS });
     expect(look.result.status).toBe('healthy');
-    const own = encodeURIComponent('/private/tmp/claimed-7391');
-    expect(seen.filter((line) => line.replaceAll(own, '').includes('claimed-7391'))).toEqual([]);
+    const encodedDirectory = encodeURIComponent('/private/tmp/claimed-7391');
+    expect(seen.filter((line) => line.replaceAll(encodedDirectory, '').includes('claimed-7391'))).toEqual([]);
     expect(seen.map((line) => line.split(' ')[0]).filter((path) => path?.includes('directory'))).toEqual([
-      `/session?directory=${own}&roots=true&limit=10`,
+      `/session?directory=${encodedDirectory}&roots=true&limit=10`,
     ]);
   });
 
   test('a hung file system gets one call for all probes, and times out', async () => {
-    const asked: string[] = [];
+    const calls: string[] = [];
     const sameDirectory = createSameDirectory((path) => {
-      asked.push(path);
+      calls.push(path);
       return new Promise(() => {});
     });
     const controllers = [new AbortController(), new AbortController()];
-    const waiting = controllers.map(({ signal }) => sameDirectory('/nfs/a', '/b', { sameMachine: true, signal }));
+    const comparisons = controllers.map(({ signal }) => sameDirectory('/nfs/a', '/b', { sameMachine: true, signal }));
     for (const controller of controllers) controller.abort();
-    await expect(Promise.allSettled(waiting)).resolves.toMatchObject([{ status: 'rejected' }, { status: 'rejected' }]);
-    expect(asked).toEqual(['/nfs/a']);
+    await expect(Promise.allSettled(comparisons)).resolves.toMatchObject([
+      { status: 'rejected' },
+      { status: 'rejected' },
+    ]);
+    expect(calls).toEqual(['/nfs/a']);
   });
 });

@@ -43,14 +43,14 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     await stage?.close();
   });
 
-  test('is one instance, by the best endpoint, and the other endpoints are listed', async () => {
+  test('is listed as one instance with its best endpoint and the other endpoints', async () => {
     const { data } = await instances(runtime, { offset: 0, limit: 10 }, testCall());
     expect(data.instances).toMatchObject([
       { name: 'work', via: `tailnet ${proxies[0].url}`, also: [`relay ${proxies[1].url}`, `lan ${proxies[2].url}`] },
     ]);
   });
 
-  test('each proxy is cut in turn in the middle of an answer: it is whole, and the message is sent once', async () => {
+  test('answers completely, to a message sent once, although each proxy is cut in turn during the answer', async () => {
     const message = 'gate-mid proxies: the first half, |and the second half';
     let shown = '';
     const onProgress = (text: string): void => void (shown += text);

@@ -60,7 +60,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind the node ser
     await stage.close();
   });
 
-  describe('that reports it to the laptop', () => {
+  describe('as the laptop lists it', () => {
     let fleet: LiveFleet;
     let runtime: Runtime;
 
@@ -84,7 +84,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind the node ser
     const passedOn = (): number =>
       node.log.filter(({ fields }) => String(fields['path']).startsWith(INSTANCE_PREFIX + ID)).length;
 
-    test('works and ends: the listings and wait ask it for nothing but its answer', async () => {
+    test('is listed as busy and then idle, and gets no request except for its answer', async () => {
       const session = await createRealSession(opencode, 'Watched');
       const before = passedOn();
       await session.prompt('gate ends: the end');
@@ -105,7 +105,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind the node ser
       await isIn('idle');
     });
 
-    test('asks for permission: that is listed without a request, and answered over a probed connection', async () => {
+    test('has its permission request listed without a request to it, and answered over a probed connection', async () => {
       const session = await createRealSession(opencode, 'Asks');
       await session.prompt('bash: rm -rf build');
       await isIn('waiting');

@@ -79,7 +79,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
       { CLIENT_ID: ID, CLIENT_SECRET: SECRET },
     ],
     ['files', fromFiles, {}],
-  ])('with the service token from %s: it is listed, and a send streams its answer', async (_, headers, env) => {
+  ])('is listed with the service token from %s, and a send streams its answer', async (_, headers, env) => {
     const server = await serve(headers, env);
     const { directory, version } = opencode;
     expect(await listed(server)).toMatchObject([
@@ -103,7 +103,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
   test.each([
     ['without the service token', {}],
     ['with a wrong secret', { 'CF-Access-Client-Id': ID, 'CF-Access-Client-Secret': WRONG }],
-  ])('%s: offline, with the redirect as the reason, which is not followed', async (_, headers) => {
+  ])('is offline %s, because of a redirect, which is not followed', async (_, headers) => {
     const server = await serve(headers);
     const { admitted } = tunnel;
     expect(await listed(server)).toMatchObject([offline]);
@@ -113,7 +113,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
     expect([tunnel.admitted, tunnel.logins]).toEqual([admitted, 0]);
   });
 
-  test('with a token that is revoked: offline, and when it was last seen; with the token admitted again: idle', async () => {
+  test('is offline, with the time it was last seen, while the token is revoked, and idle once it is admitted again', async () => {
     const server = await serve(fromFiles);
     expect(await listed(server)).toMatchObject([{ state: 'idle' }]);
     tunnel.revoked = true;
@@ -124,7 +124,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
     expect(tunnel.logins).toBe(0);
   });
 
-  test('with a certificate of an unknown authority: offline, and neither token nor password is sent', async () => {
+  test('is offline if its certificate has an unknown authority, and gets neither token nor password', async () => {
     const server = await serve(fromFiles, { NODE_EXTRA_CA_CERTS: '' });
     const { admitted } = tunnel;
     expect(await listed(server)).toMatchObject([
@@ -133,7 +133,7 @@ describe.skipIf(cannotCertify)('a real opencode behind a Cloudflare Tunnel with 
     expect(tunnel.admitted).toBe(admitted);
   });
 
-  test('no server has put a secret into its output or its log', () => {
+  test('no server writes a secret to its output or its log', () => {
     expect(servers.flatMap(({ stderr }) => stderr)).not.toEqual([]);
     const basic = Buffer.from(`opencode:${PASSWORD}`).toString('base64');
     const output = servers.flatMap(({ stdout, stderr }) => [...stdout, ...stderr]).join('\n');

@@ -6,8 +6,8 @@ interface Sleeper {
 }
 
 /**
- * A clock that jumps to the earliest sleeper's time as soon as all code waits, so that minutes pass at once and in order. For code
- * that waits for nothing else but the test's own promises: the jump does not wait for a real socket.
+ * A clock that jumps to the earliest sleeper's time as soon as all code waits, so that minutes pass at once and in order. Only for
+ * code that waits for nothing but this clock and promises of the test: the jump does not wait for a real socket.
  */
 export function leapingClock(startMs = 1_000_000): Clock {
   let nowMs = startMs;
@@ -32,7 +32,7 @@ export function leapingClock(startMs = 1_000_000): Clock {
 
   return {
     now: () => nowMs,
-    // Not the origin of `now`, so that mixing the two clocks shows.
+    // Not the origin of `now`, so that code that mixes the two fails.
     monotonic: () => nowMs - startMs,
     sleep: (ms, signal) =>
       new Promise((resolve) => {

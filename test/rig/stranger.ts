@@ -29,7 +29,7 @@ export interface StrangersRequest {
 /** Another user's process that listens on a port of 127.0.0.1. */
 export interface Stranger extends AsyncDisposable {
   readonly port: number;
-  /** Requests so far. */
+  /** Requests that it has received. */
   readonly seen: readonly StrangersRequest[];
 }
 
@@ -39,7 +39,7 @@ export interface StrangerOptions {
   readonly how?: 'open' | 'locked';
 }
 
-/** Needs root. */
+/** Starts the process, which needs root. */
 export async function startStranger({
   port = 0,
   directory = '/home/user/project',

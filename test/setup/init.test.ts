@@ -14,15 +14,15 @@ import { runInProcess } from '../commands/in-process.ts';
 import { init as runInit } from '../../src/commands/init.ts';
 import { CLIENTS } from '../../src/setup/clients.ts';
 
-function home(): string {
+function createHome(): string {
   const temp = tempDir('opencode-mcp-init');
   onTestFinished(() => temp.close());
   return temp.path;
 }
 
 function init(home: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const all = { PATH: '/nowhere', HOME: home, ...env };
-  return runInProcess(args, all, (own, output) => runInit(args, own, output));
+  const fullEnv = { PATH: '/nowhere', HOME: home, ...env };
+  return runInProcess(args, fullEnv, (fakeProcess, output) => runInit(args, fakeProcess, output));
 }
 
 /** The files of every client on this system after its first run. */
@@ -37,14 +37,14 @@ const FILES: Readonly<Record<string, string>> = {
   '.config/zed/settings.json': '// Zed\n{\n  "theme": "One",\n}\n',
 };
 
-async function place(home: string, files = FILES): Promise<void> {
+async function writeFiles(home: string, files = FILES): Promise<void> {
   for (const [name, text] of Object.entries(files)) {
     await mkdir(dirname(join(home, name)), { recursive: true });
     await writeFile(join(home, name), text);
   }
 }
 
-async function contents(home: string): Promise<Record<string, string>> {
+async function readFiles(home: string): Promise<Record<string, string>> {
   const entries = await readdir(home, { recursive: true, withFileTypes: true });
   const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   return Object.fromEntries(
@@ -52,9 +52,9 @@ async function contents(home: string): Promise<Record<string, string>> {
   );
 }
 
-test('without a terminal and --yes shows each change and writes nothing', async () => {
-  const folder = home();
-  await place(folder);
+test('init without a terminal or --yes shows each change and writes nothing', async () => {
+  const folder = createHome();
+  await writeFiles(folder);
   const { code, stdout, stderr } = await init(folder, []);
   expect(code).toBe(1);
   for (const { title } of CLIENTS) expect(stdout).toMatch(new RegExp(`^${title}: ~/`, 'm'));
@@ -62,16 +62,16 @@ test('without a terminal and --yes shows each change and writes nothing', async 
   expect(stdout).toContain('+ [mcp_servers.opencode]');
   expect(stdout).not.toContain('Not found here');
   expect(stderr).toContain('nothing was written: there is no terminal to ask in; --yes writes');
-  expect(await contents(folder)).toEqual(FILES);
+  expect(await readFiles(folder)).toEqual(FILES);
 });
 
 test('--yes adds only the command to every client, a second run changes nothing, and --remove restores all', async () => {
-  const folder = home();
-  await place(folder);
+  const folder = createHome();
+  await writeFiles(folder);
   const env = { OPENCODE_SERVER_PASSWORD: 'hunter2', RELAY_REGISTRY_DIR: '/elsewhere' };
   const first = await init(folder, ['--yes'], env);
   expect(first.code).toBe(0);
-  const written = await contents(folder);
+  const written = await readFiles(folder);
   for (const value of Object.values(env)) expect(JSON.stringify(written)).not.toContain(value);
   for (const [name, before] of Object.entries(FILES)) {
     expect(written[name]).toContain(JSON.stringify(SERVER_SCRIPT));
@@ -81,21 +81,21 @@ test('--yes adds only the command to every client, a second run changes nothing,
   }
   const second = await init(folder, ['--yes']);
   expect([second.code, second.stdout.endsWith('Nothing to change.\n')]).toEqual([0, true]);
-  expect(await contents(folder)).toEqual(written);
+  expect(await readFiles(folder)).toEqual(written);
 
   const removal = await init(folder, ['--remove', '--yes']);
   expect(removal.code).toBe(0);
-  const after = await contents(folder);
-  const left = Object.keys(FILES).map((name) => [name, after[name]]);
-  // An empty file is an empty object now, and an empty list of servers was removed with the last of them.
+  const after = await readFiles(folder);
+  const restored = Object.keys(FILES).map((name) => [name, after[name]]);
+  // An empty file becomes an empty object, and a list of servers is removed with its last entry.
   const emptied = { '.config/Code/User/mcp.json': '{}\n', '.cursor/mcp.json': '{}' };
-  expect(Object.fromEntries(left)).toEqual({ ...FILES, ...emptied });
+  expect(Object.fromEntries(restored)).toEqual({ ...FILES, ...emptied });
   expect((await init(folder, ['--remove', '--yes'])).stdout).toMatch(/Nothing to change\.\n$/);
 });
 
-test('a malformed or unreadable file is left alone with its reason, and the others are written', async () => {
-  const folder = home();
-  await place(folder, {
+test('a malformed or unreadable file is reported and left unchanged, and the other files are written', async () => {
+  const folder = createHome();
+  await writeFiles(folder, {
     '.cursor/mcp.json': '{\n  "a": 1,,\n}',
     '.gemini/settings.json': '{}',
     '.codex/config.toml': 'a = \n',
@@ -105,16 +105,16 @@ test('a malformed or unreadable file is left alone with its reason, and the othe
   expect(stdout).toContain('Cursor: ~/.cursor/mcp.json\n  not changed: line 2: ');
   expect(stdout).toContain('Codex: ~/.codex/config.toml\n  not changed: line 1: ');
   expect(stdout).toContain('Gemini CLI: written');
-  const after = await contents(folder);
+  const after = await readFiles(folder);
   expect([after['.cursor/mcp.json'], after['.codex/config.toml']]).toEqual(['{\n  "a": 1,,\n}', 'a = \n']);
   expect(Object.keys(after).filter((name) => name.includes('before'))).toEqual([
     '.gemini/settings.json.before-opencode-mcp',
   ]);
 });
 
-test('finds clients also by programs on PATH and by their own variables, and names those that are missing', async () => {
-  const folder = home();
-  await place(folder, { 'bin/claude': '', 'codex-home/config.toml': '' });
+test('init also finds clients by programs on PATH and by their own variables, and names missing clients', async () => {
+  const folder = createHome();
+  await writeFiles(folder, { 'bin/claude': '', 'codex-home/config.toml': '' });
   await chmod(join(folder, 'bin/claude'), 0o755);
   const env = { PATH: join(folder, 'bin'), CODEX_HOME: join(folder, 'codex-home') };
   const { stdout } = await init(folder, ['--yes'], env);
@@ -126,10 +126,10 @@ test('finds clients also by programs on PATH and by their own variables, and nam
   expect(await readFile(join(folder, '.claude.json'), 'utf8')).toContain('"type": "stdio"');
 });
 
-test('without any client names the known ones; --client creates the file, --print shows the entry', async () => {
-  const folder = home();
-  const none = await init(folder, []);
-  expect([none.code, none.stderr]).toEqual([
+test('init without any client names the known clients; --client creates the file, --print shows the entry', async () => {
+  const folder = createHome();
+  const withoutClients = await init(folder, []);
+  expect([withoutClients.code, withoutClients.stderr]).toEqual([
     1,
     expect.stringContaining('no MCP client was found here (known: Claude Code, '),
   ]);
@@ -145,9 +145,9 @@ test('without any client names the known ones; --client creates the file, --prin
 });
 
 test('--json prints the planned changes, and with --yes the results', async () => {
-  const folder = home();
-  await place(folder, { '.cursor/mcp.json': '{}', '.gemini/settings.json': '{' });
-  const rows = async (...args: string[]): Promise<unknown> =>
+  const folder = createHome();
+  await writeFiles(folder, { '.cursor/mcp.json': '{}', '.gemini/settings.json': '{' });
+  const clientRows = async (...args: string[]): Promise<unknown> =>
     JSON.parse((await init(folder, ['--json', ...args])).stdout);
   const gemini = {
     client: 'gemini',
@@ -157,9 +157,9 @@ test('--json prints the planned changes, and with --yes the results', async () =
     reason: 'line 1: close brace expected; correct that first',
   };
   const cursor = { client: 'cursor', file: join(folder, '.cursor/mcp.json'), change: 'add', written: false };
-  expect(await rows()).toEqual({ clients: [cursor, gemini] });
+  expect(await clientRows()).toEqual({ clients: [cursor, gemini] });
   const backup = join(folder, '.cursor/mcp.json.before-opencode-mcp');
-  expect(await rows('--yes')).toEqual({ clients: [{ ...cursor, written: true, backup }, gemini] });
+  expect(await clientRows('--yes')).toEqual({ clients: [{ ...cursor, written: true, backup }, gemini] });
 });
 
 test.each([
@@ -170,13 +170,13 @@ test.each([
   [['--relay', '-oProxyCommand=x'], '--relay: expected you@host, got "-oProxyCommand=x"'],
   [['cursor'], 'unexpected argument "cursor"'],
 ])('%j is refused', async (args, reason) => {
-  const { code, stderr } = await init(home(), args);
+  const { code, stderr } = await init(createHome(), args);
   expect([code, stderr]).toEqual([2, expect.stringContaining(reason)]);
 });
 
 test('the written entry starts the server for a client without PATH', async () => {
-  const folder = home();
-  await place(folder, { '.cursor/mcp.json': '' });
+  const folder = createHome();
+  await writeFiles(folder, { '.cursor/mcp.json': '' });
   await init(folder, ['--yes']);
   const { mcpServers } = JSON.parse(await readFile(join(folder, '.cursor/mcp.json'), 'utf8')) as {
     readonly mcpServers: Readonly<Record<string, { readonly command: string; readonly args: string[] }>>;
@@ -189,10 +189,10 @@ test('the written entry starts the server for a client without PATH', async () =
   expect(tools.map(({ name }) => name)).toContain('send');
 });
 
-test('asks in a terminal', async (context) => {
+test('init asks in a terminal before it writes', async (context) => {
   needTmux(context);
-  const folder = home();
-  await place(folder, { '.cursor/mcp.json': '{}' });
+  const folder = createHome();
+  await writeFiles(folder, { '.cursor/mcp.json': '{}' });
   await using terminal = await openTmux({ PATH: '/usr/bin:/bin', HOME: folder }, folder);
   await terminal.resize(60, 50);
   const run = async (name: string, answer: string, key: string): Promise<string> => {
@@ -207,10 +207,10 @@ test('asks in a terminal', async (context) => {
     ['end', 'C-d'],
   ] as const) {
     expect(await run(name, '', key)).toMatch(/^Nothing was written\.\ncode 0$/m);
-    expect(await contents(folder)).toEqual({ '.cursor/mcp.json': '{}' });
+    expect(await readFiles(folder)).toEqual({ '.cursor/mcp.json': '{}' });
   }
   const screen = await run('yes', 'y', 'Enter');
   expect(screen).toContain('Cursor: ~/.cursor/mcp.json\n  line 1:\n  - {}\n  + {\n');
   expect(screen).toContain('Cursor: written; ');
-  expect((await contents(folder))['.cursor/mcp.json']).toContain('opencode');
+  expect((await readFiles(folder))['.cursor/mcp.json']).toContain('opencode');
 });

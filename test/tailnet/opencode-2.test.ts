@@ -54,7 +54,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
   const ask = (path: string): Promise<Answer> =>
     request(machine('laptop'), `${originOf(machine('desk'))}${INSTANCE_PREFIX}server${path}`);
 
-  it('is listed as a service and its directory, and not as an instance to older callers', async () => {
+  it('is listed as a service with its directory, but not as an instance to older callers', async () => {
     expect(await listed(server, 'desk-project')).toMatchObject({ host: 'desk', directory: preview.directory });
     const all = await rows(server);
     expect(all.map(({ name }) => name).toSorted()).toEqual(['desk-project', 'desk:service']);
@@ -67,7 +67,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     expect(existsSync(canary)).toBe(false);
   });
 
-  it('is listed to a reader, who can load no directory and send nothing', async () => {
+  it('is listed to a reader, who cannot load a directory or send', async () => {
     const guest = await stage.server(machine('guest'), { OPENCODE_TAILNET_USERS: 'ada' });
     expect(await listed(guest, 'desk-project')).toMatchObject({ state: 'idle', directory: preview.directory });
     const sessions = data(await guest.call('list_sessions', { instance: 'desk:service' }))['sessions'];

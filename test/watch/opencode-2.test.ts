@@ -31,7 +31,7 @@ async function prompt(text: string, directory = DIRECTORY): Promise<string> {
   return data.id;
 }
 
-test('one stream is enough for all directories', async () => {
+test('one event stream reports the sessions of all directories', async () => {
   const [here, there] = [await prompt('gate here: Done.'), await prompt('gate there: Done.', OTHER)];
   expect(await world.becomes(here, 'busy')).toMatchObject({ directory: DIRECTORY, turnBeganMs: expect.any(Number) });
   expect(await world.becomes(there, 'busy')).toMatchObject({ directory: OTHER });
@@ -41,7 +41,7 @@ test('one stream is enough for all directories', async () => {
   await world.becomes(there, 'idle');
 });
 
-test('a session waits with its permission or its form', async () => {
+test('a session that asks for a permission or a form is listed as waiting, with the request', async () => {
   const id = await prompt('bash: rm -rf build');
   const { waiting } = await world.becomes(id, 'waiting');
   expect(waiting).toMatchObject([{ kind: 'permission', text: 'bash "rm -rf build"' }]);
@@ -54,13 +54,13 @@ test('a session waits with its permission or its form', async () => {
   const form = (await world.becomes(asking, 'waiting')).waiting[0];
   expect(form).toMatchObject({ kind: 'question', text: expect.stringMatching(/Which color\?.*Red \| Blue/) });
   await fake.api(`/api/session/${asking}/form/${form?.id}`, { method: 'DELETE' });
-  await until('it to go on', () => world.session(asking)?.state !== 'waiting');
+  await until('the session to continue', () => world.session(asking)?.state !== 'waiting');
 });
 
-test('a sub-agent has its own request', async () => {
+test('the request of a sub-agent is listed for the sub-agent, not for its parent', async () => {
   const root = await prompt('task: bash: ls');
   const child = await until('a request of the sub-agent', () =>
-    world.server('service')?.sessions.find((one) => one.parentId === root && one.state === 'waiting'),
+    world.server('service')?.sessions.find((session) => session.parentId === root && session.state === 'waiting'),
   );
   expect(child.waiting).toMatchObject([{ ofSubAgent: true }]);
   expect(await world.becomes(root, 'busy')).toMatchObject({ waiting: [] });
@@ -78,7 +78,7 @@ test('a retry, which surveys do not show, is listed', async () => {
   await world.becomes(id, 'idle');
 });
 
-test('a failed turn is listed as failed, a stopped one as interrupted', async () => {
+test('a failed turn is listed as failed, a stopped turn as interrupted', async () => {
   const failing = await prompt('fail 401');
   expect((await world.becomes(failing, 'failed')).reason).toMatch(/^opencode says "/);
   const stopped = await prompt('gate-mid cut: Begun. | Done.');
@@ -87,24 +87,24 @@ test('a failed turn is listed as failed, a stopped one as interrupted', async ()
   expect((await world.becomes(stopped, 'interrupted')).reason).toBe('it was stopped');
 });
 
-test('a session gets another title', async () => {
+test('the new title of a session is listed', async () => {
   const id = await prompt('gate title: Done.');
   await world.becomes(id, 'busy');
   await fake.api(`/api/session/${id}`, { method: 'PATCH', body: { title: 'Another title' } });
-  await until('its title', () => world.session(id)?.title === 'Another title');
+  await until('the new title', () => world.session(id)?.title === 'Another title');
   fake.model.release('title');
 });
 
-test('a restarted service goes on with its work', async () => {
+test('a turn that continues after a restart of the service is listed until it ends', async () => {
   const id = await prompt('gate-mid resumed: Begun. | Done.');
   await world.becomes(id, 'busy');
   await fake.stop();
-  await until('its end to be noticed', () => world.server('service')?.checkedMs === undefined);
+  await until('the end of the service to be noticed', () => world.server('service')?.checkedMs === undefined);
   await fake.restart();
   await fake.register(folder.path);
   await world.followed('service');
   fake.model.release('resumed');
   await world.becomes(id, 'idle');
-  // Either running or ended, exactly once.
-  expect(world.server('service')?.sessions.filter((one) => one.id === id)).toHaveLength(1);
+  // The session is listed as running or as ended, not as both.
+  expect(world.server('service')?.sessions.filter((session) => session.id === id)).toHaveLength(1);
 });

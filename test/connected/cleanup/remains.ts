@@ -18,14 +18,14 @@ export interface Remains extends AsyncDisposable {
   readonly stateDir: string;
   readonly path: string;
   places(extra?: Partial<Places>): Places;
-  /** `<name>.json` and, with `claim`, the claim of a process that has ended, or of `claim.pid`. */
+  /** Writes `<name>.json` and, with `claim`, the claim of a process that has ended, or of `claim.pid`. */
   register(name: string, options?: RegisterOptions): Promise<{ readonly id: string; readonly port: number }>;
   claim(name: string, id: string, pid?: number): Promise<void>;
   password(id: string, options?: { readonly ageMs?: number }): Promise<string>;
   state(fields: Partial<RunState> & Pick<RunState, 'id'>): Promise<string>;
-  /** A process that runs until the end of the test, with its identity as a state file has it. */
+  /** Starts a process that runs until the end of the test. `started` is its start time as a state file has it. */
   process(): Promise<RunningProcess>;
-  /** Every file of the registry directory, `.credentials` included; sorted. */
+  /** Lists every file of the registry directory, `.credentials` included; sorted. */
   files(): Promise<string[]>;
 }
 
@@ -37,7 +37,7 @@ export interface RegisterOptions {
   readonly fields?: Readonly<Record<string, unknown>>;
 }
 
-/** No process has it: above the largest that Linux gives. */
+/** A PID above the maximum of Linux, so no process has it. */
 export const NO_PID = 4_194_305;
 export const HOUR_MS = 3_600_000;
 
@@ -52,11 +52,11 @@ export async function outputOf(
   run: (options: Pick<CommandOptions, 'out' | 'signal'>) => Promise<ExitCode>,
 ): Promise<{ readonly text: string; readonly code: ExitCode }> {
   let text = '';
-  const code = await run({ out: (more) => (text += more), signal: new AbortController().signal });
+  const code = await run({ out: (chunk) => (text += chunk), signal: new AbortController().signal });
   return { text, code };
 }
 
-/** They are removed after the test. */
+/** Creates the directories, which are removed after the test. */
 export async function openRemains(): Promise<Remains> {
   const temp = tempDir('remains');
   const registry = join(temp.path, 'registry');
@@ -77,8 +77,8 @@ export async function openRemains(): Promise<Remains> {
   async function password(id: string, { ageMs = 0 } = {}): Promise<string> {
     const path = join(registry, '.credentials', id);
     await writeFile(path, 'a secret\n', { mode: 0o600 });
-    const at = new Date(Date.now() - ageMs);
-    await utimes(path, at, at);
+    const modifiedAt = new Date(Date.now() - ageMs);
+    await utimes(path, modifiedAt, modifiedAt);
     return path;
   }
 

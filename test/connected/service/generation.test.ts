@@ -18,7 +18,7 @@ test.each([
   ['local', { number: 1 }],
   ['', { number: 1 }],
   ['opencode version unknown', { number: 1 }],
-])('%j is read as %j', (output, generation) => {
+])('readGeneration reads %j as %j', (output, generation) => {
   expect(readGeneration(output)).toEqual(generation);
 });
 
@@ -33,7 +33,7 @@ test('a program that prints nothing, or fails, counts as generation 1', async ()
   expect(await askGeneration(join(folder.path, 'missing'), {})).toEqual({ number: 1 });
 });
 
-test('the program may leave a process behind that holds its output open', async () => {
+test('askGeneration does not wait for a process that the program leaves behind', async () => {
   await using folder = tempDir('generation');
   const program = join(folder.path, 'opencode');
   // The process that stays holds the output open.
@@ -43,28 +43,28 @@ test('the program may leave a process behind that holds its output open', async 
   process.kill(Number(await readFile(`${program}.pid`, 'utf8')));
 });
 
-test('a program is asked once until its file changes; a script or a link to another name each time', async () => {
+test('a binary runs again only after its file changes, but a script or a link to another name runs each time', async () => {
   await using folder = tempDir('generation');
-  const at = (name: string): string => join(folder.path, name);
-  const kept = at('state/generation.json');
-  const ask = async (program: string): Promise<string | undefined> =>
-    (await rememberedGeneration(program, { env: {}, stateDir: at('state') })).version;
-  // No script, and it prints its own version.
-  await copyFile(process.execPath, at('opencode'));
+  const pathOf = (name: string): string => join(folder.path, name);
+  const cachePath = pathOf('state/generation.json');
+  const versionOf = async (program: string): Promise<string | undefined> =>
+    (await rememberedGeneration(program, { env: {}, stateDir: pathOf('state') })).version;
+  // A binary that prints its own version.
+  await copyFile(process.execPath, pathOf('opencode'));
   const version = process.versions.node;
-  expect(await ask(at('opencode'))).toBe(version);
-  expect((await stat(kept)).mode & 0o777).toBe(0o600);
-  await writeFile(kept, (await readFile(kept, 'utf8')).replace(version, '9.9.9'));
-  expect(await ask(at('opencode'))).toBe('9.9.9');
-  await utimes(at('opencode'), 1, 1);
-  expect(await ask(at('opencode'))).toBe(version);
+  expect(await versionOf(pathOf('opencode'))).toBe(version);
+  expect((await stat(cachePath)).mode & 0o777).toBe(0o600);
+  await writeFile(cachePath, (await readFile(cachePath, 'utf8')).replace(version, '9.9.9'));
+  expect(await versionOf(pathOf('opencode'))).toBe('9.9.9');
+  await utimes(pathOf('opencode'), 1, 1);
+  expect(await versionOf(pathOf('opencode'))).toBe(version);
 
-  const before = await readFile(kept, 'utf8');
-  await mkdir(at('shims'));
-  await rename(at('opencode'), at('manager'));
-  await symlink(at('manager'), at('shims/opencode'));
-  expect(await ask(at('shims/opencode'))).toBe(version);
-  await writeFile(at('opencode'), '#!/bin/sh\necho 1.18.33\n', { mode: 0o755 });
-  expect(await ask(at('opencode'))).toBe('1.18.33');
-  expect(await readFile(kept, 'utf8')).toBe(before);
+  const cacheBefore = await readFile(cachePath, 'utf8');
+  await mkdir(pathOf('shims'));
+  await rename(pathOf('opencode'), pathOf('manager'));
+  await symlink(pathOf('manager'), pathOf('shims/opencode'));
+  expect(await versionOf(pathOf('shims/opencode'))).toBe(version);
+  await writeFile(pathOf('opencode'), '#!/bin/sh\necho 1.18.33\n', { mode: 0o755 });
+  expect(await versionOf(pathOf('opencode'))).toBe('1.18.33');
+  expect(await readFile(cachePath, 'utf8')).toBe(cacheBefore);
 });

@@ -24,7 +24,7 @@ const execute = promisify(execFile);
 
 interface Result {
   readonly report: StatusReport;
-  /** As `status` prints the report. */
+  /** The report as `status` prints it. */
   readonly text: string;
   readonly code: number;
 }
@@ -55,10 +55,10 @@ describe('status of an opencode behind a password', () => {
     opencode = await openFake({ password: "it's a secret", directory: '/home/user/project', version: '1.18.33' });
   });
 
-  const registered = (): RegisterOptions => ({ port: opencode.port, id: 'id-app' });
+  const registration = (): RegisterOptions => ({ port: opencode.port, id: 'id-app' });
 
   it('shows that it is healthy, and how to attach to it', async () => {
-    await remains.register('app', registered());
+    await remains.register('app', registration());
     const passwordFile = join(remains.registry, '.credentials', 'id-app');
     await writeFile(passwordFile, "it's a secret\n", { mode: 0o600 });
     const { report, text, code } = await status(remains);
@@ -93,12 +93,12 @@ describe('status of an opencode behind a password', () => {
     const { report } = await status(remains, { registryDir: { path: registry, explicit: true } });
     const attach = report.here.instances[0]?.attach ?? '';
     expect(attach).toMatch(/ opencode attach /);
-    const shown = attach.replace(/ opencode attach .*/, ` sh -c 'printf %s "$OPENCODE_SERVER_PASSWORD"'`);
-    expect((await execute('sh', ['-c', shown])).stdout).toBe("it's a secret");
+    const printPassword = attach.replace(/ opencode attach .*/, ` sh -c 'printf %s "$OPENCODE_SERVER_PASSWORD"'`);
+    expect((await execute('sh', ['-c', printPassword])).stdout).toBe("it's a secret");
   });
 
   it('shows that it is locked if the password is unknown or wrong', async () => {
-    await remains.register('app', registered());
+    await remains.register('app', registration());
     expect((await status(remains)).report.here.instances[0]).toMatchObject({
       answer: { state: 'locked', reason: expect.stringContaining('none is known for it') },
     });
@@ -111,8 +111,8 @@ describe('status of an opencode behind a password', () => {
     expect(text).toMatch(/^locked +\d+ +app/m);
   });
 
-  it('shows that another instance answers, and which, and makes no further requests to it', async () => {
-    await remains.register('app', { ...registered(), fields: { cwd: '/home/user/elsewhere' } });
+  it('identifies another instance that answers, and sends it no further requests', async () => {
+    await remains.register('app', { ...registration(), fields: { cwd: '/home/user/elsewhere' } });
     await writeFile(join(remains.registry, '.credentials', 'id-app'), "it's a secret\n", { mode: 0o600 });
     const { report } = await status(remains);
     expect(report.here.instances[0]?.answer).toEqual({
@@ -127,7 +127,7 @@ describe('status of an opencode behind a password', () => {
 });
 
 describe('status of this machine', () => {
-  it('shows which registrations are offline, too old, no opencode, or not trusted', async () => {
+  it('shows which registrations are offline, unsupported, not an opencode, or untrusted', async () => {
     const silent = await listenHttp(() => {});
     onTestFinished(() => silent.close());
     const old = await openFake({ version: '1.2.3' });
@@ -169,25 +169,30 @@ describe('status of this machine', () => {
 
   it('shows the tunnels of running wrappers', async () => {
     const { pid, started } = await remains.process();
-    const own = { pid, started };
-    await remains.state({ id: 'one', ...own, name: 'app', relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
+    const identity = { pid, started };
+    await remains.state({
+      id: 'one',
+      ...identity,
+      name: 'app',
+      relay: { kind: 'connected', name: 'app-2', port: 41_234 },
+    });
     await remains.state({
       id: 'two',
-      ...own,
+      ...identity,
       name: 'later',
       relay: { kind: 'waiting', reason: 'Connection refused', nextAttemptAtMs: Date.now() + 600_000 },
     });
-    await remains.state({ id: 'three', ...own, name: 'alone' });
+    await remains.state({ id: 'three', ...identity, name: 'alone' });
     const { report, text } = await status(remains);
     expect(report.wrappers.map(({ id, running, tunnel }) => [id, running, tunnel?.state])).toEqual([
       ['one', true, 'connected'],
       ['three', true, undefined],
       ['two', true, 'waiting'],
     ]);
-    const joined = text.replace(/\n +/g, ' ');
-    expect(joined).toContain('relay: connected as app-2, port 41234 there');
-    expect(joined).toContain('relay: not connected (Connection refused), next attempt in 10 min');
-    expect(joined).toContain('without a relay');
+    const unwrapped = text.replace(/\n +/g, ' ');
+    expect(unwrapped).toContain('relay: connected as app-2, port 41234 there');
+    expect(unwrapped).toContain('relay: not connected (Connection refused), next attempt in 10 min');
+    expect(unwrapped).toContain('without a relay');
     expect(report.leftovers).toEqual([]);
   });
 
@@ -203,7 +208,7 @@ describe('status of this machine', () => {
     expect(report.wrappers).toMatchObject([{ id, running: false }]);
   });
 
-  it('reports that nothing is registered, and makes no directory', async () => {
+  it('reports that nothing is registered, and creates no directory', async () => {
     await rm(remains.registry, { recursive: true });
     const { report, text, code } = await status(remains);
     expect(report.here).toEqual({ directory: remains.registry, instances: [], notes: [] });
@@ -227,7 +232,7 @@ describe('status of this machine', () => {
     await remains.register('evil', { fields: { name: '\u001b[2Jevil\u202e', cwd: '/x\u001b]0;title\u0007\n/y' } });
     await remains.register('далеко', { fields: { localPort: 9 } });
     const { text } = await outputOf((io) => runStatus({ settings: remains.places(), json: false, ...io }));
-    // oxlint-disable-next-line no-control-regex -- none may be there
+    // oxlint-disable-next-line no-control-regex -- the text may contain none
     expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u202e]/);
     const rows = text.split('\n').filter((line) => /^\S+ +\d+ /.test(line));
     expect(rows).toHaveLength(3);
@@ -254,26 +259,31 @@ describe('status of this machine', () => {
 });
 
 describe('status of a relay', () => {
-  it('lists registrations with their holders, and on which ports something listens', async (context) => {
+  it('lists registrations with their holders, and shows which ports have a listener', async (context) => {
     needSshd(context);
-    const there = await openRemains();
+    const relayRemains = await openRemains();
     const sshd = await startSshd();
     onTestFinished(() => sshd.close());
     announce(sshd);
     await installConnected(sshd);
-    const { pid, started } = await there.process();
+    const { pid, started } = await relayRemains.process();
     await remains.state({ id: 'id-held', pid, started });
-    await there.register('held', { claim: { pid }, id: 'id-held', port: sshd.port, fields: { localPort: 4100 } });
-    await there.register('lost', { claim: 'dead', password: true });
-    await there.register('plain', { fields: { hostname: 'laptop' } });
-    await there.password('secret-id');
-    await writeFile(join(there.registry, 'half.json'), '{"na');
+    await relayRemains.register('held', {
+      claim: { pid },
+      id: 'id-held',
+      port: sshd.port,
+      fields: { localPort: 4100 },
+    });
+    await relayRemains.register('lost', { claim: 'dead', password: true });
+    await relayRemains.register('plain', { fields: { hostname: 'laptop' } });
+    await relayRemains.password('secret-id');
+    await writeFile(join(relayRemains.registry, 'half.json'), '{"na');
     const { report, text, code } = await status(remains, {
       relaySshCommand: sshd.command,
-      relayRegistryDir: { path: there.registry, explicit: true },
+      relayRegistryDir: { path: relayRemains.registry, explicit: true },
     });
     expect(report.relay).toMatchObject({
-      directory: there.registry,
+      directory: relayRemains.registry,
       host: hostname(),
       registrations: [
         {
@@ -320,7 +330,7 @@ describe('status of an OpenCode 2', () => {
     const opencodeStateDir = join(remains.path, 'opencode');
     await mkdir(opencodeStateDir);
     await remains.register('laptop:service', { port: fake.port, fields: { cwd: null } });
-    // Its password is in no other file.
+    // Only the file that `fake.register` writes holds the password.
     const before = (await status(remains)).report.here.instances[0];
     expect(before).toMatchObject({ answer: { state: 'locked', reason: expect.stringContaining('OpenCode 2') } });
     await fake.register(opencodeStateDir);
@@ -334,7 +344,7 @@ describe('status of an OpenCode 2', () => {
     expect(code).toBe(0);
   });
 
-  it('on a relay, shows the command for a terminal on it', async () => {
+  it('shows the command that opens a terminal on a service registered through a relay', async () => {
     await using fake = await startFakeOpencode2({ password: 'tunnel password' });
     await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
     const passwordFile = join(remains.registry, '.credentials', 'id-service');
@@ -344,7 +354,7 @@ describe('status of an OpenCode 2', () => {
     expect(text).toContain(`  OPENCODE_PASSWORD="$(cat ${passwordFile})" opencode --server ${fake.url}\n`);
   });
 
-  it('shows the service of a wrapper, and the settings for others on the LAN', async () => {
+  it('shows the service of a wrapper, and the settings for other machines on the LAN', async () => {
     const self = await identifyProcess(process.pid);
     await remains.state({
       id: 'id-service',

@@ -22,7 +22,7 @@ test('a tap on a row opens its session, with the request in focus', async ({ pag
   expect(await page.locator('.row a[aria-current=page]').count()).toBe(1);
 });
 
-test('the transcript follows as it streams: text, tools, errors', async ({ page, api }) => {
+test('the transcript shows text, tools and errors as they stream', async ({ page, api }) => {
   await page.openSession([], '.message');
   const message = { id: 'msg_3', role: 'assistant', atMs: minutesAgo(0), done: false, parts: [] as object[] };
   const piece = { kind: 'text', message: 'msg_3', part: 'prt_a' };
@@ -46,7 +46,7 @@ test('the transcript follows as it streams: text, tools, errors', async ({ page,
   expect(await page.locator('.message').count()).toBe(3);
 });
 
-test('a reader above the end stays there: earlier messages load above, and a button leads to the newest', async ({
+test('a reader who has scrolled up keeps the position while messages arrive or load above, and a button leads to the newest', async ({
   page,
   api,
 }) => {
@@ -83,7 +83,7 @@ test('a session that is gone shows the reason beside the list', async ({ page })
   expect(await page.locator('.row').count()).toBe(4);
 });
 
-test('changed lines differ by sign and element, not only by color; if they cannot be read again, a reason is shown above', async ({
+test('changed lines differ by sign and element, not only by color; a failed reload shows its reason above them', async ({
   page,
   api,
 }) => {
@@ -105,7 +105,7 @@ test('changed lines differ by sign and element, not only by color; if they canno
   expect(await page.locator('.file').count()).toBe(2);
 });
 
-test('Stop: the reason of a refusal stays; an accepted one disables the button until the turn has stopped', async ({
+test('Stop keeps the reason of a refusal, and is disabled after it is accepted until the turn has stopped', async ({
   page,
   api,
 }) => {
@@ -145,7 +145,7 @@ test('a reader sees the request without buttons', async ({ page, api }) => {
   for (const name of ['Allow once', 'Reject', 'Send', 'Stop']) expect(await page.button(name).count(), name).toBe(0);
 });
 
-test('a session streams on after the node has restarted, without duplicates', async ({ page, api }) => {
+test('a session continues to stream after a restart of the node, without duplicates', async ({ page, api }) => {
   await page.openSession([], '.message');
   await api.stop();
   const error = page.locator('.session-head .error');

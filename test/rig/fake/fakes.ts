@@ -1,14 +1,14 @@
 import { FAKE_ROUTES } from './fake-http.ts';
 import { startFakeOpencode, type FakeOpencode, type LoadGauge } from './fake-opencode.ts';
 
-/** Many fakes in this process, under one gauge. */
+/** Fakes in this process that share one load gauge. */
 export interface Fakes extends AsyncDisposable {
   readonly all: readonly FakeOpencode[];
   readonly load: LoadGauge;
   close(): Promise<void>;
 }
 
-/** Directories and session titles are numbered. A prompt is answered with its own text. The last `hung` accept requests and answer none. */
+/** Starts fakes with numbered directories and session titles. They answer a prompt with its own text; the last `hung` never answer. */
 export async function startFakes(count: number, hung = 0): Promise<Fakes> {
   const load: LoadGauge = { current: 0, max: 0 };
   const all = await Promise.all(

@@ -15,7 +15,7 @@ export interface ForwardedPort {
 
 /**
  * Forwards `listenPort` on the loopback of a namespace (0: any free port) to `target` on the loopback of the tests. A child creates the
- * socket in the namespace, where it stays, and passes it to this process.
+ * socket, which stays in the namespace, and passes it to this process.
  */
 export async function forwardInto(namespace: string, target: number, listenPort = 0): Promise<ForwardedPort> {
   const argv = [process.execPath, LISTENER, String(listenPort)];
@@ -25,27 +25,27 @@ export async function forwardInto(namespace: string, target: number, listenPort 
     Server,
   ];
   child.disconnect();
-  const open = new Set<Socket>();
+  const openSockets = new Set<Socket>();
   server.on('connection', (near) => {
     const far = connect(target, '127.0.0.1');
-    for (const [one, other] of [
+    for (const [from, to] of [
       [near, far],
       [far, near],
     ] as const) {
-      open.add(one);
-      one.on('error', () => {});
-      one.once('close', () => {
-        open.delete(one);
-        other.destroy();
+      openSockets.add(from);
+      from.on('error', () => {});
+      from.once('close', () => {
+        openSockets.delete(from);
+        to.destroy();
       });
-      one.pipe(other);
+      from.pipe(to);
     }
   });
   return {
     port,
     close: () => {
       server.close();
-      for (const socket of open) socket.destroy();
+      for (const socket of openSockets) socket.destroy();
     },
   };
 }

@@ -63,7 +63,7 @@ export class TailnetMachine {
     this.localApi = createLocalApi({ socketPath: this.socket, clock: systemClock, logger: silentLogger });
   }
 
-  /** Runs a command in its network namespace with its host name. */
+  /** The prefix of a command that is to run in this machine's network namespace with its host name. */
   get prefix(): Prefix {
     const script = 'hostname "$0" && exec "$@"';
     return ['ip', 'netns', 'exec', this.namespace, 'unshare', '--uts', 'sh', '-c', script, this.name];
@@ -76,7 +76,7 @@ export class TailnetMachine {
     return stdout;
   }
 
-  /** A process on this machine, with the child's pid; killed with the tailnet at the latest. */
+  /** Starts a process on this machine; its pid is the child's. It ends with the tailnet at the latest. */
   spawn(argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
     const [program, ...args] = this.prefix;
     return spawn(program, [...args, ...argv], options);
@@ -129,7 +129,7 @@ export class TailnetMachine {
     await this.running();
   }
 
-  /** Resolves when it has addresses. */
+  /** Resolves when the machine has addresses. */
   async running(): Promise<void> {
     const self = await until(`${this.name} to be running`, async () => {
       const status = await this.localApi.status();

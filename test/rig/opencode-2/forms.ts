@@ -1,25 +1,25 @@
 import type { FormField, FormValue } from './store.ts';
 
-/** The fault in an answer to a form, if any. */
+/** The reason why an answer does not fit its form, or undefined. */
 export function checkAnswerOf(
   fields: readonly FormField[],
   answer: Readonly<Record<string, FormValue>>,
 ): string | undefined {
-  const unknown = Object.keys(answer).find((key) => !fields.some((field) => field.key === key));
-  if (unknown !== undefined) return `no field ${unknown}`;
+  const unknownKey = Object.keys(answer).find((key) => !fields.some((field) => field.key === key));
+  if (unknownKey !== undefined) return `no field ${unknownKey}`;
   for (const field of fields) {
     const value = answer[field.key];
-    const shown = (field.when ?? []).every(({ key, op, value }) => (answer[key] === value) === (op === 'eq'));
-    if (!shown || field.type === 'external') {
+    const isShown = (field.when ?? []).every(({ key, op, value }) => (answer[key] === value) === (op === 'eq'));
+    if (!isShown || field.type === 'external') {
       if (value !== undefined) return `${field.key} is not asked`;
     } else if (value === undefined) {
       if (field.required === true) return `${field.key} is required`;
-    } else if (!fits(field, value)) return `${field.key} does not fit`;
+    } else if (!fitsField(field, value)) return `${field.key} does not fit`;
   }
   return undefined;
 }
 
-function fits(field: FormField, value: FormValue): boolean {
+function fitsField(field: FormField, value: FormValue): boolean {
   const { options, custom = options === undefined } = field;
   const isOffered = (choice: string): boolean => custom || options?.some((option) => option.value === choice) === true;
   switch (field.type) {

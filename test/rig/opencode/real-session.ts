@@ -23,7 +23,7 @@ export interface RealSession {
   readonly id: string;
   /** Unix time in milliseconds by the server's clock. */
   readonly createdMs: number;
-  /** Sends a prompt and resolves at the 204. `extra` joins the body: `messageID`, `agent`. */
+  /** Sends a prompt and resolves at the 204. `extra` is merged into the body: `messageID`, `agent`. */
   prompt(text: string, extra?: Readonly<Record<string, unknown>>): Promise<void>;
   messages(): Promise<readonly StoredMessage[]>;
   /** Resolves when the session is idle and all answers are complete: after an error or an abort the idle event comes earlier. */
@@ -36,7 +36,7 @@ export interface RealSession {
   abort(): Promise<void>;
 }
 
-/** With a title, opencode does not ask the model for one. */
+/** Creates a session; without `title`, opencode asks the model for one. */
 export async function createRealSession(opencode: Opencode, title?: string): Promise<RealSession> {
   const { id, time } = await opencode.json<{ readonly id: string; readonly time: { readonly created: number } }>(
     'POST',
@@ -45,8 +45,8 @@ export async function createRealSession(opencode: Opencode, title?: string): Pro
   );
   const messages = (): Promise<readonly StoredMessage[]> => opencode.json('GET', `/session/${id}/message`);
   const status: RealSession['status'] = async () => {
-    const all = await opencode.json<Readonly<Record<string, { readonly type: string }>>>('GET', '/session/status');
-    return all[id];
+    const statuses = await opencode.json<Readonly<Record<string, { readonly type: string }>>>('GET', '/session/status');
+    return statuses[id];
   };
   return {
     id,

@@ -21,7 +21,7 @@ await server.connect(new StdioServerTransport());
 process.stdin.once('end', () => process.exit(0));
 `;
 
-async function start(source: string, options: McpChildOptions = {}): Promise<McpChild> {
+async function startScript(source: string, options: McpChildOptions = {}): Promise<McpChild> {
   const temp = tempDir();
   onTestFinished(temp.close);
   const script = join(temp.path, 'server.mjs');
@@ -29,17 +29,17 @@ async function start(source: string, options: McpChildOptions = {}): Promise<Mcp
   return startMcpChild({ script, ...options });
 }
 
-test('a server sees nothing of the environment of the tests', async () => {
-  await using child = await start(SERVER, { env: { SETTING: 'given' } });
+test('a server does not inherit the environment of the tests', async () => {
+  await using child = await startScript(SERVER, { env: { SETTING: 'given' } });
   expect((await child.call('environment')).text).toBe('HOME,OPENCODE_MDNS_INTERFACES,PATH,SETTING,TMPDIR');
 });
 
-test('a server that writes anything but protocol to standard output fails at its end', async () => {
-  const child = await start(SERVER);
+test('close rejects if the server wrote anything but protocol to standard output', async () => {
+  const child = await startScript(SERVER);
   await child.call('litter');
   await expect(child.close()).rejects.toThrow('not protocol');
 });
 
-test('a server that does not start is reported with its standard error', async () => {
-  await expect(start("console.error('cannot start'); process.exit(3);")).rejects.toThrow(/closed|cannot start/);
+test('startMcpChild rejects with the standard error of a server that does not start', async () => {
+  await expect(startScript("console.error('cannot start'); process.exit(3);")).rejects.toThrow(/closed|cannot start/);
 });
