@@ -19,7 +19,7 @@ export class ManualClock implements Clock {
     return this.#monotonicMs;
   }
 
-  /** Sets the machine's clock forward by `ms`; no time passes. */
+  /** Changes the machine's clock by `ms`; no time passes. */
   step(ms: number): void {
     this.#epochMs += ms;
   }
