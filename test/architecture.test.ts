@@ -49,13 +49,13 @@ test('every file but the entry points is in a room', () => {
 });
 
 test('imports go one way', () => {
-  const upwards = [...texts].flatMap(([file, text]) =>
+  const upwardImports = [...texts].flatMap(([file, text]) =>
     [...text.matchAll(/(?:from|import\()\s*'(\.[^']+)'/g)]
       .map(([, target = '']) => relative(root, resolve(root, dirname(file), target)))
       .filter((target) => rankOf(target) > rankOf(file))
       .map((target) => `${file} imports ${target}`),
   );
-  expect(upwards).toEqual([]);
+  expect(upwardImports).toEqual([]);
 });
 
 test(`a folder holds at most ${MOST_FILES} files`, () => {
@@ -65,13 +65,13 @@ test(`a folder holds at most ${MOST_FILES} files`, () => {
 });
 
 test('exported names are unique', () => {
-  const places = new Map<string, string[]>();
+  const filesByName = new Map<string, string[]>();
   for (const [file, text] of texts)
     for (const [, name = ''] of text.matchAll(
       /^export (?:async )?(?:function\*?|class|const|interface|type|enum) (\w+)/gm,
     ))
-      places.set(name, [...(places.get(name) ?? []), file]);
-  expect([...places].filter(([, all]) => all.length > 1)).toEqual([]);
+      filesByName.set(name, [...(filesByName.get(name) ?? []), file]);
+  expect([...filesByName].filter(([, sameName]) => sameName.length > 1)).toEqual([]);
 });
 
 function roomOf(file: string): string {

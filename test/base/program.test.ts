@@ -36,7 +36,7 @@ interface StartOptions {
   readonly shell?: string;
 }
 
-async function place() {
+async function openHome() {
   const temp = tempDir('opencode-mcp-program');
   onTestFinished(async () => {
     await endProcessesIn(temp.tmp);
@@ -73,7 +73,7 @@ function start(
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   const closed = once(child, 'close');
-  /** Waits for its end. */
+  /** Waits for the program to end. */
   const exit = async () => {
     await within(closed, `the end of ${command}`);
     return { code: child.exitCode, stdout, stderr };
@@ -81,9 +81,9 @@ function start(
   return { child, stdout: () => stdout, stderr: () => stderr, exit };
 }
 
-const run = (...given: Parameters<typeof start>) => start(...given).exit();
+const run = (...args: Parameters<typeof start>) => start(...args).exit();
 
-/** One line without a stack that contains `words`. */
+/** Matches one line that contains `words`, without a stack. */
 function oneLine(command: string, words: string): RegExp {
   return new RegExp(`^${command.split(' ', 1)[0]}: (?!internal error)[^\\n]*${words}[^\\n]*\\n$`);
 }
@@ -93,7 +93,7 @@ describe.each(['opencode-mcp --help', 'opencode-mcp list', 'opencode-connected s
   '%s, whose standard output cannot be written',
   (command) => {
     test.skipIf(!existsSync('/dev/full'))('reports a full disk on one line and ends with code 1', async () => {
-      const { env } = await place();
+      const { env } = await openHome();
       await using full = await open('/dev/full', 'w');
       expect(await run(command, env, { stdio: ['ignore', full.fd, 'pipe'] })).toMatchObject({
         code: 1,
@@ -102,7 +102,7 @@ describe.each(['opencode-mcp --help', 'opencode-mcp list', 'opencode-connected s
     });
 
     test('ends without a message if the reader has gone', async () => {
-      const { env } = await place();
+      const { env } = await openHome();
       const { child, exit } = start(command, env);
       child.stdout?.destroy();
       // The exit code that shells report for SIGPIPE.
@@ -112,7 +112,7 @@ describe.each(['opencode-mcp --help', 'opencode-mcp list', 'opencode-connected s
 );
 
 test('the MCP server ends with code 0 if the reader of its standard output has gone', async () => {
-  const { env } = await place();
+  const { env } = await openHome();
   const { child, exit } = start('opencode-mcp', env);
   child.stdout?.destroy();
   child.stdin?.write(HANDSHAKE.map((message) => `${JSON.stringify(message)}\n`).join(''));
@@ -121,14 +121,14 @@ test('the MCP server ends with code 0 if the reader of its standard output has g
 
 describe('in a current directory that was removed', () => {
   const runThere = async (command: string) => {
-    const { env, temp } = await place();
+    const { env, temp } = await openHome();
     const cwd = join(temp.path, 'gone');
     await mkdir(cwd);
     return run(command, env, { cwd, shell: 'rmdir ../gone' });
   };
 
   test.each(['opencode-mcp', 'opencode-mcp node', 'opencode-connected --headless', 'opencode-connected status'])(
-    '%s says so',
+    '%s reports that the directory is gone',
     async (command) => {
       expect(await runThere(command)).toMatchObject({
         code: 1,
@@ -149,7 +149,7 @@ test
   .each(['opencode-mcp', 'opencode-connected status'])(
   '%s without a home directory says what to set',
   async (command) => {
-    const { HOME: _, ...env } = (await place()).env;
+    const { HOME: _, ...env } = (await openHome()).env;
     // As in a container run under an arbitrary user id.
     const shell = `set -- setpriv --reuid ${NO_USER} --regid ${NO_USER} --clear-groups "$@"`;
     expect(await run(command, env, { shell })).toMatchObject({
@@ -160,15 +160,15 @@ test
 );
 
 describe('RELAY_SSH_CMD', () => {
-  // All malformed commands: test/connected/relay/ssh-command.test.ts.
+  // test/connected/relay/ssh-command.test.ts tests all malformed commands.
   test.each([
     ['opencode-connected --headless', 'ssh "x'],
     ['opencode-connected status', 'ssh "x'],
     ['opencode-connected sessions', "'' ssh"],
     ['opencode-connected cleanup', 'ssh\nx'],
-  ])('%s with RELAY_SSH_CMD=%j ends with one line that names it', async (command, written) => {
-    const { env } = await place();
-    expect(await run(command, { ...env, RELAY_SSH_CMD: written })).toMatchObject({
+  ])('%s with RELAY_SSH_CMD=%j ends with one line that names it', async (command, sshCommand) => {
+    const { env } = await openHome();
+    expect(await run(command, { ...env, RELAY_SSH_CMD: sshCommand })).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(oneLine(command, 'RELAY_SSH_CMD: ')),
     });
@@ -176,10 +176,10 @@ describe('RELAY_SSH_CMD', () => {
 
   // `spawn` emits an error for the first, and throws for the last.
   test.each(['/nowhere/ssh x', 'false', `/${'x'.repeat(300)} x`])(
-    '%j, which fails, is reported for the relay alone',
-    async (written) => {
-      const { env } = await place();
-      const withRelay = { ...env, RELAY_SSH_CMD: written };
+    '%j, which fails, makes only the relay unavailable',
+    async (sshCommand) => {
+      const { env } = await openHome();
+      const withRelay = { ...env, RELAY_SSH_CMD: sshCommand };
       for (const subcommand of ['status', 'cleanup'])
         expect(await run(`opencode-connected ${subcommand}`, withRelay)).toMatchObject({
           code: 1,
@@ -196,8 +196,8 @@ describe('RELAY_SSH_CMD', () => {
 });
 
 describe.each(['reader gone', 'disk full', 'closed', 'unread'])('stderr: %s', (kind) => {
-  /** Starts with a full log, which goes to stderr. */
-  function startWith(command: string, env: Readonly<Record<string, string>>) {
+  /** Starts a program that logs everything to such a stderr. */
+  function startWithStderr(command: string, env: Readonly<Record<string, string>>) {
     const logged = { OPENCODE_MCP_LOG_LEVEL: 'debug', ...env };
     if (kind === 'closed') return start(command, logged, { shell: 'exec 2>&-' });
     if (kind === 'disk full') return start(command, logged, { shell: 'exec 2>/dev/full' });
@@ -207,11 +207,11 @@ describe.each(['reader gone', 'disk full', 'closed', 'unread'])('stderr: %s', (k
     return started;
   }
 
-  test('the MCP server continues, with as much to log as a client can cause', async () => {
-    const { env, registry } = await place();
+  test('the MCP server continues, however much a client makes it log', async () => {
+    const { env, registry } = await openHome();
     await using opencode = await startFakeOpencode();
     await registry.add({ name: 'one', port: opencode.port });
-    const { child, exit, stdout } = startWith('opencode-mcp', env);
+    const { child, exit, stdout } = startWithStderr('opencode-mcp', env);
     const call = { method: 'tools/call', params: { name: 'instances', arguments: {} } };
     for (const message of HANDSHAKE) child.stdin?.write(`${JSON.stringify(message)}\n`);
     // Each causes a log line; together far more than a pipe holds.
@@ -224,16 +224,16 @@ describe.each(['reader gone', 'disk full', 'closed', 'unread'])('stderr: %s', (k
   });
 
   test('the node service continues', async () => {
-    const { env, temp } = await place();
+    const { env, temp } = await openHome();
     const port = await freePort();
     const socketPath = join(temp.path, 'tailscaled.sock');
     await tailscaled(socketPath);
-    const { child, exit } = startWith('opencode-mcp node', {
+    const { child, exit } = startWithStderr('opencode-mcp node', {
       ...env,
       TAILSCALE_SOCKET: socketPath,
       OPENCODE_NODE_PORT: String(port),
     });
-    // By then it has logged that it listens, and the caller.
+    // Once it answers, it has logged that it listens and who called.
     const list = (): Promise<number | undefined> =>
       fetch(`http://${SELF}:${port}${LIST_PATH}`).then(
         ({ status }) => status,
@@ -246,52 +246,52 @@ describe.each(['reader gone', 'disk full', 'closed', 'unread'])('stderr: %s', (k
     expect((await exit()).code).toBe(0);
   });
 
-  test.each(['opencode-mcp list', 'opencode-connected status'])('%s prints what it found', async (command) => {
-    const { env } = await place();
-    const { code, stdout } = await startWith(command, { ...env, OPENCODE_MCP_READONLY: 'a warning' }).exit();
+  test.each(['opencode-mcp list', 'opencode-connected status'])('%s prints its results', async (command) => {
+    const { env } = await openHome();
+    const { code, stdout } = await startWithStderr(command, { ...env, OPENCODE_MCP_READONLY: 'a warning' }).exit();
     expect(code).toBe(0);
     expect(stdout).not.toBe('');
   });
 
-  test('opencode-connected runs opencode, and ends as it does', async () => {
-    const { env } = await place();
+  test('opencode-connected runs opencode and ends with its exit code', async () => {
+    const { env } = await openHome();
     const withRelay = { ...env, RELAY_SSH_CMD: '/nowhere/ssh relay' };
-    const { code } = await startWith('opencode-connected --headless --no-password', withRelay).exit();
+    const { code } = await startWithStderr('opencode-connected --headless --no-password', withRelay).exit();
     expect(code).toBe(0);
   });
 });
 
-test('unread text on stderr is bounded, and the number of dropped lines follows once it is read', async () => {
-  const taken: string[] = [];
-  let read: (() => void) | undefined;
+test('unread text on stderr is bounded, and the number of dropped lines is reported once stderr is read', async () => {
+  const written: string[] = [];
+  let finishWrite: (() => void) | undefined;
   const stderr = new Writable({
     decodeStrings: false,
     write(text: string, _, done) {
-      taken.push(text);
-      read = done;
+      written.push(text);
+      finishWrite = done;
     },
   });
-  const stand = Object.assign(new EventEmitter(), { stderr, stdout: new PassThrough() });
+  const fakeProcess = Object.assign(new EventEmitter(), { stderr, stdout: new PassThrough() });
   const line = `${'x'.repeat(99)}\n`;
-  await runProgram('test', stand as unknown as NodeJS.Process, async ({ tell }) => {
+  await runProgram('test', fakeProcess as unknown as NodeJS.Process, async ({ tell }) => {
     for (let count = 0; count < 100_000; count += 1) tell(line);
     expect(stderr.writableLength).toBeLessThan(70_000);
     while (stderr.writableLength > 0) {
-      read?.();
+      finishWrite?.();
       await nextTurn();
     }
     tell('after\n');
   });
-  read?.();
+  finishWrite?.();
   await nextTurn();
-  const dropped = 100_000 - taken.filter((text) => text === line).length;
-  expect(taken.slice(-2)).toEqual([`${dropped} log lines were dropped, because nobody read them\n`, 'after\n']);
+  const dropped = 100_000 - written.filter((text) => text === line).length;
+  expect(written.slice(-2)).toEqual([`${dropped} log lines were dropped, because nobody read them\n`, 'after\n']);
 });
 
 test.skipIf(!existsSync('/dev/full'))(
   'a full disk for logs ends neither the MCP server, which records calls, nor a wrapper',
   async () => {
-    const { env, temp, registry } = await place();
+    const { env, temp, registry } = await openHome();
     await using opencode = await startFakeOpencode();
     await registry.add({ name: 'one', port: opencode.port });
     const state = join(temp.path, '.local', 'state', 'opencode-mcp');
@@ -299,8 +299,8 @@ test.skipIf(!existsSync('/dev/full'))(
     await symlink('/dev/full', join(state, 'record.jsonl'));
     await symlink('/dev/full', join(state, 'logs', 'opencode-connected.log'));
     const { child, exit, stdout, stderr } = start('opencode-mcp', env);
-    const read = { name: 'get_status', arguments: { instance: 'one' } };
-    const calls = [1, 2, 3].map((id) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: read }));
+    const getStatus = { name: 'get_status', arguments: { instance: 'one' } };
+    const calls = [1, 2, 3].map((id) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: getStatus }));
     child.stdin?.write([...HANDSHAKE, ...calls].map((message) => `${JSON.stringify(message)}\n`).join(''));
     await until('the warning about the record', () => stderr().includes('cannot write the record of calls'));
     await until('every answer', () => calls.every(({ id }) => stdout().includes(`"id":${id}`)));
@@ -315,9 +315,9 @@ test.skipIf(!existsSync('/dev/full'))(
 describe('a missing secret', () => {
   const NONE = { env: 'NONE' };
 
-  // All cases: test/credentials.
-  test('of a static instance locks that instance, which says so, and stops no program', async () => {
-    const { env, temp } = await place();
+  // test/credentials tests all cases.
+  test('of a static instance locks that instance with a reason, and stops no program', async () => {
+    const { env, temp } = await openHome();
     await using locked = await startFakeOpencode({ password: 'pa55word' });
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     const { url } = locked;
@@ -340,8 +340,8 @@ describe('a missing secret', () => {
     expect(await run(`opencode-connected status --config ${config}`, env)).toMatchObject({ code: 0, stderr: '' });
   });
 
-  test('by default or of a rule locks only the instances that need it', async () => {
-    const { env, temp, registry } = await place();
+  test('that is the default or belongs to a rule locks only the instances that need it', async () => {
+    const { env, temp, registry } = await openHome();
     await using locked = await startFakeOpencode({ password: 'pa55word' });
     await using another = await startFakeOpencode({ password: 'pa55word', directory: '/home/user/another' });
     await using other = await startFakeOpencode({ directory: '/home/user/other' });

@@ -11,7 +11,7 @@ const DEBUG = JSON.stringify({ logLevel: 'debug' });
 const WARN = JSON.stringify({ logLevel: 'warn' });
 
 describe('the path of the config file', () => {
-  it.each<[name: string, given: Case, logLevel: string]>([
+  it.each<[name: string, options: Case, logLevel: string]>([
     ['in ~/.config', { config: { logLevel: 'debug' } }, 'debug'],
     [
       'in XDG_CONFIG_HOME, before ~/.config',
@@ -30,9 +30,9 @@ describe('the path of the config file', () => {
       { argv: ['--config', '~/c.json'], files: { [`${HOME}/c.json`]: DEBUG } },
       'debug',
     ],
-    ['nowhere', {}, 'info'],
-  ])('%s', (_, given, logLevel) => {
-    expect(load(given).settings.logLevel).toBe(logLevel);
+    ['without a file', {}, 'info'],
+  ])('%s', (_, options, logLevel) => {
+    expect(load(options).settings.logLevel).toBe(logLevel);
   });
 
   it('a file given by a flag must exist', () => {
@@ -54,7 +54,7 @@ describe('the path of the config file', () => {
     );
   });
 
-  it('a file in place of its folder counts as missing', () => {
+  it('a file in place of the config folder counts as missing', () => {
     expect(loadFailing('ENOTDIR').warnings).toEqual([]);
   });
 });
@@ -70,8 +70,8 @@ describe('the JSON', () => {
     ['single quotes', '{\n"password":\n\'hunter2\'}', ' (line 3)'],
     ['no quotes', '{"a": "\\"}",\n"password": hunter2 }', ' (line 2)'],
     ['a string over two lines', '{\n"password": "hun\nter2"}', ' (line 2)'],
-    ['an end too early', '{"password": "hunter2"', ' (line 1)'],
-    ['nothing at all', '', ''],
+    ['a missing brace', '{"password": "hunter2"', ' (line 1)'],
+    ['an empty file', '', ''],
   ])('%s is reported with its line and without the text', (_, text, line) => {
     const problem = `${CONFIG_PATH}: is not valid JSON${line}; comments and trailing commas are not allowed`;
     expect(problemsOf({ config: text })).toEqual([problem]);
@@ -87,12 +87,12 @@ describe('the JSON', () => {
 });
 
 describe('an unknown key', () => {
-  const keys = '; opencode-mcp help settings lists the keys';
+  const helpHint = '; opencode-mcp help settings lists the keys';
   it.each([
     ['{"logLevl": "warn"}', 'logLevl: unknown key; did you mean logLevel?'],
     ['{"registry_dir": "/x"}', 'registry_dir: unknown key; did you mean registryDir?'],
-    ['{"servers": []}', `servers: unknown key${keys}`],
-    ['{"__proto__": {}}', `__proto__: unknown key${keys}`],
+    ['{"servers": []}', `servers: unknown key${helpHint}`],
+    ['{"__proto__": {}}', `__proto__: unknown key${helpHint}`],
     [
       '{"instances": [{"name": "a", "url": "http://a", "pasword": "hunter2"}]}',
       'instances[0].pasword: unknown key; did you mean password?',
@@ -136,7 +136,7 @@ describe('secrets', () => {
     ['a file in the home folder', { file: '~/pw' }, { kind: 'file', path: '/home/ada/pw' }],
     ['a file elsewhere', { file: '/run/secrets/pw' }, { kind: 'file', path: '/run/secrets/pw' }],
     ['a command', { command: ['pass', 'show', 'oc'] }, { kind: 'command', argv: ['pass', 'show', 'oc'] }],
-    // The three that lock the instances that need them are no errors.
+    // The next three are no errors: they lock the instances that need them.
     ['a variable that is not set', { env: 'NOWHERE' }, { kind: 'unset', variable: 'NOWHERE' }],
     ['a variable that is empty', { env: 'EMPTY' }, { kind: 'unset', variable: 'EMPTY' }],
     ['a name that every object has', { env: 'constructor' }, { kind: 'unset', variable: 'constructor' }],
@@ -154,21 +154,21 @@ describe('secrets', () => {
     expect(settings.instances[0]?.credential).toEqual({ username: 'ada', password: expected });
   });
 
-  const forms = 'expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
-  const program = 'expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]';
+  const expectedSecret = 'expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
+  const expectedProgram = 'expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]';
   it.each([
     [{ env: '$hunter2' }, 'expected the name of an environment variable after "env", without $'],
     ['', 'expected a secret, got an empty string'],
     [{ file: '' }, 'expected a path after "file"'],
     [{ file: 'a\0' }, 'expected a path after "file"'],
-    [{ command: [] }, program],
-    [{ command: ['a', '\0'] }, program],
-    [{ command: 'pass show hunter2' }, `${forms}, got an object`],
-    [12345, `${forms}, got a number`],
-    [{ env: 'PW', file: 'hunter2' }, `${forms}, got an object`],
-    [{}, `${forms}, got an object`],
-    [null, `${forms}, got null`],
-    [undefined, `${forms}, got nothing`],
+    [{ command: [] }, expectedProgram],
+    [{ command: ['a', '\0'] }, expectedProgram],
+    [{ command: 'pass show hunter2' }, `${expectedSecret}, got an object`],
+    [12345, `${expectedSecret}, got a number`],
+    [{ env: 'PW', file: 'hunter2' }, `${expectedSecret}, got an object`],
+    [{}, `${expectedSecret}, got an object`],
+    [null, `${expectedSecret}, got null`],
+    [undefined, `${expectedSecret}, got nothing`],
   ])('%j: %s', (password, expected) => {
     expect(problemsOf({ config: { credentials: [{ name: 'a', password }] } })).toEqual([
       `${CONFIG_PATH}: credentials[0].password: ${expected}`,
@@ -191,19 +191,20 @@ describe('credential rules', () => {
     );
   });
 
-  const nothing =
+  const missingPattern =
     ': expected at least one of name, host and source; for a password that fits everywhere use the key "password"';
-  const mdns = ': a rule for mdns needs the exact name or host, without *: anyone on the LAN can advertise anything';
+  const inexactMdns =
+    ': a rule for mdns needs the exact name or host, without *: anyone on the LAN can advertise anything';
   const bounds = 'expected 1 to 256 characters, none of them control or invisible';
   it.each([
-    [{}, nothing],
+    [{}, missingPattern],
     [
       { source: 'mdsn' },
       '.source: expected a pattern that fits one of local-relay, service, tailscale, mdns, static, got "mdsn"',
     ],
-    [{ source: 'mdns' }, mdns],
-    [{ source: 'MDNS', name: 'a*' }, mdns],
-    [{ source: 'mdns', name: 'a', host: '*' }, mdns],
+    [{ source: 'mdns' }, inexactMdns],
+    [{ source: 'MDNS', name: 'a*' }, inexactMdns],
+    [{ source: 'mdns', name: 'a', host: '*' }, inexactMdns],
     [{ host: '' }, `.host: ${bounds}, got ""`],
     [{ name: 'a\u200b' }, `.name: ${bounds}, got "a\\u{200b}"`],
     [{ name: 5 }, '.name: expected a string, got a number'],
@@ -247,7 +248,7 @@ describe('approvals', () => {
   });
 });
 
-describe('the real reader', () => {
+describe('readTextFile', () => {
   it('returns text and mode', async () => {
     await using folder = tempDir();
     const path = join(folder.path, 'c.json');

@@ -7,7 +7,7 @@ import { COMMANDS, PLAIN_OPTIONS, VALUE_OPTIONS } from '../../src/connected/open
 import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode/opencode-binaries.ts';
 import { tempDir } from '../rig/temp.ts';
 
-/** Contains two directories, one with the name of an opencode subcommand. */
+/** Reads a command line where `../other` and `run`, also an opencode subcommand, are directories. */
 const read = (argv: readonly string[]): CommandLine =>
   readCommandLine(argv, (word) => ['.', '../other', 'run'].includes(word));
 
@@ -28,9 +28,9 @@ describe('a start of opencode', () => {
     ],
     [['--', '../other', '--lan'], [], ['../other', '--lan'], '../other'],
     [['--headless', '--', '-s', 'x', '--', 'y'], ['--headless'], ['-s', 'x', '--', 'y']],
-    // One that only begins like an address of ours.
+    // Only begins like `--port`.
     [['--portal'], [], ['--portal']],
-    // Too short to be taken for `--lan`.
+    // Too short for a guess that `--lan` was meant.
     [['--lane'], [], ['--lane']],
   ])('%j', (argv, own, forOpencode, project) => {
     expect(read(argv)).toEqual({ kind: 'start', own, forOpencode, project });
@@ -44,7 +44,7 @@ test.each([
   [['--version'], { kind: 'version' }],
   [['-v'], { kind: 'version' }],
   [['cleanup', '--help'], { kind: 'help' }],
-])('%j is ours', (argv, expected) => {
+])('%j is handled by opencode-connected', (argv, expected) => {
   expect(read(argv)).toEqual(expected);
 });
 
@@ -82,7 +82,7 @@ describe('a command line that opens no terminal on a project runs unchanged', ()
       ['run', '--version'],
     ],
     [['--', 'status'], ['status']],
-  ])('%j too', (argv, forOpencode) => {
+  ])('%j, except for a leading --', (argv, forOpencode) => {
     expect(read(argv)).toEqual({ kind: 'plain', forOpencode });
   });
 });
@@ -106,20 +106,20 @@ test.each([
 describe.each([...OPENCODES, { name: 'the preview of OpenCode 2', binary: PREVIEW_OPENCODE }])(
   'the help of $name',
   ({ binary }) => {
-    test.skipIf(isMissing(binary))('has only known subcommands and options with values', async () => {
+    test.skipIf(isMissing(binary))('lists no unknown subcommand or option with a value', async () => {
       await using home = tempDir('opencode-help');
       const env = { PATH: process.env['PATH'] ?? '', HOME: home.path };
       const { stdout, stderr } = await promisify(execFile)(binary, ['--help'], { env });
       const help = stdout + stderr;
-      const commands = [...help.matchAll(/^ {2}opencode (\w+) .*?(?:\[aliases: (\w+)\])?$/gm)].flatMap((found) =>
-        found.slice(1),
+      const commands = [...help.matchAll(/^ {2}opencode (\w+) .*?(?:\[aliases: (\w+)\])?$/gm)].flatMap((match) =>
+        match.slice(1),
       );
-      const [, listed = ''] = help.split('SUBCOMMANDS\n');
-      commands.push(...[...listed.matchAll(/^ {2}(\w+) /gm)].map(([, name = '']) => name));
+      const [, subcommands = ''] = help.split('SUBCOMMANDS\n');
+      commands.push(...[...subcommands.matchAll(/^ {2}(\w+) /gm)].map(([, name = '']) => name));
       expect(commands.length).toBeGreaterThan(4);
       expect(commands.filter((name) => name !== undefined && !COMMANDS.has(name))).toEqual([]);
       const options = [...help.matchAll(/^ +(?:(-\w), )?(--[\w-]+) [^[]*\[(?:string|number|array)\]/gm)].flatMap(
-        (found) => found.slice(1),
+        (match) => match.slice(1),
       );
       expect(options.filter((name) => name !== undefined && !VALUE_OPTIONS.has(name))).toEqual([]);
       const [, global = ''] = /GLOBAL FLAGS\n([^]*?)\n\n/.exec(help) ?? [];

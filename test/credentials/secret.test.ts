@@ -8,12 +8,12 @@ import type { SecretRef } from '../../src/config/file/secret-ref.ts';
 import { asUser } from '../discovery/as-root.ts';
 import { tempDir } from '../rig/temp.ts';
 
-const never = new AbortController().signal;
+const notAborted = new AbortController().signal;
 const noCommands: SecretCommands = { run: () => Promise.reject(new Error('not expected')) };
 const uid = process.getuid?.() ?? -1;
 
 function read(ref: SecretRef, commands = noCommands): Promise<string | undefined> {
-  return readSecret(ref, { commands }, never);
+  return readSecret(ref, { commands }, notAborted);
 }
 
 async function problemOf(ref: SecretRef, commands = noCommands): Promise<string> {
@@ -41,8 +41,8 @@ function write(content: string | Buffer, mode = 0o600): void {
   chmodSync(path, mode);
 }
 
-describe('a value', () => {
-  it('is not given to a caller that has aborted', async () => {
+describe('a configured value', () => {
+  it('is not returned to a caller that has aborted', async () => {
     const reading = readSecret(
       { kind: 'value', value: 'p' },
       { commands: noCommands },
@@ -56,13 +56,13 @@ describe('a value', () => {
   });
 });
 
-const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
+const commandsPrinting = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
 
 it.each([
   ['p w\n\n', 'p w\n'],
   ['p w\r\n', 'p w'],
 ])('a command gives its output without the final newline: %j', async (output, expected) => {
-  expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing(output))).toBe(expected);
+  expect(await read({ kind: 'command', argv: ['pass', 'show'] }, commandsPrinting(output))).toBe(expected);
 });
 
 it.each<[ref: SecretRef, problem: string]>([
@@ -76,7 +76,7 @@ it.each<[ref: SecretRef, problem: string]>([
     'the output of the password command pass is empty; expected a password',
   ],
 ])('%j is an error', async (ref, problem) => {
-  expect(await problemOf(ref, printing('\n'))).toBe(problem);
+  expect(await problemOf(ref, commandsPrinting('\n'))).toBe(problem);
 });
 
 describe.each([
@@ -85,11 +85,11 @@ describe.each([
 ])('$kind', ({ owner }) => {
   it.each([
     ['without a newline', 'p w', 'p w'],
-    ['with one', 'p w\n', 'p w'],
-    ['with a Windows one', 'p w\r\n', 'p w'],
-    ['with two: one is the password', 'p w\n\n', 'p w\n'],
+    ['with a newline', 'p w\n', 'p w'],
+    ['with a Windows newline', 'p w\r\n', 'p w'],
+    ['with two newlines, of which one is part of the password', 'p w\n\n', 'p w\n'],
     ['of 8192 bytes', 'p'.repeat(8192), 'p'.repeat(8192)],
-    ['beyond ASCII', 'žluť→', 'žluť→'],
+    ['with non-ASCII characters', 'žluť→', 'žluť→'],
   ])('is read: %s', async (_, content, expected) => {
     write(content);
     expect(await read({ kind: 'file', path, ...owner })).toBe(expected);
@@ -100,7 +100,7 @@ describe.each([
     expect(await read({ kind: 'file', path: join(folder, 'none', 'pw'), optional: true, ...owner })).toBeUndefined();
   });
 
-  it('may not be missing otherwise', async () => {
+  it('may not be missing if required', async () => {
     expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
       `cannot read the password file ${path}: no such file; create it with the password in it`,
     );
@@ -113,7 +113,7 @@ describe.each([
     );
   });
 
-  it('may not be larger', async () => {
+  it('may not be larger than 8192 bytes', async () => {
     write('hunter2'.repeat(1200));
     expect(await problemOf({ kind: 'file', path, optional: true, ...owner })).toBe(
       `will not use ${path} for a password: it is larger than 8192 bytes; put only the password into it`,
@@ -123,8 +123,8 @@ describe.each([
   it.each([
     ['a folder', () => mkdirSync(path, { mode: 0o700 })],
     ['a named pipe, and does not block', () => execFileSync('mkfifo', ['-m', '600', path])],
-  ])('may not be %s', async (_, make) => {
-    make();
+  ])('may not be %s', async (_, create) => {
+    create();
     expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
       `will not use ${path} for a password: it is not a regular file; put the password into one`,
     );
@@ -148,14 +148,14 @@ describe('a configured password file', () => {
 });
 
 describe('a password file with an owner', () => {
-  const refused = (what: string, reason: string): string => `will not use ${what} for a password: ${reason}`;
-  const open = (mode: string, chmod: string, what: string): string =>
+  const refusal = (what: string, reason: string): string => `will not use ${what} for a password: ${reason}`;
+  const openToOthers = (mode: string, chmod: string, what: string): string =>
     `other users have access to it (mode ${mode}); run: chmod ${chmod} ${what}`;
 
   it.each(['0640', '0604', '0620', '0601'])('may not be open to others: %s', async (mode) => {
     write('hunter2', Number.parseInt(mode, 8));
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
-      refused(path, open(mode, '600', path)),
+      refusal(path, openToOthers(mode, '600', path)),
     );
   });
 
@@ -167,7 +167,7 @@ describe('a password file with an owner', () => {
     write('hunter2');
     chmodSync(folder, Number.parseInt(mode, 8));
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
-      refused(folder, open(shown, '700', folder)),
+      refusal(folder, openToOthers(shown, '700', folder)),
     );
   });
 
@@ -176,7 +176,7 @@ describe('a password file with an owner', () => {
     const link = `${folder}-link`;
     symlinkSync(folder, link);
     expect(await problemOf({ kind: 'file', path: join(link, 'pw'), ownerUid: uid })).toBe(
-      refused(link, 'it is not a folder; a password file lies in a folder of its own'),
+      refusal(link, 'it is not a folder; a password file lies in a folder of its own'),
     );
   });
 
@@ -191,11 +191,11 @@ describe('a password file with an owner', () => {
   it('must be in a folder of that owner', async () => {
     write('hunter2');
     expect(await problemOf({ kind: 'file', path, ownerUid: uid + 1 })).toBe(
-      refused(folder, `it belongs to user id ${uid}, not ${uid + 1}; remove it`),
+      refusal(folder, `it belongs to user id ${uid}, not ${uid + 1}; remove it`),
     );
   });
 
-  it.skipIf(uid !== 0)('says whom to run as if it belongs to another user (needs root)', async () => {
+  it.skipIf(uid !== 0)('is refused with the uid to run as when it belongs to another user (needs root)', async () => {
     write('hunter2');
     chownSync(path, 1000, 1000);
     chownSync(folder, 1000, 1001);
@@ -207,7 +207,7 @@ describe('a password file with an owner', () => {
     );
     chmodSync(folder, 0o755);
     expect(await asUser(65_534, () => problemOf(ref))).toBe(
-      refused(folder, `${advice}; besides, ${open('0755', '700', folder)}`),
+      refusal(folder, `${advice}; besides, ${openToOthers('0755', '700', folder)}`),
     );
   });
 
@@ -215,11 +215,11 @@ describe('a password file with an owner', () => {
     write('hunter2');
     chownSync(path, 12_345, 12_345);
     expect(await problemOf({ kind: 'file', path, ownerUid: 0 })).toBe(
-      refused(path, 'it belongs to user id 12345, not 0; remove it'),
+      refusal(path, 'it belongs to user id 12345, not 0; remove it'),
     );
   });
 
-  it('is shown on one line', async () => {
+  it('is named on one line in errors', async () => {
     const odd = join(folder, 'a\nb\u001b[31m');
     expect(await problemOf({ kind: 'file', path: odd, ownerUid: uid })).toBe(
       `cannot read the password file ${folder}/a b: no such file; create it with the password in it`,

@@ -24,7 +24,7 @@ function read(content: unknown, fileName = 'file.json'): RegistrationReading {
 function problemOf(reading: RegistrationReading): string {
   return 'problem' in reading ? reading.problem : `no problem: ${JSON.stringify(reading)}`;
 }
-function good(reading: RegistrationReading): { registration: Registration; remarks: readonly string[] } {
+function acceptedReading(reading: RegistrationReading): { registration: Registration; remarks: readonly string[] } {
   if ('problem' in reading) throw new Error(`Expected a registration, got the problem: ${reading.problem}`);
   return reading;
 }
@@ -52,7 +52,7 @@ describe('a registration file', () => {
       expected: { name: 'file', port: 1234 },
     },
     {
-      name: 'with milliseconds',
+      name: 'with a date in milliseconds',
       content: { port: 1234, connectedAt: CONNECTED_AT },
       expected: { connectedAt: CONNECTED_AT },
     },
@@ -62,7 +62,7 @@ describe('a registration file', () => {
       expected: { connectedAt: CONNECTED_AT },
     },
     { name: 'with a name of blanks', content: { port: 1234, name: ' \t ' }, expected: { name: 'file' } },
-    { name: 'of this protocol', content: { port: 1234, protocol: 1 }, expected: { port: 1234 } },
+    { name: 'of protocol 1', content: { port: 1234, protocol: 1 }, expected: { port: 1234 } },
     { name: 'with a byte order mark', content: `\ufeff${JSON.stringify({ port: 1234 })}`, expected: { port: 1234 } },
     { name: 'with the longest id', content: { port: 1234, id: 'x'.repeat(64) }, expected: { id: 'x'.repeat(64) } },
     {
@@ -73,11 +73,11 @@ describe('a registration file', () => {
     { name: 'with the highest port', content: { port: 65_535 }, expected: { port: 65_535 } },
   ];
   it.each(accepted)('is read $name', ({ content, expected }) => {
-    expect(good(read(content)).registration).toMatchObject(expected);
+    expect(acceptedReading(read(content)).registration).toMatchObject(expected);
   });
 
   it('is read without unknown fields', () => {
-    expect(good(read({ port: 1234, token: 'x' })).registration).toEqual({ name: 'file', port: 1234 });
+    expect(acceptedReading(read({ port: 1234, token: 'x' })).registration).toEqual({ name: 'file', port: 1234 });
   });
 
   const refused: readonly { name: string; content: string | object; problem: RegExp }[] = [
@@ -98,7 +98,11 @@ describe('a registration file', () => {
     { name: 'a name that is a number', content: { port: 1234, name: 5 }, problem: /^name: expected a string, got 5$/ },
     { name: 'a hostname that is an object', content: { port: 1234, hostname: {} }, problem: /^hostname: / },
     { name: 'a cwd with a NUL', content: { port: 1234, cwd: '/a\0/b' }, problem: /^cwd: no directory has such a name/ },
-    { name: 'a cwd with half a character', content: { port: 1234, cwd: '/a\ud800' }, problem: /^cwd: no directory/ },
+    {
+      name: 'a cwd with half a surrogate pair',
+      content: { port: 1234, cwd: '/a\ud800' },
+      problem: /^cwd: no directory/,
+    },
     {
       name: 'a cwd that is too long',
       content: { port: 1234, cwd: `/${'x'.repeat(4096)}` },
@@ -115,7 +119,7 @@ describe('a registration file', () => {
     { name: 'an id of 65 characters', content: { port: 1234, id: 'x'.repeat(65) }, problem: /^id: / },
     { name: 'several wrong fields', content: { port: 'x', name: 1 }, problem: /^name: .*; port: / },
     {
-      name: 'a newer protocol, whatever else it holds',
+      name: 'a newer protocol, even with an unknown kind of port',
       content: { protocol: 2, port: { tcp: 1 } },
       problem: /^written by a newer opencode-connected \(protocol 2\); update this program$/,
     },
@@ -138,24 +142,29 @@ describe('a registration file', () => {
 
   const cleaned: readonly { name: string; content: object; expected: Partial<Registration>; remark: RegExp }[] = [
     {
-      name: 'escapes',
+      name: 'a name with escape sequences',
       content: { name: '\u001b[2J\u001b]0;x\u0007api' },
       expected: { name: 'api' },
       remark: /^name: left out control/,
     },
     {
-      name: '10,000 characters',
+      name: 'a name of 10,000 characters',
       content: { name: 'x'.repeat(10_000) },
       expected: { name: `${'x'.repeat(127)}…` },
       remark: /^name: cut to 128 characters$/,
     },
     {
-      name: 'path parts',
+      name: 'a name with path parts',
       content: { name: '../../etc' },
       expected: { name: '../../etc' },
       remark: /^name: looks like a path/,
     },
-    { name: 'two dots', content: { name: '..' }, expected: { name: '..' }, remark: /^name: looks like a path/ },
+    {
+      name: 'a name of two dots',
+      content: { name: '..' },
+      expected: { name: '..' },
+      remark: /^name: looks like a path/,
+    },
     {
       name: 'a hostile hostname',
       content: { hostname: 'a\u001b[1mb' },
@@ -171,15 +180,15 @@ describe('a registration file', () => {
     { name: 'a date out of range', content: { connectedAt: 1e300 }, expected: {}, remark: /^connectedAt: / },
   ];
   it.each(cleaned)('is cleaned, with a remark: $name', ({ content, expected, remark }) => {
-    const { registration, remarks } = good(read({ port: 1234, ...content }));
+    const { registration, remarks } = acceptedReading(read({ port: 1234, ...content }));
     expect(registration).toEqual(expect.objectContaining({ port: 1234, ...expected }));
     if ('connectedAt' in content) expect(registration).not.toHaveProperty('connectedAt');
     expect(remarks).toEqual([expect.stringMatching(remark)]);
   });
 
   it('uses the cleaned file name as the default name', () => {
-    expect(good(read({ port: 1234 }, '\u001b[31mred.json')).registration.name).toBe('red');
-    expect(good(read({ port: 1234 }, '\u0001.json')).registration.name).toBe('unnamed');
+    expect(acceptedReading(read({ port: 1234 }, '\u001b[31mred.json')).registration.name).toBe('red');
+    expect(acceptedReading(read({ port: 1234 }, '\u0001.json')).registration.name).toBe('unnamed');
   });
 
   it('never causes an exception or unsafe text, whatever it contains', () => {

@@ -48,7 +48,7 @@ const SECTIONS: readonly Section[] = [
 ];
 const plain = (text: string): string => text;
 
-test.each([60, 80, 200])('wraps at %i columns, except commands to copy', (width) => {
+test.each([60, 80, 200])('the report wraps at %i columns, except commands to copy', (width) => {
   const lines = drawReport(reportOf('1', SECTIONS), plain, width).trimEnd().split('\n');
   for (const line of lines) if (!line.trim().startsWith('rm ')) expect(widthOf(line), line).toBeLessThanOrEqual(width);
   expect(lines.filter((line) => line.includes('a-long-path'))).toEqual([`       ${LONG.advice?.command}`]);
@@ -58,7 +58,7 @@ test.each([60, 80, 200])('wraps at %i columns, except commands to copy', (width)
   expect(lines).toContain('      and 2 more; --json has all');
 });
 
-test('shows the first twenty things to do', () => {
+test('the report shows the first twenty things to do', () => {
   const checks = Array.from({ length: 22 }, (_, index) =>
     check('warn', `${index}`, '', { advice: { text: `do ${index}` } }),
   );
@@ -66,7 +66,7 @@ test('shows the first twenty things to do', () => {
   expect(drawn).toMatch(/  20\. 19: do 19\n  and 2 more; --json has all\n$/);
 });
 
-test('in a pipe lines are not wrapped; only the verdict is coloured', () => {
+test('in a pipe, the report is not wrapped and only verdicts are coloured', () => {
   const colour = (text: string, name: string | undefined): string => `<${name}>${text}</>`;
   const drawn = drawReport(reportOf('1', SECTIONS), colour, undefined);
   expect(drawn).toContain(`  <yellow>warn</>    a subject: ${LONG.text}\n`);
@@ -76,7 +76,7 @@ test('in a pipe lines are not wrapped; only the verdict is coloured', () => {
   );
 });
 
-test('each advice is given once, with the worst verdict, and first those of sections that others depend on', () => {
+test('each piece of advice appears once, with its worst verdict; sections that others depend on come first', () => {
   const advice = { text: 'close it', command: 'chmod go-w /x' };
   const { todo, verdict } = reportOf('1', [
     {

@@ -5,7 +5,7 @@ interface Sleeper {
   readonly wake: () => void;
 }
 
-/** Time that passes only by `advance`. */
+/** A clock that moves only by `advance` and `step`. */
 export class ManualClock implements Clock {
   #monotonicMs = 1_000;
   #epochMs = 1_700_000_000_000;
@@ -19,7 +19,7 @@ export class ManualClock implements Clock {
     return this.#monotonicMs;
   }
 
-  /** Somebody sets the machine's clock; no time passes. */
+  /** Changes the machine's clock by `ms`; no time passes. */
   step(ms: number): void {
     this.#epochMs += ms;
   }
@@ -62,7 +62,7 @@ export class ManualClock implements Clock {
   }
 }
 
-/** Everything that needs no time and no socket has happened. */
+/** Resolves once everything that needs no time and no socket has happened. */
 export async function settle(): Promise<void> {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }

@@ -20,7 +20,7 @@ async function tunnelTo(fake: FakeOpencode): Promise<FaultProxy> {
   return proxy;
 }
 
-const via = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
+const connectionTo = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
 
 describe('a proof', () => {
   const { signal } = new AbortController();
@@ -29,16 +29,16 @@ describe('a proof', () => {
   test('succeeds for two connections to one process, in either order', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(true);
-    expect(await isSameByAbort(via(tunnel), via(fake), deps, signal)).toBe(true);
+    expect(await isSameByAbort(connectionTo(fake), connectionTo(tunnel), deps, signal)).toBe(true);
+    expect(await isSameByAbort(connectionTo(tunnel), connectionTo(fake), deps, signal)).toBe(true);
     await until('the streams to be closed', () => fake.openStreams === 0);
   });
 
   test('uses a new valid session id each time, and names no directory', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    await isSameByAbort(via(fake), via(tunnel), deps, signal);
-    await isSameByAbort(via(fake), via(tunnel), deps, signal);
+    await isSameByAbort(connectionTo(fake), connectionTo(tunnel), deps, signal);
+    await isSameByAbort(connectionTo(fake), connectionTo(tunnel), deps, signal);
     const targets = tunnel.requests.map(({ method, target }) => `${method} ${target}`);
     expect(new Set(targets).size).toBe(2);
     for (const target of targets) expect(target).toMatch(/^POST \/session\/ses_[0-9A-Za-z]{26}\/abort$/);
@@ -48,7 +48,7 @@ describe('a proof', () => {
     const [fake, elsewhere] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const proxy = await tunnelTo(elsewhere);
     const clock = new ManualClock();
-    const proving = isSameByAbort(via(fake), via(proxy), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(connectionTo(fake), connectionTo(proxy), { clock, deadlineMs: 60_000 }, signal);
     for (const [index, pauseMs] of [100, 500, 2000].entries()) {
       await until('the abort', () => elsewhere.count('POST /session/:id/abort') === index + 1);
       await until('the pause', () => clock.due(pauseMs) === 1);
@@ -64,7 +64,7 @@ describe('a proof', () => {
   test('fails for two similar processes at the deadline', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const clock = new ManualClock();
-    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(connectionTo(one), connectionTo(other), { clock, deadlineMs: 60_000 }, signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     // Events of other sessions prove nothing.
     one.emit('session.idle', { sessionID: 'ses_another' });
@@ -74,28 +74,33 @@ describe('a proof', () => {
     await until('the stream to be closed', () => one.openStreams === 0);
   });
 
-  test('fails for an end that is gone', async () => {
+  test('fails if an endpoint is gone', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
     await fake.close();
-    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(false);
+    expect(await isSameByAbort(connectionTo(fake), connectionTo(tunnel), deps, signal)).toBe(false);
   });
 
   test.each([
-    ['an end that answers with a web page', { kind: 'html' }],
+    ['an endpoint that answers with a web page', { kind: 'html' }],
     ['a stream that ends', { kind: 'answer', headers: { 'content-type': 'text/event-stream' }, body: '' }],
   ] as const)('fails for %s', async (_, override) => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
     fake.override('GET /global/event', override);
-    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(false);
+    expect(await isSameByAbort(connectionTo(fake), connectionTo(tunnel), deps, signal)).toBe(false);
   });
 
   test('ends when its signal aborts', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const controller = new AbortController();
     const clock = new ManualClock();
-    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, controller.signal);
+    const proving = isSameByAbort(
+      connectionTo(one),
+      connectionTo(other),
+      { clock, deadlineMs: 60_000 },
+      controller.signal,
+    );
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     controller.abort();
     expect(await proving).toBe(false);

@@ -1,12 +1,12 @@
-/** `count` mutations of valid packets: cut, lengthened, with flipped bits, wrong lengths and pointers. The same ones for the same seed. */
+/** `count` mutations of valid packets: cut, lengthened, with flipped bits, wrong lengths and pointers. The same seed gives the same mutations. */
 export function mutations(packets: readonly Buffer[], count: number, seed: number): Buffer[] {
   const random = generator(seed);
   return Array.from({ length: count }, (_, index) => {
     const packet = Buffer.from(packets[index % packets.length] ?? Buffer.alloc(12));
     for (let changes = 1 + random(6); changes > 0; changes -= 1) {
-      const at = random(packet.length);
-      // A pointer of name compression, the largest byte, another bit, anything.
-      packet[at] = [0xc0, 0xff, (packet[at] ?? 0) ^ (1 << random(8)), random(256)][random(4)] ?? 0;
+      const offset = random(packet.length);
+      // A name compression pointer, the largest byte, one flipped bit or any byte.
+      packet[offset] = [0xc0, 0xff, (packet[offset] ?? 0) ^ (1 << random(8)), random(256)][random(4)] ?? 0;
     }
     // Without the mark that the intake looks for, the packets would not be decoded.
     const marked = Buffer.concat([packet, Buffer.from('opencode-')]);

@@ -40,7 +40,7 @@ describe('the list', () => {
     expect(JSON.stringify(listing)).not.toContain(PASSWORD);
   });
 
-  test('a registration without an id gets a stable one, by which it is served', async () => {
+  test('a registration without an id gets a stable id, which is part of its path', async () => {
     await using stage = await openNodeStage();
     await using old = await startFakeOpencode({ directory: '/home/ada/old' });
     await stage.registry.add({ name: 'old', port: old.port, cwd: old.directory });
@@ -58,9 +58,9 @@ describe('the list', () => {
       ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) },
     });
     await using second = await startFakeOpencode();
-    await using far = await startFakeOpencode();
-    await stage.registry.add({ name: 'tunnelled', hostname: 'elsewhere', port: far.port, cwd: far.directory });
-    await stage.registry.add({ name: 'moved', port: far.port, localPort: 4096, cwd: far.directory });
+    await using remote = await startFakeOpencode();
+    await stage.registry.add({ name: 'tunnelled', hostname: 'elsewhere', port: remote.port, cwd: remote.directory });
+    await stage.registry.add({ name: 'moved', port: remote.port, localPort: 4096, cwd: remote.directory });
     await stage.registry.add({ name: 'second', port: second.port, cwd: second.directory });
     const names = await until('the second to be listed', async () => {
       const { instances } = await stage.list();
@@ -75,22 +75,22 @@ describe('the list', () => {
 });
 
 test('a process that took a registered port never receives its password', async () => {
-  const sent: (string | undefined)[] = [];
-  await using thief = await listenHttp(({ headers }, response) => {
-    sent.push(headers.authorization);
+  const authorizations: (string | undefined)[] = [];
+  await using intruder = await listenHttp(({ headers }, response) => {
+    authorizations.push(headers.authorization);
     response.setHeader('content-type', 'application/json').end('{"healthy":true,"version":"1.18.33"}');
   });
   await using stage = await openNodeStage({
-    ports: { ours: (claims) => Promise.resolve(claims.filter(({ port }) => port !== thief.port)) },
+    ports: { ours: (claims) => Promise.resolve(claims.filter(({ port }) => port !== intruder.port)) },
   });
-  await stage.registry.add({ name: 'taken', port: thief.port, id: 'taken' }, { password: PASSWORD });
-  await until('a probe of the port', () => sent.length > 0);
-  expect(sent).not.toContainEqual(expect.anything());
+  await stage.registry.add({ name: 'taken', port: intruder.port, id: 'taken' }, { password: PASSWORD });
+  await until('a probe of the port', () => authorizations.length > 0);
+  expect(authorizations).not.toContainEqual(expect.anything());
   expect((await stage.list()).instances.map(({ id }) => id)).toEqual([ID]);
 });
 
 describe('access', () => {
-  test('the node’s user may drive; headers change no role, and a refusal names the caller and what would admit them', async () => {
+  test('the node’s user may drive; headers change no role, and a refusal names the caller and the settings that would admit them', async () => {
     await using stage = await openNodeStage();
     expect((await stage.ask('/anything?x=1')).text).toBe('{"answered":"/anything?x=1"}');
     const headers = {

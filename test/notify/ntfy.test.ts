@@ -8,9 +8,9 @@ import { readSecret } from '../../src/credentials/secret.ts';
 import { startFakeNtfy } from '../rig/fake/fake-ntfy.ts';
 
 const TOPIC = 'ada-agents-5f1c';
-const NONE = new AbortController().signal;
+const NOT_ABORTED = new AbortController().signal;
 
-const ASKED: Notice = {
+const NOTICE: Notice = {
   id: 'abcdefghijklmnopqrstuv',
   event: 'permission',
   atMs: 0,
@@ -32,54 +32,54 @@ function channelTo(url: string, level: TextLevel = 'full', token?: Extract<Chann
 }
 
 describe('a topic of an ntfy server', () => {
-  it('gets the command, the place and the link', async () => {
+  it('gets the command, the directory and the link', async () => {
     await using ntfy = await startFakeNtfy();
-    await channelTo(ntfy.url).deliver(ASKED, undefined, NONE);
+    await channelTo(ntfy.url).deliver(NOTICE, undefined, NOT_ABORTED);
     expect(ntfy.messages).toMatchObject([
       {
         topic: TOPIC,
-        sequence_id: ASKED.id,
+        sequence_id: NOTICE.id,
         title: 'Permission: Fix the build – 🚧',
         message: 'bash "rm -rf build"\ndesk /home/ada/web',
         priority: 4,
         tags: ['lock'],
-        click: ASKED.link,
+        click: NOTICE.link,
       },
     ]);
   });
 
-  it('shows one notification for one fact, the newest', async () => {
+  it('shows only the newest notification of a request', async () => {
     await using ntfy = await startFakeNtfy();
     const channel = channelTo(ntfy.url);
     for (const event of ['permission', 'unanswered', 'settled'] as const)
-      await channel.deliver({ ...ASKED, event }, undefined, NONE);
+      await channel.deliver({ ...NOTICE, event }, undefined, NOT_ABORTED);
     expect([ntfy.messages.length, ntfy.shown.size]).toEqual([3, 1]);
-    expect(ntfy.shown.get(ASKED.id)).toMatchObject({ title: 'Settled: Fix the build – 🚧', priority: 1 });
+    expect(ntfy.shown.get(NOTICE.id)).toMatchObject({ title: 'Settled: Fix the build – 🚧', priority: 1 });
   });
 
   it.each([
     ['none', { message: 'An agent waits for a permission' }],
-    ['title', { title: 'Permission: Fix the build – 🚧', message: 'desk /home/ada/web', click: ASKED.link }],
-  ] as const)('with text %s gets no more than that', async (level, expected) => {
+    ['title', { title: 'Permission: Fix the build – 🚧', message: 'desk /home/ada/web', click: NOTICE.link }],
+  ] as const)('at text level %s gets no more text than that level allows', async (level, expected) => {
     await using ntfy = await startFakeNtfy();
-    await channelTo(ntfy.url, level).deliver(ASKED, undefined, NONE);
+    await channelTo(ntfy.url, level).deliver(NOTICE, undefined, NOT_ABORTED);
     expect(ntfy.messages).toMatchObject([expected]);
-    const sent = JSON.stringify(ntfy.messages);
-    expect(sent).not.toContain('rm -rf');
-    if (level === 'none') expect(sent).not.toMatch(/desk|ada\/web|Fix|ses_1|per_1/);
+    const sentJson = JSON.stringify(ntfy.messages);
+    expect(sentJson).not.toContain('rm -rf');
+    if (level === 'none') expect(sentJson).not.toMatch(/desk|ada\/web|Fix|ses_1|per_1/);
   });
 
   it('takes the longest text as a message', async () => {
     await using ntfy = await startFakeNtfy();
     const text = '\\"漢🚧'.repeat(1_500);
-    await channelTo(ntfy.url).deliver({ ...ASKED, request: { ...ASKED.request!, text } }, undefined, NONE);
+    await channelTo(ntfy.url).deliver({ ...NOTICE, request: { ...NOTICE.request!, text } }, undefined, NOT_ABORTED);
     expect(ntfy.refused).toEqual([]);
     expect(ntfy.messages[0]?.message).toMatch(/^\\"漢🚧.*…$/s);
   });
 
-  it('gets the token from where it is kept', async () => {
+  it('gets messages with the configured token', async () => {
     await using ntfy = await startFakeNtfy({ token: 'tk_secret' });
-    await channelTo(ntfy.url, 'full', { kind: 'value', value: 'tk_secret' }).deliver(ASKED, undefined, NONE);
+    await channelTo(ntfy.url, 'full', { kind: 'value', value: 'tk_secret' }).deliver(NOTICE, undefined, NOT_ABORTED);
     expect(ntfy.messages.length).toBe(1);
   });
 
@@ -87,27 +87,30 @@ describe('a topic of an ntfy server', () => {
     ['a wrong token', { kind: 'value', value: 'tk_wrong' }, /^POST http:\/\/127\.0\.0\.1:\d+: HTTP 401; it says /],
     ['a token that is not set', { kind: 'unset', variable: 'NTFY_TOKEN' }, /NTFY_TOKEN is not set/],
     ['a file with more than a token', { kind: 'value', value: 'tk_wrong\nmore' }, /expected one word/],
-  ] as const)('says what is wrong with %s, and never the token or the topic', async (_, token, message) => {
-    await using ntfy = await startFakeNtfy({ token: 'tk_secret' });
-    const delivery = channelTo(ntfy.url, 'full', token).deliver(ASKED, undefined, NONE);
-    await expect(delivery).rejects.toThrow(message);
-    const said = await delivery.catch((error: unknown) => String(error));
-    expect(said).not.toMatch(/tk_wrong|tk_secret|ada-agents/);
-  });
+  ] as const)(
+    'fails because of %s, with an error that contains neither the token nor the topic',
+    async (_, token, message) => {
+      await using ntfy = await startFakeNtfy({ token: 'tk_secret' });
+      const delivery = channelTo(ntfy.url, 'full', token).deliver(NOTICE, undefined, NOT_ABORTED);
+      await expect(delivery).rejects.toThrow(message);
+      const errorText = await delivery.catch((error: unknown) => String(error));
+      expect(errorText).not.toMatch(/tk_wrong|tk_secret|ada-agents/);
+    },
+  );
 
-  it('is tried again when it is over its limit, not when it refuses the message', async () => {
+  it('is tried again if it is over its limit, but not if it refuses the message', async () => {
     await using ntfy = await startFakeNtfy();
     ntfy.limit(1);
     const channel = channelTo(ntfy.url);
-    await expect(channel.deliver(ASKED, undefined, NONE)).rejects.toMatchObject({ kind: 'failed' });
-    const bad = { ...ASKED, id: 'not an id' };
-    await expect(channel.deliver(bad, undefined, NONE)).rejects.toMatchObject({ kind: 'refused' });
+    await expect(channel.deliver(NOTICE, undefined, NOT_ABORTED)).rejects.toMatchObject({ kind: 'failed' });
+    const bad = { ...NOTICE, id: 'not an id' };
+    await expect(channel.deliver(bad, undefined, NOT_ABORTED)).rejects.toMatchObject({ kind: 'refused' });
     expect(ntfy.refused).toEqual([42_901, 40_049]);
   });
 
-  it('of a server before 2.16 cannot replace, which a test notification tells', async () => {
+  it('of a server before 2.16 returns a remark, since it cannot replace notifications', async () => {
     await using ntfy = await startFakeNtfy({ isOld: true });
-    const { remark } = await channelTo(ntfy.url).deliver(ASKED, undefined, NONE);
+    const { remark } = await channelTo(ntfy.url).deliver(NOTICE, undefined, NOT_ABORTED);
     expect(remark).toContain('older than ntfy 2.16');
   });
 });

@@ -20,11 +20,11 @@ const NO_RM: ApprovalRule = { pattern: 'rm *', approve: 'never' };
 const RM_BY_MODEL: ApprovalRule = { pattern: 'rm -i *', approve: 'model' };
 const STATUS_BY_MODEL: ApprovalRule = { permission: 'bash', pattern: 'git status*', approve: 'model' };
 const bash = (...patterns: string[]): WaitingRequest => request('bash', patterns);
-/** As opencode (1.18.33 and 1.18.10) lists it. */
+/** A command with its patterns, as opencode (1.18.33 and 1.18.10) lists it. */
 const shell = (command: string, ...patterns: string[]): WaitingRequest => request('bash', patterns, command);
 const question: WaitingRequest = { kind: 'question', request: { id: 'que_1', sessionID: 'ses_1', questions: [] } };
 
-function who(
+function approverFor(
   rules: readonly ApprovalRule[],
   waiting: WaitingRequest,
   { names = ['laptop'], approve = 'human' }: { readonly names?: readonly string[]; readonly approve?: Approver } = {},
@@ -32,18 +32,18 @@ function who(
   return approverOf({ approve, approvalRules: rules }, names, waiting);
 }
 
-describe('who settles a request', () => {
-  test('the first rule that fits, else the default', () => {
+describe('the approver of a request', () => {
+  test('is named by the first rule that fits, else by the default', () => {
     const rules: ApprovalRule[] = [
       STATUS_BY_MODEL,
       { instance: 'build-*', approve: 'ask' },
       { permission: 'question', approve: 'model' },
     ];
-    expect(who(rules, bash('git status -s'))).toBe('model');
-    expect(who(rules, bash('rm -rf build'))).toBe('human');
-    expect(who(rules, bash('rm -rf build'), { names: ['build-1'] })).toBe('ask');
-    expect(who(rules, question)).toBe('model');
-    expect(who([], question)).toBe('human');
+    expect(approverFor(rules, bash('git status -s'))).toBe('model');
+    expect(approverFor(rules, bash('rm -rf build'))).toBe('human');
+    expect(approverFor(rules, bash('rm -rf build'), { names: ['build-1'] })).toBe('ask');
+    expect(approverFor(rules, question)).toBe('model');
+    expect(approverFor([], question)).toBe('human');
   });
 
   test('a command that was cut gets the strictest approver of all rules for its kind', () => {
@@ -52,22 +52,22 @@ describe('who settles a request', () => {
       { permission: 'bash', pattern: 'rm *', approve: 'never' },
       { permission: 'edit', approve: 'human' },
     ];
-    expect(who(rules, shell('echo x', 'echo x'), { approve: 'ask' })).toBe('model');
-    expect(who(rules, shell(`echo x${CUT_MARK}`, `echo x${CUT_MARK}`), { approve: 'ask' })).toBe('never');
-    expect(who(rules.slice(0, 1), shell(`echo x${CUT_MARK}`, 'echo x'), { approve: 'ask' })).toBe('ask');
+    expect(approverFor(rules, shell('echo x', 'echo x'), { approve: 'ask' })).toBe('model');
+    expect(approverFor(rules, shell(`echo x${CUT_MARK}`, `echo x${CUT_MARK}`), { approve: 'ask' })).toBe('never');
+    expect(approverFor(rules.slice(0, 1), shell(`echo x${CUT_MARK}`, 'echo x'), { approve: 'ask' })).toBe('ask');
   });
 
   test('the examples in docs/permissions.md hold', () => {
     const rules: ApprovalRule[] = [STATUS_BY_MODEL, { instance: 'server-*', approve: 'human' }];
-    const of = (waiting: WaitingRequest, name: string): Approver =>
-      who(rules, waiting, { names: [name], approve: 'ask' });
-    const both = shell('git status && rm F', 'git status', 'rm F');
-    expect(of(shell('git status -s', 'git status -s'), 'laptop')).toBe('model');
-    expect(of(shell('git status', 'git status'), 'server-1')).toBe('model');
-    expect(of(both, 'laptop')).toBe('ask');
-    expect(of(both, 'server-1')).toBe('human');
-    expect(of(question, 'server-1')).toBe('human');
-    expect(of(request('edit', ['src/a.ts']), 'laptop')).toBe('ask');
+    const approverOn = (waiting: WaitingRequest, name: string): Approver =>
+      approverFor(rules, waiting, { names: [name], approve: 'ask' });
+    const statusAndRm = shell('git status && rm F', 'git status', 'rm F');
+    expect(approverOn(shell('git status -s', 'git status -s'), 'laptop')).toBe('model');
+    expect(approverOn(shell('git status', 'git status'), 'server-1')).toBe('model');
+    expect(approverOn(statusAndRm, 'laptop')).toBe('ask');
+    expect(approverOn(statusAndRm, 'server-1')).toBe('human');
+    expect(approverOn(question, 'server-1')).toBe('human');
+    expect(approverOn(request('edit', ['src/a.ts']), 'laptop')).toBe('ask');
   });
 
   test('the strictest approver of all pieces counts', () => {
@@ -77,37 +77,38 @@ describe('who settles a request', () => {
       { pattern: 'make*', approve: 'ask' },
       { pattern: '*', approve: 'model' },
     ];
-    const of = (...patterns: string[]): Approver => who(rules, bash(...patterns), { approve: 'model' });
-    expect(of('true', 'rm F')).toBe('never');
-    expect(of('rm F', 'curl x', 'make', 'true')).toBe('never');
-    expect(of('make', 'curl x', 'true')).toBe('human');
-    expect(of('true', 'make')).toBe('ask');
-    expect(of('true', 'false')).toBe('model');
+    const approverOfPieces = (...patterns: string[]): Approver =>
+      approverFor(rules, bash(...patterns), { approve: 'model' });
+    expect(approverOfPieces('true', 'rm F')).toBe('never');
+    expect(approverOfPieces('rm F', 'curl x', 'make', 'true')).toBe('never');
+    expect(approverOfPieces('make', 'curl x', 'true')).toBe('human');
+    expect(approverOfPieces('true', 'make')).toBe('ask');
+    expect(approverOfPieces('true', 'false')).toBe('model');
   });
 
   test('an earlier exception holds for its own piece only', () => {
     const rules = [RM_BY_MODEL, NO_RM];
-    expect(who(rules, bash('rm -i F'))).toBe('model');
-    expect(who(rules, bash('rm -i F', 'rm F'))).toBe('never');
-    expect(who(rules, shell('rm -i F; rm -i G', 'rm -i F', 'rm -i G'))).toBe('model');
+    expect(approverFor(rules, bash('rm -i F'))).toBe('model');
+    expect(approverFor(rules, bash('rm -i F', 'rm F'))).toBe('never');
+    expect(approverFor(rules, shell('rm -i F; rm -i G', 'rm -i F', 'rm -i G'))).toBe('model');
   });
 
-  test('a rule with a pattern fits no request that names nothing', () => {
+  test('a rule with a pattern fits no request without a command or path', () => {
     const rules: ApprovalRule[] = [{ pattern: '*', approve: 'model' }];
-    expect(who(rules, bash('git log'))).toBe('model');
-    expect(who(rules, bash())).toBe('human');
-    expect(who(rules, question)).toBe('human');
-    expect(who(rules, bash(''))).toBe('human');
-    expect(who(rules, shell('', ' '))).toBe('human');
-    expect(who([{ approve: 'model' }], bash())).toBe('model');
+    expect(approverFor(rules, bash('git log'))).toBe('model');
+    expect(approverFor(rules, bash())).toBe('human');
+    expect(approverFor(rules, question)).toBe('human');
+    expect(approverFor(rules, bash(''))).toBe('human');
+    expect(approverFor(rules, shell('', ' '))).toBe('human');
+    expect(approverFor([{ approve: 'model' }], bash())).toBe('model');
   });
 
-  test('a rule for an instance fits each of its names, whatever the case', () => {
+  test('a rule for an instance fits each of its names, ignoring case', () => {
     const names = ['prod@one:4096', 'prod@one', 'prod'];
     for (const instance of ['prod', 'PROD@ONE', 'prod@one:4096', 'prod@*'])
-      expect(who([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('never');
+      expect(approverFor([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('never');
     for (const instance of ['pro', 'prod@two', 'one'])
-      expect(who([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('human');
+      expect(approverFor([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('human');
   });
 });
 
@@ -124,8 +125,8 @@ describe('a shell command', () => {
     ['git status \\\n  -s', ['git status \\\n  -s']],
     ['git status <<E >"${D}/x" 2>&1\nx; y\nE', ['git status <<E >"${D}/x" 2>&1\nx; y\nE']],
     ['git status <<E | git status -s\nx\nE', ['git status <<E | git status -s\nx\nE', 'git status -s']],
-  ])('%j is covered by rules for all that it lists', (command, patterns) => {
-    expect(who([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('model');
+  ])('%j is covered by rules for all its listed commands', (command, patterns) => {
+    expect(approverFor([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('model');
   });
 
   test.each([
@@ -154,7 +155,7 @@ describe('a shell command', () => {
     ['rm F', ['git status']],
     ['rm F', []],
   ])('%j is not covered by a rule for `git status`', (command, patterns) => {
-    expect(who([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('human');
+    expect(approverFor([STATUS_BY_MODEL], shell(command, ...patterns))).toBe('human');
   });
 
   test.each([
@@ -186,36 +187,36 @@ describe('a shell command', () => {
     ['x=$(rm F)', []],
     ['x=`rm F`', ['true']],
     ['true &rm F', ['true']],
-  ])('%j is never settled here if `rm *` is not', (command, patterns) => {
-    expect(who([NO_RM, { approve: 'model' }], shell(command, ...patterns), { approve: 'model' })).toBe('never');
+  ])('%j is never settled if a rule forbids `rm *`', (command, patterns) => {
+    expect(approverFor([NO_RM, { approve: 'model' }], shell(command, ...patterns), { approve: 'model' })).toBe('never');
   });
 
   test('a command that only begins or ends like a listed one is a piece of its own', () => {
     const rules: ApprovalRule[] = [{ pattern: 'ls', approve: 'model' }];
     for (const command of ['lsblk; ls', 'ls; als', "ls; '; ls'", 'ls; ls#'])
-      expect(who(rules, shell(command, 'ls'))).toBe('human');
+      expect(approverFor(rules, shell(command, 'ls'))).toBe('human');
     // A listed `c` does not cover the beginning of `cd`, which opencode does not list.
-    const forbids: ApprovalRule[] = [{ pattern: 'cd *', approve: 'never' }];
-    expect(who(forbids, shell('c; cd /etc', 'c'), { approve: 'model' })).toBe('never');
+    const noCd: ApprovalRule[] = [{ pattern: 'cd *', approve: 'never' }];
+    expect(approverFor(noCd, shell('c; cd /etc', 'c'), { approve: 'model' })).toBe('never');
   });
 
   test('a command that mentions `rm` as an argument is no `rm`', () => {
     for (const command of ["echo 'x; rm F'", 'git rm F', 'echo rm F', 'rmdir F', 'git commit -m "fix; rm x"'])
-      expect(who([NO_RM], shell(command, command), { approve: 'model' })).toBe('model');
+      expect(approverFor([NO_RM], shell(command, command), { approve: 'model' })).toBe('model');
   });
 
   test('the parts that opencode does not list need a rule that fits, too', () => {
     const rules: ApprovalRule[] = [STATUS_BY_MODEL, { pattern: 'cd *', approve: 'model' }];
-    expect(who(rules, shell('cd web && git status', 'git status'))).toBe('model');
-    expect(who(rules, shell('cd web && git status && > F', 'git status'))).toBe('human');
+    expect(approverFor(rules, shell('cd web && git status', 'git status'))).toBe('model');
+    expect(approverFor(rules, shell('cd web && git status && > F', 'git status'))).toBe('human');
     expect(
-      who([STATUS_BY_MODEL, { instance: 'laptop', approve: 'model' }], shell('> F; git status', 'git status')),
+      approverFor([STATUS_BY_MODEL, { instance: 'laptop', approve: 'model' }], shell('> F; git status', 'git status')),
     ).toBe('model');
   });
 
   test('a rule for a later word does not loosen a command with an assignment', () => {
     const rules = [RM_BY_MODEL, NO_RM];
-    expect(who(rules, bash('FOO=1 rm F rm -i G'), { approve: 'model' })).toBe('never');
+    expect(approverFor(rules, bash('FOO=1 rm F rm -i G'), { approve: 'model' })).toBe('never');
   });
 
   test('a pattern in another case forbids, but does not allow', () => {
@@ -223,17 +224,17 @@ describe('a shell command', () => {
       { pattern: 'git branch -d *', approve: 'model' },
       { pattern: 'git branch -D *', approve: 'never' },
     ];
-    expect(who(rules, bash('git branch -d x'))).toBe('model');
-    expect(who(rules, bash('git branch -D x'))).toBe('never');
-    expect(who(rules.slice(0, 1), bash('git branch -D x'))).toBe('human');
-    expect(who(rules.slice(1), bash('git branch -d x'), { approve: 'model' })).toBe('never');
+    expect(approverFor(rules, bash('git branch -d x'))).toBe('model');
+    expect(approverFor(rules, bash('git branch -D x'))).toBe('never');
+    expect(approverFor(rules.slice(0, 1), bash('git branch -D x'))).toBe('human');
+    expect(approverFor(rules.slice(1), bash('git branch -d x'), { approve: 'model' })).toBe('never');
   });
 
-  // Comparing everything at each place would take more than a minute.
+  // Comparing every listed command at every position would take more than a minute.
   test('a hostile list of commands cannot block the event loop', { timeout: 20_000 }, () => {
     const command = 'a;'.repeat(20_000);
     const listed = Array.from({ length: 100 }, (_, index) => `${'a;'.repeat(10_000 - index)}b`);
-    expect(who([{ pattern: 'a', approve: 'model' }], shell(command, ...listed))).toBe('human');
+    expect(approverFor([{ pattern: 'a', approve: 'model' }], shell(command, ...listed))).toBe('human');
   });
 
   test("an exception with an assignment before the command's name holds", () => {
@@ -241,33 +242,33 @@ describe('a shell command', () => {
       { pattern: 'CI=1 npm test', approve: 'model' },
       { pattern: '*', approve: 'never' },
     ];
-    expect(who(rules, bash('CI=1 npm test'))).toBe('model');
-    expect(who(rules, bash('CI=2 npm test'))).toBe('never');
+    expect(approverFor(rules, bash('CI=1 npm test'))).toBe('model');
+    expect(approverFor(rules, bash('CI=2 npm test'))).toBe('never');
   });
 
   test('a request with more commands than are compared is covered if a rule fits each', () => {
     const commands = Array.from({ length: 20_000 }, (_, index) => `echo ${index}`);
     const command = commands.join('\n');
-    expect(who([{ pattern: 'echo *', approve: 'model' }], shell(command, ...commands))).toBe('model');
-    expect(who([{ pattern: 'echo *', approve: 'model' }], shell(`${command}\n> F`, ...commands))).toBe('human');
+    expect(approverFor([{ pattern: 'echo *', approve: 'model' }], shell(command, ...commands))).toBe('model');
+    expect(approverFor([{ pattern: 'echo *', approve: 'model' }], shell(`${command}\n> F`, ...commands))).toBe('human');
   });
 });
 
-test('a directory is asked about beside the command that goes there', () => {
+test('a request for an external directory is compared by its directories, not by its command', () => {
   const rules: ApprovalRule[] = [{ permission: 'external_directory', pattern: '/tmp/*', approve: 'model' }];
-  expect(who(rules, request('external_directory', ['/tmp/a/*'], 'rm -rf /tmp/a/b'))).toBe('model');
-  expect(who(rules, request('external_directory', ['/tmp/a/*', '/etc/*'], 'cp /etc/a /tmp/a'))).toBe('human');
+  expect(approverFor(rules, request('external_directory', ['/tmp/a/*'], 'rm -rf /tmp/a/b'))).toBe('model');
+  expect(approverFor(rules, request('external_directory', ['/tmp/a/*', '/etc/*'], 'cp /etc/a /tmp/a'))).toBe('human');
 });
 
-test('a path is compared as it is written', () => {
+test('a path is compared with its spaces unchanged', () => {
   const rules: ApprovalRule[] = [
     { permission: 'edit', pattern: 'docs/a  b.md', approve: 'never' },
     { permission: 'edit', pattern: 'docs/*', approve: 'model' },
   ];
-  expect(who(rules, request('edit', ['docs/a  b.md']))).toBe('never');
-  expect(who(rules, request('edit', ['docs/c.md']))).toBe('model');
-  expect(who(rules, request('edit', ['docs/c.md', 'src/a.ts']))).toBe('human');
+  expect(approverFor(rules, request('edit', ['docs/a  b.md']))).toBe('never');
+  expect(approverFor(rules, request('edit', ['docs/c.md']))).toBe('model');
+  expect(approverFor(rules, request('edit', ['docs/c.md', 'src/a.ts']))).toBe('human');
   const exact: ApprovalRule[] = [{ permission: 'edit', pattern: 'docs/a b.md', approve: 'model' }];
-  expect(who(exact, request('edit', ['docs/a b.md']))).toBe('model');
-  expect(who(exact, request('edit', ['docs/a  b.md']))).toBe('human');
+  expect(approverFor(exact, request('edit', ['docs/a b.md']))).toBe('model');
+  expect(approverFor(exact, request('edit', ['docs/a  b.md']))).toBe('human');
 });

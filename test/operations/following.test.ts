@@ -20,20 +20,20 @@ const message = (parts: Message['parts']): Message => ({
   parts,
 });
 
-test('a call that only follows does not mark the session, one that acts does', async () => {
-  const begun: string[] = [];
+test('a call that only follows does not mark the session, a call that acts does', async () => {
+  const markedSessions: string[] = [];
   const clock = leapingClock();
-  const marks = { begin: (id: string) => (begun.push(id), async () => {}) } as unknown as FollowMarks;
+  const marks = { begin: (id: string) => (markedSessions.push(id), async () => {}) } as unknown as FollowMarks;
   const runtime = { ...testRuntime({} as Fleet), clock, marks };
   const connected = { api: new FakeApi().client(), instance } as unknown as Connected;
   const follow = (more: object) => followOn(runtime, connected, SESSION, testCall(), more);
   await follow({});
-  expect(begun).toEqual([]);
+  expect(markedSessions).toEqual([]);
   await follow({ act: () => Promise.resolve() });
-  expect(begun).toEqual([SESSION.id]);
+  expect(markedSessions).toEqual([SESSION.id]);
 });
 
-test('a session that was found stalled stays stalled until it moves', async () => {
+test('a stalled session stays stalled until its turn moves', async () => {
   const clock = new ManualClock();
   const runtime = { ...testRuntime({} as Fleet), clock };
   const before = message([]);
@@ -54,7 +54,7 @@ test('a session that was found stalled stays stalled until it moves', async () =
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
 });
 
-test('a stalled session that waits or is retried has that state', () => {
+test('a stalled session that waits, is retried or is idle is not shown as stalled', () => {
   const facts = { stalledSinceMs: 1, nowMs: 2 };
   expect(sessionState({ type: 'busy' }, { ...facts, waiting: ['permission x'] }).state).toBe('waiting');
   expect(sessionState({ type: 'retry', attempt: 1, message: 'x' }, facts).state).toBe('retrying');

@@ -132,18 +132,22 @@ test('a permission is allowed once, and the record names the caller', async () =
   ]);
 });
 
-test('of two devices that settle one request together, one does, and the other sees it settled', async () => {
+test('when two devices settle a request at the same time, one succeeds and the other learns that it is gone', async () => {
   const waiting = stage.waiting();
   await using phone = await stage.follow(waiting.session);
   await using tablet = await stage.follow(waiting.session);
   const devices = [phone, tablet];
-  for (const one of devices) await one.find('the request', (line) => JSON.stringify(line).includes(waiting.request));
+  for (const device of devices)
+    await device.find('the request', (line) => JSON.stringify(line).includes(waiting.request));
   const answers = await Promise.all(['once', 'reject'].map((reply) => stage.post('respond', { ...waiting, reply })));
   expect(answers.map(({ status }) => status)).toEqual([200, 200]);
   expect(answers.filter(({ json }) => json['done'] === true)).toHaveLength(1);
   expect(answers.filter(({ json }) => json['gone'] === true)).toHaveLength(1);
-  for (const one of devices)
-    await until('no request', () => JSON.stringify(one.all.findLast(({ kind }) => kind === 'asks')?.['asks']) === '[]');
+  for (const device of devices)
+    await until(
+      'no request',
+      () => JSON.stringify(device.all.findLast(({ kind }) => kind === 'asks')?.['asks']) === '[]',
+    );
 });
 
 test('a request is settled only through its own session', async () => {
@@ -154,7 +158,7 @@ test('a request is settled only through its own session', async () => {
   expect(fake.state.permissions.has(waiting.request)).toBe(true);
 });
 
-test('a question is answered with labels, even if they are shown differently', async () => {
+test('an answer with the shown label selects the original label', async () => {
   const session = fake.addSession();
   fake.state.begin(session.id, 'go on');
   const label = '\u202eRed';
@@ -212,8 +216,8 @@ test('a repeated message is sent once, and a turn is stopped', async () => {
   expect(stopped).toMatchObject({ status: 200, json: { text: expect.stringContaining('Stopped') } });
 });
 
-test('a message without a session starts one; a repeated request uses the same session', async () => {
-  const known = new Set(fake.state.sessions.keys());
+test('a message without a session starts a session; a repeated request uses the same session', async () => {
+  const earlierSessions = new Set(fake.state.sessions.keys());
   const body = { instance: 'one', session: null, message: 'Tidy up', requestId: 'first' };
   const sessions: string[] = [];
   for (const requestId of ['first', 'first', 'second']) {
@@ -222,7 +226,7 @@ test('a message without a session starts one; a repeated request uses the same s
     sessions.push(String(json['session']));
   }
   const [first = '', repeated, second] = sessions;
-  expect(known.has(first)).toBe(false);
+  expect(earlierSessions.has(first)).toBe(false);
   expect(repeated).toBe(first);
   expect(second).not.toBe(first);
   expect(promptsOf(first)).toEqual(['Tidy up']);
@@ -233,7 +237,7 @@ function promptsOf(session: string): (string | undefined)[] {
   return prompts.map(({ body }) => body.parts?.[0]?.text);
 }
 
-test('a caller is cut off within a minute once a grant has ended, or they are no longer the node’s user', async () => {
+test('a caller is cut off within a minute once their grant ends or they are no longer the node’s user', async () => {
   const clock = new ManualClock();
   const runtime = testRuntime(stage.instances.fleet);
   await using other = await openPageStage({
@@ -254,7 +258,7 @@ test('a caller is cut off within a minute once a grant has ended, or they are no
   await until('the streams to be cut', () => streams.every((lines) => lines.closed()));
 });
 
-test('a kept connection serves the files and the data one after the other', async () => {
+test('a keep-alive connection serves files and data', async () => {
   const session = fake.addSession();
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const ports = new Set<number | undefined>();
@@ -277,7 +281,7 @@ test('a stranger gets nothing, not even the files', async () => {
   expect(data).toMatchObject({ status: 403, json: { error: expect.stringContaining('eve@example.com') } });
 });
 
-test('a reader sees and cannot act', async () => {
+test('a reader can see but not act', async () => {
   const { request, ...place } = stage.waiting();
   await using lines = await stage.follow(place.session, { from: READER });
   expect(await lines.find('the session', ({ kind }) => kind === 'session')).toMatchObject({ canDrive: false });
@@ -295,20 +299,20 @@ test('a reader sees and cannot act', async () => {
   expect(fake.state.statuses.has(place.session)).toBe(true);
 });
 
-test('a reader sees what an OpenCode 1 changed, and not what an OpenCode 2 did', async () => {
+test('a reader sees the changes of a session in OpenCode 1, but not in OpenCode 2', async () => {
   await using folder = tempDir('page-opencode-2');
   const directory = '/home/ada/project';
   await using opencode2 = await startFakeOpencode2({ home: '/home/ada', directories: { [directory]: {} } });
   await opencode2.register(folder.path);
   await using stage = await openPageStage({ opencodeStateDir: folder.path });
   await until('the service', async () => (await stage.instances.list()).some(({ id }) => id === 'service'));
-  const { data: made } = await opencode2.json<{ data: { id: string } }>('POST', '/api/session', {
+  const { data: session2 } = await opencode2.json<{ data: { id: string } }>('POST', '/api/session', {
     location: { directory },
   });
   for (const [instance, session, from, status] of [
     ['one', stage.fake.addSession().id, READER, 200],
-    ['service', made.id, COLLEAGUE, 200],
-    ['service', made.id, READER, 403],
+    ['service', session2.id, COLLEAGUE, 200],
+    ['service', session2.id, READER, 403],
   ] as const) {
     const path = `${PAGE_PREFIX}v1/changes?instance=${instance}&session=${session}`;
     expect([instance, from, (await stage.call(path, { from })).status]).toEqual([instance, from, status]);

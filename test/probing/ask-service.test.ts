@@ -16,7 +16,7 @@ interface Service {
   readonly active?: readonly string[];
   /** By path; the default is an empty list. */
   readonly answers?: Readonly<Record<string, object | number>>;
-  /** The answer to each older page of sessions: a status, or none until the look is over. */
+  /** The answer to each older page of sessions: a status, or none until the probe is aborted. */
   readonly older?: number | 'hang';
   /** Known from an earlier probe. */
   readonly version?: string;
@@ -30,8 +30,11 @@ const session = (id: string, directory: string, hoursAgo: number, more: object =
   ...more,
 });
 
-/** The result of one look, and the requested paths. */
-async function look({ sessions, active = [], answers = {}, older, version }: Service, dialect: Dialect = 'opencode-2') {
+/** Probes a service; returns the result and the requested paths. */
+async function probe(
+  { sessions, active = [], answers = {}, older, version }: Service,
+  dialect: Dialect = 'opencode-2',
+) {
   const paths: string[] = [];
   const controller = new AbortController();
   const { url, close } = await listenHttp((request, response) => {
@@ -52,39 +55,39 @@ async function look({ sessions, active = [], answers = {}, older, version }: Ser
     if (answer === 'hang') return controller.abort();
     response.writeHead(typeof answer === 'number' ? answer : 200, {
       'content-type': 'application/json',
-      // By the clock of the server, whatever ours says.
+      // The server's clock, which may differ from ours.
       date: new Date(NOW).toUTCString(),
     });
     response.end(JSON.stringify(answer));
   });
   onTestFinished(close);
-  const made = candidate({ url });
+  const target = candidate({ url });
   const task: ProbeTask = {
-    candidate: made,
-    connection: { endpoint: made.endpoint },
+    candidate: target,
+    connection: { endpoint: target.endpoint },
     parts: OVERVIEW_PARTS,
     limitMs: 5_000,
     signal: controller.signal,
     version,
   };
   const deps = { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} };
-  const found = await askService(new ProbeRequests(task, deps), task, dialect);
-  const listed = [...(found.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
-  return { ...found, paths, listed };
+  const result = await askService(new ProbeRequests(task, deps), task, dialect);
+  const listed = [...(result.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
+  return { ...result, paths, listed };
 }
 
-describe('which directories are listed', () => {
-  test('those used within a day by the server’s clock; the others are counted', async () => {
-    const { listed, elsewhere } = await look({
+describe('the listed directories', () => {
+  test('are those used within a day by the server’s clock; the others are counted', async () => {
+    const { listed, elsewhere } = await probe({
       sessions: [session('a', '/new', 1), session('b', '/old', 25), session('c', '/older', 300)],
     });
     expect(listed).toEqual(['/new']);
     expect([...(elsewhere?.keys() ?? [])]).toEqual(['/new', '/old', '/older']);
   });
 
-  test('at most 16, and any in which something runs', async () => {
+  test('are at most 16, and all in which a session runs', async () => {
     const many = Array.from({ length: 20 }, (_, index) => session(`n${index}`, `/n${index}`, 1));
-    const { listed, elsewhere } = await look({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
+    const { listed, elsewhere } = await probe({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
     expect(listed).toHaveLength(17);
     expect(listed).toContain('/old');
     expect(elsewhere?.size).toBe(21);
@@ -96,21 +99,21 @@ describe('older sessions', () => {
     Array.from({ length: count }, (_, index) => session(`n${index}`, `/n${index}`, 99));
 
   test('are read to the end, page by page', async () => {
-    const { elsewhere, isWhole, paths } = await look({ sessions: sessions(1_250) });
+    const { elsewhere, isWhole, paths } = await probe({ sessions: sessions(1_250) });
     expect([elsewhere?.size, isWhole]).toEqual([1_250, true]);
     // 100, three pages of at most 500, and the empty one.
     expect(paths.filter((path) => path === '/api/session')).toHaveLength(5);
   });
 
   test('are read up to 5,000', async () => {
-    const { elsewhere, isWhole } = await look({ sessions: sessions(6_000) });
+    const { elsewhere, isWhole } = await probe({ sessions: sessions(6_000) });
     expect([elsewhere?.size, isWhole]).toEqual([5_100, false]);
   });
 
   test('are not requested in an ordinary survey, nor if all are listed', async () => {
-    const ordinary = await look({ sessions: sessions(150), version: '2.1.2' });
+    const ordinary = await probe({ sessions: sessions(150), version: '2.1.2' });
     expect([ordinary.elsewhere?.size, ordinary.isWhole, ordinary.paths.length]).toEqual([100, false, 2]);
-    const few = await look({ sessions: sessions(99) });
+    const few = await probe({ sessions: sessions(99) });
     expect([few.elsewhere?.size, few.isWhole, few.paths.length]).toEqual([99, true, 2]);
   });
 
@@ -118,9 +121,9 @@ describe('older sessions', () => {
     [500, []],
     ['hang', ['session']],
   ] as const)(
-    'leave the latest ones if they fail, and are requested again if they time out: %s',
+    'that fail leave the newest ones, and only a timeout counts as missing sessions: %s',
     async (older, missing) => {
-      const found = await look({ sessions: sessions(150), older });
+      const found = await probe({ sessions: sessions(150), older });
       expect(found).toMatchObject({ isWhole: false, missing, timedOut: missing.length > 0 });
       expect(found.elsewhere?.size).toBe(100);
     },
@@ -129,7 +132,7 @@ describe('older sessions', () => {
 
 describe('the work in a directory', () => {
   test('is busy if one of its sessions runs', async () => {
-    const { elsewhere, learnt } = await look({
+    const { elsewhere, learnt } = await probe({
       sessions: [session('a', '/a', 1), session('b', '/b', 1)],
       active: ['b'],
     });
@@ -139,7 +142,7 @@ describe('the work in a directory', () => {
   });
 
   test('has a latest session that is neither a sub-agent’s nor archived', async () => {
-    const { elsewhere } = await look({
+    const { elsewhere } = await probe({
       sessions: [
         session('sub', '/a', 0, { parentID: 'ses_root' }),
         session('away', '/a', 1, { time: { created: 1, updated: NOW, archived: NOW } }),
@@ -150,7 +153,7 @@ describe('the work in a directory', () => {
   });
 
   test('a running session that is not listed is looked up', async () => {
-    const { listed, paths } = await look({
+    const { listed, paths } = await probe({
       sessions: [session('a', '/a', 1)],
       active: ['far'],
       answers: { '/api/session/ses_far': { data: session('far', '/far', 999) } },
@@ -169,13 +172,13 @@ describe('the work in a directory', () => {
     };
     const options = [{ value: 'r', label: 'Red' }];
     const form = { id: 'frm_1', sessionID: 'ses_a', title: 'Which?', fields: [{ key: 'k', type: 'string', options }] };
-    const preview = await look(
+    const preview = await probe(
       { ...running, answers: { '/api/session/ses_a/question': { data: [question] } } },
       'opencode-2-preview',
     );
     expect(preview.paths).not.toContain('/api/session/ses_a/form');
     expect(preview.elsewhere?.get('/a')?.learnt.questions).toMatchObject([{ id: 'que_1', text: 'Which? Red' }]);
-    const release = await look({
+    const release = await probe({
       ...running,
       answers: { '/api/session/ses_a/permission': { data: [permission] }, '/api/session/ses_a/form': { data: [form] } },
     });
@@ -188,7 +191,7 @@ describe('the work in a directory', () => {
 
 describe('failing requests', () => {
   test('without sessions, no directory is known', async () => {
-    const { learnt, missing, elsewhere } = await look({
+    const { learnt, missing, elsewhere } = await probe({
       sessions: [session('a', '/a', 1)],
       answers: { '/api/session': 500 },
     });
@@ -197,8 +200,8 @@ describe('failing requests', () => {
     expect(elsewhere).toBeUndefined();
   });
 
-  test('without active sessions, directories are listed, and not as idle', async () => {
-    const { learnt, missing, elsewhere, listed } = await look({
+  test('without active sessions, directories are listed, but with an unknown status', async () => {
+    const { learnt, missing, elsewhere, listed } = await probe({
       sessions: [session('a', '/a', 1)],
       answers: { '/api/session/active': 500 },
     });
@@ -212,7 +215,7 @@ describe('failing requests', () => {
   });
 
   test('a malformed session hides no other', async () => {
-    const { listed, missing } = await look({
+    const { listed, missing } = await probe({
       sessions: [session('a', 'relative', 1), { id: 7 }, session('b', '/b', 1)],
     });
     expect(listed).toEqual(['/b']);
@@ -229,12 +232,12 @@ describe('failing requests', () => {
     ['/api/session/ses_a/form', { data: {} }, 'GET /api/session/ses_a/form: unexpected answer at data'],
     ['/api/session/ses_a/permission', {}, 'GET /api/session/ses_a/permission: unexpected answer at data'],
   ])('an answer that does not fit the contract is reported with route and field: %s', async (path, answer, misfit) => {
-    const found = await look({ sessions: [session('a', '/a', 1)], active: ['a'], answers: { [path]: answer } });
+    const found = await probe({ sessions: [session('a', '/a', 1)], active: ['a'], answers: { [path]: answer } });
     expect(found.misfits).toEqual([expect.stringContaining(misfit)]);
   });
 
-  test('malformed requests of one session are missing in its directory only', async () => {
-    const { missing, elsewhere } = await look({
+  test('malformed permissions of one session are missing in its directory only', async () => {
+    const { missing, elsewhere } = await probe({
       sessions: [session('a', '/a', 1), session('b', '/b', 1)],
       active: ['a', 'b'],
       answers: { '/api/session/ses_a/permission': { data: [{ id: 'per_1' }] } },

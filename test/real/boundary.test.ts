@@ -22,7 +22,7 @@ async function listed(name: string, state: string): Promise<Data> {
   });
 }
 
-test('a password that came with the registration opens the instance; without it, or with a wrong one, it is locked', async () => {
+test('an instance opens with the password in its registration, and is locked with a wrong password or none', async () => {
   await listed('worker', 'locked');
   await worker.stage.register('open', worker.opencode, { id: 'id-open', password: PASSWORD });
   await listed('open', 'idle');

@@ -84,7 +84,7 @@ const shown = ({ stdout, stderr }: Ended): string => stripVTControlCharacters(st
 describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !canUnshare())(
   'real clients, in a fresh home',
   () => {
-    test('all list the server after init, and none after a removal', { timeout: 400_000 }, async () => {
+    test('all clients list the server after init, and none after a removal', { timeout: 400_000 }, async () => {
       const versions = [
         ['claude', '--version'],
         ['codex', '--version'],
@@ -121,7 +121,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
         expect(shown(await run(program, ['mcp', 'list']))).not.toContain('opencode-mcp.js');
     });
 
-    test('what the clients wrote themselves is ours too: nothing is added twice', async () => {
+    test('an entry that a client wrote itself is recognized: nothing is added twice', async () => {
       const words = [process.execPath, SERVER_SCRIPT];
       await run('claude', ['mcp', 'add', '--scope', 'user', 'mine', '--', ...words]);
       await run('codex', ['mcp', 'add', 'mine', '--', ...words]);
@@ -137,7 +137,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
       expect(shown(await run('codex', ['mcp', 'list']))).not.toContain('mine');
     });
 
-    test('Claude Code takes the lock that init takes, and then writes its file', async () => {
+    test('Claude Code takes the same lock as init before it writes its file', async () => {
       // Holding the lock would make it wait for ten seconds and longer.
       const seen = new Set<string | null>();
       const watcher = watch(temp.path, (_, name) => seen.add(name));
@@ -148,7 +148,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
       expect(seen).toContain('.claude.json.lock');
     });
 
-    test('opencode reads the entry in the form of either generation, comments and all', async () => {
+    test('opencode reads the entry in the form of either generation, in a file with comments', async () => {
       const file = join(temp.path, '.config/opencode/opencode.json');
       const forms = ['{\n  // mine\n  "mcp": {\n    "servers": {}\n  }\n}\n', '{\n  // mine\n  "mcp": {},\n}\n'];
       for (const [index, text] of forms.entries()) {

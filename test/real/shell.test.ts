@@ -59,7 +59,7 @@ describe('on pipes', () => {
     expect((await shell('sessions', 'worker')).stdout).toMatch(/^SESSION +STATE +AGE +TITLE .*\nses_\w+ +idle /);
   });
 
-  test('send ends with 3 at a permission or a question, and respond answers and follows the turn', async () => {
+  test('send ends with code 3 at a permission or a question; respond answers it and follows the turn', async () => {
     const sent = await shell('send', 'worker', 'bash: echo permitted');
     expect(sent).toMatchObject({ code: 3, stdout: '' });
     expect(sent.stderr).toMatch(/It waits for permission: «bash "echo permitted"»/);
@@ -84,7 +84,7 @@ describe('on pipes', () => {
     }
   });
 
-  test('a busy session gets nothing, the time limit has an exit code, and abort stops it', async () => {
+  test('a busy session gets no message, the time limit has an exit code, and abort stops the session', async () => {
     expect(await shell('send', 'worker', 'hang', 'busy', '--no-wait')).toMatchObject({
       code: 124,
       stderr: containing('It goes on. Follow it: opencode-mcp wait worker.'),
@@ -101,7 +101,7 @@ describe('on pipes', () => {
     expect(await isBusy()).toBe(false);
   });
 
-  test('an interrupt stops following, and the turn goes on', async () => {
+  test('an interrupt stops following, and the turn continues', async () => {
     const run = runShell(['send', 'worker', 'gate-mid interrupted: begun |ended'], env);
     await run.shows(/^begun/);
     run.kill('SIGINT');
@@ -155,7 +155,7 @@ describe('in a terminal', () => {
     expect(await screen.shows(/code \d+/)).toMatch(/rejected permission[^]*not now|not now[^]*rejected permission/);
   });
 
-  test('--reply still asks where only a person may answer; where the model may, the person is asked', async (context) => {
+  test('--reply asks too if only a person may answer; send asks a person even if the model may answer', async (context) => {
     needTmux(context);
     expect((await shell('send', 'worker', 'bash: echo human')).code).toBe(3);
     await using screen = await terminal();
@@ -170,7 +170,7 @@ describe('in a terminal', () => {
     await screen.shows(/bash returned: model[^]*code 0/);
   });
 
-  test('Ctrl-C asks: Enter goes on, s and a second Ctrl-C stop following, a aborts', async (context) => {
+  test('Ctrl-C asks: Enter continues, s or a second Ctrl-C stops following, and a aborts', async (context) => {
     needTmux(context);
     await using screen = await terminal();
     for (const [text, key, code, goesOn] of [

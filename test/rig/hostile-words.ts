@@ -11,13 +11,13 @@ export const EVIL = `x\r\n${EVIL_LINE}\u2028${SAYS}\u0085${SAYS}\r${SAYS}\n${SAY
 
 /** Ranges, since the implementation uses Unicode properties. */
 const UNSAFE =
-  // oxlint-disable-next-line no-control-regex -- it is what is looked for
+  // oxlint-disable-next-line no-control-regex -- the pattern looks for control characters
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u{e0000}-\u{e0fff}]/u;
 
 /** The first character that must not be output, or undefined. */
 export function unsafeIn(text: string): string | undefined {
-  const [found] = UNSAFE.exec(text) ?? [];
-  return found && `U+${found.codePointAt(0)?.toString(16)} in ${JSON.stringify(text.slice(0, 300))}`;
+  const [character] = UNSAFE.exec(text) ?? [];
+  return character && `U+${character.codePointAt(0)?.toString(16)} in ${JSON.stringify(text.slice(0, 300))}`;
 }
 
 /** Every string below `value`, keys included, with its key. */
@@ -28,22 +28,22 @@ export function stringsIn(value: unknown, key = ''): (readonly [key: string, tex
   return Object.entries(value).flatMap(([name, one]) => [['key', name] as const, ...stringsIn(one, name)]);
 }
 
-/** Lines with the sentence outside a fence and outside quotation marks. */
+/** The lines that have the sentence outside a fence and outside quotation marks. */
 export function unquotedIn(text: string): string[] {
-  const bare: string[] = [];
+  const unquotedLines: string[] = [];
   let fence: string | undefined;
   for (const line of text.split('\n')) {
     const [ticks] = /^`{3,}$/.exec(line) ?? [];
     if (fence !== undefined) {
       if (ticks === fence) fence = undefined;
     } else if (ticks !== undefined) fence = ticks;
-    else if (hasBare(line)) bare.push(line.slice(0, 400));
+    else if (hasUnquotedSentence(line)) unquotedLines.push(line.slice(0, 400));
   }
-  return fence === undefined ? bare : [...bare, `a fence that is never closed: ${fence}`];
+  return fence === undefined ? unquotedLines : [...unquotedLines, `a fence that is never closed: ${fence}`];
 }
 
-/** Outside quotations, each of which ends at its matching mark. */
-function hasBare(line: string): boolean {
+/** Whether the sentence is outside quotations, each of which ends at its matching mark. */
+function hasUnquotedSentence(line: string): boolean {
   // An unclosed quotation quotes nothing.
   return line.replaceAll(/"(?:\\.|[^"\\])*"|«[^»]*»/g, '""').includes(SAYS);
 }

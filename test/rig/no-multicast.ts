@@ -6,7 +6,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
  */
 export const NO_MULTICAST = { OPENCODE_MDNS_INTERFACES: 'none' } as const;
 
-/** 5353, as /proc shows it. */
+/** Port 5353 in hexadecimal, as in /proc. */
 const MDNS_PORT = ':14E9';
 
 /** The number of mDNS sockets of a process. Linux only: reads /proc. */

@@ -3,8 +3,8 @@ import { expect, test } from 'vitest';
 import type { Place } from '../../src/setup/clients.ts';
 import { ownCommand } from '../../src/setup/command.ts';
 
-/** `links` has the file at the end of each link. */
-function words(
+/** Our command on such a machine; `links` maps each link to the file at its end. */
+function commandFor(
   execPath: string,
   script: string,
   path: string,
@@ -17,9 +17,9 @@ function words(
 const NVM = '/home/ada/.nvm/versions/node/v22.3.0/bin';
 const SCRIPT = '/src/opencode-mcp.js';
 
-test('a system Node and a global install: their paths on PATH', () => {
+test('a system Node and a global install are named by their paths on PATH', () => {
   const links = { '/usr/local/bin/opencode-mcp': '/src/opencode-mcp/dist/opencode-mcp.js' };
-  expect(words('/usr/bin/node', '/usr/local/bin/opencode-mcp', '/usr/local/bin:/usr/bin', links)).toEqual({
+  expect(commandFor('/usr/bin/node', '/usr/local/bin/opencode-mcp', '/usr/local/bin:/usr/bin', links)).toEqual({
     words: ['/usr/bin/node', '/usr/local/bin/opencode-mcp'],
     warnings: [],
   });
@@ -28,41 +28,41 @@ test('a system Node and a global install: their paths on PATH', () => {
 test.each([
   ["Homebrew's link", '/opt/homebrew/Cellar/node/22.1.0_1/bin/node', '/opt/homebrew/bin'],
   ["the link of Nix's profile", '/nix/store/abc-nodejs-22.3.0/bin/node', '/run/current-system/sw/bin'],
-])('%s, not the folder of the version', (_, node, bin) => {
-  expect(words(node, SCRIPT, bin, { [`${bin}/node`]: node })).toEqual({
+])('%s is used, not the folder of the version', (_, node, bin) => {
+  expect(commandFor(node, SCRIPT, bin, { [`${bin}/node`]: node })).toEqual({
     words: [`${bin}/node`, SCRIPT],
     warnings: [],
   });
 });
 
-test("nvm: the program's path in the checkout, and a warning that Node moves with its version", () => {
+test("with nvm, the program's path in the checkout is used, and a warning says that Node moves with its version", () => {
   const links = { [`${NVM}/opencode-mcp`]: '/home/ada/opencode-mcp/dist/opencode-mcp.js' };
-  expect(words(`${NVM}/node`, `${NVM}/opencode-mcp`, NVM, links)).toEqual({
+  expect(commandFor(`${NVM}/node`, `${NVM}/opencode-mcp`, NVM, links)).toEqual({
     words: [`${NVM}/node`, '/home/ada/opencode-mcp/dist/opencode-mcp.js'],
     warnings: [`Node is at ${NVM}/node: after each update of Node, run init again`],
   });
 });
 
-test('fnm: not the folder of one shell', () => {
+test('with fnm, the folder of one shell is not used', () => {
   const shell = '/run/user/1000/fnm_multishells/12_34/bin';
   const real = '/home/ada/.local/share/fnm/node-versions/v22.3.0/installation';
   const program = `${real}/lib/node_modules/opencode-mcp/dist/opencode-mcp.js`;
   const links = { [`${shell}/node`]: `${real}/bin/node`, [`${shell}/opencode-mcp`]: program };
-  const { words: found, warnings } = words(`${real}/bin/node`, `${shell}/opencode-mcp`, shell, links);
-  expect(found).toEqual([`${real}/bin/node`, program]);
+  const { words, warnings } = commandFor(`${real}/bin/node`, `${shell}/opencode-mcp`, shell, links);
+  expect(words).toEqual([`${real}/bin/node`, program]);
   expect(warnings).toHaveLength(2);
 });
 
-test('a snap without another path: a warning about its revision', () => {
-  expect(words('/snap/node/10432/bin/node', SCRIPT, '').warnings).toHaveLength(1);
+test('a snap without another path causes a warning about its revision', () => {
+  expect(commandFor('/snap/node/10432/bin/node', SCRIPT, '').warnings).toHaveLength(1);
 });
 
 test('a Node of another version on PATH is not used', () => {
-  expect(words(`${NVM}/node`, SCRIPT, '/usr/bin').words).toEqual([`${NVM}/node`, SCRIPT]);
+  expect(commandFor(`${NVM}/node`, SCRIPT, '/usr/bin').words).toEqual([`${NVM}/node`, SCRIPT]);
 });
 
-test('a program in a temporary place: a warning', () => {
-  expect(words('/usr/bin/node', '/tmp/x/opencode-mcp.js', '').warnings).toEqual([
+test('a program in a temporary place causes a warning', () => {
+  expect(commandFor('/usr/bin/node', '/tmp/x/opencode-mcp.js', '').warnings).toEqual([
     'opencode-mcp is in a temporary place, /tmp/x/opencode-mcp.js: install it, and run init from there',
   ]);
 });

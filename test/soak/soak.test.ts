@@ -10,7 +10,7 @@ import { isMissing, PINNED_OPENCODE } from '../rig/opencode/opencode-binaries.ts
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from '../real/stage.ts';
 
-/** `npm run soak -- --minutes N --seed S` sets both; without, it is a short form with a fixed seed. */
+/** `npm run soak -- --minutes N --seed S` sets both; without them, the run is short and has a fixed seed. */
 const MINUTES = Number(process.env['SOAK_MINUTES'] ?? 0);
 const SEED = Number(process.env['SOAK_SEED'] ?? (MINUTES > 0 ? randomInt(1_000_000) : 7));
 const FEWEST_SENDS = 16;
@@ -34,7 +34,7 @@ const FAULTS: readonly Fault[] = [
   { kind: 'respond', status: 503, body: '' },
 ];
 
-interface Sent {
+interface SendReport {
   readonly message: string;
   readonly expected: string;
   readonly faults: readonly string[];
@@ -46,7 +46,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
   let stage: Stage;
   let server: McpChild;
   let proxies: readonly FaultProxy[];
-  const sent: Sent[] = [];
+  const reports: SendReport[] = [];
   const random = generator(SEED);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
 
@@ -73,18 +73,18 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
   });
 
   /** Adds one to three faults for the next send, at one proxy or both; returns their names. */
-  function breakSomething(): string[] {
+  function addFaults(): string[] {
     return Array.from({ length: 1 + Math.floor(random() * 3) }, () => {
       const where = pick(Object.keys(REQUESTS) as (keyof typeof REQUESTS)[]);
       const fault = pick(FAULTS);
       const times = 1 + Math.floor(random() * 2);
-      const chosen = random() < 0.5 ? proxies : [pick(proxies)];
-      for (const proxy of chosen) proxy.rule(REQUESTS[where], fault, times);
-      return `${where} ${fault.kind}${'status' in fault ? ` ${fault.status}` : ''} ×${times} at ${chosen.length}`;
+      const brokenProxies = random() < 0.5 ? proxies : [pick(proxies)];
+      for (const proxy of brokenProxies) proxy.rule(REQUESTS[where], fault, times);
+      return `${where} ${fault.kind}${'status' in fault ? ` ${fault.status}` : ''} ×${times} at ${brokenProxies.length}`;
     });
   }
 
-  /** In the middle of the turn: streams break or fall silent, or a way is gone for a moment. */
+  /** Disturbs a running turn: streams break or stall, or a proxy is down. */
   async function disturb(): Promise<string> {
     const what = pick(['nothing', 'cut', 'stall', 'down'] as const);
     const proxy = pick(proxies);
@@ -101,13 +101,13 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
     }
   }
 
-  async function sendOnce(index: number): Promise<Sent> {
+  async function sendOnce(index: number): Promise<SendReport> {
     await repair();
     const word = `word${index}of${SEED}`;
     const isSlow = random() < 0.5;
     const message = isSlow ? `slow 12 60: ${word}` : `echo: ${word}`;
     const expected = expectedReply(message);
-    const faults = breakSomething();
+    const faults = addFaults();
     const session_id = random() < 0.3 ? await newSession() : undefined;
     const request_id = random() < 0.5 ? `soak-${SEED}-${index}` : undefined;
     const input = { instance: 'soaked', message, ...(session_id && { session_id }), ...(request_id && { request_id }) };
@@ -133,38 +133,41 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
     async () => {
       const untilMs = performance.now() + MINUTES * 60_000;
       for (let index = 0; index < FEWEST_SENDS || performance.now() < untilMs; index += 1) {
-        const one = await sendOnce(index);
-        sent.push(one);
+        const report = await sendOnce(index);
+        reports.push(report);
         if (MINUTES > 0)
-          process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : describeSend(one)}\n`);
-        judge(one);
+          process.stdout.write(
+            `${report.outcome === 'completed' ? `completed: ${report.message}` : describeSend(report)}\n`,
+          );
+        checkReport(report);
       }
       await repair();
       // Wait for turns that outlived their call.
       await server.call('wait', { instances: ['soaked'] });
-      for (const one of sent) expect(stage.model.turns(one.message), describeSend(one)).toBeLessThanOrEqual(1);
-      const outcomes = sent.map(({ outcome }) => outcome);
-      process.stdout.write(`soak: ${sent.length} sends, seed ${SEED}: ${JSON.stringify(counted(outcomes))}\n`);
+      for (const report of reports)
+        expect(stage.model.turns(report.message), describeSend(report)).toBeLessThanOrEqual(1);
+      const outcomes = reports.map(({ outcome }) => outcome);
+      process.stdout.write(`soak: ${reports.length} sends, seed ${SEED}: ${JSON.stringify(countEach(outcomes))}\n`);
       // A soak in which few sends complete proves little.
-      expect(outcomes.filter((outcome) => outcome === 'completed').length).toBeGreaterThan(sent.length / 2);
+      expect(outcomes.filter((outcome) => outcome === 'completed').length).toBeGreaterThan(reports.length / 2);
     },
     (MINUTES + 15) * 60_000,
   );
 
-  function judge(one: Sent): void {
-    const turns = stage.model.turns(one.message);
-    expect(turns, describeSend(one)).toBeLessThanOrEqual(1);
-    expect(one.text, describeSend(one)).not.toMatch(/bug worth reporting|failed inside/);
-    if (one.outcome === 'completed') {
-      expect(turns, describeSend(one)).toBe(1);
-      expect(one.text, describeSend(one)).toContain(one.expected);
-      const others = sent
-        .filter(({ message }) => message !== one.message)
+  function checkReport(report: SendReport): void {
+    const turns = stage.model.turns(report.message);
+    expect(turns, describeSend(report)).toBeLessThanOrEqual(1);
+    expect(report.text, describeSend(report)).not.toMatch(/bug worth reporting|failed inside/);
+    if (report.outcome === 'completed') {
+      expect(turns, describeSend(report)).toBe(1);
+      expect(report.text, describeSend(report)).toContain(report.expected);
+      const others = reports
+        .filter(({ message }) => message !== report.message)
         .map(({ message }) => message.split(' ').at(-1) ?? '');
       for (const word of others)
-        expect(one.text.includes(`${word} `) || one.text.endsWith(word), describeSend(one)).toBe(false);
+        expect(report.text.includes(`${word} `) || report.text.endsWith(word), describeSend(report)).toBe(false);
     }
-    if (/nothing was sent|was not taken/.test(one.text)) expect(turns, describeSend(one)).toBe(0);
+    if (/nothing was sent|was not taken/.test(report.text)) expect(turns, describeSend(report)).toBe(0);
   }
 });
 
@@ -178,17 +181,17 @@ function outcomeOf({
   return isError === true ? 'error' : String((structuredContent as { outcome?: unknown } | undefined)?.outcome);
 }
 
-function describeSend({ message, faults, outcome, text }: Sent): string {
+function describeSend({ message, faults, outcome, text }: SendReport): string {
   return `${message} (${faults.join('; ')}): ${outcome}: ${text}`;
 }
 
-function counted(words: readonly string[]): Record<string, number> {
+function countEach(words: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
   return counts;
 }
 
-/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+/** Generates numbers from 0 to 1 (mulberry32); the same seed gives the same numbers. */
 function generator(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

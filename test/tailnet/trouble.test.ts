@@ -52,7 +52,7 @@ describe('a tailnet in trouble', () => {
     await replies(box, 'echo: meanwhile elsewhere');
   });
 
-  it('once its tailscaled runs again it is idle again, by the same node service', async () => {
+  it('a peer whose tailscaled runs again is idle again, by the same node service', async () => {
     await machine('desk').start();
     // The last report of the service is used for a minute, so the row does not show that the service is back.
     const list = originOf(machine('desk')) + LIST_PATH;
@@ -76,7 +76,7 @@ describe('a tailnet in trouble', () => {
     });
   });
 
-  it('works without the control server, for known peers and for a new MCP server', async () => {
+  it('known peers work without the control server, also from a new MCP server', async () => {
     const { headscale } = stage.tailnet;
     await headscale.stop();
     try {
@@ -102,7 +102,7 @@ describe('a tailnet in trouble', () => {
     await replies(box, 'echo: while the other’s key has expired');
   });
 
-  it('logged in again as another node with other addresses, it is served by the same service', async () => {
+  it('a peer that logs in as another node with other addresses is served by the same service', async () => {
     const { id, ip4: before } = machine('desk');
     await stage.tailnet.headscale.cli('nodes', 'delete', '--identifier', id, '--force');
     await machine('desk').cli('logout');

@@ -26,7 +26,7 @@ afterEach(async () => {
   await fake.close();
 });
 
-/** Replaces the world by one with other options. */
+/** Replaces the world with a new one that has other options. */
 async function reopen(options: Parameters<typeof openWatchWorld>[0]): Promise<void> {
   await world[Symbol.asyncDispose]();
   world = await openWatchWorld(options);
@@ -37,32 +37,32 @@ async function follow(): Promise<void> {
   await world.followed('one');
 }
 
-/** As `follow`, until no more surveys are due: the second one comes when the server has surely subscribed. */
+/** As `follow`; resolves once no more surveys are due. The second survey comes when the server has surely subscribed. */
 async function followQuietly(): Promise<void> {
   await follow();
   await until('the second survey', () => fake.count('GET /session/status') >= 3);
 }
 
-function begin(): string {
+function beginTurn(): string {
   const { id } = fake.addSession();
   fake.state.begin(id, 'Go');
   return id;
 }
 
-/** A second watcher of the same servers. */
+/** Starts a second watcher of the same servers. */
 async function followWith(
   clock: Clock,
   own: OwnServers = world.instances,
 ): Promise<AsyncDisposable & { readonly watcher: LiveWatcher }> {
   const watcher = new LiveWatcher({ own, clock, logger: silentLogger });
   watcher.start();
-  await until('it to follow', () => watcher.servers()[0]?.checkedMs !== undefined);
+  await until('the watcher to follow', () => watcher.servers()[0]?.checkedMs !== undefined);
   return { watcher, [Symbol.asyncDispose]: () => watcher.close() };
 }
 
 /** Begins a turn, and waits until it is listed. */
 async function beginBusy(): Promise<string> {
-  const id = begin();
+  const id = beginTurn();
   await world.becomes(id, 'busy');
   return id;
 }
@@ -74,7 +74,7 @@ describe('the stream', () => {
   });
 
   test.each(['end', 'destroy'] as const)(
-    'is opened again after its %s, and a survey shows the changes that it missed',
+    'is opened again after the %s of the connection, and a survey shows the changes that it missed',
     async (how) => {
       await follow();
       const kept = await beginBusy();
@@ -84,7 +84,7 @@ describe('the stream', () => {
       // The last known state is still listed.
       expect(world.session(kept)?.state).toBe('busy');
       fake.state.finish(kept, 'Done');
-      const missed = begin();
+      const missed = beginTurn();
       fake.override('GET /global/event', undefined);
       await world.becomes(kept, 'idle');
       await world.becomes(missed, 'busy');
@@ -104,9 +104,9 @@ describe('the stream', () => {
       instancesOf: (id) => instances.instancesOf(id),
       connection: (id, signal) => instances.connection(id, signal),
       survey: async (id, signal) => {
-        const found = await instances.survey(id, signal);
+        const survey = await instances.survey(id, signal);
         await gates.pass(gate, signal);
-        return found;
+        return survey;
       },
       setFollowed() {},
       worksIn() {},
@@ -115,7 +115,7 @@ describe('the stream', () => {
     await using watched = await followWith(systemClock, own);
     const server = () => watched.watcher.servers()[0];
     gate = 'second';
-    const id = begin();
+    const id = beginTurn();
     await gates.reached('second');
     fake.override('GET /global/event', { kind: 'answer', status: 503 });
     fake.endStreams();
@@ -147,7 +147,7 @@ describe('events', () => {
     const last = fake.addPermission({ sessionID: id });
     const waiting = await world.becomes(id, 'waiting');
     expect(waiting.waiting.map((one) => one.id)).toEqual([last.id]);
-    // One for the request, and one that the first survey may have scheduled.
+    // One survey for the request, and one that the first survey may have scheduled.
     expect(fake.count('GET /session/status') - surveys).toBeLessThanOrEqual(2);
   });
 
@@ -175,9 +175,9 @@ describe('a server that answers slowly', () => {
     const surveys = fake.count('GET /session/status');
     fake.addPermission({ sessionID: id });
     await until('a survey', () => fake.count('GET /session/status') > surveys);
-    const { id: quick } = other.addSession();
-    other.state.begin(quick, 'Go');
-    await world.becomes(quick, 'busy');
+    const { id: otherSession } = other.addSession();
+    other.state.begin(otherSession, 'Go');
+    await world.becomes(otherSession, 'busy');
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 
@@ -216,7 +216,7 @@ describe('a server that answers slowly', () => {
 });
 
 describe('a server in which nothing runs', () => {
-  test('gets one request a minute, for what runs', async () => {
+  test('gets only requests for its status, at most two a minute', async () => {
     await followQuietly();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -233,7 +233,7 @@ describe('a server in which nothing runs', () => {
     expect(after.status - before.status).toBeLessThanOrEqual(2);
   });
 
-  test('is surveyed if it began to work without an event', async () => {
+  test('is surveyed if a turn began without an event', async () => {
     await followQuietly();
     const clock = new ManualClock();
     await using watched = await followWith(clock);
@@ -242,7 +242,7 @@ describe('a server in which nothing runs', () => {
       await clock.advance(1000);
       return watched.watcher.servers()[0]?.instances[0]?.overview?.session?.id === id;
     });
-    // As if its event was lost.
+    // The event of this change is lost.
     fake.state.statuses.set(id, { type: 'busy' });
     await until('the work to be listed', async () => {
       await clock.advance(5000);
@@ -261,9 +261,9 @@ describe('a server in which nothing runs', () => {
 });
 
 describe('a server that ends', () => {
-  test('is gone with its registration; what ran in it is interrupted', async () => {
+  test('is gone with its registration, and its running sessions are interrupted', async () => {
     await follow();
-    const [id, done] = [begin(), begin()];
+    const [id, done] = [beginTurn(), beginTurn()];
     fake.state.finish(done, 'Done');
     await world.becomes(id, 'busy');
     await fake.close();
@@ -272,7 +272,7 @@ describe('a server that ends', () => {
     expect(world.server('one')).toMatchObject({ checkedMs: undefined, sessions: [{ id }] });
   });
 
-  test('is listed for an hour for what ran in it', async () => {
+  test('is listed for an hour with the sessions that ran in it', async () => {
     await follow();
     await beginBusy();
     const clock = new ManualClock();
@@ -288,7 +288,7 @@ describe('a server that ends', () => {
     expect(listed()).toEqual([]);
   });
 
-  test('is gone without an event if it was killed, since nobody holds its port', async () => {
+  test('is gone without an event if it was killed, since no process holds its port', async () => {
     let isOurs = true;
     await reopen({ ports: { ours: (claims) => Promise.resolve(isOurs ? claims : []) } });
     await follow();
@@ -298,16 +298,16 @@ describe('a server that ends', () => {
     await world.becomes(id, 'interrupted');
   });
 
-  test('and restarts has the ends of its sessions in its store', async () => {
+  test('and restarts shows its interrupted sessions from its store', async () => {
     await follow();
     const id = await beginBusy();
     await fake.close();
     await world.registry.remove('one');
     await world.becomes(id, 'interrupted');
-    await using again = await startFakeOpencode({ directory: DIRECTORY });
-    again.addSession({ id, title: 'From the store' });
-    again.state.messages.set(id, fake.state.messages.get(id) ?? []);
-    await world.register('two', again);
+    await using restarted = await startFakeOpencode({ directory: DIRECTORY });
+    restarted.addSession({ id, title: 'From the store' });
+    restarted.state.messages.set(id, fake.state.messages.get(id) ?? []);
+    await world.register('two', restarted);
     await world.followed('two');
     await until('the ended one to be left out', () => world.server('one') === undefined);
     expect(world.session(id)).toMatchObject({ title: 'From the store', state: 'interrupted' });
@@ -326,7 +326,7 @@ test('a listener is called for each change, until it unsubscribes or the watcher
   const calls = { left: 0, stays: 0 };
   const unsubscribe = world.watcher.onChange(() => (calls.left += 1));
   world.watcher.onChange(() => (calls.stays += 1));
-  const id = begin();
+  const id = beginTurn();
   await world.becomes(id, 'busy');
   await until('both calls', () => calls.left > 0 && calls.stays > 0);
   unsubscribe();
@@ -337,7 +337,7 @@ test('a listener is called for each change, until it unsubscribes or the watcher
   await world.watcher.close();
   await until('the stream to end', () => fake.openStreams === 0);
   const { stays } = calls;
-  begin();
+  beginTurn();
   await world.watcher.close();
   expect(calls.stays).toBe(stays);
 });
@@ -348,11 +348,11 @@ test("the fleet's rounds skip a followed server, and probe it while its stream i
   unfollowed.override('GET /global/event', { kind: 'answer', status: 503 });
   await world.register('unfollowed', unfollowed);
   await followQuietly();
-  const healths = fake.count('GET /global/health');
+  const healthRequests = fake.count('GET /global/health');
   const before = unfollowed.count('GET /global/health');
   await until('some rounds', () => unfollowed.count('GET /global/health') >= before + 3);
-  expect(fake.count('GET /global/health')).toBe(healths);
+  expect(fake.count('GET /global/health')).toBe(healthRequests);
   fake.override('GET /global/event', { kind: 'answer', status: 503 });
   fake.endStreams();
-  await until('a round', () => fake.count('GET /global/health') > healths);
+  await until('a round', () => fake.count('GET /global/health') > healthRequests);
 });

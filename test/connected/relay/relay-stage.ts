@@ -38,7 +38,7 @@ export interface RelayStage {
   retry(link: Link): Promise<number>;
   /** As `retry`; resolves once the link is connected and its new port is registered. */
   backAgain(link: Link): Promise<void>;
-  /** Resolves once nothing of any connection is left: no registration, password, temporary, session or ssh. */
+  /** Resolves once nothing of any connection is left: no registration, password, temporary file, session or ssh. */
   nothingLeft(): Promise<void>;
 }
 
@@ -49,11 +49,11 @@ export interface Link extends RelayLink {
   reaches(kind: RelayState['kind'], after?: number): Promise<RelayState>;
   /** The ssh processes of all links of the stage. */
   ssh(): Promise<SessionProcess[]>;
-  /** Sends a signal to the first of them. */
+  /** Sends a signal to the first of these ssh processes. */
   signalSsh(signal: NodeJS.Signals): Promise<void>;
 }
 
-/** It is closed after the test. */
+/** Opens a stage that is closed after the test. */
 export async function openRelayStage(options: SshdOptions = {}): Promise<RelayStage> {
   const temp = tempDir('relay-stage');
   const registry = join(temp.path, 'registry');
@@ -69,9 +69,9 @@ export async function openRelayStage(options: SshdOptions = {}): Promise<RelaySt
     JSON.parse(await readFile(join(registry, `${name}.json`), 'utf8'));
   const retry = async (link: Link): Promise<number> => {
     await until('the link to wait', () => link.state.kind === 'waiting' && clock.due(60_000) > 0);
-    const seen = link.states.length;
+    const stateCount = link.states.length;
     await clock.advance(1_000);
-    return seen;
+    return stateCount;
   };
   const passwords = async (): Promise<string[]> => readdir(join(registry, '.credentials')).catch(() => []);
 
@@ -90,7 +90,7 @@ export async function openRelayStage(options: SshdOptions = {}): Promise<RelaySt
     files,
     passwords,
     link(extra = {}) {
-      const link = watched(
+      const link = recordingLink(
         {
           sshCommand: sshd.command,
           registryDir: { path: registry, explicit: true },
@@ -136,14 +136,14 @@ export async function openRelayStage(options: SshdOptions = {}): Promise<RelaySt
   };
 }
 
-function watched(options: RelayLinkOptions, ssh: Link['ssh']): Link {
+function recordingLink(options: RelayLinkOptions, ssh: Link['ssh']): Link {
   const states: RelayState[] = [];
-  const news = new EventTarget();
+  const stateEvents = new EventTarget();
   const link = new RelayLink({
     ...options,
     onChange(state) {
       states.push(state);
-      news.dispatchEvent(new Event('state'));
+      stateEvents.dispatchEvent(new Event('state'));
     },
   });
   return Object.assign(link, {
@@ -157,13 +157,13 @@ function watched(options: RelayLinkOptions, ssh: Link['ssh']): Link {
     reaches: (kind: RelayState['kind'], after = 0) =>
       within(
         new Promise<RelayState>((resolve) => {
-          const look = (): void => {
+          const check = (): void => {
             if (states.length <= after || link.state.kind !== kind) return;
-            news.removeEventListener('state', look);
+            stateEvents.removeEventListener('state', check);
             resolve(link.state);
           };
-          news.addEventListener('state', look);
-          look();
+          stateEvents.addEventListener('state', check);
+          check();
         }),
         () => `the link to be ${kind}; so far ${JSON.stringify(states)}`,
       ),

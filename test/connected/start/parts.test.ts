@@ -18,7 +18,7 @@ import { silentLogger } from '../../../src/base/log.ts';
 import { listenHttp } from '../../rig/http-listener.ts';
 import { tempDir } from '../../rig/temp.ts';
 
-function folder(): string {
+function tempFolder(): string {
   const temp = tempDir('connected-parts');
   onTestFinished(() => temp.close());
   return temp.path;
@@ -55,7 +55,7 @@ describe('a name', () => {
     ['', '/', 'opencode'],
     ['laptop', '/..hidden..', 'laptop-hidden'],
     ['laptop', `/${'x'.repeat(300)}`, `laptop-${'x'.repeat(40)}`],
-  ])('of %j and %j is %j', (host, directory, expected) => {
+  ])('on host %j in %j is %j', (host, directory, expected) => {
     expect(defaultName(host, directory)).toBe(expected);
     expect(checkInstanceName(expected)).toBe(expected);
   });
@@ -70,22 +70,22 @@ describe('a name', () => {
     [' a', 'without spaces around it'],
     ['x'.repeat(101), 'at most 100 characters'],
     ['目'.repeat(80), 'and 200 bytes'],
-  ])('%j is refused', (written, reason) => {
-    expect(() => checkInstanceName(written)).toThrow(reason);
+  ])('%j is refused', (name, reason) => {
+    expect(() => checkInstanceName(name)).toThrow(reason);
   });
 });
 
-describe('the program', () => {
-  async function program(path: string, mode = 0o755): Promise<string> {
+describe('the opencode program', () => {
+  async function writeProgram(path: string, mode = 0o755): Promise<string> {
     await writeFile(path, '#!/bin/sh\n');
     await chmod(path, mode);
     return path;
   }
 
-  test('is the first executable of that name on PATH; relative and empty entries do not count', async () => {
-    const [first, second] = [folder(), folder()];
-    await program(join(first, 'opencode'), 0o644);
-    const found = await program(join(second, 'opencode'));
+  test('is the first executable of its name on PATH; relative and empty entries do not count', async () => {
+    const [first, second] = [tempFolder(), tempFolder()];
+    await writeProgram(join(first, 'opencode'), 0o644);
+    const found = await writeProgram(join(second, 'opencode'));
     await mkdir(join(first, 'opencode-dir'));
     expect(await findOpencode('opencode', `:.:relative:${first}:${second}`)).toBe(found);
     await expect(findOpencode('opencode-dir', first)).rejects.toThrow('there is no opencode-dir on PATH; install it');
@@ -93,21 +93,21 @@ describe('the program', () => {
   });
 
   test('is the configured path, if it is executable', async () => {
-    const path = await program(join(folder(), 'mine'));
+    const path = await writeProgram(join(tempFolder(), 'mine'));
     expect(await findOpencode(path, '')).toBe(path);
     await chmod(path, 0o644);
     await expect(findOpencode(path, '')).rejects.toThrow('OPENCODE_BIN');
   });
 });
 
-describe('a port', () => {
+describe('a chosen port', () => {
   /** Every port of the range except these. */
   const allBut = (...ports: readonly number[]): Set<number> => {
     const range = Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index);
     return new Set(range.filter((port) => !ports.includes(port)));
   };
 
-  test('is in the range, has no listener, is not one of those in use, and none that fetch refuses', async () => {
+  test('is in the range, has no listener, is not in use, and is not refused by fetch', async () => {
     const port = await choosePort('127.0.0.1');
     expect(port).toBeGreaterThanOrEqual(LOWEST_PORT);
     expect(port).toBeLessThanOrEqual(HIGHEST_PORT);
@@ -121,17 +121,17 @@ describe('a port', () => {
   });
 });
 
-describe('the log', () => {
+describe('the log file', () => {
   test('has time and pid in each line', async () => {
-    const path = logPath(join(folder(), 'state'));
+    const path = logPath(join(tempFolder(), 'state'));
     const logger = fileLogger(path, () => 0);
     logger.log('info', 'two\nlines', { name: 'x' });
     logger.log('debug', 'not kept');
     expect(await readFile(path, 'utf8')).toBe(`1970-01-01T00:00:00.000Z ${process.pid} info two lines name="x"\n`);
   });
 
-  test('ignores that it cannot be written', async () => {
-    const file = join(folder(), 'file');
+  test('causes no error if it cannot be written', async () => {
+    const file = join(tempFolder(), 'file');
     await writeFile(file, '');
     expect(() => fileLogger(join(file, 'log')).log('info', 'x')).not.toThrow();
   });
@@ -152,7 +152,7 @@ describe('the state file', () => {
   };
 
   test('is readable for status; the last write wins, and remove deletes it', async () => {
-    const stateDir = join(folder(), 'state');
+    const stateDir = join(tempFolder(), 'state');
     const writer = new RunStateWriter(stateDir, 'abc', silentLogger);
     const relay = { kind: 'connected', port: 1, name: 'app' } as const;
     await Promise.all([writer.write(state), writer.write({ ...state, relay })]);
@@ -161,8 +161,8 @@ describe('the state file', () => {
     expect(await readRunStates(stateDir)).toEqual([]);
   });
 
-  test('logs that it cannot be written', async () => {
-    const file = join(folder(), 'file');
+  test('causes a log line if it cannot be written', async () => {
+    const file = join(tempFolder(), 'file');
     await writeFile(file, '');
     const lines: string[] = [];
     await new RunStateWriter(file, 'abc', { log: (_, message) => void lines.push(message) }).write(state);
@@ -173,7 +173,7 @@ describe('the state file', () => {
 describe('the registrations', () => {
   const lines: string[] = [];
 
-  async function connect(
+  async function connectAndClose(
     stateHome: string,
     explicit: boolean,
     extra: Partial<RegistrationsOptions> = {},
@@ -200,33 +200,33 @@ describe('the registrations', () => {
     await registrations.close();
   }
 
-  test('name a registry directory that older versions do not read, and what to do', async () => {
-    const stateHome = folder();
+  test('report a registry directory that older versions do not read, with advice', async () => {
+    const stateHome = tempFolder();
     vi.stubEnv('XDG_STATE_HOME', stateHome);
     onTestFinished(() => void vi.unstubAllEnvs());
     const registry = join(stateHome, 'opencode-mcp', 'registry');
-    await connect(stateHome, false);
+    await connectAndClose(stateHome, false);
     expect(lines).toEqual(['connected']);
     await mkdir(registry, { recursive: true, mode: 0o700 });
-    await connect(stateHome, false);
+    await connectAndClose(stateHome, false);
     expect(lines).toEqual([
       `registers on this machine in ${registry}; an older opencode-mcp there looks only in ${join(stateHome, 'default')}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
       'connected',
     ]);
-    await connect(stateHome, true);
+    await connectAndClose(stateHome, true);
     expect(lines).toEqual(['connected']);
   });
 
-  test('report another name, and why there is no registration', async () => {
-    const stateHome = folder();
+  test('report a changed name, and why a registration failed', async () => {
+    const stateHome = tempFolder();
     await mkdir(join(stateHome, 'default'), { mode: 0o700 });
     const { started = '-' } = (await identifyProcess(process.pid)) ?? {};
     await writeFile(join(stateHome, 'default', '.web.claim'), `other ${process.pid} ${started} ${hostname()}\n`);
-    await connect(stateHome, true);
+    await connectAndClose(stateHome, true);
     expect(lines).toEqual(['another running instance is named web; this one is web-2', 'connected']);
     await mkdir(join(stateHome, 'open', 'default'), { recursive: true });
     await chmod(join(stateHome, 'open', 'default'), 0o777);
-    await connect(join(stateHome, 'open'), true);
+    await connectAndClose(join(stateHome, 'open'), true);
     expect(lines).toEqual([
       expect.stringMatching(
         /^not registered on this machine \(.*\): .* can be written by its group or by others .*; trying again in the background$/,
@@ -235,7 +235,7 @@ describe('the registrations', () => {
     ]);
   });
 
-  test('wait for an interrupt that has ended ssh, or it would be passed on to opencode', async () => {
+  test('wait for the interrupt that ended ssh, so that it is not passed on to opencode', async () => {
     const interrupt = new AbortController();
     const tell = (line: string): void => {
       if (!line.startsWith('no connection to the relay')) return;
@@ -244,7 +244,7 @@ describe('the registrations', () => {
         interrupt.abort();
       });
     };
-    await connect(folder(), true, { sshCommand: ['sh', '-c', 'kill -INT $$'], tell }, interrupt.signal);
+    await connectAndClose(tempFolder(), true, { sshCommand: ['sh', '-c', 'kill -INT $$'], tell }, interrupt.signal);
     expect(lines).toEqual(['interrupted', 'connected']);
   });
 });

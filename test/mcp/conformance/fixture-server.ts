@@ -6,7 +6,7 @@ import { build } from 'esbuild';
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const FIXTURES = fileURLToPath(new URL('./fixture-tools.ts', import.meta.url));
 
-/** Builds the server with the fixture tools instead of its own into `folder`; returns its path. */
+/** Builds the server, with the fixture tools in place of its own, into `folder`; returns the path of the bundle. */
 export async function buildFixtureServer(folder: string): Promise<string> {
   const outfile = join(folder, 'fixture-server.mjs');
   await build({

@@ -4,7 +4,7 @@ import { type RawServer, type RawServerOptions, startRawServer } from '../raw-se
 
 export type Data = Readonly<Record<string, unknown>>;
 
-/** What a client puts into each request. */
+/** The version, capabilities and metadata that a client declares in each request. */
 export interface Declared {
   readonly version?: string;
   readonly capabilities?: Data;
@@ -64,12 +64,12 @@ export class ModernClient implements AsyncDisposable {
     this.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } });
   }
 
-  /** The whole answer. */
+  /** Sends a request and returns the whole answer. */
   async answer(method: string, params?: Data, declared?: Declared): ReturnType<RawServer['answerTo']> {
     return await this.server.answerTo(this.write(method, params, declared));
   }
 
-  /** The result. @throws the answer is an error */
+  /** Sends a request and returns its result. @throws if the answer is an error */
   async ask(method: string, params?: Data, declared?: Declared): Promise<Data> {
     const { result, error } = await this.answer(method, params, declared);
     if (result === undefined) throw new Error(`${method}: ${JSON.stringify(error)}`);
@@ -80,7 +80,7 @@ export class ModernClient implements AsyncDisposable {
     return await this.ask('tools/call', { name, arguments: args, ...more }, declared);
   }
 
-  /** A call that becomes a task. */
+  /** Calls a tool and returns the task that runs the call. */
   async begin(name: string, args: Data, capabilities: Data = TASKS_AND_FORMS): Promise<TaskShown> {
     return (await this.call(name, args, { capabilities })) as unknown as TaskShown;
   }
@@ -93,7 +93,7 @@ export class ModernClient implements AsyncDisposable {
     return await this.ask('tasks/update', { taskId, inputResponses }, { capabilities: TASKS_AND_FORMS });
   }
 
-  /** A task that sends `run` to `worker` and follows that turn. */
+  /** Starts a task that sends `run` to `worker` and follows that turn. */
   async follow(worker: FakeOpencode): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
     const task = await this.begin('send', { instance: 'worker', message: 'run' });
     await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
@@ -101,7 +101,7 @@ export class ModernClient implements AsyncDisposable {
     return { task, sessionId };
   }
 
-  /** Asks until the task is in one of these states. */
+  /** Polls until the task is in one of these states. */
   async taskIs(taskId: string, ...statuses: readonly string[]): Promise<TaskShown> {
     return await until(`the task to be ${statuses.join(' or ')}`, async () => {
       const task = await this.task(taskId);
@@ -109,7 +109,7 @@ export class ModernClient implements AsyncDisposable {
     });
   }
 
-  /** Notifications so far. */
+  /** All notifications received so far. */
   get notifications(): readonly { readonly method: string; readonly params: Data }[] {
     return this.server.stdout
       .map((line) => JSON.parse(line) as { id?: unknown; method: string; params: Data })

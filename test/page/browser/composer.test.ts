@@ -6,7 +6,7 @@ import { test } from './stage.ts';
 
 const SENT = { body: { session: 'ses_pay', text: 'sent' } };
 
-test('a message is sent by Ctrl+Enter, and Enter alone is a new line', async ({ page, api }) => {
+test('Ctrl+Enter sends a message, and Enter alone adds a new line', async ({ page, api }) => {
   api.setSession('ses_pay', restingSession());
   api.answer('send', () => SENT);
   await page.open(SESSION_LINK, '.composer');
@@ -25,7 +25,7 @@ test('a message is sent by Ctrl+Enter, and Enter alone is a new line', async ({ 
   await until('an empty box', async () => (await box.inputValue()) === '');
 });
 
-test('a refused message stays, and keeps its request id when it is sent again', async ({ page, api }) => {
+test('a refused message stays in the box, and keeps its request id when it is sent again', async ({ page, api }) => {
   api.setSession('ses_pay', restingSession());
   api.answer('send', () => ({ status: 503, body: { error: 'desk-shop does not answer; try again' } }));
   await page.open(SESSION_LINK, '.composer');
@@ -48,7 +48,10 @@ test('a refused message stays, and keeps its request id when it is sent again', 
   await until('an empty box', async () => (await box.inputValue()) === '');
 });
 
-test('nothing is sent while a session works; after that the typed text can be sent', async ({ page, api }) => {
+test('no message can be sent while a session works; the typed text can be sent once it is idle', async ({
+  page,
+  api,
+}) => {
   await page.openSession([], '.composer');
   const send = page.button('Send');
   await page.getByText('It is working: send when it is done, or stop it first.').waitFor();
@@ -62,7 +65,7 @@ test('nothing is sent while a session works; after that the typed text can be se
   expect(await api.posted('send')).toMatchObject({ message: 'Also the docs, please' });
 });
 
-test('an unreachable node loses no text', async ({ page, api }) => {
+test('typed text stays in the box if the node is unreachable', async ({ page, api }) => {
   api.setSession('ses_pay', restingSession());
   await page.open(SESSION_LINK, '.composer');
   await page.messageBox.fill('Also the docs');

@@ -60,7 +60,7 @@ describe.skipIf(isMissingHere)('two terminals in a directory, and a client', () 
     await stage?.close();
   });
 
-  test('a message to one is announced in the one that has the session open', async () => {
+  test('a message to one instance is announced in the terminal that has the session open', async () => {
     await one.type('echo: typed here', 'Enter');
     await one.shows(/Build · Scripted model · /);
     const announced = one.shows(ANNOUNCED);
@@ -76,7 +76,7 @@ describe.skipIf(isMissingHere)('two terminals in a directory, and a client', () 
     await again.shows(/echo: from a client/);
   });
 
-  test('a person answers at the terminal while the client asks its own person the same', async () => {
+  test('a person answers at the terminal while the client asks its user the same question', async () => {
     await one.type('bash: echo by hand', 'Enter');
     await one.shows(/Allow once/);
     // `wait` reaches the agent's question, and asks the client's person in the same call.
@@ -97,7 +97,7 @@ describe.skipIf(isMissingHere)('two terminals in a directory, and a client', () 
     await one.shows(/bash returned: by hand/);
   });
 
-  test('a kill -9 of opencode leaves a sane terminal, and its exit code', async () => {
+  test('after a kill -9 of opencode, the terminal is restored and the exit code is opencode’s', async () => {
     await first.killOpencode();
     // The alternate screen is gone with its content.
     expect(await one.shows(/^code=137/m)).not.toMatch(READY);

@@ -96,7 +96,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
-  test('the error for a session whose directory is gone says so', async () => {
+  test('the error for a session whose directory is gone names the cause', async () => {
     const directory = join(preview.home, 'gone');
     await preview.json('POST', '/api/session', { location: { directory } });
     await rows('refresh_instances');
@@ -104,7 +104,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
     expect(sent.text).toMatch(/cannot load the session's directory: it may be gone.*nothing was sent/);
   });
 
-  test('a message loads the directory of its session, and no other', async () => {
+  test('a message loads only the directory of its session', async () => {
     const instance = await nameOf(directories.app);
     const sent = await server.call('send', { instance, session_id: sessions.app, message: 'echo: here' });
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'here' });
@@ -180,7 +180,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
     expect(remotes.filter((remote) => !remote.includes(here))).toEqual([]);
   });
 
-  test('a wrong password shows as locked OpenCode 2', async () => {
+  test('an instance with a wrong password is shown as a locked OpenCode 2', async () => {
     const config = join(preview.home, 'config.json');
     const instances = [{ name: 'wrong', url: preview.url, password: 'not it' }];
     await writeFile(config, JSON.stringify({ instances }), { mode: 0o600 });
@@ -189,7 +189,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s servic
     expect(row).toMatchObject({ state: 'locked', reason: expect.stringContaining('this is an OpenCode 2') });
   });
 
-  test('a second server on the same store: a session that runs in one gets no second turn from the other', async () => {
+  test('a session that runs in one server gets no second turn from another server on the same store', async () => {
     // No service of its own: the file names the first.
     const second = await startPreview({ home: preview.home });
     try {

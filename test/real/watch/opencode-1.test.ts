@@ -26,7 +26,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     await stage?.close();
   });
 
-  test('sees a turn run, with the title that it gets meanwhile, and end', async () => {
+  test('sees a turn run, get a title, and end', async () => {
     const session = await createRealSession(opencode);
     const before = Date.now();
     await session.prompt('gate-mid one: Begun. | Done.');
@@ -44,7 +44,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     expect(ended.sinceMs).toBe(last.info.time.completed);
   });
 
-  test('sees a turn wait for permission, and go on once a person has allowed it', async () => {
+  test('sees a turn wait for a permission, and continue once a person has allowed it', async () => {
     const session = await createRealSession(opencode, 'With a command');
     await session.prompt('bash: echo from the watcher');
     const { waiting } = await world.becomes(session.id, 'waiting');
@@ -73,7 +73,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     await world.becomes(child.id, 'idle');
   });
 
-  test('sees a turn fail, in opencode’s words, and one that is stopped', async () => {
+  test('sees a turn fail with opencode’s error, and another one stopped', async () => {
     const failing = await createRealSession(opencode, 'Without credit');
     await failing.prompt('fail 401');
     expect((await world.becomes(failing.id, 'failed')).reason).toMatch(/^opencode says "/);
@@ -85,7 +85,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     stage.model.release('two');
   });
 
-  test('sees a retry, and why', async () => {
+  test('sees a retry and its reason', async () => {
     const session = await createRealSession(opencode, 'Busy model');
     await session.prompt('fail 500');
     const { reason } = await world.becomes(session.id, 'retrying');

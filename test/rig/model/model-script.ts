@@ -81,12 +81,12 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
   [/^gate\s+([^\s:]+):\s*([^]*)$/, ([, name = '', after = '']) => ({ kind: 'gate', name, before: '', after })],
 ];
 
-/** Never fails: the answer to anything else says that it is no script, so that a typo shows in the test's output. */
+/** Never fails: any other text gets a reply that says that it is no script, so that a typo shows in the test's output. */
 export function parseScript(text: string): Step {
   const script = text.trim();
-  for (const [form, read] of FORMS) {
+  for (const [form, toStep] of FORMS) {
     const match = form.exec(script);
-    if (match) return read(match);
+    if (match) return toStep(match);
   }
   return say(`No script for: ${text}`);
 }

@@ -8,7 +8,7 @@ import { until } from '../wait.ts';
 
 const run = promisify(execFile);
 
-/** Names are `octn-<pid>-<start>-<label>`; by pid and start time the next run finds the leftovers of a killed one. */
+/** Names are `octn-<pid>-<start>-<label>`; by pid and start time the next run finds the leftovers of a killed run. */
 const PREFIX = 'octn-';
 
 /** Isolated network namespaces of one test. */
@@ -25,7 +25,7 @@ export class NamespaceSet {
     this.#stem = stem;
   }
 
-  /** Its full name. Loopback is up in it. */
+  /** Creates a namespace with loopback up; returns its full name. */
   async add(label: string): Promise<string> {
     const name = this.nameOf(label);
     await run('ip', ['netns', 'add', name]);
@@ -38,7 +38,7 @@ export class NamespaceSet {
     return `${this.#stem}-${label}`;
   }
 
-  /** Ends their processes and removes them. */
+  /** Removes the namespaces, with their processes. */
   async close(): Promise<void> {
     for (const name of this.#names.splice(0).toReversed()) await removeNamespace(name);
   }
@@ -75,7 +75,7 @@ export async function removeLeftovers(): Promise<void> {
   }
 }
 
-/** Pids of everything in a namespace. */
+/** The pids of all processes in a namespace. */
 export async function processesOf(namespace: string): Promise<number[]> {
   const { stdout } = await run('ip', ['netns', 'pids', namespace]);
   return stdout.split('\n').filter(Boolean).map(Number);
@@ -88,7 +88,7 @@ export function missingForNamespaces(): string | undefined {
   return undefined;
 }
 
-/** Kills everything in a namespace. */
+/** Kills all processes in a namespace. */
 export async function endProcessesOf(namespace: string): Promise<void> {
   await until(`everything in ${namespace} to end`, async () => {
     const pids = await processesOf(namespace);

@@ -5,7 +5,7 @@ import { Arrivals } from '../arrivals.ts';
 import { within } from '../wait.ts';
 
 interface WaitOptions {
-  /** Skips that many events: take `events.length` before acting. */
+  /** Skips this many events: the `events.length` of before the action. */
   readonly from?: number;
   readonly timeoutMs?: number;
 }
@@ -18,11 +18,11 @@ export class StreamTap<E extends { readonly type: string }> implements AsyncDisp
   readonly #arrivals = new Arrivals<E>();
   readonly #controller: AbortController;
 
-  /** `read` takes the event out of the parsed data of a message. */
-  constructor({ body, controller }: OpenStream, read: (data: unknown) => E) {
+  /** `toEvent` takes the event out of the parsed data of a message. */
+  constructor({ body, controller }: OpenStream, toEvent: (data: unknown) => E) {
     this.#controller = controller;
     const parser = createParser({
-      onEvent: ({ data }) => this.#arrivals.add(read(JSON.parse(data))),
+      onEvent: ({ data }) => this.#arrivals.add(toEvent(JSON.parse(data))),
       onComment: (comment) => void this.comments.push(comment),
     });
     this.ended = drain(body, (text) => parser.feed(text));
@@ -76,7 +76,7 @@ async function drain(body: AsyncIterable<Uint8Array>, feed: (text: string) => vo
 type EventType = OpencodeEvent['type'];
 type EventOf<T extends EventType> = { readonly [E in OpencodeEvent as E['type']]: E }[T];
 
-/** The events of an OpenCode 1. */
+/** Records the events of an OpenCode 1. */
 export class EventTap extends StreamTap<OpencodeEvent> {
   /** Types of the events so far without heartbeats, for asserting their order. */
   get types(): readonly string[] {
@@ -89,8 +89,8 @@ export class EventTap extends StreamTap<OpencodeEvent> {
     where: (properties: EventOf<T>['properties']) => boolean = () => true,
     options?: WaitOptions,
   ): Promise<EventOf<T>> {
-    const isOf = (event: OpencodeEvent): event is EventOf<T> => event.type === type;
-    return (await this.first(type, (event) => isOf(event) && where(event.properties), options)) as EventOf<T>;
+    const hasType = (event: OpencodeEvent): event is EventOf<T> => event.type === type;
+    return (await this.first(type, (event) => hasType(event) && where(event.properties), options)) as EventOf<T>;
   }
 }
 

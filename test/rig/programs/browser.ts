@@ -8,7 +8,7 @@ import { skipFor, SYSTEM_PACKAGES } from '../needed.ts';
 import { tempDir } from '../temp.ts';
 
 const components = createRequire(join(import.meta.dirname, '../../components/package.json'));
-/** Its paths on Debian and its derivatives. */
+/** Paths of Chromium on Debian and its derivatives. */
 const PROGRAMS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
 /** The part of playwright-core that the suites use; its own types exist only once the components are installed. */
@@ -31,7 +31,7 @@ export interface BrowserLocator {
   getByRole(role: string, options?: RoleOptions): BrowserLocator;
   getByText(text: string | RegExp): BrowserLocator;
   first(): BrowserLocator;
-  nth(at: number): BrowserLocator;
+  nth(index: number): BrowserLocator;
 }
 
 interface RoleOptions {
@@ -82,14 +82,14 @@ export interface OpenBrowser extends AsyncDisposable {
   readonly version: string;
 }
 
-/** First line of a test that needs one. */
+/** Skips the test if no browser is installed. Call it in the first line of a test that needs a browser. */
 export function needBrowser(context: TestContext): void {
-  const isThere = chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core');
-  skipFor(context, isThere ? undefined : `needs chromium (${SYSTEM_PACKAGES}) and test/components`);
+  const isAvailable = chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core');
+  skipFor(context, isAvailable ? undefined : `needs chromium (${SYSTEM_PACKAGES}) and test/components`);
 }
 
 export interface BrowserOptions {
-  /** A command that runs it elsewhere, as `ip netns exec …`. */
+  /** A command that runs Chromium elsewhere, such as `ip netns exec …`. */
   readonly prefix?: readonly string[];
   /** Addresses of further host names. */
   readonly hosts?: Readonly<Record<string, string>>;
@@ -106,16 +106,16 @@ export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = 
     (word) => `'${word.replaceAll("'", String.raw`'\''`)}'`,
   );
   await writeFile(executablePath, `#!/bin/sh\nexec ${command.join(' ')} "$@"\n`, { mode: 0o755 });
-  const names = Object.entries(hosts).map(([name, address]) => `MAP ${name} ${address}`);
-  const loopback = ['localhost', '*.localhost', '127.*', ...Object.values(hosts)].map((name) => `EXCLUDE ${name}`);
+  const mappings = Object.entries(hosts).map(([name, address]) => `MAP ${name} ${address}`);
+  const exclusions = ['localhost', '*.localhost', '127.*', ...Object.values(hosts)].map((name) => `EXCLUDE ${name}`);
   const args = [
     // As root Chromium needs its sandbox off; tests open only their own pages.
     '--no-sandbox',
     '--disable-gpu',
     '--disable-dev-shm-usage',
     '--disable-background-networking',
-    // By itself it would contact its vendor's hosts.
-    `--host-resolver-rules=${[...names, 'MAP * ~NOTFOUND', ...loopback].join(', ')}`,
+    // Otherwise Chromium would contact its vendor's hosts.
+    `--host-resolver-rules=${[...mappings, 'MAP * ~NOTFOUND', ...exclusions].join(', ')}`,
   ];
   const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
   return {

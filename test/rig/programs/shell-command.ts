@@ -5,7 +5,7 @@ import { SERVER_SCRIPT } from './mcp-child.ts';
 import { NO_MULTICAST } from '../no-multicast.ts';
 import { until } from '../wait.ts';
 
-/** The built program as a shell runs it. */
+/** The shell command that runs the built program. */
 export const OPENCODE_MCP = `${process.execPath} ${SERVER_SCRIPT}`;
 
 /** A run of `opencode-mcp` with pipes for its streams. */
@@ -19,7 +19,7 @@ export interface ShellRun {
   shows(pattern: RegExp): Promise<void>;
 }
 
-/** The whole environment of such a run. */
+/** The whole environment of a `ShellRun`. */
 export function shellEnv(home: string, registry: string): Readonly<Record<string, string>> {
   return {
     PATH: process.env['PATH'] ?? '',
