@@ -61,7 +61,7 @@ const MAX_MESSAGES = 200;
 const MESSAGE_LIMIT = 50;
 const SESSION_LIMIT = 50;
 
-/** The routes by their names in `contract.json`. */
+/** The handlers of the routes, by the names of the routes in `contract.json`. */
 export const HANDLERS: Readonly<Record<string, Handler>> = {
   'GET /api/info': ({ version, pid, url }) => ({
     status: 200,
