@@ -17,7 +17,7 @@ async function pages(): Promise<ReadonlyMap<string, string>> {
   );
 }
 
-/** In GitHub's form. */
+/** The anchors that GitHub generates for the headings. */
 function anchorsOf(page: string): ReadonlySet<string> {
   const headings = page.matchAll(/^#+ (.+)$/gm);
   return new Set(
@@ -30,7 +30,7 @@ function anchorsOf(page: string): ReadonlySet<string> {
   );
 }
 
-it('every link between the pages leads somewhere', async () => {
+it('every relative link in the docs leads to an existing file and heading', async () => {
   const all = await pages();
   const broken: string[] = [];
   for (const [name, page] of all) {
@@ -45,19 +45,19 @@ it('every link between the pages leads somewhere', async () => {
   expect(broken).toEqual([]);
 });
 
-it('every page is linked, directly or not, from the README', async () => {
+it('every page can be reached by links from the README', async () => {
   const all = await pages();
-  const seen = new Set(['README.md']);
-  for (const name of seen) {
+  const reachable = new Set(['README.md']);
+  for (const name of reachable) {
     for (const [, link = ''] of (all.get(name) ?? '').matchAll(LINK)) {
       const target = relative(root, join(root, dirname(name), link.split('#')[0] ?? ''));
-      if (all.has(target)) seen.add(target);
+      if (all.has(target)) reachable.add(target);
     }
   }
-  expect([...all.keys()].filter((name) => !seen.has(name))).toEqual([]);
+  expect([...all.keys()].filter((name) => !reachable.has(name))).toEqual([]);
 });
 
-it('the README is at most a hundred lines', async () => {
+it('the README has at most 100 lines', async () => {
   const readme = (await pages()).get('README.md') ?? '';
   expect(readme.split('\n').length).toBeLessThanOrEqual(101);
 });

@@ -19,7 +19,7 @@ const FROM_NPM =
   /\b(?:npm\s+(?:i|install|add|exec)|npx|bunx|pnpm\s+(?:add|dlx)|yarn\s+(?:add|dlx))\b[^`\n]*?[ \t"']opencode-mcp\b/;
 
 test('no text recommends the unrelated package of this name on npm', async () => {
-  const files = await texts(['README.md', 'AGENTS.md', 'CHANGELOG.md', 'docs', 'scripts', 'src', 'systemd']);
+  const files = await readTexts(['README.md', 'AGENTS.md', 'CHANGELOG.md', 'docs', 'scripts', 'src', 'systemd']);
   expect(files.size).toBeGreaterThan(200);
   expect([...files].filter(([, text]) => FROM_NPM.test(text)).map(([file]) => file)).toEqual([]);
   const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { readonly private?: boolean };
@@ -28,31 +28,31 @@ test('no text recommends the unrelated package of this name on npm', async () =>
 
 const VERSION = /^\d+\.\d+\.\d+\n$/;
 
-test('both commands run when installed from a git URL, a clone and a tarball, and uninstalling leaves nothing', async () => {
+test('both commands run when installed from a git URL, a clone and a tarball, and uninstalling leaves no files', async () => {
   await using machine = await openFreshMachine();
   const { checkout, npm, run: command } = machine;
-  const works = async (): Promise<void> => {
+  const expectCommandsToRun = async (): Promise<void> => {
     expect(await command('opencode-mcp', '--version')).toMatch(VERSION);
     expect(await command('opencode-connected', '--version')).toMatch(VERSION);
     expect(await command('opencode-connected', '--help')).toMatch(/^opencode-connected \d+\.\d+\.\d+ starts opencode/);
   };
   // From a git URL: npm clones and builds it in its own folder.
   await npm('/', 'install', '--global', `git+file://${checkout}`);
-  await works();
+  await expectCommandsToRun();
   expect(await machine.left()).toContain('lib/node_modules/opencode-mcp/scripts/install-node.sh');
 
   // The build above has installed the same packages as `npm ci` would.
   await symlink(join(root, 'node_modules'), join(checkout, 'node_modules'));
-  // From the checkout: dist/ is built there, and the commands are links to it.
+  // From the checkout: npm builds dist/ there and links the commands to it.
   await npm(checkout, 'install', '--global', '.');
-  await works();
+  await expectCommandsToRun();
   expect(await machine.left()).toContain('lib/node_modules/opencode-mcp');
 
   // From a tarball, over the previous one.
   await npm(checkout, 'pack');
   const tarball = (await readdir(checkout)).find((name) => name.endsWith('.tgz')) ?? '';
   await npm(checkout, 'install', '--global', `./${tarball}`);
-  await works();
+  await expectCommandsToRun();
   await npm('/', 'uninstall', '--global', 'opencode-mcp');
   expect(await machine.left()).toEqual([]);
 });
@@ -77,16 +77,16 @@ describe('docs/docker', () => {
     await symlink(join(root, 'node_modules'), join(stage.path, 'node_modules'));
     const [, command = ''] = /^RUN (node .*)$/m.exec(dockerfile) ?? [];
     await run('sh', ['-c', command], { cwd: stage.path });
-    const named = /^COPY --from=build (.*) \S+$/m.exec(dockerfile)?.[1]?.split(' ') ?? [];
-    const built = await readdir(join(stage.path, 'dist'));
-    for (const path of named) {
+    const runtimeFiles = /^COPY --from=build (.*) \S+$/m.exec(dockerfile)?.[1]?.split(' ') ?? [];
+    const builtFiles = await readdir(join(stage.path, 'dist'));
+    for (const path of runtimeFiles) {
       const pattern = new RegExp(
         `^${basename(path)
           .replaceAll('.', String.raw`\.`)
           .replace('*', '.*')}$`,
       );
       expect(
-        built.some((file) => pattern.test(file)),
+        builtFiles.some((file) => pattern.test(file)),
         path,
       ).toBe(true);
     }
@@ -100,7 +100,7 @@ describe('docs/docker', () => {
     expect(validate(await readFile(join(docker, 'Dockerfile'), 'utf8'))).toEqual([]);
   });
 
-  test('the compose file is the container that the page describes', async () => {
+  test('the compose file defines the container that docs/docker describes', async () => {
     const compose = await readFile(join(docker, 'compose.yaml'), 'utf8');
     for (const line of [
       'network_mode: host',
@@ -114,8 +114,8 @@ describe('docs/docker', () => {
   });
 });
 
-/** Every text below these paths of the project that exist, by path. */
-async function texts(paths: readonly string[]): Promise<Map<string, string>> {
+/** Reads all text files below these paths of the project, and skips missing paths. */
+async function readTexts(paths: readonly string[]): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   const visit = async (path: string): Promise<void> => {
     const entries = await readdir(join(root, path), { withFileTypes: true }).catch(() => undefined);

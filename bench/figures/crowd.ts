@@ -16,47 +16,47 @@ const LOWEST_PORT = 1_024;
 const POLL_MS = 2_000;
 const GIVE_UP_MS = 180_000;
 
-/** The most registrations that are read; nine of ten are left over from ended instances. */
+/** As many registrations as are read at most; nine of ten belong to ended instances. */
 export async function crowdFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: ALIVE });
   const registry = await stage.registryOf({ live: fleet.ports.live, silent: await closedPorts(DEAD) });
-  const first: number[] = [];
-  const asked: number[] = [];
-  const complete: number[] = [];
-  const alive: number[] = [];
-  const now: number[] = [];
-  const highest: number[] = [];
+  const firstAnswerMs: number[] = [];
+  const allLiveProbedMs: number[] = [];
+  const allKnownMs: number[] = [];
+  const aliveRows: number[] = [];
+  const residentNow: number[] = [];
+  const residentHighest: number[] = [];
   const probes: number[] = [];
   for (let run = 0; run < runs; run++) {
     await fleet.count();
     await using server = await stage.startServer({ registry });
     const startMs = performance.now();
-    const answering = server.call<Listing>('instances', { limit: 1 });
+    const firstAnswer = server.call<Listing>('instances', { limit: 1 });
     await fleet.surveyed(GIVE_UP_MS);
-    asked.push(performance.now() - startMs);
-    first.push((await answering).ms);
-    alive.push(await countAlive(server));
+    allLiveProbedMs.push(performance.now() - startMs);
+    firstAnswerMs.push((await firstAnswer).ms);
+    aliveRows.push(await countAlive(server));
     const { byRoute } = await fleet.count();
     probes.push((byRoute['GET /global/health'] ?? 0) / ALIVE);
     await untilAllKnown(server);
-    complete.push(performance.now() - startMs);
+    allKnownMs.push(performance.now() - startMs);
     const memory = residentMb(server.pid);
-    now.push(memory.now);
-    highest.push(memory.highest);
+    residentNow.push(memory.now);
+    residentHighest.push(memory.highest);
   }
   const among = `${ALIVE + DEAD} registrations, ${ALIVE} alive`;
   return [
-    figure(`${among}: first answer of instances`, 'ms', first),
-    figure(`${among}: until every live one was asked`, 'ms', asked),
-    figure(`${among}: until every dead one was found dead`, 'ms', complete),
-    figure(`${among}: alive in the list`, 'count', alive, { goal: exactly(ALIVE) }),
+    figure(`${among}: first answer of instances`, 'ms', firstAnswerMs),
+    figure(`${among}: until every live one was asked`, 'ms', allLiveProbedMs),
+    figure(`${among}: until every dead one was found dead`, 'ms', allKnownMs),
+    figure(`${among}: alive in the list`, 'count', aliveRows, { goal: exactly(ALIVE) }),
     figure(`${among}: probes per live instance until then`, 'count', probes),
-    figure(`${among}: resident memory`, 'MB', now),
-    figure(`${among}: highest resident memory`, 'MB', highest),
+    figure(`${among}: resident memory`, 'MB', residentNow),
+    figure(`${among}: highest resident memory`, 'MB', residentHighest),
   ];
 }
 
-/** Nothing listens there. */
+/** Ports on which nothing listens. */
 async function closedPorts(count: number): Promise<readonly number[]> {
   const taken = new Set(
     [...(await readFile('/proc/net/tcp', 'utf8')).matchAll(/^\s*\d+: [0-9A-F]+:([0-9A-F]{4})/gm)].map(([, port = '']) =>
@@ -70,15 +70,15 @@ async function closedPorts(count: number): Promise<readonly number[]> {
   return ports;
 }
 
-/** Instances that wait for their first probe are in a note only; those that answered badly are listed as offline. */
+/** An instance becomes a row with its first probe; until then only a note counts it. A dead one is a row, as offline. */
 async function untilAllKnown(server: ServerProcess): Promise<void> {
   let last: Listing | undefined;
-  const what = (): string => `${ALIVE + DEAD} rows, got ${last?.total}; ${last?.notes.join('; ')}`;
-  const isAll = async (): Promise<boolean> => {
+  const expectation = (): string => `${ALIVE + DEAD} rows, got ${last?.total}; ${last?.notes.join('; ')}`;
+  const hasAllRows = async (): Promise<boolean> => {
     last = (await server.call<Listing>('list_instances', { limit: 1 })).data;
     return last.total === ALIVE + DEAD;
   };
-  await until(what, isAll, GIVE_UP_MS, POLL_MS);
+  await until(expectation, hasAllRows, GIVE_UP_MS, POLL_MS);
 }
 
 async function countAlive(server: ServerProcess): Promise<number> {

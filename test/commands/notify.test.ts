@@ -9,7 +9,7 @@ import { shellEnv } from '../rig/programs/shell-command.ts';
 import { tempDir } from '../rig/temp.ts';
 import { runInProcess } from './in-process.ts';
 
-async function run(args: readonly string[], channels?: readonly object[]) {
+async function runWithChannels(args: readonly string[], channels?: readonly object[]) {
   await using temp = tempDir('notify-command');
   const folder = join(temp.path, '.config', 'opencode-mcp');
   mkdirSync(folder, { recursive: true });
@@ -24,13 +24,13 @@ describe('notify --test', () => {
     await using ntfy = await startFakeNtfy({ token: 'tk_s3cret' });
     await using hook = await listenHttp((_, response) => void response.writeHead(500).end('out of order'));
     await using temp = tempDir('notify-command');
-    const got = join(temp.path, 'got');
-    const { code, stdout, stderr } = await run(
+    const teeOutput = join(temp.path, 'tee-output');
+    const { code, stdout, stderr } = await runWithChannels(
       ['notify', '--test'],
       [
-        // A test ignores its rules.
+        // A test notice is sent in spite of `events: []`.
         { type: 'ntfy', name: 'phone', url: ntfy.url, topic: 'ada-agents', token: { env: 'NTFY_TOKEN' }, events: [] },
-        { type: 'command', command: ['tee', got] },
+        { type: 'command', command: ['tee', teeOutput] },
         { type: 'webhook', url: `${hook.url}/hook-s3cret`, secret: 'key-s3cret' },
       ],
     );
@@ -42,24 +42,26 @@ describe('notify --test', () => {
       '',
     ]);
     expect(ntfy.messages).toMatchObject([{ topic: 'ada-agents', title: 'Notifications arrive' }]);
-    expect(JSON.parse(readFileSync(got, 'utf8'))).toMatchObject({ event: 'test' });
+    expect(JSON.parse(readFileSync(teeOutput, 'utf8'))).toMatchObject({ event: 'test' });
   });
 
-  it('ends with 0 if all channels succeeded', async () => {
-    expect(await run(['notify', '--test'], [{ type: 'command', command: ['true'] }])).toMatchObject({ code: 0 });
+  it('exits with code 0 if all channels succeeded', async () => {
+    expect(await runWithChannels(['notify', '--test'], [{ type: 'command', command: ['true'] }])).toMatchObject({
+      code: 0,
+    });
   });
 
   it.each([['notify'], ['notify', '--test', 'more'], ['notify', '--tets']])(
-    '%s %s %s is wrong usage',
+    '%s %s %s exits with the usage error code 2',
     async (...args) => {
-      const { code, stdout } = await run(args, [{ type: 'command', command: ['true'] }]);
+      const { code, stdout } = await runWithChannels(args, [{ type: 'command', command: ['true'] }]);
       expect([code, stdout]).toEqual([2, '']);
     },
   );
 });
 
 it.each([['notify', '--test'], ['watch']])('%s without a channel says where to add one', async (...args) => {
-  const { code, stderr } = await run(args);
+  const { code, stderr } = await runWithChannels(args);
   expect(code).toBe(2);
   expect(stderr).toContain('the config file has no channel; add one, such as {"notify":');
 });

@@ -4,7 +4,7 @@ import { OPTIONS, type Row, ROWS } from '../../src/config/options.ts';
 import { CONFIG_PATH, load, problemsOf, type Case } from './load-case.ts';
 
 describe('defaults', () => {
-  it('apply if nothing is set', () => {
+  it('apply if no option is set', () => {
     expect(load()).toEqual({
       settings: {
         registryDir: { path: '/tmp/opencode-relay', explicit: false },
@@ -44,7 +44,7 @@ describe('defaults', () => {
 
 describe('precedence', () => {
   type WrittenAndValue = readonly [written: unknown, value: unknown];
-  /** By option: its property in the settings; what is written as flag, in the environment and in the config file, each with its value. */
+  /** For each option: its property in the settings, then the text and the resulting value as a flag, in the environment and in the config file. */
   const cases: Readonly<Record<string, readonly [property: string, ...WrittenAndValue[]]>> = {
     registryDir: ['registryDir.path', ['/a', '/a'], ['/b', '/b'], ['/c', '/c']],
     discoveryIntervalMs: ['discoveryIntervalMs', ['1000', 1000], ['2000', 2000], [2_147_483_647, 2_147_483_647]],
@@ -79,21 +79,22 @@ describe('precedence', () => {
     ],
     mdnsInterfaces: ['mdnsInterfaces', ['none', []], ['eth0, wlan0,eth0', ['eth0', 'wlan0']], ['All', 'all']],
   };
-  const withFlag = Object.entries<Row>(OPTIONS).flatMap(([name, { flag, env = '', key = '', only = 'opencode-mcp' }]) =>
-    flag === undefined ? [] : [{ name, flag, env, key, program: only }],
+  const optionsWithFlag = Object.entries<Row>(OPTIONS).flatMap(
+    ([name, { flag, env = '', key = '', only = 'opencode-mcp' }]) =>
+      flag === undefined ? [] : [{ name, flag, env, key, program: only }],
   );
-  it.each(withFlag)('$name: flag, environment, config file', ({ name, flag, env, key, program }) => {
+  it.each(optionsWithFlag)('$name: flag, environment, config file', ({ name, flag, env, key, program }) => {
     const [property = '', inFlag, inEnv, inConfig] = cases[name] ?? [];
     const argv = [`--${flag}=${String(inFlag?.[0])}`];
     const config = { [key]: inConfig?.[0] };
-    const written = { [env]: String(inEnv?.[0]) };
-    expect(load({ argv, env: written, config, program }).settings).toHaveProperty(property, inFlag?.[1]);
-    expect(load({ env: written, config }).settings).toHaveProperty(property, inEnv?.[1]);
+    const variables = { [env]: String(inEnv?.[0]) };
+    expect(load({ argv, env: variables, config, program }).settings).toHaveProperty(property, inFlag?.[1]);
+    expect(load({ env: variables, config }).settings).toHaveProperty(property, inEnv?.[1]);
     expect(load({ env: { [env]: '' }, config }).settings).toHaveProperty(property, inConfig?.[1]);
   });
 
   it.each([
-    { name: 'all among others', env: { TRANSPORT: 'mdns,all' }, expected: 'all' },
+    { name: 'all beside other sources', env: { TRANSPORT: 'mdns,all' }, expected: 'all' },
     { name: 'only spaces', env: { TRANSPORT: '  ' }, expected: 'all' },
     { name: 'a string in the config file', config: { transport: 'static,mdns' }, expected: ['mdns', 'static'] },
     { name: 'an empty string in the config file', config: { transport: '' }, expected: 'all' },
@@ -115,7 +116,7 @@ describe('precedence', () => {
 describe('the registry directory', () => {
   it.each<[name: string, given: Case, path: string]>([
     ['absolute', { argv: ['--registry-dir', '/srv/./relay/'] }, '/srv/relay'],
-    ['the default path, written', { env: { RELAY_REGISTRY_DIR: '/tmp/opencode-relay' } }, '/tmp/opencode-relay'],
+    ['the default path, set explicitly', { env: { RELAY_REGISTRY_DIR: '/tmp/opencode-relay' } }, '/tmp/opencode-relay'],
     ['a flag relative to the working directory', { argv: ['--registry-dir', 'relay'] }, '/work-dir/relay'],
     ['a variable relative to the working directory', { env: { RELAY_REGISTRY_DIR: '../relay' } }, '/relay'],
     ['in the home folder', { env: { RELAY_REGISTRY_DIR: '~/relay' } }, '/home/ada/relay'],
@@ -132,11 +133,11 @@ describe('the default credential', () => {
   const fromFile = { username: 'ada', password: 'c' };
   it.each<[name: string, given: Case, expected: unknown]>([
     ['a password', { env: { OPENCODE_SERVER_PASSWORD: 'p' } }, { password: value('p') }],
-    ['a user name alone gives none', { env: { OPENCODE_SERVER_USERNAME: 'ada' } }, undefined],
-    ['an empty password is none', { env: { OPENCODE_SERVER_PASSWORD: '' } }, undefined],
+    ['a user name without a password gives no credential', { env: { OPENCODE_SERVER_USERNAME: 'ada' } }, undefined],
+    ['an empty password gives no credential', { env: { OPENCODE_SERVER_PASSWORD: '' } }, undefined],
     ['from the config file', { config: fromFile }, { username: 'ada', password: value('c') }],
     [
-      'each part by its own precedence',
+      'user name and password each follow their own precedence',
       { env: { OPENCODE_SERVER_PASSWORD: 'e' }, config: fromFile },
       { username: 'ada', password: value('e') },
     ],
@@ -198,12 +199,12 @@ describe('an invalid value', () => {
     ['an empty path', { argv: ['--registry-dir='] }, '--registry-dir: expected a path, got ""'],
     ['an empty config path', { argv: ['--config='] }, '--config: expected a path, got ""'],
     [
-      'a value that would break or bend the line',
+      'a value with line breaks and control characters is escaped',
       { env: { TRANSPORT: 'a\nb\u001b[31m\u202e\u200b' } },
       `TRANSPORT: expected ${sources}, got "a\\nb\\u001b[31m\\u{202e}\\u{200b}"`,
     ],
     [
-      'a very long value',
+      'a very long value is truncated',
       { env: { TRANSPORT: 'x'.repeat(5000) } },
       `TRANSPORT: expected ${sources}, got "${'x'.repeat(80)}…"`,
     ],
@@ -236,7 +237,7 @@ describe('an invalid value', () => {
     ).toBe(5000);
   });
 
-  it('does not hide others: all are reported at once', () => {
+  it('does not hide other invalid values: all are reported together', () => {
     expect(
       problemsOf({
         argv: ['--bogus', '--log-level', 'loud'],
@@ -368,7 +369,7 @@ describe('the state directories', () => {
   it.each([
     ['/var/ada', '/var/ada'],
     ['state', '/home/ada/.local/state'],
-  ])("are below XDG_STATE_HOME, ours and OpenCode's, unless that is relative: %s", (given, expected) => {
+  ])('of opencode-mcp and OpenCode are below XDG_STATE_HOME unless it is a relative path: %s', (given, expected) => {
     expect(load({ env: { XDG_STATE_HOME: given } }).settings).toMatchObject({
       stateDir: `${expected}/opencode-mcp`,
       opencodeStateDir: `${expected}/opencode`,
@@ -380,7 +381,7 @@ describe('the state directories', () => {
     ['', '/var/ada/opencode-mcp'],
     ['relative', '/var/ada/opencode-mcp'],
     ['/one:/two', '/var/ada/opencode-mcp'],
-  ])('of the node service is the absolute folder from systemd, if there is one: "%s"', (given, expected) => {
+  ])('of the node service are STATE_DIRECTORY if it is one absolute path: "%s"', (given, expected) => {
     const env = { STATE_DIRECTORY: given, XDG_STATE_HOME: '/var/ada' };
     expect(load({ env }).settings.serviceDir).toBe(expected);
   });

@@ -13,15 +13,15 @@ import { tempDir, type TempDir } from '../rig/temp.ts';
 import { needTmux, openTmux } from '../rig/programs/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 
-interface Place extends AsyncDisposable {
+interface FakeOpencode extends AsyncDisposable {
   readonly temp: TempDir;
-  /** One line for each call. */
+  /** The recorded calls, one per line. */
   calls(): Promise<string>;
   start(...args: readonly string[]): ChildProcess;
 }
 
 /** A program that replaces opencode: it records how it is called, and then runs the script. */
-async function openPlace(script: string): Promise<Place> {
+async function installFakeOpencode(script: string): Promise<FakeOpencode> {
   const temp = tempDir('plain-run');
   const program = join(temp.path, 'opencode');
   const log = join(temp.path, 'calls');
@@ -47,10 +47,10 @@ async function textOf(stream: NodeJS.ReadableStream | null): Promise<string> {
   return text;
 }
 
-describe('a command line for opencode alone', () => {
+describe('a command that opencode-connected passes to opencode', () => {
   test('runs with its arguments, directory, environment, input, output and exit code', async () => {
-    await using place = await openPlace('cat; echo "$npm_config_mine" >&2; exit 7');
-    const child = place.start('run', 'two  words', '', '--headless', '--', '--help');
+    await using fake = await installFakeOpencode('cat; echo "$npm_config_mine" >&2; exit 7');
+    const child = fake.start('run', 'two  words', '', '--headless', '--', '--help');
     child.stdin?.end('piped in');
     const [stdout, stderr, [code]] = await Promise.all([
       textOf(child.stdout),
@@ -58,87 +58,90 @@ describe('a command line for opencode alone', () => {
       once(child, 'exit'),
     ]);
     expect({ stdout, stderr, code }).toEqual({ stdout: 'piped in', stderr: 'kept\n', code: 7 });
-    // Called once: it is not asked for its version.
-    expect(await place.calls()).toBe(`run|two  words||--headless|--|--help|${place.temp.path}|\n`);
+    // opencode ran once: the wrapper did not also run `opencode --version`.
+    expect(await fake.calls()).toBe(`run|two  words||--headless|--|--help|${fake.temp.path}|\n`);
   });
 
   test.each(['SIGTERM', 'SIGHUP', 'SIGINT'] as const)(
     '%s reaches opencode, whose exit code is returned',
     async (signal) => {
-      await using place = await openPlace(
+      await using fake = await installFakeOpencode(
         `trap 'echo caught; exit 3' ${signal.slice(3)}; echo ready; while :; do sleep 0.1; done`,
       );
-      const child = place.start('serve');
+      const child = fake.start('serve');
       let output = '';
       child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
-      await until('it to run', () => output.includes('ready'));
+      await until('opencode to run', () => output.includes('ready'));
       child.kill(signal);
-      expect(await within(once(child, 'exit'), () => `it to end by ${signal}`)).toEqual([3, null]);
+      expect(await within(once(child, 'exit'), () => `opencode-connected to exit after ${signal}`)).toEqual([3, null]);
       expect(output).toContain('caught');
     },
   );
 
   test('an interrupt at the terminal reaches opencode once', async (context) => {
     needTmux(context);
-    await using place = await openPlace('');
-    const program = join(place.temp.path, 'opencode');
-    // It waits long enough for a second interrupt to arrive.
+    await using fake = await installFakeOpencode('');
+    const program = join(fake.temp.path, 'opencode');
+    // Exits late enough that a second interrupt would be counted.
     const script =
       "let n = 0; process.stdin.resume(); process.on('SIGINT', () => ++n > 1 || setTimeout(() => process.exit(n), 1500));";
     await writeFile(program, `#!${process.execPath}\n${script}\nconsole.log('ready');\n`, { mode: 0o755 });
-    const env = { PATH: process.env['PATH'] ?? '', HOME: place.temp.path, OPENCODE_BIN: program };
-    await using terminal = await openTmux(env, place.temp.path);
+    const env = { PATH: process.env['PATH'] ?? '', HOME: fake.temp.path, OPENCODE_BIN: program };
+    await using terminal = await openTmux(env, fake.temp.path);
     await terminal.type(`${process.execPath} ${CONNECTED_SCRIPT} serve; echo "code=$?"`, 'Enter');
     await terminal.shows(/^ready/m);
     await terminal.type('', 'C-c');
     expect(await terminal.shows(/code=\d/)).toContain('code=1');
   });
 
-  test('signals are passed on from the start: listeners are there before opencode', async () => {
+  test('signal listeners are installed before opencode is spawned', async () => {
     const order: string[] = [];
     const onSpawn = (): void => void order.push('spawn');
     subscribe('child_process', onSpawn);
     onTestFinished(() => void unsubscribe('child_process', onSpawn));
-    const self = { on: (signal: string) => order.push(signal), off() {} };
-    await runPlain('true', [], self as unknown as NodeJS.Process);
+    const signalRecorder = { on: (signal: string) => order.push(signal), off() {} };
+    await runPlain('true', [], signalRecorder as unknown as NodeJS.Process);
     expect(order.indexOf('spawn')).toBe(order.length - 1);
   });
 
-  test('a signal that ends opencode ends this program too', async () => {
-    await using place = await openPlace('kill -KILL $$');
-    expect(await once(place.start('models'), 'exit')).toEqual([null, 'SIGKILL']);
+  test('opencode-connected ends by the same signal as opencode', async () => {
+    await using fake = await installFakeOpencode('kill -KILL $$');
+    expect(await once(fake.start('models'), 'exit')).toEqual([null, 'SIGKILL']);
   });
 });
 
 test('--headless serves in the given directory', async () => {
-  await using place = await openPlace('exit 0');
-  const project = join(place.temp.path, 'project');
+  await using fake = await installFakeOpencode('exit 0');
+  const project = join(fake.temp.path, 'project');
   await mkdir(project);
-  await once(place.start('--headless', './project'), 'exit');
-  expect(await place.calls()).toMatch(
+  await once(fake.start('--headless', './project'), 'exit');
+  expect(await fake.calls()).toMatch(
     new RegExp(`^serve\\|--port\\|\\d+\\|--hostname\\|127.0.0.1\\|${project}\\|$`, 'm'),
   );
 });
 
-test('without a terminal on standard output it starts nothing and advises --headless', async () => {
-  await using place = await openPlace('exit 0');
-  const child = place.start('.');
+test('without a terminal on standard output opencode-connected starts nothing and advises --headless', async () => {
+  await using fake = await installFakeOpencode('exit 0');
+  const child = fake.start('.');
   const [stderr, [code]] = await Promise.all([textOf(child.stderr), once(child, 'exit')]);
   expect(stderr).toContain('standard output is not a terminal');
   expect(stderr).toContain('opencode-connected --headless');
   expect(code).toBe(2);
-  expect(await place.calls()).toBe('');
+  expect(await fake.calls()).toBe('');
 });
 
-test.skipIf(isMissing(PINNED_OPENCODE))('the pinned opencode prints the same through it', async () => {
-  await using temp = tempDir('plain-run');
-  const options = {
-    cwd: temp.path,
-    encoding: 'utf8',
-    env: { PATH: process.env['PATH'], HOME: temp.path, OPENCODE_BIN: PINNED_OPENCODE },
-  } as const;
-  const args = ['serve', '--no-such-option'];
-  const { status, stdout, stderr } = spawnSync(PINNED_OPENCODE, args, options);
-  const through = spawnSync(process.execPath, [CONNECTED_SCRIPT, ...args], options);
-  expect([through.status, through.stdout, through.stderr]).toEqual([status, stdout, stderr]);
-});
+test.skipIf(isMissing(PINNED_OPENCODE))(
+  'the pinned opencode prints the same through opencode-connected as alone',
+  async () => {
+    await using temp = tempDir('plain-run');
+    const options = {
+      cwd: temp.path,
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], HOME: temp.path, OPENCODE_BIN: PINNED_OPENCODE },
+    } as const;
+    const args = ['serve', '--no-such-option'];
+    const { status, stdout, stderr } = spawnSync(PINNED_OPENCODE, args, options);
+    const wrapped = spawnSync(process.execPath, [CONNECTED_SCRIPT, ...args], options);
+    expect([wrapped.status, wrapped.stdout, wrapped.stderr]).toEqual([status, stdout, stderr]);
+  },
+);

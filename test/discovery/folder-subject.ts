@@ -3,7 +3,7 @@ import { type FileSystem, nodeFileSystem } from '../../src/discovery/folder/file
 import { type HintingStage, holdUp, type Subject } from './conformance.ts';
 import { fileSystem } from './registry-stage.ts';
 
-/** A stage whose source reads one directory. */
+/** A conformance stage whose source reads one directory. */
 export interface FolderStage extends HintingStage {
   readonly directory: string;
 }
@@ -19,9 +19,9 @@ export function folderSubject(
     working: () => stage(),
     hinting: () => stage(),
     unavailable: async () => {
-      const made = await stage();
-      rmSync(made.directory, { recursive: true });
-      return made;
+      const opened = await stage();
+      rmSync(opened.directory, { recursive: true });
+      return opened;
     },
     failingMidway: () => stage(fileSystem(failing)),
     hanging: async () => {

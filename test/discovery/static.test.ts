@@ -6,8 +6,8 @@ import { conformance } from './conformance.ts';
 
 const never = new AbortController().signal;
 
-function instance(name: string, url: string, more: Partial<StaticInstance> = {}): StaticInstance {
-  return { name, url, headers: {}, ...more };
+function instance(name: string, url: string, overrides: Partial<StaticInstance> = {}): StaticInstance {
+  return { name, url, headers: {}, ...overrides };
 }
 
 function scanOf(...instances: readonly StaticInstance[]): Promise<Scan> {

@@ -9,7 +9,7 @@ type CandidateFields = Partial<Omit<Candidate, 'claims' | 'endpoint'>> & {
   readonly claims?: Claims;
 };
 
-/** A trusted loopback candidate of the source `test`; `fields` override. */
+/** A trusted loopback candidate of the source `test`, with `fields` overriding the defaults. */
 export function candidate({ url, route, headers, ...fields }: CandidateFields = {}): Candidate {
   return {
     source: 'test',
@@ -39,10 +39,10 @@ export function probed(
   fields: CandidateFields & { readonly result?: ProbeResult; readonly latencyMs?: number },
 ): ProbedEndpoint {
   const { result = HEALTHY, latencyMs, ...rest } = fields;
-  const made = candidate(rest);
+  const overridden = candidate(rest);
   return {
-    id: `${made.source}:${made.key}`,
-    candidate: made,
+    id: `${overridden.source}:${overridden.key}`,
+    candidate: overridden,
     result,
     misses: 0,
     ...(latencyMs === undefined ? {} : { latencyMs }),

@@ -10,16 +10,16 @@ import { listenHttp } from '../rig/http-listener.ts';
 import { startThreadServer } from '../rig/thread-server.ts';
 import { deferred, until } from '../rig/wait.ts';
 
-interface Served {
+interface TestServer {
   readonly connection: Connection;
   /** For each request, the number of its connection, from 0. */
   readonly requests: Array<{ readonly line: string; readonly socket: number }>;
   readonly sockets: Socket[];
 }
 
-async function serve(
+async function startTestServer(
   handle: (request: IncomingMessage, response: ServerResponse, nth: number) => void,
-): Promise<Served> {
+): Promise<TestServer> {
   const requests: Array<{ line: string; socket: number }> = [];
   const sockets: Socket[] = [];
   const { url, close } = await listenHttp((request, response) => {
@@ -40,23 +40,25 @@ const limits = { timeoutMs: 60_000, maxBytes: 1000 };
 
 describe('an exchange', () => {
   test('reuses one connection for consecutive requests', async () => {
-    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const { connection, requests } = await startTestServer((_, response) => answer(response, '1'));
     for (const path of ['/a', '/b', '/c'])
       expect(await exchange(connection, path, {}, limits)).toMatchObject({ text: '1' });
     expect(requests.map(({ socket }) => socket)).toEqual([0, 0, 0]);
   });
 
-  /** Runs a program that may open `files` files, in a process of its own: the limit applies to a process. */
+  /** Runs a program in its own process, since the limit on open files applies to a process. */
   const runLimited = async (files: number, program: string): Promise<string> => {
     const imported = `import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';\n${program}`;
     const script = `ulimit -n ${files}; exec "$0" --import tsx --input-type=module -e "$1"`;
     return (await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, imported])).stdout;
   };
 
-  test('leaves as many idle connections open as the file limit allows, and those used last', async () => {
-    const served = await Promise.all(Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))));
-    const urls = served.map(({ connection }) => connection.endpoint.url);
-    // It counts before its end closes the rest.
+  test('keeps as many idle connections as the file limit allows, the most recently used ones', async () => {
+    const servers = await Promise.all(
+      Array.from({ length: 100 }, () => startTestServer((_, response) => answer(response, '1'))),
+    );
+    const urls = servers.map(({ connection }) => connection.endpoint.url);
+    // Counts its sockets before its exit closes them.
     const program = `
       import { readdirSync, readlinkSync } from 'node:fs';
       const ask = (url) => exchange({ endpoint: { url, route: 'loopback' } }, '/', {}, { timeoutMs: 10_000, maxBytes: 1000 });
@@ -68,29 +70,29 @@ describe('an exchange', () => {
       process.stdout.write(String(sockets() - before));
       process.exit();
     `;
-    const few = Number(await runLimited(256, program));
+    const openAtLimit256 = Number(await runLimited(256, program));
     // Node's own sockets may come and go meanwhile.
-    expect(few).toBeGreaterThan(60);
-    expect(few).toBeLessThanOrEqual(64);
-    expect(served.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
+    expect(openAtLimit256).toBeGreaterThan(60);
+    expect(openAtLimit256).toBeLessThanOrEqual(64);
+    expect(servers.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
     expect(Number(await runLimited(4096, program))).toBeGreaterThan(96);
   });
 
   test('waits for a free file descriptor, and fails with the cause if there is none', async () => {
-    const { connection } = await serve((_, response) => answer(response, '1'));
-    // Opens all files it may, then sends a request.
+    const { connection } = await startTestServer((_, response) => answer(response, '1'));
+    // Opens files up to the limit, then sends a request.
     const program = `
       import { closeSync, openSync } from 'node:fs';
       const files = [];
       const ask = (timeoutMs) => exchange(${JSON.stringify(connection)}, '/', {}, { timeoutMs, maxBytes: 1000 });
       const fill = () => { try { for (;;) files.push(openSync('/dev/null')); } catch {} };
       fill();
-      const filling = setInterval(fill, 10);
-      const said = await ask(1_000).then(({ text }) => text, ({ kind, message }) => kind + ' ' + message);
-      const asking = ask(20_000);
-      setTimeout(() => { clearInterval(filling); files.splice(0).forEach((file) => closeSync(file)); }, 300);
-      const { text } = await asking;
-      process.stdout.write(JSON.stringify([said, text]));
+      const fillTimer = setInterval(fill, 10);
+      const failure = await ask(1_000).then(({ text }) => text, ({ kind, message }) => kind + ' ' + message);
+      const pendingRequest = ask(20_000);
+      setTimeout(() => { clearInterval(fillTimer); files.splice(0).forEach((file) => closeSync(file)); }, 300);
+      const { text } = await pendingRequest;
+      process.stdout.write(JSON.stringify([failure, text]));
     `;
     expect(JSON.parse(await runLimited(128, program))).toEqual([
       expect.stringMatching(/^unreachable .*too many open files.*ulimit -n/),
@@ -99,11 +101,11 @@ describe('an exchange', () => {
   });
 
   test('is sent again on a new connection if the pooled one was closed meanwhile', async () => {
-    const together = deferred<void>();
-    const { connection, requests, sockets } = await serve((request, response, nth) => {
-      if (nth === 2) together.resolve();
+    const bothArrived = deferred<void>();
+    const { connection, requests, sockets } = await startTestServer((request, response, nth) => {
+      if (nth === 2) bothArrived.resolve();
       if (nth > 2 && request.socket !== sockets[2]) request.socket.destroy();
-      else void together.promise.then(() => answer(response, String(nth)));
+      else void bothArrived.promise.then(() => answer(response, String(nth)));
     });
     await Promise.all([exchange(connection, '/', {}, limits), exchange(connection, '/', {}, limits)]);
     expect(await exchange(connection, '/', {}, limits)).toMatchObject({ text: '4' });
@@ -111,7 +113,7 @@ describe('an exchange', () => {
   });
 
   test('is sent again only once', async () => {
-    const { connection, requests } = await serve((request, response, nth) => {
+    const { connection, requests } = await startTestServer((request, response, nth) => {
       if (nth > 1) request.socket.destroy();
       else answer(response, String(nth));
     });
@@ -121,7 +123,7 @@ describe('an exchange', () => {
   });
 
   test('with side effects is never sent again', async () => {
-    const { connection, requests } = await serve((request, response, nth) => {
+    const { connection, requests } = await startTestServer((request, response, nth) => {
       if (nth === 2) request.socket.destroy();
       else answer(response, String(nth));
     });
@@ -133,7 +135,7 @@ describe('an exchange', () => {
 
   test('keeps a character that arrives in two pieces', async () => {
     const text = JSON.stringify('früh – 🦊');
-    const { connection } = await serve((_, response) => {
+    const { connection } = await startTestServer((_, response) => {
       response.writeHead(200, { 'content-type': 'application/json' });
       for (const byte of Buffer.from(text)) response.write(Buffer.of(byte));
       response.end();
@@ -141,20 +143,20 @@ describe('an exchange', () => {
     expect(await exchange(connection, '/', {}, limits)).toMatchObject({ text });
   });
 
-  test('with cut strings is not read beyond sixty-four times its limit', async () => {
-    const { connection } = await serve(({ url }, response) =>
+  test('that truncates strings fails if the body exceeds 64 times `maxBytes`', async () => {
+    const { connection } = await startTestServer(({ url }, response) =>
       answer(response, JSON.stringify('x'.repeat(Number(url?.slice(1))))),
     );
-    const cut = { ...limits, maxStringBytes: 10 };
-    expect((await exchange(connection, '/63000', {}, cut)).text.length).toBeLessThan(100);
-    await expect(exchange(connection, '/65000', {}, cut)).rejects.toMatchObject({ kind: 'too-large' });
+    const truncatingLimits = { ...limits, maxStringBytes: 10 };
+    expect((await exchange(connection, '/63000', {}, truncatingLimits)).text.length).toBeLessThan(100);
+    await expect(exchange(connection, '/65000', {}, truncatingLimits)).rejects.toMatchObject({ kind: 'too-large' });
   });
 
   test.each([
-    ['a length that was announced', { 'content-length': '100' }],
-    ['chunks', {}],
-  ])('is broken when the body ends early: %s', async (_, headers: Record<string, string>) => {
-    const { connection } = await serve((request, response) => {
+    ['with a content-length', { 'content-length': '100' }],
+    ['with chunked encoding', {}],
+  ])('fails as broken when a body %s ends early', async (_, headers: Record<string, string>) => {
+    const { connection } = await startTestServer((request, response) => {
       response.writeHead(200, { 'content-type': 'application/json', ...headers });
       response.write('{"a":', () => request.socket.destroy());
     });
@@ -162,27 +164,30 @@ describe('an exchange', () => {
   });
 
   test.each([
-    ['without an answer', () => {}],
+    ['before the answer', () => {}],
     [
-      'in the middle of its body',
+      'in the middle of the body',
       (response: ServerResponse) => response.writeHead(200, { 'content-type': 'application/json' }).write('{'),
     ],
-  ])('is cut by the signal %s, and its connection closed', async (_, begin: (response: ServerResponse) => unknown) => {
-    const arrived = deferred<void>();
-    const { connection, sockets } = await serve((_request, response) => {
-      begin(response);
-      arrived.resolve();
-    });
-    const controller = new AbortController();
-    const exchanging = exchange(connection, '/', {}, { ...limits, signal: controller.signal });
-    await arrived.promise;
-    controller.abort();
-    await expect(exchanging).rejects.toMatchObject({ kind: 'cancelled' });
-    await until('the connection to be closed', () => sockets[0]?.destroyed);
-  });
+  ])(
+    'is cancelled by its signal %s, and its connection is closed',
+    async (_, begin: (response: ServerResponse) => unknown) => {
+      const arrived = deferred<void>();
+      const { connection, sockets } = await startTestServer((_request, response) => {
+        begin(response);
+        arrived.resolve();
+      });
+      const controller = new AbortController();
+      const exchanging = exchange(connection, '/', {}, { ...limits, signal: controller.signal });
+      await arrived.promise;
+      controller.abort();
+      await expect(exchanging).rejects.toMatchObject({ kind: 'cancelled' });
+      await until('the connection to be closed', () => sockets[0]?.destroyed);
+    },
+  );
 
   test('is not sent if it is already cancelled', async () => {
-    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const { connection, requests } = await startTestServer((_, response) => answer(response, '1'));
     const exchanging = exchange(connection, '/', {}, { ...limits, signal: AbortSignal.abort() });
     await expect(exchanging).rejects.toMatchObject({ kind: 'cancelled' });
     await exchange(connection, '/later', {}, limits);
@@ -190,7 +195,7 @@ describe('an exchange', () => {
   });
 
   test('with side effects calls beforeChange once connected, and is not sent if that throws', async () => {
-    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const { connection, requests } = await startTestServer((_, response) => answer(response, '1'));
     const { port } = new URL(connection.endpoint.url);
     const [dialled, connected] = [deferred<void>(), deferred<void>()];
     const dial = async (): Promise<Socket> => {
@@ -228,8 +233,8 @@ describe('an exchange', () => {
 });
 
 describe('a stream', () => {
-  test('has its own connection, closed with the signal', async () => {
-    const { connection, requests, sockets } = await serve((request, response) => {
+  test('has its own connection, which its signal closes', async () => {
+    const { connection, requests, sockets } = await startTestServer((request, response) => {
       if (request.url === '/events')
         response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\\n\\n');
       else answer(response, '1');
@@ -261,7 +266,7 @@ describe('a stream', () => {
   });
 
   test('leaves no connection behind if it is refused', async () => {
-    const { connection, sockets } = await serve((_, response) =>
+    const { connection, sockets } = await startTestServer((_, response) =>
       response.writeHead(503, { 'content-type': 'text/plain' }).write('not now'),
     );
     const { signal } = new AbortController();

@@ -23,22 +23,22 @@ async function accepts(host: string, port: number): Promise<boolean> {
   return isConnected;
 }
 
-describe('it listens', () => {
-  test('on the tailnet’s addresses and on nothing else', async () => {
+describe('the node service listens', () => {
+  test('on its tailnet addresses only', async () => {
     await using stage = await openNodeStage();
     expect(await accepts(SELF, stage.port)).toBe(true);
     expect(await accepts('127.0.0.1', stage.port)).toBe(false);
     expect(await accepts('127.0.0.7', stage.port)).toBe(false);
   });
 
-  test('on loopback alone with userspace networking', async () => {
+  test('on loopback only with userspace networking', async () => {
     await using stage = await openNodeStage({ tun: false });
     expect(stage.service.addresses).toEqual(['127.0.0.1']);
     expect(await accepts('127.0.0.1', stage.port)).toBe(true);
     expect(await accepts(SELF, stage.port)).toBe(false);
   });
 
-  test('on new addresses of both families, and cuts connections to the old ones', async () => {
+  test('on new IPv4 and IPv6 addresses, and closes connections to the old ones', async () => {
     await using stage = await openClockedStage();
     const { socket } = await stage.open();
     await stage.change({ self: tailnetNode({ id: 'self', addresses: ['::1', OTHER] }) });
@@ -65,32 +65,32 @@ describe('it listens', () => {
 
   test('once the port is free', async () => {
     await using stage = await openClockedStage();
-    const taken = await listenHttp(() => {}, stage.port);
+    const portOccupier = await listenHttp(() => {}, stage.port);
     await stage.change({ tun: false });
     await logsReason(stage, 'OPENCODE_NODE_PORT');
-    await taken.close();
+    await portOccupier.close();
     await stage.clock.advance(MIN_READ_INTERVAL_MS);
     await until('the port', () => stage.service.addresses.includes('127.0.0.1'));
   });
 });
 
-describe('it stops listening and cuts everyone', () => {
+describe('the node service stops listening and closes all connections', () => {
   test.each<[string, (stage: NodeStage) => void]>([
     ['logged out', ({ api }) => api.set({ backendState: 'NeedsLogin', self: undefined })],
     ['stopped', ({ api }) => api.set({ backendState: 'Stopped' })],
     ['without an address', ({ api }) => api.set({ self: tailnetNode({ id: 'self' }) })],
     ['not running', ({ api }) => api.fail(new LocalApiError('missing', 'no socket'))],
     ['not accessible', ({ api }) => api.fail(new LocalApiError('denied', 'EACCES'))],
-  ])('while tailscaled is %s, and looks every two seconds for its return', async (_, end) => {
+  ])('while tailscaled is %s, and polls every two seconds until it returns', async (_, makeUnavailable) => {
     await using stage = await openClockedStage();
     const { socket } = await stage.open();
     const status = stage.api.status_;
-    end(stage);
+    makeUnavailable(stage);
     await stage.clock.advance(2 * MIN_READ_INTERVAL_MS);
-    await until('the addresses to be given up', () => stage.service.addresses.length === 0);
+    await until('the service to release its addresses', () => stage.service.addresses.length === 0);
     expect(await accepts(SELF, stage.port)).toBe(false);
     await until('the connection to be cut', () => socket.closed);
-    // Not on the bus, which is silent while tailscaled is not running.
+    // Without a notification: the bus is silent while tailscaled is not running.
     stage.api.failure = undefined;
     stage.api.status_ = status;
     const { looks } = stage.api;
@@ -100,10 +100,10 @@ describe('it stops listening and cuts everyone', () => {
     expect((await stage.list()).instances.length).toBe(1);
   });
 
-  test('with userspace networking too while it has no address, since it could not recognize itself', async () => {
+  test('with userspace networking too while tailscaled has no address, by which it recognizes itself', async () => {
     await using stage = await openClockedStage({ tun: false });
     await stage.change({ self: tailnetNode({ id: 'self' }) });
-    await until('the address to be given up', () => stage.service.addresses.length === 0);
+    await until('the service to release its address', () => stage.service.addresses.length === 0);
     expect(await accepts('127.0.0.1', stage.port)).toBe(false);
   });
 
@@ -149,7 +149,7 @@ describe('the status of tailscaled is read', () => {
     expect(stage.service.addresses).toEqual([]);
   });
 
-  test('for a caller who is not a known peer yet, while the request waits', async () => {
+  test('for a caller that is not a known peer yet, while its requests wait', async () => {
     await using stage = await openClockedStage();
     stage.api.notify();
     await stage.clock.advance(MIN_READ_INTERVAL_MS);
@@ -157,13 +157,13 @@ describe('the status of tailscaled is read', () => {
     stage.api.status_ = { ...stage.api.status_, peers: [...stage.api.status_.peers, newcomer] };
     stage.api.callers.set('127.0.0.6', whoisOf(newcomer));
     const { looks } = stage.api;
-    const asked = stage.api.asked.length;
-    const both = Promise.all(['/session', '/config'].map((path) => stage.ask(path, { from: '127.0.0.6' })));
-    await until('both whois calls', () => stage.api.asked.length === asked + 2);
+    const whoisCallsBefore = stage.api.asked.length;
+    const responses = Promise.all(['/session', '/config'].map((path) => stage.ask(path, { from: '127.0.0.6' })));
+    await until('both whois calls', () => stage.api.asked.length === whoisCallsBefore + 2);
     await settle();
     expect(stage.api.looks).toBe(looks);
     await stage.clock.advance(MIN_READ_INTERVAL_MS);
-    expect((await both).map(({ status }) => status)).toEqual([200, 200]);
+    expect((await responses).map(({ status }) => status)).toEqual([200, 200]);
     expect(stage.api.looks).toBe(looks + 1);
   });
 });

@@ -11,7 +11,7 @@ import { within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
 
-function open(stateDir: string, clock: ManualClock, watch?: () => never): Revocation {
+function openRevocation(stateDir: string, clock: ManualClock, watch?: () => never): Revocation {
   const revocation = new Revocation({ stateDir, clock, logger: silentLogger, ...(watch && { fs: { watch } }) });
   onTestFinished(() => revocation.close());
   return revocation;
@@ -20,8 +20,8 @@ function open(stateDir: string, clock: ManualClock, watch?: () => never): Revoca
 test('a revocation in a new folder and its removal are noticed immediately', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const stateDir = join(temp.path, 'state/opencode-mcp');
-  // The clock stands still, so polling cannot notice it.
-  const revocation = open(stateDir, new ManualClock());
+  // The clock does not advance, so only watching can notice the revocation.
+  const revocation = openRevocation(stateDir, new ManualClock());
   expect(revocation.isRevoked).toBe(false);
   const revoked = revocation.until('revoked', never);
   await revoke(stateDir, 0);
@@ -37,7 +37,7 @@ test('a revocation in a new folder and its removal are noticed immediately', asy
 test('a revocation is noticed by polling if the folder cannot be watched', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const clock = new ManualClock();
-  const revocation = open(temp.path, clock, () => {
+  const revocation = openRevocation(temp.path, clock, () => {
     throw Object.assign(new Error('no watches left'), { code: 'ENOSPC' });
   });
   await revoke(temp.path, 0);
@@ -48,15 +48,15 @@ test('a revocation is noticed by polling if the folder cannot be watched', async
 
 test('`until` resolves if the state is already reached, and when its signal aborts', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
-  const ending = new AbortController();
-  const waiting = open(temp.path, new ManualClock()).until('revoked', ending.signal);
-  ending.abort();
-  await within(waiting, 'the signal to end it');
+  const abortController = new AbortController();
+  const untilRevoked = openRevocation(temp.path, new ManualClock()).until('revoked', abortController.signal);
+  abortController.abort();
+  await within(untilRevoked, '`until` to resolve after the abort');
   await revoke(temp.path, 0);
-  await within(open(temp.path, new ManualClock()).until('revoked', never), 'a state already reached');
+  await within(openRevocation(temp.path, new ManualClock()).until('revoked', never), 'a state already reached');
 });
 
-test('any kind of file counts, and so does a path that cannot be read', async () => {
+test('a revocation file of any kind revokes, and so does a path that cannot be read', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const at = (name: string): string => join(temp.path, name);
   await mkdir(at('folder/node-revoked'), { recursive: true });

@@ -36,13 +36,13 @@ function events(notices: readonly Notice[]): readonly string[] {
   return notices.map(({ event, session }) => `${event} ${session?.title}`);
 }
 
-/** As after a restart: only the written memory is left. */
+/** Only the stored memory survives a restart. */
 function restart(): void {
   facts = new Facts(SETTINGS, 'desk', memory);
 }
 
 describe('a request', () => {
-  it('is noticed once, with what it asks and where', () => {
+  it('gives one notice with its text, session and link', () => {
     const [notice] = look([serverWith([asking(START)])], 'http://desk.tail.ts.net:4095');
     expect(notice).toMatchObject({
       event: 'permission',
@@ -59,7 +59,7 @@ describe('a request', () => {
     expect(withoutPage).not.toHaveProperty('link');
   });
 
-  it('has the same id after a restart, even if nothing was stored', () => {
+  it('gives a notice with the same id after a restart, even if nothing was stored', () => {
     const [first] = see(asking(START));
     restart();
     expect(see(asking(START))).toEqual([]);
@@ -69,20 +69,20 @@ describe('a request', () => {
     expect(see(asking(START), other)[0]?.id).not.toBe(first?.id);
   });
 
-  it('is settled under the same id', () => {
-    const [asked] = see(asking(START));
+  it('that is answered gives a settled notice with the same id', () => {
+    const [requestNotice] = see(asking(START));
     const [settled] = see(sessionIn('busy', START));
-    expect(settled).toMatchObject({ id: asked?.id, event: 'settled', request: { id: 'per_1' } });
+    expect(settled).toMatchObject({ id: requestNotice?.id, event: 'settled', request: { id: 'per_1' } });
     expect(see(sessionIn('busy', START))).toEqual([]);
   });
 
   it('is noticed once more if it stays unanswered', () => {
-    const [asked] = see(asking(START));
+    const [requestNotice] = see(asking(START));
     nowMs += 10 * MINUTE - 1;
     expect(see(asking(START))).toEqual([]);
     expect(facts.nextMs([serverWith([asking(START)])])).toBe(START + 10 * MINUTE);
     nowMs += 1;
-    expect(see(asking(START))).toMatchObject([{ id: asked?.id, event: 'unanswered' }]);
+    expect(see(asking(START))).toMatchObject([{ id: requestNotice?.id, event: 'unanswered' }]);
     nowMs += 60 * MINUTE;
     restart();
     expect(see(asking(START))).toEqual([]);
@@ -92,30 +92,30 @@ describe('a request', () => {
   it('of a sub-agent names and opens the root session', () => {
     const root = sessionIn('busy', START);
     const sub = asking(START, { id: 'ses_3', title: 'explore', parentId: 'ses_2' });
-    const between = sessionIn('busy', START, { id: 'ses_2', title: 'plan', parentId: 'ses_1' });
-    const [notice] = look([serverWith([sub, between, root])], 'http://desk:4095');
+    const parent = sessionIn('busy', START, { id: 'ses_2', title: 'plan', parentId: 'ses_1' });
+    const [notice] = look([serverWith([sub, parent, root])], 'http://desk:4095');
     expect(notice).toMatchObject({ event: 'permission', session: { id: 'ses_1', title: 'Fix the build' } });
     expect(notice?.link).toBe('http://desk:4095/#/s/desk-web/ses_1/per_1');
   });
 
-  it('of a server whose event stream is down stays as it is', () => {
+  it('of a server whose event stream is down is not settled', () => {
     see(asking(START));
     nowMs += 60 * MINUTE;
     expect(look([unseen(serverWith([]))])).toEqual([]);
     expect(events(see())).toEqual(['settled Fix the build']);
   });
 
-  it('of a server that ended while it waited is settled', () => {
-    const [asked] = see(asking(START), sessionIn('busy', START, { id: 'ses_2' }));
+  it('of a server that ended while the request waited is settled', () => {
+    const [requestNotice] = see(asking(START), sessionIn('busy', START, { id: 'ses_2' }));
     const interrupted = [sessionIn('interrupted', nowMs, { reason: 'its server ended while it ran' })];
     expect(look([unseen(serverWith(interrupted))])).toMatchObject([
-      { id: asked?.id, event: 'settled', reason: 'its server ended while it ran' },
+      { id: requestNotice?.id, event: 'settled', reason: 'its server ended while it ran' },
     ]);
     expect(look([unseen(serverWith(interrupted))])).toEqual([]);
   });
 
-  it('of a server that ends is settled after a while, not during a rewritten registration', () => {
-    const [asked] = see(asking(START));
+  it('of a server that disappears is settled after a minute, not while its registration is rewritten', () => {
+    const [requestNotice] = see(asking(START));
     expect(look([])).toEqual([]);
     nowMs += MINUTE - 1;
     expect(look([])).toEqual([]);
@@ -123,18 +123,18 @@ describe('a request', () => {
     expect(look([])).toEqual([]);
     expect(facts.nextMs([])).toBe(nowMs + MINUTE);
     nowMs += MINUTE;
-    expect(look([])).toMatchObject([{ id: asked?.id, event: 'settled', reason: 'its opencode ended' }]);
+    expect(look([])).toMatchObject([{ id: requestNotice?.id, event: 'settled', reason: 'its opencode ended' }]);
     expect(memory.size).toBe(0);
   });
 
-  it('in a turn that a call follows is left to that call, unless nobody answers for long', () => {
+  it('in a turn that a call follows is left to that call, unless it stays unanswered', () => {
     followed.set('ses_1', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
     expect(see(asking(START))).toEqual([]);
     nowMs += 10 * MINUTE;
     expect(events(see(asking(START)))).toEqual(['unanswered Fix the build']);
   });
 
-  it('that ended a call is known to it; a later one is noticed', () => {
+  it('that ended a call is not noticed; a later request is', () => {
     followed.set('ses_1', { untilMs: START - 5 * SECOND, sawEnd: false });
     expect(see(asking(START))).toEqual([]);
     expect(see(asking(START), asking(START + 1, { request: 'per_2' }))).toMatchObject([{ request: { id: 'per_2' } }]);
@@ -172,7 +172,7 @@ describe('a turn', () => {
     expect(events(see(sessionIn(state, START + 30 * SECOND)))).toEqual([`${event} Fix the build`]);
   });
 
-  it('counts from its own beginning even if the end of the one before was missed', () => {
+  it('is timed from its own beginning even if the end of the previous turn was missed', () => {
     see(sessionIn('busy', START, { turnBeganMs: START }));
     see(sessionIn('busy', START, { turnBeganMs: START + MINUTE }));
     nowMs += 2 * MINUTE;
@@ -195,19 +195,22 @@ describe('a turn', () => {
     expect(see(sessionIn('idle', nowMs, given))).toEqual([]);
   });
 
-  it('whose opencode ends in it is noticed as failed, once; one that a call follows to its end is not', () => {
+  it('whose opencode ends during it is noticed once, as failed, unless a call follows the turn to its end', () => {
     see(sessionIn('busy', START), sessionIn('busy', START, { id: 'ses_2' }));
     followed.set('ses_2', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
     nowMs += MINUTE;
-    const ends = { reason: 'its server ended while it ran' };
-    const left = [sessionIn('interrupted', nowMs, ends), sessionIn('interrupted', nowMs, { id: 'ses_2', ...ends })];
-    expect(look([unseen(serverWith(left))])).toMatchObject([
+    const serverEnded = { reason: 'its server ended while it ran' };
+    const interrupted = [
+      sessionIn('interrupted', nowMs, serverEnded),
+      sessionIn('interrupted', nowMs, { id: 'ses_2', ...serverEnded }),
+    ];
+    expect(look([unseen(serverWith(interrupted))])).toMatchObject([
       { event: 'failed', session: { id: 'ses_1' }, reason: 'its server ended while it ran' },
     ]);
-    expect(look([unseen(serverWith(left))])).toEqual([]);
+    expect(look([unseen(serverWith(interrupted))])).toEqual([]);
   });
 
-  it('that ended before the first check is not noticed; one that began since is', () => {
+  it('that ended before the first check is not noticed; a turn that began later is', () => {
     const old = sessionIn('idle', START - MINUTE, { turnBeganMs: START - 5 * MINUTE });
     expect(see(old)).toEqual([]);
     restart();
@@ -237,7 +240,7 @@ describe('a turn', () => {
     expect(events(see(sessionIn('idle', nowMs)))).toEqual(['done Fix the build']);
   });
 
-  it('that retries for long is noticed once, and its end replaces that', () => {
+  it('that retries for long is noticed once, and its end replaces that notice', () => {
     see(sessionIn('busy', START));
     const retrying = sessionIn('retrying', START + SECOND, { reason: 'attempt 7: overloaded' });
     expect(see(retrying)).toEqual([]);
@@ -264,7 +267,7 @@ describe('a turn', () => {
     expect(facts.nextMs([server])).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it('of a server whose event stream is down has no due time, since nothing is looked at before it is back', () => {
+  it('of a server whose event stream is down has no due time until the stream is back', () => {
     const sessions = [sessionIn('busy', START), asking(START, { id: 'ses_2' })];
     look([serverWith(sessions)]);
     nowMs += 60 * MINUTE;

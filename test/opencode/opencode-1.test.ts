@@ -24,11 +24,11 @@ test.each([
     `HTTP 403; it says "${REFUSAL.replaceAll('"', "'")}"`,
   ],
   ["opencode's own error", 'application/json', '{"name":"Bad","data":{"message":"no"}}', 'HTTP 403; it says "no"'],
-  ['not of a web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
-  ['an empty one', 'text/plain', '', 'HTTP 403'],
-])('a refusal has the server’s message: %s', async (_, type, body, said) => {
+  ['no message from a web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
+  ['no message from an empty body', 'text/plain', '', 'HTTP 403'],
+])('the error of a refused call quotes the server’s message: %s', async (_, type, body, expectedReason) => {
   const api = await apiOf(403, { 'content-type': type }, body);
-  const message = `POST /session/:id/abort: ${said}`;
+  const message = `POST /session/:id/abort: ${expectedReason}`;
   await expect(api.abort('ses_1')).rejects.toMatchObject({ kind: 'status', message });
 });
 
@@ -45,7 +45,7 @@ test.each<[string, number, Record<string, string>, string]>([
   ['an empty success of JSON', 200, { 'content-type': 'application/json' }, ''],
   ['a success whose status excludes a body', 205, {}, ''],
   ['an unknown status', 777, { 'content-type': 'text/html' }, PAGE],
-])('a body that is not JSON is a malformed answer: %s', async (_, status, headers, body) => {
+])('every call rejects with a RequestError if the answer is not JSON: %s', async (_, status, headers, body) => {
   const api = await apiOf(status, headers, body);
   const calls = Object.keys(CALLS) as CallName[];
   const results = await Promise.allSettled(

@@ -19,16 +19,16 @@ const html = (status: number): Fault => ({
   headers: { 'content-type': 'text/html' },
   body: '<html>not from opencode</html>',
 });
-/** Answers of a proxy to a request that opencode never gets, which leave its effect in doubt. */
-const NO_ANSWERS: readonly (readonly [string, Fault])[] = [
-  ['a gateway gave it up', html(504)],
-  ['a login page came', html(200)],
-  ['nothing came', { kind: 'respond', status: 200 }],
+/** With these faults of a proxy opencode never gets the request, but the caller cannot know that. */
+const FAULTS_BEFORE_OPENCODE: readonly (readonly [string, Fault])[] = [
+  ['a gateway times out', html(504)],
+  ['a login page answers', html(200)],
+  ['the answer is empty', { kind: 'respond', status: 200 }],
   [
-    'half of some JSON came',
+    'the answer is truncated JSON',
     { kind: 'respond', status: 200, headers: { 'content-type': 'application/json' }, body: '{"id":' },
   ],
-  ['the connection broke', { kind: 'reset' }],
+  ['the connection breaks', { kind: 'reset' }],
 ];
 const REFUSED: Fault = { kind: 'respond', status: 429, headers: { 'content-type': 'text/plain' }, body: 'slow down' };
 
@@ -49,13 +49,13 @@ function call(): Call {
   return testCall({ deadlineMs: runtime.clock.monotonic() + 60_000 });
 }
 
-function running(): string {
+function addRunningSession(): string {
   const { id } = fake.addSession({ title: 'old' });
   fake.state.begin(id, 'run', {});
   return id;
 }
 
-const answer = (input: Omit<RespondInput, 'instance'>) => async (): Promise<string> =>
+const respondWith = (input: Omit<RespondInput, 'instance'>) => async (): Promise<string> =>
   String((await respond(runtime, { ...WORKER, ...input }, call())).data.settled);
 const ANSWER = {
   request: { method: 'POST', path: /\/reply$/ },
@@ -63,7 +63,7 @@ const ANSWER = {
   still: 'still waits for',
   undone: 'nothing was answered',
 };
-/** `effect`: the path that shows it; the last three describe the change in errors and results. */
+/** `effect` is the path that shows the change; `done`, `still` and `undone` are its texts in results and errors. */
 const CHANGES = {
   'an abort': {
     arrange: (): unknown => undefined,
@@ -81,23 +81,23 @@ const CHANGES = {
   'an answer to a permission': {
     ...ANSWER,
     arrange: (sessionID: string): unknown => fake.addPermission({ sessionID }),
-    make: answer({ reply: 'once' }),
+    make: respondWith({ reply: 'once' }),
     effect: '/permission',
     isDone: () => fake.state.permissions.size === 0,
   },
   'an answer to a question': {
     ...ANSWER,
     arrange: (sessionID: string): unknown => fake.addQuestion({ sessionID }),
-    make: answer({ answers: [['Red']] }),
+    make: respondWith({ answers: [['Red']] }),
     effect: '/question',
     isDone: () => fake.state.questions.size === 0,
   },
 };
 
 describe.each(Object.entries(CHANGES))('%s', (_, { arrange, make, request, effect, isDone, done, still, undone }) => {
-  beforeEach(() => arrange(running()));
+  beforeEach(() => arrange(addRunningSession()));
 
-  test.each(NO_ANSWERS)('fails and is still possible if %s', async (__, fault) => {
+  test.each(FAULTS_BEFORE_OPENCODE)('fails and may still take effect if %s', async (__, fault) => {
     proxy.rule(request, fault);
     await expect(make()).rejects.toThrow(
       new RegExp(`failed: opencode's answer did not come \\(POST .*${still}.*; it may still take effect`),
@@ -105,13 +105,13 @@ describe.each(Object.entries(CHANGES))('%s', (_, { arrange, make, request, effec
     expect(isDone()).toBe(false);
   });
 
-  test('is done if its effect shows, though the answer was lost', async () => {
+  test('succeeds if its effect is visible, even if the answer is lost', async () => {
     proxy.rule(request, { kind: 'lose-response' });
     expect(await make()).toMatch(done);
     expect(isDone()).toBe(true);
   });
 
-  test('is not done if it was refused', async () => {
+  test('fails if opencode refuses the request', async () => {
     proxy.rule(request, REFUSED);
     await expect(make()).rejects.toThrow(new RegExp(`HTTP 429.*${undone}`));
   });
@@ -128,7 +128,7 @@ describe.each(Object.entries(CHANGES))('%s', (_, { arrange, make, request, effec
 });
 
 test('an abort that opencode accepts fails if it has no effect', async () => {
-  const session_id = running();
+  const session_id = addRunningSession();
   fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
   await expect(abortSession(runtime, { ...WORKER, session_id }, call())).rejects.toThrow(
     /Abort failed: worker accepted it, but session \w+ still runs/,
@@ -136,13 +136,16 @@ test('an abort that opencode accepts fails if it has no effect', async () => {
 });
 
 describe('a session', () => {
-  const sessions = (): number => fake.state.sessions.size;
+  const countSessions = (): number => fake.state.sessions.size;
 
-  test.each([...NO_ANSWERS, ['its answer was lost', { kind: 'lose-response' }]] as typeof NO_ANSWERS)(
-    'may have been made or forked if %s: the error says to look first',
+  test.each([
+    ...FAULTS_BEFORE_OPENCODE,
+    ['the answer is lost', { kind: 'lose-response' }],
+  ] as typeof FAULTS_BEFORE_OPENCODE)(
+    'may have been created or forked if %s, and the error advises to list the sessions first',
     async (_, fault) => {
       const { id } = fake.addSession();
-      const before = sessions();
+      const before = countSessions();
       const creating = { method: 'POST', path: /^\/session(?:\/[^/]+\/fork)?$/ };
       proxy.rule(creating, fault);
       for (const made of [
@@ -152,16 +155,16 @@ describe('a session', () => {
         await expect(made).rejects.toThrow(
           /it is unknown whether the session was made: .*list_sessions before you call/,
         );
-      expect(sessions() - before).toBe(fault.kind === 'lose-response' ? 2 : 0);
+      expect(countSessions() - before).toBe(fault.kind === 'lose-response' ? 2 : 0);
     },
   );
 
-  test('is not made if it was refused', async () => {
+  test('is not created if opencode refuses the request', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, REFUSED);
     await expect(createSession(runtime, WORKER, call())).rejects.toThrow(/HTTP 429.*no session was created/);
   });
 
-  test('is renamed or deleted if the effect shows, whatever the answer', async () => {
+  test('is renamed or deleted if the effect is visible, whatever the answer', async () => {
     const { id } = fake.addSession({ title: 'old' });
     const changing = { path: new RegExp(`^/session/${id}$`) };
     for (const method of ['PATCH', 'DELETE']) proxy.rule({ method, ...changing }, html(502), 1);
@@ -182,8 +185,8 @@ describe('a session', () => {
 });
 
 describe('a send that fails before its message is sent says that nothing was sent', () => {
-  const sending = async (more: object = {}): Promise<string> =>
-    await send(runtime, { ...WORKER, message: 'hello', ...more }, call()).then(
+  const sendResult = async (input: object = {}): Promise<string> =>
+    await send(runtime, { ...WORKER, message: 'hello', ...input }, call()).then(
       ({ text }) => text,
       (error: unknown) => String(error),
     );
@@ -196,28 +199,28 @@ describe('a send that fails before its message is sent says that nothing was sen
     ['which agents it has', '/agent', { agent: 'plan' }],
     ['which models it has', '/config/providers', { model: 'a/b' }],
     ['in which directory it is', '/path', {}],
-  ] as const)('if opencode cannot say %s', async (_, path, more) => {
+  ] as const)('if opencode cannot say %s', async (_, path, input) => {
     fake.addSession();
     for (const fault of [html(503), html(200), html(404), REFUSED]) {
       proxy.pass();
       proxy.rule({ method: 'GET', path }, fault);
-      expect(await sending(more)).toMatch(/nothing was sent/i);
+      expect(await sendResult(input)).toMatch(/nothing was sent/i);
     }
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('if the instance or session is unknown, or the abort failed', async () => {
-    const id = running();
-    for (const more of [{ instance: 'nobody' }, { instance: ['worker', 'nobody'] }, { session_id: 'none' }])
-      expect(await sending(more)).toMatch(/nothing was (?:sent|done)/i);
+  test('if the instance or session is unknown or the abort fails', async () => {
+    const id = addRunningSession();
+    for (const input of [{ instance: 'nobody' }, { instance: ['worker', 'nobody'] }, { session_id: 'none' }])
+      expect(await sendResult(input)).toMatch(/nothing was (?:sent|done)/i);
     proxy.rule({ path: /\/abort$/ }, html(502));
-    expect(await sending({ session_id: id, abort: true })).toMatch(/Abort failed.*nothing was sent/);
+    expect(await sendResult({ session_id: id, abort: true })).toMatch(/Abort failed.*nothing was sent/);
     expect(proxy.count({ path: /prompt_async$/ })).toBe(0);
   });
 
-  test('if the new session may not have been made', async () => {
+  test('if it is unknown whether the new session was created', async () => {
     proxy.rule({ method: 'POST', path: '/session' }, html(502));
-    expect(await sending()).toMatch(/it is unknown whether the session was made.*nothing was sent/);
+    expect(await sendResult()).toMatch(/it is unknown whether the session was made.*nothing was sent/);
   });
 });
 
@@ -235,8 +238,8 @@ test.each(['null', 'true', '{"ok":true}'])(
   },
 );
 
-test('an answer to one of twenty-eight waiting requests is an error with their number', async () => {
-  for (let index = 0; index < 28; index += 1) fake.addPermission({ sessionID: running() });
+test('an answer that names none of 28 waiting requests fails with their number', async () => {
+  for (let index = 0; index < 28; index += 1) fake.addPermission({ sessionID: addRunningSession() });
   await expect(respond(runtime, { ...WORKER, reply: 'once' }, call())).rejects.toThrow(
     /worker waits for 28 things.*; 8 more\.$/,
   );

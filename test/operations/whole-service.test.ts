@@ -9,7 +9,7 @@ import { World } from '../fleet/world.ts';
 import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { testCall, testRuntime } from '../rig/runtime.ts';
 
-test('an OpenCode 2 service as a whole is idle if nothing runs, and asks for a session or a directory', async () => {
+test('a whole OpenCode 2 service is idle if nothing runs, and send requires a session or a directory', async () => {
   await using opencode = await startFakeOpencode2();
   opencode.addSession({ directory: '/home/ada/web' });
   const credential = { username: 'opencode', password: opencode.password };
@@ -19,8 +19,8 @@ test('an OpenCode 2 service as a whole is idle if nothing runs, and asks for a s
   const runtime = testRuntime(world.fleet);
   const { data } = await wait(runtime, { instances: ['desk'], for: 'any' }, testCall());
   expect(data.turns).toMatchObject([{ outcome: 'idle', reason: 'nothing runs in any of its directories' }]);
-  const sending = send(runtime, { instance: 'desk', message: 'x', agent: 'build' }, testCall());
-  expect(messageIn(SHELL_WORDS, await sending.catch((error: unknown) => error))).toBe(
+  const sendResult = send(runtime, { instance: 'desk', message: 'x', agent: 'build' }, testCall());
+  expect(messageIn(SHELL_WORDS, await sendResult.catch((error: unknown) => error))).toBe(
     'desk is an OpenCode 2 service as a whole. Give SESSION (opencode-mcp sessions shows them), or name the instance of one directory. (nothing was sent by this call)',
   );
   await expect(createSession(runtime, { instance: 'desk' }, testCall())).rejects.toThrow(

@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http';
 import type { Clock } from '../../src/base/clock.ts';
 import { LineStream } from '../../src/page/line-stream.ts';
 
-/** A response whose reader takes nothing until `drain`. */
+/** A response that needs `drain` after each write except a heartbeat (`\n`). */
 class SlowResponse extends EventEmitter {
   readonly written: string[] = [];
   writableNeedDrain = false;
@@ -29,15 +29,15 @@ class SlowResponse extends EventEmitter {
 /** Lets `work` write to a slow reader. Disposal aborts the signal, and waits for the work. */
 export function streamSlowly(clock: Clock, work: (stream: LineStream, signal: AbortSignal) => Promise<void>) {
   const response = new SlowResponse();
-  const ending = new AbortController();
-  const { signal } = ending;
-  const working = work(new LineStream(response as unknown as ServerResponse, clock, signal), signal);
+  const abortController = new AbortController();
+  const { signal } = abortController;
+  const finished = work(new LineStream(response as unknown as ServerResponse, clock, signal), signal);
   return {
     written: response.written,
     drain: () => response.drain(),
     async [Symbol.asyncDispose]() {
-      ending.abort();
-      await working;
+      abortController.abort();
+      await finished;
     },
   };
 }

@@ -83,7 +83,7 @@ function countOpen(...list: readonly FakeTarget[]): number {
 const healths = ({ fake }: FakeTarget): number => fake.count('GET /global/health');
 
 describe('slots', () => {
-  test('limit the probes in flight; each holds one slot for all its requests', async () => {
+  test('limit the probes in flight; each probe holds one slot for all its requests', async () => {
     const list = await targets(12);
     const { prober, look } = rig(3);
     const outcomes = await Promise.all(list.map((one) => look(one, { parts: OVERVIEW_PARTS })));
@@ -91,7 +91,7 @@ describe('slots', () => {
     expect(prober.counters).toEqual({ probes: 12, inFlight: 0, maxInFlight: 3, requests: 48 });
   });
 
-  test('are at most a quarter suspects’; the others are answered meanwhile', async () => {
+  test('serve suspects with at most a quarter, and other endpoints with the rest', async () => {
     const hung = await targets(10, { standing: 'suspect', hangs: true });
     const live = await targets(20);
     const { prober, look } = rig(8);
@@ -102,7 +102,7 @@ describe('slots', () => {
     expect([countOpen(...hung), prober.counters.inFlight]).toEqual([2, 2]);
   });
 
-  test.each([1, 4])('of %i, one passes from one suspect to the next', async (slots) => {
+  test.each([1, 4])('of %i: suspects share one, one after the other', async (slots) => {
     const list = await targets(5, { standing: 'suspect' });
     const { prober, look } = rig(slots);
     expect((await Promise.all(list.map((one) => look(one)))).map(status)).toEqual(list.map(() => 'healthy'));
@@ -122,7 +122,7 @@ describe('slots', () => {
     expect(outcomes).toEqual(['known healthy', 'fresh healthy', 'suspect healthy']);
   });
 
-  test('stay a quarter suspects’ during a flood of new endpoints', async () => {
+  test('remain reserved for suspects, a quarter of them, during a flood of new endpoints', async () => {
     const flood = await targets(8, { standing: 'fresh', hangs: true });
     const suspect = await target('suspect', { standing: 'suspect' });
     const { prober, look } = rig(4);
@@ -136,7 +136,7 @@ describe('slots', () => {
 });
 
 describe('two looks', () => {
-  test('a look that ran out of time is repeated among the suspects, with more time', async () => {
+  test('a look that timed out is repeated among the suspects, with a longer timeout', async () => {
     const hung = await target('a', { standing: 'fresh', hangs: true });
     const { clock, outcomes, look } = rig(4);
     const looking = look(hung);
@@ -163,7 +163,7 @@ describe('two looks', () => {
     expect(outcomes).toEqual(['a healthy']);
   });
 
-  test('an answer that arrives while this process is busy past the limit counts', async () => {
+  test('an answer counts if it arrived while this process was busy beyond the timeout', async () => {
     await using server = await startThreadServer({
       '/global/health': { healthy: true, version: '1.18.33' },
       '/path': { directory: '/home/user/a', worktree: '/home/user/a' },
@@ -180,7 +180,7 @@ describe('two looks', () => {
     expect(status(await looking)).toBe('healthy');
   });
 
-  test('a refusal is settled by the first look', async () => {
+  test('a refused connection needs no second look', async () => {
     const one = await target('a', { standing: 'fresh' });
     await one.fake.close();
     const { prober, look } = rig(4);
@@ -233,7 +233,7 @@ describe('passwords', () => {
     await until('the request without it', () => outcomes[1] === 'locked healthy');
   });
 
-  test('that hang by the hundred delay no other probe', async () => {
+  test('that hang delay no other probe, even hundreds of them', async () => {
     const open = await target('open');
     const { clock, look } = rig(
       1,
@@ -308,7 +308,7 @@ describe('urgent looks', () => {
     expect(prober.counters.maxInFlight).toBe(1);
   });
 
-  test('that run out of time are repeated by the caller, and are no outcome', async () => {
+  test('that time out are repeated by the caller and give no outcome', async () => {
     const slow = await target('a', { hangs: true });
     const { clock, outcomes, look } = rig(4);
     const looking = look(slow, { parts: [], urgent: 'look' });

@@ -30,7 +30,7 @@ const SCRIPTED = { model: `${PROVIDER_ID}/${MODEL_ID}` };
 const keyless = { npm: '@ai-sdk/anthropic', options: { baseURL: 'http://127.0.0.1:9/' }, models: { one: {} } };
 const config = { model: 'nowhere/none', provider: { keyless }, plugin: [pathToFileURL(plugin).href] };
 
-/** opencode reports such a failure only once, in an event: it stores no message of it. */
+/** opencode reports such a failure only in one event, and stores no message about it. */
 onEachOpencode('a turn that fails without an answer', (binary) => {
   const { call, data, newSession } = useWorker({ binary, config }, CLAUDE_CODE);
 
@@ -39,14 +39,14 @@ onEachOpencode('a turn that fails without an answer', (binary) => {
     ['API key is missing', 'echo: to nobody without a key', { model: 'keyless/one' }],
     ['no message passes here', 'echo: no-message', SCRIPTED],
     ['no turn passes here', 'echo: no-turn', SCRIPTED],
-  ])('is reported at once: %s', async (words, message, model) => {
+  ])('is reported immediately: %s', async (words, message, model) => {
     const session_id = await newSession();
     const sent = await call('send', { session_id, message, ...model });
     expect(sent.result.structuredContent).toMatchObject({
       outcome: 'failed',
       reason: expect.stringMatching(new RegExp(`^opencode says ".*${words}`)) as string,
     });
-    // It was not taken for a turn that never began, and not sent again.
+    // The send did not take it for a turn that never began, and did not repeat the message.
     expect(sent.text).not.toContain('did not begin');
     expect(await data('send', { session_id, message: 'echo: passes', ...SCRIPTED })).toMatchObject({ text: 'passes' });
   });

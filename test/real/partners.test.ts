@@ -75,7 +75,7 @@ async function run(args: readonly string[]): Promise<Ended> {
 describe.skipIf([NEWEST_NODE, INSPECTOR].some(isMissing))("the MCP Inspector's command line", () => {
   const inspect = (...args: string[]): Promise<Ended> => run([INSPECTOR, '--cli', ...serverCommand(stage), ...args]);
 
-  test('has no objection to the tools, calls one, and leaves no server behind', async () => {
+  test('accepts the tools, calls one of them, and leaves no server running', async () => {
     const listed = await inspect('--method', 'tools/list', '--strict');
     expect([listed.code, listed.stderr]).toEqual([0, '']);
     const { tools } = JSON.parse(listed.stdout) as { readonly tools: readonly Data[] };
@@ -145,7 +145,7 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
     expect(expectedReply(message).startsWith(progress.join(''))).toBe(true);
   });
 
-  test('a send that is cancelled is no longer followed, and what it began goes on', async () => {
+  test('a cancelled send is no longer followed, and its turn continues', async () => {
     const client = await connect();
     const { session } = await call(client, 'create_session', { instance: 'worker', title: 'cancelled' });
     const { id: session_id } = session as { readonly id: string };

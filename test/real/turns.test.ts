@@ -20,7 +20,7 @@ onEachOpencode('turns', (binary) => {
     await worker.opencode.request('POST', `/session/${session_id}/prompt_async`, { parts });
   }
 
-  test('ten fast turns in a row: each message arrives exactly once', async () => {
+  test('each message of ten fast turns in a row arrives exactly once', async () => {
     const session_id = await newSession();
     for (let i = 0; i < 10; i++) {
       const sent = await call('send', { session_id, message: `echo: fast ${i}` });
@@ -38,7 +38,7 @@ onEachOpencode('turns', (binary) => {
     expect(await data('send', { session_id: await newSession(), message })).toMatchObject(result);
   });
 
-  test('an overloaded model: the turn is being retried until it is aborted', async () => {
+  test('a turn on an overloaded model is retried until it is aborted', async () => {
     const session_id = await newSession();
     const sending = data('send', { session_id, message: 'fail 500' });
     const retrying = { state: 'retrying', sessions: [{ id: session_id, state: 'retrying' }] };
@@ -49,7 +49,7 @@ onEachOpencode('turns', (binary) => {
     expect(await sending).toMatchObject({ outcome: 'aborted' });
   });
 
-  test('a turn that another client aborts is aborted', async () => {
+  test('a turn that another client aborts has the outcome aborted', async () => {
     const session_id = await newSession();
     const sending = data('send', { session_id, message: 'gate-mid others: half |never' });
     await worker.stage.model.waitForGate('others');
@@ -70,7 +70,7 @@ onEachOpencode('turns', (binary) => {
     await data('respond', { reply: 'once' });
   });
 
-  test("a send ends with its own turn, though another client's turn goes on", async () => {
+  test("a send ends with its own turn, while another client's turn continues", async () => {
     const session_id = await newSession();
     const [own, other] = [`own-${session_id}`, `other-${session_id}`];
     const sending = data('send', { session_id, message: `gate-mid ${own}: half |whole` });
@@ -96,7 +96,7 @@ onEachOpencode('turns', (binary) => {
     expect(await worker.opencode.json('GET', '/question')).toEqual([]);
   });
 
-  test('a permission that an abort in opencode left behind no longer counts as waiting', async () => {
+  test('a permission request left over from an aborted turn does not count as waiting', async () => {
     const session_id = await newSession();
     await data('send', { session_id, message: 'bash: echo left' });
     await worker.opencode.json('POST', `/session/${session_id}/abort`);
@@ -112,7 +112,7 @@ onEachOpencode('turns', (binary) => {
     expect(await data('respond', { reply: 'once' })).toMatchObject({ text: 'bash returned: wanted' });
   });
 
-  test('an archived session is not the latest', async () => {
+  test('an archived session does not count as the latest session', async () => {
     const kept = await newSession('kept');
     await data('send', { session_id: kept, message: 'echo: kept' });
     for (const title of ['archived', 'archived too']) {
@@ -125,7 +125,7 @@ onEachOpencode('turns', (binary) => {
     expect(await data('read')).toMatchObject(latest);
   });
 
-  test('undone messages are marked as undone, and are not the last turn', async () => {
+  test('undone messages are marked as undone, and do not count as the last turn', async () => {
     const session_id = await newSession();
     await data('send', { session_id, message: 'echo: kept' });
     const { message_id } = await data('send', { session_id, message: 'echo: undone' });
@@ -145,7 +145,7 @@ onEachOpencode('turns', (binary) => {
     expect((await call('read', { session_id })).text).not.toContain('undone');
   });
 
-  test("an answer that reached the model's output limit is reported as cut", async () => {
+  test("an answer that reached the model's output limit is reported as truncated", async () => {
     const session_id = await newSession();
     const sent = await data('send', { session_id, message: 'cut: the first half' });
     expect(sent).toMatchObject({
@@ -173,7 +173,7 @@ onEachOpencode('turns', (binary) => {
     });
     afterAll(() => proxy.close());
 
-    test('a prompt whose response is lost is not sent again; one that is cut is sent again, and runs once', async () => {
+    test('a prompt whose response is lost is not sent again; a truncated prompt is sent again and runs once', async () => {
       proxy.rule(PROMPT, { kind: 'lose-response' }, 1);
       expect(dataOf(await send('echo: accepted once'))).toMatchObject({ text: 'accepted once' });
       expect(proxy.count(PROMPT)).toBe(1);
@@ -185,7 +185,7 @@ onEachOpencode('turns', (binary) => {
 
     // The oldest opencode leaves one of the two unanswered half of the time, which takes a send 40 s to report (test/turns/turn.test.ts).
     const onTheNewest = test.skipIf(binary !== PINNED_OPENCODE);
-    onTheNewest('two messages that arrive together: an answer to both is reported as such to both', async () => {
+    onTheNewest('two sends whose messages arrive together both report that one answer is for both', async () => {
       const other = await worker.stage.server(CLAUDE_CODE);
       const before = proxy.count(PROMPT);
       proxy.rule(PROMPT, { kind: 'hold', gate: 'together' }, 2);
@@ -202,7 +202,7 @@ onEachOpencode('turns', (binary) => {
     });
   });
 
-  test('kill -9 in the middle of a turn, restarted at the same port: interrupted, and the session can go on', async () => {
+  test('a turn is interrupted by kill -9 and a restart at the same port, and its session stays usable', async () => {
     const session_id = await newSession();
     const sending = data('send', { session_id, message: 'gate-mid kill: half |never' });
     await worker.stage.model.waitForGate('kill');

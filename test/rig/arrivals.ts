@@ -1,13 +1,13 @@
 import { deferred, within } from './wait.ts';
 
-/** A list that grows, and waits for its items. */
+/** A growing list whose future items can be awaited. */
 export class Arrivals<T> {
   readonly items: T[] = [];
-  readonly #waiting = new Set<(item: T) => void>();
+  readonly #checks = new Set<(item: T) => void>();
 
   add(item: T): void {
     this.items.push(item);
-    for (const look of this.#waiting) look(item);
+    for (const check of this.#checks) check(item);
   }
 
   /** Resolves with the first past or future item that `fits`. `from` skips that many items. */
@@ -16,16 +16,16 @@ export class Arrivals<T> {
     fits: (item: T) => boolean,
     { from = 0, timeoutMs }: { readonly from?: number; readonly timeoutMs?: number | undefined } = {},
   ): Promise<T> {
-    const found = deferred<T>();
-    const look = (item: T): void => {
-      if (fits(item)) found.resolve(item);
+    const match = deferred<T>();
+    const check = (item: T): void => {
+      if (fits(item)) match.resolve(item);
     };
-    this.items.slice(from).forEach(look);
-    this.#waiting.add(look);
+    this.items.slice(from).forEach(check);
+    this.#checks.add(check);
     try {
-      return await within(found.promise, what, timeoutMs);
+      return await within(match.promise, what, timeoutMs);
     } finally {
-      this.#waiting.delete(look);
+      this.#checks.delete(check);
     }
   }
 }

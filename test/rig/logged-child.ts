@@ -3,7 +3,7 @@ import { once } from 'node:events';
 
 import { until, within } from './wait.ts';
 
-/** Characters of the output that are kept. */
+/** The child keeps this many characters of its last output. */
 const OUTPUT_LIMIT = 400_000;
 
 export interface Exit {
@@ -41,19 +41,19 @@ export class LoggedChild {
     return this.#output;
   }
 
-  /** To the child alone, not to what it started. */
+  /** Signals the child only, not the processes that it started. */
   signal(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
   }
 
-  /** Sends the signal if it runs, and resolves when it has exited. */
+  /** Sends the signal if the child runs, and resolves when it has exited. */
   async end(signal: NodeJS.Signals = 'SIGKILL', timeoutMs?: number): Promise<void> {
     if (!this.running) return;
     this.signal(signal);
     await within(this.exited, `${this.#name} to exit on ${signal}`, timeoutMs);
   }
 
-  /** As `until`; rejects with the output if the child ends first. */
+  /** Like `until`, but rejects with the output if the child ends first. */
   until<T>(
     what: string,
     look: () => T | undefined | false | Promise<T | undefined | false>,

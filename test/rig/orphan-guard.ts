@@ -32,13 +32,13 @@ done
 
 let orders: Writable | undefined;
 
-/** When this process ends, kills what runs with `TMPDIR=<path>/tmp` and removes `path`, which may hold neither white space nor a colon. */
+/** When this process ends, kills the processes that run with `TMPDIR=<path>/tmp` and removes `path`, which may hold neither white space nor a colon. */
 export function guardDirectory(path: string): void {
   if (/[\s:]/.test(path)) throw new Error(`Expected a path without white space or colon, got ${JSON.stringify(path)}`);
   order('remove', path);
 }
 
-/** The owner has removed the directory. */
+/** Call it once the directory has been removed. */
 export function forgetDirectory(path: string): void {
   order('forget', path);
 }
@@ -49,9 +49,9 @@ export function guardProcess(child: ChildProcess): void {
   child.once('exit', () => order('forget', String(child.pid)));
 }
 
-function order(verb: 'remove' | 'kill' | 'forget', what: string): void {
+function order(verb: 'remove' | 'kill' | 'forget', target: string): void {
   orders ??= startGuard();
-  orders.write(`${verb} ${what}\n`);
+  orders.write(`${verb} ${target}\n`);
 }
 
 function startGuard(): Writable {
@@ -61,7 +61,7 @@ function startGuard(): Writable {
   // Without a guard only the clean-up after a crash is missing; no test fails for that.
   guard.on('error', () => {});
   guard.stdin.on('error', () => {});
-  // Or the pipe would keep this process alive.
+  // Otherwise the pipe would keep this process alive.
   if (guard.stdin instanceof Socket) guard.stdin.unref();
   return guard.stdin;
 }

@@ -11,7 +11,7 @@ export interface TempDir extends AsyncDisposable {
   readonly path: string;
   /** TMPDIR for child processes, which end with this process. */
   readonly tmp: string;
-  /** Removes the directory. The owner ends its processes first. */
+  /** Removes the directory. End the processes that use it first. */
   close(): Promise<void>;
 }
 
@@ -27,7 +27,7 @@ export function tempDir(label = 'opencode-mcp-test'): TempDir {
 }
 
 async function remove(path: string): Promise<void> {
-  // Children of a killed process (git, a shell) may still be writing; ENOTEMPTY passes.
+  // Children of a killed process (git, a shell) may still be writing; ENOTEMPTY is then temporary.
   await rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   forgetDirectory(path);
 }

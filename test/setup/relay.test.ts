@@ -113,14 +113,14 @@ esac
   await expect(remoteServerCommand(ssh, 'you@relay')).rejects.toThrow('instead of a version');
 });
 
-test('a missing program leads to an error with both attempts', async (context) => {
+test('the error for a missing program names both attempts', async (context) => {
   const { ssh, destination } = await relay(context);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
     `opencode-mcp was not found on ${destination}, neither by ssh without a terminal nor by a login shell.`,
   );
 });
 
-test('a shell that prints something in every session is an error', async (context) => {
+test('a shell that prints something in every session causes an error', async (context) => {
   const { ssh, destination, write } = await relay(context);
   await write('.bashrc', 'echo "fortune of the day"\nopencode-mcp() { echo 1.2.3; }\n');
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
@@ -128,7 +128,7 @@ test('a shell that prints something in every session is an error', async (contex
   );
 });
 
-test('a refused key, an unknown host and an unreachable relay each lead to advice', async (context) => {
+test('the errors for a refused key, an unknown host and an unreachable relay each give advice', async (context) => {
   const { sshd, ssh, destination } = await relay(context, ['AuthorizedKeysFile none']);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
   const script = await readFile(ssh, 'utf8');

@@ -26,13 +26,13 @@ interface RequestInit {
 }
 
 export interface Answer {
-  /** 0: no answer. */
+  /** The HTTP status, or 0 without an answer. */
   readonly status: number;
   /** The body, or the error's code. */
   readonly text: string;
 }
 
-/** Without `fetch`, which sets its own Host. */
+/** Does not use `fetch`, which sets its own Host. */
 const REQUEST = `const [url, init] = process.argv.slice(1);
 const { body, ...options } = JSON.parse(init);
 const print = (status, text) => console.log(JSON.stringify({ status, text }));
@@ -107,7 +107,7 @@ export function data({ result }: ToolCall): Record<string, unknown> {
   return result.structuredContent ?? {};
 }
 
-/** The instances as known (`list_instances`), or probed now (`instances`). */
+/** Lists the instances as last probed (`list_instances`), or probes them now (`instances`). */
 export async function rows(
   server: McpChild,
   tool: 'list_instances' | 'instances' = 'list_instances',

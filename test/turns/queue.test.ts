@@ -5,9 +5,9 @@ import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
 test.each([
-  ['the time is up', 60_000, () => {}],
+  ['the deadline has passed', 60_000, () => {}],
   [
-    'it waits for an answer',
+    'the running turn waits for an answer',
     0,
     (api: FakeApi) => {
       api.begin('msg_000000000001a', 'msg_000000000002a');
@@ -21,7 +21,7 @@ test.each([
       });
     },
   ],
-])('a message that is queued for a busy session is not sent once %s', async (_, waitedMs, setUp) => {
+])('a message that is queued for a busy session is not sent once %s', async (_, expectedWaitMs, setUp) => {
   const api = new FakeApi();
   api.status = { type: 'busy' };
   setUp(api);
@@ -38,5 +38,5 @@ test.each([
     },
     { api: api.client(), clock },
   );
-  expect([outcome.kind, clock.monotonic() - startMs, api.prompts]).toEqual(['busy', waitedMs, []]);
+  expect([outcome.kind, clock.monotonic() - startMs, api.prompts]).toEqual(['busy', expectedWaitMs, []]);
 });

@@ -3,35 +3,35 @@ import { expect, test } from 'vitest';
 import { SurveyPace } from '../../src/watch/survey-pace.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 
-/** A pace, and the times of its surveys so far, in ms from the start. */
-function pacing(share = 0) {
+/** Surveys at the pace until `end`; `surveys` lists the time in ms since the start and the reason of each. */
+function runSurveys(share = 0) {
   const clock = new ManualClock();
   const startMs = clock.monotonic();
   const pace = new SurveyPace(clock, share);
   pace.hint('now');
-  const end = new AbortController();
+  const controller = new AbortController();
   const surveys: string[] = [];
   const run = (async () => {
     for (;;) {
-      const why = await pace.next(end.signal);
-      if (end.signal.aborted) return;
+      const why = await pace.next(controller.signal);
+      if (controller.signal.aborted) return;
       surveys.push(`${clock.monotonic() - startMs} ${why}`);
     }
   })();
-  return { clock, pace, surveys, end: () => (end.abort(), run) };
+  return { clock, pace, surveys, end: () => (controller.abort(), run) };
 }
 
 test.each([
   [0, ['0 hinted', '52000 scheduled', '104000 scheduled']],
   [1, ['0 hinted', '42000 scheduled', '84000 scheduled']],
 ])('surveys immediately, then again before the state is 60 s old, spread by the share %i', async (share, expected) => {
-  const { clock, surveys } = pacing(share);
+  const { clock, surveys } = runSurveys(share);
   await clock.advance(110_000);
   expect(surveys).toEqual(expected);
 });
 
 test('surveys immediately for each of a few changes', async () => {
-  const { clock, pace, surveys } = pacing();
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(10_000);
   for (let change = 0; change < 5; change += 1) {
     pace.hint('now');
@@ -40,14 +40,14 @@ test('surveys immediately for each of a few changes', async () => {
   expect(surveys.slice(1)).toEqual(['10000 hinted', '10010 hinted', '10020 hinted', '10030 hinted', '10040 hinted']);
 });
 
-test('surveys ten times a second while changes go on', async () => {
-  const { clock, pace, surveys } = pacing();
+test('surveys ten times a second while changes continue', async () => {
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) {
     pace.hint('now');
     await clock.advance(10);
   }
-  // Five at once, and ten for each of the five seconds.
+  // Five immediately, then ten in each of five seconds.
   expect(surveys.slice(1).length).toBe(55);
   // A permission request meanwhile shows within a tenth of a second.
   const times = surveys.slice(1).map((line) => Number.parseInt(line, 10));
@@ -59,7 +59,7 @@ test('surveys ten times a second while changes go on', async () => {
 });
 
 test('surveys once for many changes at one moment', async () => {
-  const { clock, pace, surveys } = pacing();
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) pace.hint('now');
   await clock.advance(20_000);
@@ -67,7 +67,7 @@ test('surveys once for many changes at one moment', async () => {
 });
 
 test('delays a change that is not urgent to a second after the last survey, without delaying urgent ones', async () => {
-  const { clock, pace, surveys } = pacing();
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(10_000);
   pace.hint('soon');
   await clock.advance(10);
@@ -82,7 +82,7 @@ test('delays a change that is not urgent to a second after the last survey, with
 });
 
 test('repeats an incomplete survey, with growing delays', async () => {
-  const { clock, pace, surveys } = pacing();
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(0);
   for (let times = 0; times < 6; times += 1) {
     pace.answered(false);
@@ -99,7 +99,7 @@ test('repeats an incomplete survey, with growing delays', async () => {
 });
 
 test('an urgent survey does not postpone a scheduled one', async () => {
-  const { clock, pace, surveys } = pacing();
+  const { clock, pace, surveys } = runSurveys();
   await clock.advance(10_000);
   pace.within(1000);
   pace.hint('now');
@@ -108,7 +108,7 @@ test('an urgent survey does not postpone a scheduled one', async () => {
 });
 
 test('ends when its signal aborts', async () => {
-  const { clock, end, surveys } = pacing();
+  const { clock, end, surveys } = runSurveys();
   await clock.advance(0);
   await end();
   expect(surveys).toEqual(['0 hinted']);

@@ -11,12 +11,12 @@ import { NO_PID } from '../cleanup/remains.ts';
 const folder = tempDir('service-lock');
 afterEach(() => folder.close());
 
-async function own(): Promise<ProcessIdentity> {
+async function ownIdentity(): Promise<ProcessIdentity> {
   return (await identifyProcess(process.pid)) ?? { pid: process.pid };
 }
 
-test('one wrapper holds the lock, and another after its release', async () => {
-  const self = await own();
+test('only one wrapper holds the lock; another can take it once it is released', async () => {
+  const self = await ownIdentity();
   const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
   const first = new ServiceLock(folder.path, 'service', self);
   const second = new ServiceLock(folder.path, 'service', parent);
@@ -24,7 +24,7 @@ test('one wrapper holds the lock, and another after its release', async () => {
   expect(await first.take()).toBeUndefined();
   expect(await second.take()).toEqual(self);
   expect(await other.take()).toBeUndefined();
-  // Releasing a lock that it does not hold changes nothing.
+  // Releasing a lock that another wrapper holds changes nothing.
   await second.release();
   expect(await second.take()).toEqual(self);
   await first.release();
@@ -32,24 +32,24 @@ test('one wrapper holds the lock, and another after its release', async () => {
   expect(await readdir(lockFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
 });
 
-test('a lock that replaced the dead one after that was read stays', async () => {
+test('taking a lock keeps a live lock that replaced the dead one while it was being read', async () => {
   const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
   const path = join(lockFolder(folder.path), 'service.lock');
   await mkdir(lockFolder(folder.path), { recursive: true });
   execFileSync('mkfifo', [path]);
-  const taking = new ServiceLock(folder.path, 'service', await own()).take();
-  // Opens once it is being read.
-  const dead = await open(path, 'w');
+  const taking = new ServiceLock(folder.path, 'service', await ownIdentity()).take();
+  // Opening the FIFO blocks until the lock reads it.
+  const deadLock = await open(path, 'w');
   await rm(path);
   await writeFile(path, JSON.stringify(parent));
-  await dead.writeFile(JSON.stringify({ pid: NO_PID }));
-  await dead.close();
+  await deadLock.writeFile(JSON.stringify({ pid: NO_PID }));
+  await deadLock.close();
   expect(await taking).toEqual(parent);
   expect(await readdir(lockFolder(folder.path))).toEqual(['service.lock']);
 });
 
-test('exactly one of several takes over the lock of a dead process', async () => {
-  const self = await own();
+test('exactly one of several wrappers takes over the lock of a dead process', async () => {
+  const self = await ownIdentity();
   const lock = new ServiceLock(folder.path, 'service', self);
   await lock.take();
   const path = join(lockFolder(folder.path), 'service.lock');
@@ -59,8 +59,8 @@ test('exactly one of several takes over the lock of a dead process', async () =>
     const locks = await Promise.all(
       pids.map(async (pid) => new ServiceLock(folder.path, 'service', (await identifyProcess(pid)) ?? { pid })),
     );
-    const taken = await Promise.all(locks.map((one) => one.take()));
-    expect(taken.filter((holder) => holder === undefined)).toHaveLength(1);
+    const holders = await Promise.all(locks.map((competitor) => competitor.take()));
+    expect(holders.filter((holder) => holder === undefined)).toHaveLength(1);
     expect(await readdir(lockFolder(folder.path))).toEqual(['service.lock']);
   }
 });

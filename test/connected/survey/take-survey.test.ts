@@ -24,30 +24,30 @@ beforeEach(async () => {
 const survey = (): ReturnType<typeof takeSurvey> => takeSurvey(remains.registry, never);
 
 describe('a survey of a registry directory', () => {
-  it('lists registrations, claims and the names of passwords', async () => {
+  it('lists registrations, claims and the ids of passwords', async () => {
     const { pid } = await remains.process();
     const held = await remains.register('held', { claim: { pid }, password: true });
     await remains.register('lost', { claim: 'dead', id: 'id-lost' });
     await remains.password('id-lost', { ageMs: 2 * HOUR_MS });
-    const found = await survey();
-    expect(found).toMatchObject({ directory: remains.registry, isMissing: false, isOursAlone: true, leftOut: 0 });
-    expect(found.registrations.map(({ name, isMine, registration }) => [name, isMine, registration.id])).toEqual([
+    const surveyed = await survey();
+    expect(surveyed).toMatchObject({ directory: remains.registry, isMissing: false, isOursAlone: true, leftOut: 0 });
+    expect(surveyed.registrations.map(({ name, isMine, registration }) => [name, isMine, registration.id])).toEqual([
       ['held', true, held.id],
       ['lost', true, 'id-lost'],
     ]);
-    expect(found.claims).toMatchObject([
+    expect(surveyed.claims).toMatchObject([
       { name: 'held', isMine: true, holder: 'alive', id: held.id, pid },
       { name: 'lost', isMine: true, holder: 'dead', id: 'id-lost' },
     ]);
-    expect(found.passwords).toEqual([
+    expect(surveyed.passwords).toEqual([
       { id: held.id, isMine: true, isOld: false },
       { id: 'id-lost', isMine: true, isOld: true },
     ]);
-    expect(JSON.stringify(found)).not.toContain('secret');
-    expect(registrySurvey.parse(JSON.parse(JSON.stringify(found)))).toEqual(JSON.parse(JSON.stringify(found)));
+    expect(JSON.stringify(surveyed)).not.toContain('secret');
+    expect(registrySurvey.parse(JSON.parse(JSON.stringify(surveyed)))).toEqual(JSON.parse(JSON.stringify(surveyed)));
   });
 
-  it('shows on which ports something listens', async () => {
+  it('reports for each registration whether something listens on its port', async () => {
     const { port, close } = await listenHttp(() => {});
     await remains.register('app', { port });
     expect((await survey()).registrations).toMatchObject([{ listens: 'some' }]);
@@ -57,11 +57,11 @@ describe('a survey of a registry directory', () => {
 
   it.each([
     ['a claim of another machine', 'id-app 7 1 elsewhere', 'elsewhere'],
-    ['one whose process has ended, and whose pid another one has', `id-app ${process.pid} 12 ${hostname()}`, 'dead'],
-    ['one that names no process', 'id-app x 1 here', 'unknown'],
-    ['one that names no machine', 'id-app 7 1', 'unknown'],
-    ['an empty one', '', 'unknown'],
-  ])('judges %s', async (_, line, holder) => {
+    ['a claim whose process has ended and whose pid was reused', `id-app ${process.pid} 12 ${hostname()}`, 'dead'],
+    ['a claim without a pid', 'id-app x 1 here', 'unknown'],
+    ['a claim without a machine', 'id-app 7 1', 'unknown'],
+    ['an empty claim', '', 'unknown'],
+  ])('reports the holder of %s', async (_, line, holder) => {
     await writeFile(join(remains.registry, '.app.claim'), `${line}\n`);
     expect((await survey()).claims).toMatchObject([{ name: 'app', holder, line }]);
   });
@@ -88,7 +88,7 @@ describe('a survey of a registry directory', () => {
     ]);
   });
 
-  it('follows no link to passwords', async () => {
+  it('does not follow a symbolic link to the passwords folder', async () => {
     await rm(join(remains.registry, '.credentials'), { recursive: true });
     await mkdir(join(remains.path, 'outside'));
     await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
@@ -96,7 +96,7 @@ describe('a survey of a registry directory', () => {
     expect((await survey()).passwords).toEqual([]);
   });
 
-  it("marks another user's files, and those it may not read", async (context) => {
+  it('marks files of another user and files that it cannot read', async (context) => {
     needRoot(context);
     await remains.register('app', { claim: 'dead' });
     await remains.register('foreign', { claim: 'dead', password: true, id: 'id-foreign' });
@@ -128,13 +128,13 @@ describe('a survey of a registry directory', () => {
     expect(await survey()).toMatchObject({ isOursAlone: false });
   });
 
-  it('is empty if the directory is missing, and does not make it', async () => {
+  it('is empty if the directory is missing, and does not create the directory', async () => {
     await rm(remains.registry, { recursive: true });
     expect(await survey()).toMatchObject({ isMissing: true, directory: remains.registry, registrations: [] });
     expect(await readdir(remains.path)).not.toContain('registry');
   });
 
-  it('fails if a file has its name', async () => {
+  it('fails if the path of the directory is a file', async () => {
     await rm(remains.registry, { recursive: true });
     await writeFile(remains.registry, '');
     await expect(survey()).rejects.toThrow(/is no directory; remove it, or set another/);
@@ -145,12 +145,12 @@ describe('the registry directory', () => {
   const choose = (path: string, explicit = true): Promise<string> =>
     chooseDirectory({ registryDir: { path, explicit }, stateDir: remains.stateDir });
 
-  it('is absolute, or begins with the home directory', async () => {
+  it('must be absolute or begin with ~', async () => {
     expect(await choose('~/registry')).toBe(join(homedir(), 'registry'));
     await expect(choose('registry')).rejects.toThrow(/expected an absolute registry directory/);
   });
 
-  it("is this user's own if the default is another user's, and stays so", async (context) => {
+  it('is in the state directory if another user owns the default, and stays there', async (context) => {
     needRoot(context);
     const own = join(remains.stateDir, 'registry');
     expect(await choose(remains.registry, false)).toBe(remains.registry);

@@ -17,17 +17,17 @@ interface Exchange {
 }
 
 /**
- * The conformance suite speaks HTTP only. Each POST becomes a line to the server under a new id, and its messages are streamed back.
+ * The conformance suite speaks HTTP only. Each POST becomes a line to the server under a new id, and the messages for it are streamed back.
  * The suite requires status 400 for a refused envelope and 404 for an unknown method.
  */
 export async function startBridge(options: RawServerOptions) {
-  const first = new Line(options);
-  const sessions = new Map<string, Line>();
-  const lineOf = (message: Message, session: unknown): Line => {
+  const first = new ServerConnection(options);
+  const sessions = new Map<string, ServerConnection>();
+  const connectionFor = (message: Message, session: unknown): ServerConnection => {
     // A server on stdio has one client, so each handshake of the older protocol gets its own server.
-    const line = message.method === 'initialize' ? new Line(options) : sessions.get(String(session));
-    if (line !== undefined) sessions.set(line.session, line);
-    return line ?? first;
+    const connection = message.method === 'initialize' ? new ServerConnection(options) : sessions.get(String(session));
+    if (connection !== undefined) sessions.set(connection.session, connection);
+    return connection ?? first;
   };
   const listener = await listenHttp((request, response) => {
     void json(request)
@@ -38,40 +38,40 @@ export async function startBridge(options: RawServerOptions) {
           response.writeHead(request.method === 'POST' ? 400 : 405).end();
           return;
         }
-        const line = lineOf(message, request.headers['mcp-session-id']);
-        if (line !== first) response.setHeader('mcp-session-id', line.session);
+        const connection = connectionFor(message, request.headers['mcp-session-id']);
+        if (connection !== first) response.setHeader('mcp-session-id', connection.session);
         if (message.id === undefined) {
-          line.server.write(message);
+          connection.server.write(message);
           response.writeHead(202).end();
-        } else line.ask({ ...message, id: message.id }, response);
+        } else connection.request({ ...message, id: message.id }, response);
       });
   });
   return {
     url: `${listener.url}/mcp`,
     async [Symbol.asyncDispose]() {
       await listener.close();
-      await Promise.all([first, ...sessions.values()].map((line) => line.close()));
+      await Promise.all([first, ...sessions.values()].map((connection) => connection.close()));
     },
   };
 }
 
 /** One server, and the requests that it has not answered. */
-class Line {
+class ServerConnection {
   readonly server: RawServer;
   readonly session = randomUUID();
   readonly #exchanges = new Map<number, Exchange>();
-  readonly #looking: NodeJS.Timeout;
-  #next = 0;
+  readonly #pollTimer: NodeJS.Timeout;
+  #lastId = 0;
   #read = 0;
 
   constructor(options: RawServerOptions) {
     this.server = startRawServer(options);
-    this.#looking = setInterval(() => this.#look(), 5);
+    this.#pollTimer = setInterval(() => this.#readNewLines(), 5);
   }
 
-  /** Uses a new id. */
-  ask(message: Message & { readonly id: string | number }, response: ServerResponse): void {
-    const id = (this.#next += 1);
+  /** Sends the request under a new id, since the clients that share this server may choose equal ids. */
+  request(message: Message & { readonly id: string | number }, response: ServerResponse): void {
+    const id = (this.#lastId += 1);
     const params = (message['params'] ?? {}) as { _meta?: { progressToken?: unknown } };
     this.#exchanges.set(id, {
       id: message.id,
@@ -86,16 +86,16 @@ class Line {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#looking);
+    clearInterval(this.#pollTimer);
     await this.server[Symbol.asyncDispose]();
   }
 
-  #look(): void {
+  #readNewLines(): void {
     const { stdout } = this.server;
-    for (; this.#read < stdout.length; this.#read += 1) this.#give(JSON.parse(stdout[this.#read] ?? '') as Message);
+    for (; this.#read < stdout.length; this.#read += 1) this.#forward(JSON.parse(stdout[this.#read] ?? '') as Message);
   }
 
-  #give(message: Message): void {
+  #forward(message: Message): void {
     const params = (message['params'] ?? {}) as { progressToken?: unknown; _meta?: Record<string, unknown> };
     if (message.id !== undefined) {
       const exchange = this.#exchanges.get(Number(message.id));
@@ -110,11 +110,11 @@ class Line {
         : this.#exchanges.get(Number(listener));
     if (exchange === undefined) return;
     const meta = listener === undefined ? params._meta : { ...params._meta, [SUBSCRIPTION]: exchange.id };
-    event(exchange.response, { ...message, params: { ...params, ...(meta && { _meta: meta }) } });
+    writeEvent(exchange.response, { ...message, params: { ...params, ...(meta && { _meta: meta }) } });
   }
 }
 
-function event(response: ServerResponse, message: object): void {
+function writeEvent(response: ServerResponse, message: object): void {
   if (!response.headersSent) response.writeHead(200, { 'content-type': 'text/event-stream' });
   response.write(`event: message\ndata: ${JSON.stringify(message)}\n\n`);
 }
@@ -122,7 +122,7 @@ function event(response: ServerResponse, message: object): void {
 function finish({ response }: Exchange, message: Message): void {
   const { code } = (message['error'] ?? {}) as { code?: number };
   if (response.headersSent) {
-    event(response, message);
+    writeEvent(response, message);
     response.end();
     return;
   }

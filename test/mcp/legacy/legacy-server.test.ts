@@ -7,8 +7,8 @@ import { LegacyServer } from '../../../src/mcp/legacy/legacy-server.ts';
 import { ManualClock } from '../../fleet/manual-clock.ts';
 import { HANDSHAKE } from '../raw-server.ts';
 
-/** A server on its own, its log, and the ids of its answers. */
-async function serve(methods: Core['methods'] = new Map()) {
+/** A legacy server with its log and the ids of its answers. */
+async function startLegacyServer(methods: Core['methods'] = new Map()) {
   const lines: unknown[] = [];
   const answers: unknown[] = [];
   const log = new ClientLog(async (_, { data }) => void lines.push((data as { message: string }).message));
@@ -29,8 +29,8 @@ async function serve(methods: Core['methods'] = new Map()) {
   return { server, log, lines, answers };
 }
 
-test('a log level that the client sets before it is initialized stays', async () => {
-  const { server, log, lines, answers } = await serve();
+test('a log level that the client sets before `initialized` stays in force', async () => {
+  const { server, log, lines, answers } = await startLegacyServer();
   const [initialize, initialized] = HANDSHAKE;
   server.take(initialize);
   server.take({ jsonrpc: '2.0', id: 1, method: 'logging/setLevel', params: { level: 'error' } });
@@ -45,13 +45,13 @@ test('a log level that the client sets before it is initialized stays', async ()
   await server.close();
 });
 
-test('a client without forms that initializes after one with them is not asked', async () => {
+test('a client without form elicitation is not asked after a client with it initialized before', async () => {
   const canAsk: boolean[] = [];
   const call: Method = async (_, { askPerson }) => {
     canAsk.push(askPerson !== undefined);
     return {};
   };
-  const { server, answers } = await serve(new Map([['tools/call', call]]));
+  const { server, answers } = await startLegacyServer(new Map([['tools/call', call]]));
   const [initialize, initialized] = HANDSHAKE;
   for (const [id, capabilities] of [{ elicitation: { form: {} } }, {}].entries()) {
     server.take({ ...initialize, id: 2 * id, params: { ...initialize.params, capabilities } });

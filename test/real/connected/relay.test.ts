@@ -25,7 +25,7 @@ import { listed, rows, serverOn } from './servers.ts';
 afterEach(endAll);
 
 test.skipIf(isMissing(PINNED_OPENCODE))(
-  'an instance on a relay is listed there, answers through one tunnel after another, and is gone after a kill -9 of opencode',
+  'an instance on a relay is listed there, answers through each new tunnel, and is not listed after a kill -9 of opencode',
   async (context) => {
     needSshd(context);
     const relay = await openRelay();
@@ -35,23 +35,23 @@ test.skipIf(isMissing(PINNED_OPENCODE))(
     const { id } = await child.registered();
     const server = await serverOn(relay);
     const instance = await listed(server, child.directory);
-    const there = JSON.parse(await readFile(join(relay.registry, `${instance}.json`), 'utf8'));
-    expect(there).toMatchObject({ id, cwd: child.directory });
-    expect(there.port).not.toBe(there.localPort);
-    await answersWhileSshIsKilled({ child, server, instance });
+    const relayRegistration = JSON.parse(await readFile(join(relay.registry, `${instance}.json`), 'utf8'));
+    expect(relayRegistration).toMatchObject({ id, cwd: child.directory });
+    expect(relayRegistration.port).not.toBe(relayRegistration.localPort);
+    await expectWholeAnswerOverKilledSsh({ child, server, instance });
 
-    const harms: Readonly<Record<string, () => Promise<unknown>>> = {
+    const disruptions: Readonly<Record<string, () => Promise<unknown>>> = {
       "the relay's session is killed": () => relay.sshd.killSessions(),
       'sshd is restarted': () => relay.sshd.stop().then(() => relay.sshd.start()),
     };
-    for (const [what, harm] of Object.entries(harms)) {
+    for (const [what, disrupt] of Object.entries(disruptions)) {
       const before = await sshOf(child);
-      await harm();
+      await disrupt();
       await sshOf(child, before);
       expect(await listed(server, child.directory), what).toBe(instance);
       const sent = await server.call('send', { instance, message: `echo: after ${what}` });
       expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: `after ${what}` });
-      // One registration with its claim and password: nothing of the former connection.
+      // One registration with its claim and password; no file of the previous connection is left.
       expect(await filesIn(relay.registry), what).toHaveLength(3);
     }
 
@@ -65,14 +65,14 @@ test.skipIf(isMissing(PINNED_OPENCODE))(
   },
 );
 
-interface Driven {
+interface RelayInstance {
   readonly child: ConnectedChild;
   readonly server: McpChild;
   readonly instance: string;
 }
 
-/** The tunnel is lost in the middle of a turn and comes back: the answer is whole, and was asked for once. */
-async function answersWhileSshIsKilled({ child, server, instance }: Driven): Promise<void> {
+/** The tunnel breaks during a turn and reconnects: the answer is complete, and the message was sent once. */
+async function expectWholeAnswerOverKilledSsh({ child, server, instance }: RelayInstance): Promise<void> {
   const ssh = await sshOf(child);
   const begun = deferred<void>();
   const message = 'slow 12 300: Word by word. ';

@@ -122,7 +122,7 @@ describe.each(SUBJECTS)('a session on $name', ({ start }) => {
     ]);
   });
 
-  it('lets all steers join at the next step, and answers the last', async () => {
+  it('lets all steering prompts join at the next step, and answers the last one', async () => {
     const session = await open();
     await prompt(session, 'bash: echo yes');
     await tap.waitFor(subject.events.permission, ({ data }) => data.sessionID === session);
@@ -142,7 +142,7 @@ describe.each(SUBJECTS)('a session on $name', ({ start }) => {
     ]);
   });
 
-  it('leaves its message open after a bare rejection, and continues after one with a message', async () => {
+  it('leaves its message open after a rejection without a message, and continues after a rejection with one', async () => {
     const session = await open();
     await prompt(session, 'bash: echo no');
     await answer(session, 'reject');
@@ -202,7 +202,7 @@ describe.each(SUBJECTS)('a session on $name', ({ start }) => {
     expect((await interrupt(session)).ok).toBe(true);
   });
 
-  it('admits without running, and is 404 for the message until it is delivered', async () => {
+  it('admits a message without running it, and answers 404 for the message until it is delivered', async () => {
     const session = await open();
     const extra = { id: `msg_${'3'.repeat(26)}` };
     await prompt(session, 'echo: later', { ...extra, resume: false });
@@ -235,7 +235,7 @@ describe.each(SUBJECTS)('a session on $name', ({ start }) => {
     await idle(session);
   });
 
-  it('runs one id once over a kill and a restart', async () => {
+  it('runs a message id only once, even over a kill and a restart', async () => {
     const session = await open();
     const extra = { id: `msg_${'5'.repeat(26)}` };
     await Promise.all(Array.from({ length: 10 }, () => prompt(session, 'echo: once', extra)));

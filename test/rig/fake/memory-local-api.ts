@@ -18,7 +18,7 @@ export function tailnetNode(fields: Partial<TailnetNode> & Pick<TailnetNode, 'id
   };
 }
 
-/** The answer of whois for that machine. */
+/** The whois answer for that machine. */
 export function whoisOf(
   node: TailnetNode,
   login = 'ada@example.com',
@@ -36,9 +36,9 @@ export function whoisOf(
 /** A LocalAPI in memory, with answers set by the test, for behaviour that a real daemon does not show on command. */
 export class MemoryLocalApi implements LocalApi {
   status_: TailnetStatus;
-  /** By IP address; a function is called at each question. */
+  /** Whois answers by IP address; a function is called for each whois request. */
   readonly callers = new Map<string, Whois | (() => Promise<Whois | undefined>)>();
-  /** `ip:port` of every question, in order. */
+  /** `ip:port` of every whois request, in order. */
   readonly asked: string[] = [];
   /** The number of times the status was read. */
   looks = 0;

@@ -30,7 +30,7 @@ export interface MachineOptions {
   readonly number?: number;
 }
 
-/** First line of a test that needs network namespaces. */
+/** Call it first in each test that needs network namespaces. */
 export function needNamespaces(context: Pick<TestContext, 'skip'>): void {
   skipFor(context, missingForNamespaces());
 }
@@ -50,7 +50,7 @@ export class Lan implements AsyncDisposable {
     this.#hub = hub;
   }
 
-  /** Removes first what a killed run left. */
+  /** First removes the namespaces and bridges that a killed run left. */
   static async open(): Promise<Lan> {
     await removeLeftovers();
     const set = await NamespaceSet.open(`lan${(serial += 1)}`);
@@ -129,13 +129,13 @@ export class Machine {
     });
   }
 
-  /** Connects it to a LAN. */
+  /** Connects the machine to a LAN. */
   async plug(lan: number, interfaceName: string): Promise<void> {
     await this.#lan.cable(this, lan, interfaceName);
     await this.#configure(lan, interfaceName);
   }
 
-  /** As when a dongle is pulled out and put in again: a new interface with the name and the addresses of the old one. */
+  /** Simulates pulling out a dongle and putting it in again: a new interface with the name and the addresses of the old one. */
   async replug(lan: number, interfaceName: string): Promise<void> {
     const mac = (await this.exec(['cat', `/sys/class/net/${interfaceName}/address`])).trim();
     await this.unplug(interfaceName);
@@ -157,7 +157,7 @@ export class Machine {
     if (this.#families !== 'v4') await this.linkLocal(interfaceName);
   }
 
-  /** Another IPv4 address on its first LAN, as after a new lease. */
+  /** Replaces the IPv4 address on the first LAN, as a new lease does. */
   async move(number: number): Promise<void> {
     const before = this.on(1);
     this.#number = number;
@@ -166,7 +166,7 @@ export class Machine {
     await ipIn(this.namespace, 'route', 'replace', 'default', 'dev', 'eth0');
   }
 
-  /** Further IPv4 addresses on its first LAN. */
+  /** Adds IPv4 addresses on the first LAN. */
   async alias(address: string): Promise<void> {
     await ipIn(this.namespace, 'addr', 'replace', `${address}/24`, 'dev', 'eth0');
   }
@@ -175,7 +175,7 @@ export class Machine {
     return execIn(this.namespace, argv);
   }
 
-  /** Kills everything that runs on it, as a power cut does. */
+  /** Kills all processes on the machine, as a power cut does. */
   crash(): Promise<void> {
     return endProcessesOf(this.namespace);
   }
@@ -227,7 +227,7 @@ export class Machine {
   }
 }
 
-/** A process in a machine. */
+/** A process on a machine. */
 export class Program extends LoggedChild {
   readonly #name: string;
 

@@ -16,12 +16,12 @@ export const HEADSCALE = join(FOLDER, 'headscale');
 export const TAILSCALE = join(FOLDER, 'tailscale');
 export const TAILSCALED = join(FOLDER, 'tailscaled');
 
-/** First line of a test that needs a tailnet. */
+/** Call it first in each test that needs a tailnet. */
 export function needTailnet(context: Pick<TestContext, 'skip'>): void {
   skipFor(context, missing());
 }
 
-/** For hooks, which cannot skip. */
+/** For hooks, which cannot skip a test. */
 export function canRunTailnet(): boolean {
   return missing() === undefined;
 }

@@ -23,7 +23,7 @@ export interface Call {
   readonly response: ServerResponse;
   /** The session in the path, if there is one. */
   readonly session: StoredSession;
-  /** Named in the request, or the server's own. */
+  /** The directory that the request names, or the server's own. */
   readonly directory: string;
 }
 
@@ -37,7 +37,7 @@ export interface Server {
   readonly pid: number;
   readonly url: () => string;
   readonly home: string;
-  /** Contents by path, of one directory. */
+  /** The files of one directory: contents by path. */
   readonly filesOf: (directory: string) => Readonly<Record<string, string>>;
 }
 
@@ -61,7 +61,7 @@ const MAX_MESSAGES = 200;
 const MESSAGE_LIMIT = 50;
 const SESSION_LIMIT = 50;
 
-/** By the names that `contract.json` gives them. */
+/** The handlers of the routes, by the names of the routes in `contract.json`. */
 export const HANDLERS: Readonly<Record<string, Handler>> = {
   'GET /api/info': ({ version, pid, url }) => ({
     status: 200,
@@ -80,7 +80,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   'POST /api/session': (server, { body }) => {
     const { id, location, ...named } = body as NewSessionBody;
     if (id !== undefined && !id.startsWith('ses')) return invalid(`Expected a string starting with "ses", got "${id}"`);
-    // A known id returns that session, whatever the directory.
+    // A known id returns its session, whatever directory the request names.
     const known = id === undefined ? undefined : server.store.sessions.get(id);
     return data((known ?? createSession(server, { id, ...named, directory: location?.directory ?? server.home })).info);
   },
@@ -231,7 +231,7 @@ function accept(server: Server, session: StoredSession, wanted: Parameters<typeo
       resource: wanted.id,
     });
   const item = known ?? admit(server, session, wanted);
-  // Copied, since waking the session changes it.
+  // A copy, since waking the session changes the original.
   const answer = data(structuredClone(item));
   if (resume) server.turns.wake(session);
   return answer;

@@ -26,11 +26,11 @@ import { within } from '../wait.ts';
 /** The server as it is published. */
 export const SERVER_SCRIPT = fileURLToPath(new URL('../../../dist/opencode-mcp.js', import.meta.url));
 
-/** A server ends within a second of its input's end; a busy machine needs longer. */
+/** A server ends within a second after its input ends, but later on a busy machine. */
 const EXIT_LIMIT_MS = 10_000;
 
 export interface McpChildOptions {
-  /** Another Node than the one that runs the tests. */
+  /** The Node that runs the server, if it is not the one of the tests. */
   readonly node?: string;
   /** A command that runs the server elsewhere, as its own process: `ip netns exec …`. */
   readonly prefix?: readonly [string, ...string[]];
@@ -40,13 +40,13 @@ export interface McpChildOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly clientInfo?: Implementation;
   readonly capabilities?: ClientCapabilities;
-  /** Runs before the handshake: the place for request and notification handlers. */
+  /** Runs before the handshake, to set request and notification handlers. */
   readonly prepare?: (client: Client) => void;
 }
 
 export interface ToolCall {
   readonly result: CallToolResult;
-  /** Its text items, joined by newlines. */
+  /** The text items of the result, joined by newlines. */
   readonly text: string;
   /** All that the server sent, including what a client would lose because it arrives right before the result. */
   readonly progress: readonly Progress[];
@@ -54,7 +54,7 @@ export interface ToolCall {
 
 export interface CallOptions {
   readonly signal?: AbortSignal;
-  /** Restarts with each progress notification. */
+  /** Each progress notification restarts this timeout. */
   readonly timeoutMs?: number;
   /** False sends no progress token. */
   readonly progress?: boolean;
@@ -80,7 +80,7 @@ export class McpChild implements AsyncDisposable {
   readonly home: string;
   /** Complete lines of standard output so far. */
   readonly stdout: string[] = [];
-  /** Lines of standard output that are no JSON-RPC messages. `close` rejects if there are any. */
+  /** Lines of standard output that are not JSON-RPC messages. `close` rejects if there are any. */
   readonly strayOutput: string[] = [];
   readonly exited: Promise<Exit>;
   readonly #temp: TempDir;
@@ -164,12 +164,12 @@ export class McpChild implements AsyncDisposable {
     this.#child.stdin.write(text);
   }
 
-  /** How every client ends a server; then wait for `exited`. */
+  /** Ends the server as every client does; then wait for `exited`. */
   closeStdin(): void {
     this.#child.stdin.end();
   }
 
-  /** Signals the child alone, not what it started. */
+  /** Signals the child only, not the processes that it started. */
   kill(signal: NodeJS.Signals = 'SIGTERM'): void {
     this.#child.kill(signal);
   }
