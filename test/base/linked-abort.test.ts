@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 
 import { LinkedAbort } from '../../src/base/linked-abort.ts';
 
-test('it aborts with whichever signal aborts first, for its reason', () => {
+test('a linked abort follows the first signal that aborts, with the same reason', () => {
   const [one, other] = [new AbortController(), new AbortController()];
   const linked = new LinkedAbort(one.signal, undefined, other.signal);
   expect(linked.signal.aborted).toBe(false);
@@ -13,18 +13,18 @@ test('it aborts with whichever signal aborts first, for its reason', () => {
   expect(linked.signal.reason).toBe('enough');
 });
 
-test('it aborts at once with a signal that has aborted already', () => {
+test('a linked abort aborts immediately if a signal has already aborted', () => {
   expect(new LinkedAbort(new AbortController().signal, AbortSignal.abort('before')).signal.reason).toBe('before');
 });
 
-test('its own abort does not abort the signals', () => {
+test('aborting a linked abort does not abort its signals', () => {
   const controller = new AbortController();
   const linked = new LinkedAbort(controller.signal);
   linked.abort('done');
   expect([linked.signal.reason, controller.signal.aborted]).toEqual(['done', false]);
 });
 
-test('ending aborts it and leaves no listener at the signals', () => {
+test('ending a linked abort aborts it and removes its listeners from the signals', () => {
   const controller = new AbortController();
   const linked = new LinkedAbort(controller.signal);
   expect(getEventListeners(controller.signal, 'abort')).toHaveLength(1);

@@ -11,10 +11,10 @@ import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { NotSentError, OperationError } from '../../src/operations/answer.ts';
 import { PAGE_WORDS } from '../../src/page/page-words.ts';
 
-/** Tools like `send` and `read` are English words, and commands. */
+/** Without tools like `send` and `read`, whose names are also English words and commands. */
 const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes('_'));
 const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
-/** An argument of tools. */
+/** Matches the name of a tool argument. */
 const NAMES_AN_ID = /\b(?:message|request|session)_id\b/;
 
 describe('advice', () => {
@@ -30,16 +30,16 @@ describe('advice', () => {
   test.each([
     ['a shell', SHELL_WORDS],
     ['the page', PAGE_WORDS],
-  ])('for %s names no tool and no argument of one', (_, words) => {
+  ])('for %s names no tool and no tool argument', (_, words) => {
     expect(sentences(words).join('\n')).not.toMatch(NAMES_A_TOOL);
     expect(sentences(words).join('\n')).not.toMatch(NAMES_AN_ID);
   });
 
-  test('names a tool only in `ReaderWords`, unless no shell and no page calls the operation', () => {
-    const onlyTools = /(?:^|\/)(?:inspect\/|listing\/status|sessions\/session-changes|sessions\/sessions\.ts)/;
+  test('names tools only through `ReaderWords`, except in operations that neither a shell nor the page calls', () => {
+    const calledOnlyByTools = /(?:^|\/)(?:inspect\/|listing\/status|sessions\/session-changes|sessions\/sessions\.ts)/;
     const files = ['src/operations', 'src/fleet']
       .flatMap((folder) => readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)))
-      .filter((path) => path.endsWith('.ts') && !onlyTools.test(path));
+      .filter((path) => path.endsWith('.ts') && !calledOnlyByTools.test(path));
     expect(files.length).toBeGreaterThan(50);
     const lines = files.flatMap((path) =>
       readFileSync(path, 'utf8')
@@ -54,7 +54,7 @@ describe('advice', () => {
 test.each([
   ['a message that was not sent', new NotSentError('alpha is busy'), 4],
   ['a message that was not sent because no instance fits', new NotSentError('x', { cause: new QueryError('none') }), 1],
-  ['an instance that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
+  ['an instance error that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
   ['a read from an unreachable instance', new UnreachableError('gone'), 1],
 ])('%s has its exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
 
@@ -67,9 +67,9 @@ test('advice for a shell quotes names for the shell', () => {
   }
 });
 
-test('any machine name is one word in a command to copy', () => {
+test('`shellWord` makes one shell word of any machine name', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
-  // Cleaning it again changes nothing.
+  // Cleaning a quoted word again changes nothing.
   const hostile = shellWord("a\u001b['\\\u001b['; reboot\n#");
   expect(safeToShow(hostile)).toBe(hostile);
   expect(hostile).toMatch(/^'[^\n]*'$/);

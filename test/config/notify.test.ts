@@ -6,11 +6,11 @@ import { CONFIG_PATH, HOME, load, problemsOf } from './load-case.ts';
 
 const NTFY = { type: 'ntfy', url: 'https://ntfy.sh', topic: 'ada-agents' };
 
-function channels(...given: readonly object[]): readonly ChannelSettings[] {
-  return load({ config: { notify: { channels: given } } }).settings.notify?.channels ?? [];
+function channels(...entries: readonly object[]): readonly ChannelSettings[] {
+  return load({ config: { notify: { channels: entries } } }).settings.notify?.channels ?? [];
 }
 
-function problems(channel: unknown): readonly string[] {
+function problemsOfChannel(channel: unknown): readonly string[] {
   return problemsOf({ config: { notify: { channels: [channel] } } }).map((line) =>
     line.replace(`${CONFIG_PATH}: notify.channels[0]`, ''),
   );
@@ -43,7 +43,7 @@ describe('notify', () => {
     ]);
   });
 
-  it('reads rules', () => {
+  it('reads the rules of a channel', () => {
     const rules = { name: 'phone', text: 'title', events: ['failed'], instances: ['desk-*'], hours: '22:30-06:00' };
     expect(channels({ ...NTFY, ...rules })).toMatchObject([{ ...rules, hours: { from: 1_350, to: 360 } }]);
   });
@@ -56,21 +56,21 @@ describe('notify', () => {
       { token: { kind: 'value', value: 'tk_1' } },
       { argv: [`${HOME}/.config/opencode-mcp/tell`, '~'] },
     ]);
-    // A missing secret affects only its own channel, when that is used.
+    // A missing secret is an error only when its channel is used.
     expect(load({ config }).settings.notify?.channels).toMatchObject([
       { token: { kind: 'unset', variable: 'NTFY_TOKEN' } },
       {},
     ]);
   });
 
-  it('keeps the query and the slash of a webhook', () => {
+  it('keeps the query and the trailing slash of a webhook URL', () => {
     expect(channels({ type: 'webhook', url: 'https://hooks.example.com/in/?key=1' })).toMatchObject([
       { url: 'https://hooks.example.com/in/?key=1' },
     ]);
   });
 });
 
-describe('a third party gets no text by default', () => {
+describe('the default text of a channel is none if a third party would read it', () => {
   it.each([
     [NTFY, 'none'],
     [{ ...NTFY, url: 'http://192.168.1.2' }, 'none'],
@@ -81,7 +81,7 @@ describe('a third party gets no text by default', () => {
     [{ type: 'command', command: ['tell'] }, 'full'],
     [{ type: 'desktop' }, 'full'],
     [{ type: 'desktop', text: 'none' }, 'none'],
-  ])('%j: %s', (channel, text) => {
+  ])('%j has text %s', (channel, text) => {
     expect(channels(channel)[0]?.text).toBe(text);
   });
 
@@ -99,7 +99,7 @@ describe('a third party gets no text by default', () => {
     ['http://notts.net', false],
     // A short name may resolve to anything.
     ['http://desk', false],
-  ])('%s: %s', (url, expected) => {
+  ])('%s is in your own network: %s', (url, expected) => {
     expect(isOwnNetwork(url)).toBe(expected);
   });
 });
@@ -141,10 +141,10 @@ describe('an error names the setting and what was expected', () => {
       '.hours: expected two different times as in 08:00-22:00, got "09:00-09:00"',
     ],
   ])('%j', (channel, expected) => {
-    expect(problems(channel).join('\n')).toBe(expected);
+    expect(problemsOfChannel(channel).join('\n')).toBe(expected);
   });
 
-  it('names must be unique', () => {
+  it('reports a channel name that is used twice', () => {
     const channels = [
       { type: 'desktop', name: 'a' },
       { ...NTFY, name: 'a' },
@@ -170,7 +170,7 @@ describe('an error names the setting and what was expected', () => {
   });
 });
 
-it('warns of a token over plain http to another machine, not within the tailnet', () => {
+it('warns about a token over plain http to another machine, except within the tailnet', () => {
   const warn = (url: string) => load({ config: { notify: { channels: [{ ...NTFY, url, token: 'tk' }] } } }).warnings;
   expect(warn('http://ntfy.example.com')).toEqual([
     `${CONFIG_PATH}: notify.channels[0].url: sends a token over plain http to another machine; use https`,

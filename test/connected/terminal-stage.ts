@@ -13,7 +13,7 @@ import { openTmux, type TmuxTerminal } from '../rig/programs/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { atEnd } from './wrapper-stage.ts';
 
-/** Types the wrapper's command line. */
+/** The wrapper's command line. */
 export const WRAPPER = `${process.execPath} ${CONNECTED_SCRIPT}`;
 
 /** A terminal in which a person starts wrappers. */
@@ -21,9 +21,9 @@ export interface TerminalStage {
   readonly terminal: TmuxTerminal;
   readonly sandbox: OpencodeSandbox;
   readonly registry: string;
-  /** Resolves with the path of the registration. */
+  /** Resolves with the registration's path once it exists. */
   registered(): Promise<string>;
-  /** Resolves once nothing runs but the shell, and nothing is registered. */
+  /** Resolves once only the shell runs and the registry is empty. */
   nothingLeft(): Promise<void>;
   /** Ends the running opencode with SIGKILL. */
   killOpencode(): Promise<void>;
@@ -44,7 +44,7 @@ export async function openTerminalStage(options: ConnectedOptions = {}): Promise
   const terminal = await openTmux(env, sandbox.directory);
   atEnd(() => terminal.close());
 
-  async function commands(): Promise<ReadonlyMap<number, string>> {
+  async function commandLines(): Promise<ReadonlyMap<number, string>> {
     const pids = await processesIn(env['TMPDIR'] ?? '');
     const lines = pids.map(
       async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const,
@@ -56,7 +56,7 @@ export async function openTerminalStage(options: ConnectedOptions = {}): Promise
     sandbox,
     registry,
     async killOpencode() {
-      const running = [...(await commands())];
+      const running = [...(await commandLines())];
       const opencode = running.find(([, line]) => /opencode.*--port/.test(line) && !/\.js/.test(line));
       if (opencode === undefined) throw new Error(`Expected a running opencode, got ${JSON.stringify(running)}`);
       process.kill(opencode[0], 'SIGKILL');
@@ -65,7 +65,7 @@ export async function openTerminalStage(options: ConnectedOptions = {}): Promise
       until('a registration', async () => (await filesIn(registry)).find((path) => path.endsWith('.json'))),
     async nothingLeft() {
       await until('nothing to be left', async () => {
-        const left = [...(await commands()).values()].filter((command) => !command.startsWith('bash'));
+        const left = [...(await commandLines()).values()].filter((command) => !command.startsWith('bash'));
         return left.length === 0 && (await filesIn(registry)).length === 0;
       });
     },

@@ -296,7 +296,7 @@ const GROUPS: Readonly<Record<string, Readonly<Record<string, Fault>>>> = {
   },
 };
 
-test('a healthy machine needs nothing', async () => {
+test('doctor has no advice for a healthy machine', async () => {
   const { code, report } = await stage.doctor();
   expect(report.todo).toEqual([]);
   expect([code, report.verdict]).toEqual([0, 'ok']);
@@ -312,24 +312,27 @@ test('a healthy machine needs nothing', async () => {
   ]);
 });
 
-test.each(Object.entries(GROUPS))('%s: each fault is named, and gone once its advice is followed', async (_, all) => {
-  const faults = Object.entries(all).filter(([, { needsRoot }]) => needsRoot !== true || isRoot);
-  for (const [, { make }] of faults) await make();
-  const before = await stage.doctor();
-  expect(before.code).toBe(1);
-  const advised = faults.map(([name, fault]) => {
-    const { subject, says, verdict = 'broken', advice } = fault;
-    const line = lineOf(before.report, subject, says);
-    expect(line?.verdict, `${name}: ${JSON.stringify(before.report.sections)}`).toBe(verdict);
-    return { fault, todo: todoThat(advice, before.report) };
-  });
-  // Follows the report's advice in its order; there is no other advice.
-  for (const { text, command } of before.report.todo) {
-    const found = advised.find(({ todo }) => todo.text === text && todo.command === command);
-    expect(found, text).toBeDefined();
-    await (found?.fault.follow?.(found.todo) ?? type(command));
-  }
-  const after = await stage.doctor();
-  expect(after.report.todo).toEqual([]);
-  expect([after.code, after.report.verdict], JSON.stringify(after.report.sections)).toEqual([0, 'ok']);
-});
+test.each(Object.entries(GROUPS))(
+  'doctor reports each fault of group "%s", and its advice mends them all',
+  async (_, all) => {
+    const faults = Object.entries(all).filter(([, { needsRoot }]) => needsRoot !== true || isRoot);
+    for (const [, { make }] of faults) await make();
+    const before = await stage.doctor();
+    expect(before.code).toBe(1);
+    const advised = faults.map(([name, fault]) => {
+      const { subject, says, verdict = 'broken', advice } = fault;
+      const line = lineOf(before.report, subject, says);
+      expect(line?.verdict, `${name}: ${JSON.stringify(before.report.sections)}`).toBe(verdict);
+      return { fault, todo: todoThat(advice, before.report) };
+    });
+    // Follows the report's advice in its order; there is no other advice.
+    for (const { text, command } of before.report.todo) {
+      const found = advised.find(({ todo }) => todo.text === text && todo.command === command);
+      expect(found, text).toBeDefined();
+      await (found?.fault.follow?.(found.todo) ?? type(command));
+    }
+    const after = await stage.doctor();
+    expect(after.report.todo).toEqual([]);
+    expect([after.code, after.report.verdict], JSON.stringify(after.report.sections)).toEqual([0, 'ok']);
+  },
+);

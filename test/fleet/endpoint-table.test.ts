@@ -21,26 +21,26 @@ function outcome(sequence: number, fields: Partial<ProbeOutcome> = {}): ProbeOut
 }
 
 const IDLE = { activity: { kind: 'idle' }, running: [] } as const;
-const ASKED = { kind: 'permission', id: 'per_1', sessionId: 'ses_1', text: 'bash "ls"' } as const;
+const PERMISSION = { kind: 'permission', id: 'per_1', sessionId: 'ses_1', text: 'bash "ls"' } as const;
 
 const DOWN = { result: { status: 'unhealthy', reason: 'down' } } satisfies { readonly result: ProbeResult };
 
-function one(fields?: Parameters<typeof candidate>[0]): EndpointRecord {
+function addRecord(fields?: Parameters<typeof candidate>[0]): EndpointRecord {
   const [record] = new EndpointTable().apply('test', [candidate(fields)]).added;
   if (record === undefined) throw new Error('nothing was added');
   return record;
 }
 
-describe('what a probe found', () => {
-  test('a late answer does not displace a newer one', () => {
-    const record = one();
+describe('a record of probe results', () => {
+  test('keeps the result of a newer probe when an older one ends', () => {
+    const record = addRecord();
     expect(record.settle(outcome(2), NOW_MS)).toBe(true);
     expect(record.settle(outcome(1, DOWN), NOW_MS)).toBe(false);
     expect(record.result).toBe(HEALTHY);
   });
 
-  test('only a round counts a miss, and any answer ends the count', () => {
-    const record = one();
+  test('counts at most one miss per round, and any answer resets the count', () => {
+    const record = addRecord();
     record.settle(outcome(1, DOWN), NOW_MS);
     expect(record.misses).toBe(0);
     record.roundDue = true;
@@ -51,8 +51,8 @@ describe('what a probe found', () => {
     expect([record.misses, record.lastSeenMs]).toEqual([0, NOW_MS]);
   });
 
-  test('an endpoint that answers is settled only with its overview; one that does not, immediately', () => {
-    const record = one();
+  test('is settled after a healthy result only with an overview, and after a failure immediately', () => {
+    const record = addRecord();
     record.settle(outcome(5), NOW_MS);
     expect(record.settledAfter(4)).toBe(false);
     record.settle(outcome(6, { learnt: { status: IDLE } }), NOW_MS);
@@ -63,11 +63,11 @@ describe('what a probe found', () => {
     expect([record.settledAfter(7), record.settledAfter(8)]).toEqual([true, false]);
   });
 
-  test('parts without an answer keep their last value and are named as stale', () => {
-    const record = one();
+  test('keeps the last value of an overview part without an answer, and lists the part as stale', () => {
+    const record = addRecord();
     record.settle(
       outcome(1, {
-        learnt: { status: IDLE, permissions: [ASKED], questions: [], session: null },
+        learnt: { status: IDLE, permissions: [PERMISSION], questions: [], session: null },
       }),
       1,
     );
@@ -81,7 +81,7 @@ describe('what a probe found', () => {
     expect(record.copy().overview).toEqual({
       activity: { kind: 'busy' },
       running: ['ses_1'],
-      waiting: [ASKED],
+      waiting: [PERMISSION],
       askedAtMs: 2,
       stale: ['permissions', 'questions', 'session'],
     });
@@ -91,8 +91,8 @@ describe('what a probe found', () => {
     expect(record.copy().lastHealthy).toBe(HEALTHY);
   });
 
-  test('a copy never changes and holds no password', () => {
-    const record = one();
+  test('has copies that never change and contain no password', () => {
+    const record = addRecord();
     const connection = { ...outcome(1).connection, credential: { username: 'u', password: 'secret' } };
     record.settle(outcome(1, { connection }), NOW_MS);
     const copy = record.copy();
@@ -104,7 +104,7 @@ describe('what a probe found', () => {
 
 describe('an endpoint that failed', () => {
   test('is unsteady until it has answered some rounds in a row', () => {
-    const record = one();
+    const record = addRecord();
     let sequence = 0;
     const round = (fields?: Partial<ProbeOutcome>): boolean => {
       record.roundDue = true;
@@ -118,8 +118,8 @@ describe('an endpoint that failed', () => {
     expect(record.copy()).not.toHaveProperty('unsteady');
   });
 
-  test('is not steadied by tool calls, however many', () => {
-    const record = one();
+  test('stays unsteady over any number of tool calls', () => {
+    const record = addRecord();
     record.settle(outcome(1), NOW_MS);
     record.settle(outcome(2, DOWN), NOW_MS);
     for (let call = 3; call < 20; call += 1) record.settle(outcome(call), NOW_MS);
@@ -127,15 +127,15 @@ describe('an endpoint that failed', () => {
   });
 });
 
-describe('the shown latency', () => {
-  test('changes with a real difference, not with every probe', () => {
-    const record = one();
+describe('the displayed latency', () => {
+  test('changes only when the measured latency differs much', () => {
+    const record = addRecord();
     let sequence = 0;
     const measure = (latencyMs: number): number | undefined => {
       record.settle(outcome((sequence += 1), { latencyMs }), NOW_MS);
       return record.latencyMs;
     };
-    // Around a step of the order.
+    // These values lie around a step of the sort order.
     expect([9, 12, 8, 11, 13, 7].map(measure)).toEqual([9, 9, 9, 9, 9, 9]);
     for (let probe = 0; probe < 10; probe += 1) measure(80);
     expect(measure(80)).toBeGreaterThan(40);
@@ -172,7 +172,7 @@ describe('a scan', () => {
     expect([...table.all()].map(({ candidate: { claims } }) => claims.name)).toEqual(['a']);
   });
 
-  test('of one source leaves the records of others alone', () => {
+  test('of one source does not change the records of other sources', () => {
     const table = new EndpointTable();
     table.apply('one', [candidate()]);
     table.apply('two', [candidate()]);
@@ -181,7 +181,7 @@ describe('a scan', () => {
     expect([...table.all()].map(({ id }) => id)).toEqual(['two:one']);
   });
 
-  test('an address is healthy while anything registered for it is', () => {
+  test('leaves an address healthy only while one of its records is healthy', () => {
     const table = new EndpointTable();
     const { added } = table.apply('test', [candidate({ key: 'a' }), candidate({ key: 'b' })]);
     const key = added[0]?.key ?? '';

@@ -11,7 +11,7 @@ import { startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { startMcpChild } from '../rig/programs/mcp-child.ts';
 import { startStranger, type Stranger } from '../rig/stranger.ts';
 
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 const DEFAULT_PASSWORD = 'of every other instance';
 
 let remains: Remains;
@@ -30,7 +30,7 @@ function environment(): Record<string, string> {
   };
 }
 
-describe('registrations whose ports another user has now, one with a password, one for OPENCODE_SERVER_PASSWORD', () => {
+describe('two registrations whose ports another user now holds, one with its own password, one without', () => {
   let strangers: readonly [Stranger, Stranger];
   beforeEach(async () => {
     strangers = [await startStranger(), await startStranger()];
@@ -40,12 +40,12 @@ describe('registrations whose ports another user has now, one with a password, o
   afterEach(async () => {
     await Promise.all((strangers ?? []).map((stranger) => stranger[Symbol.asyncDispose]()));
   });
-  const withheld = ({ port }: Stranger) => `no password was sent: user id 65534 holds port ${port} of 127.0.0.1`;
+  const withheldNote = ({ port }: Stranger) => `no password was sent: user id 65534 holds port ${port} of 127.0.0.1`;
 
-  test('list_instances reports it, send sends nothing', async () => {
+  test('list_instances reports that no password was sent, and send sends no message', async () => {
     await using server = await startMcpChild({ env: environment() });
     const { text: list } = await server.call('list_instances');
-    for (const stranger of strangers) expect(list).toContain(withheld(stranger));
+    for (const stranger of strangers) expect(list).toContain(withheldNote(stranger));
     for (const instance of ['own', 'default']) {
       expect(list).toMatch(new RegExp(`${instance}.*locked`));
       const { text, result } = await server.call('send', { instance, message: 'do it' });
@@ -59,22 +59,22 @@ describe('registrations whose ports another user has now, one with a password, o
   test.each([
     ['status', runStatus],
     ['sessions', runSessions],
-  ])('opencode-connected %s reports it', async (_, run) => {
+  ])('opencode-connected %s reports that no password was sent', async (_, run) => {
     const defaultCredential = { password: { kind: 'value', value: DEFAULT_PASSWORD } } as const;
     let out = '';
     await run({
       settings: remains.places({ defaultCredential }),
       json: true,
       out: (text) => (out += text),
-      signal: never,
+      signal: neverAborted,
     });
-    for (const stranger of strangers) expect(out).toContain(withheld(stranger));
+    for (const stranger of strangers) expect(out).toContain(withheldNote(stranger));
     expect(strangers.flatMap(({ seen }) => seen)).toEqual([]);
   });
 });
 
-/** Runs a program that cannot determine holders of sockets: without /proc/net and lsof. */
-const BLIND = [
+/** Runs a program without /proc/net and lsof, so that it cannot determine who holds a socket. */
+const WITHOUT_SOCKET_HOLDERS = [
   'unshare',
   '--mount',
   '/bin/sh',
@@ -90,7 +90,7 @@ test('if the holder is unknown, only instances configured by URL get a password'
   const config = join(remains.path, 'config.json');
   await writeFile(config, JSON.stringify({ instances: [{ name: 'configured', url: own.url }] }));
   await using server = await startMcpChild({
-    prefix: [...BLIND, remains.stateDir],
+    prefix: [...WITHOUT_SOCKET_HOLDERS, remains.stateDir],
     args: ['--config', config],
     env: environment(),
   });

@@ -57,7 +57,7 @@ async function serverWith(
 }
 
 describe('opencode-connected --lan', () => {
-  test('is locked for others until they add the rule that status prints, and offline as soon as it ends', async (context) => {
+  test('is locked on other machines until they add the rule that status prints, and offline as soon as the wrapper ends', async (context) => {
     const lan = await openLan(context);
     const [viewer, laptop] = [await lan.machine('viewer'), await lan.machine('laptop')];
     const open = await connected(laptop, ['--no-password']);
@@ -110,7 +110,7 @@ describe('opencode-connected --lan', () => {
     expect(created.text).toContain('by IPv6');
   });
 
-  test('is found on a LAN that it joins later, and after its interface was replaced', async (context) => {
+  test('is found on a LAN that its machine joins later, and after the interface was replaced', async (context) => {
     const lan = await openLan(context);
     const viewer = await lan.machine('viewer', { lans: [2] });
     // By IPv6 the new interface would show as another one.

@@ -13,18 +13,18 @@ export interface CallOptions {
 
 export type Answer = Awaited<ReturnType<typeof sendRequest>>;
 
-/** Sends a request on a connection of its own, and reads the whole answer. */
+/** Sends a request on a new connection, and reads the whole answer. */
 export async function sendRequest(
   to: { readonly host: string; readonly port: number; readonly path: string },
   { from, method = 'GET', headers = {}, body }: CallOptions,
 ) {
-  // Node's client frames no body of a DELETE by itself.
+  // Node's client sets no content length for the body of a DELETE.
   const length = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) };
   const local = from === undefined ? {} : { localAddress: from };
   const request = requestHttp({ ...to, ...local, method, headers: { ...length, ...headers }, agent: false });
-  const answered = once(request, 'response') as Promise<[IncomingMessage]>;
+  const responseEvent = once(request, 'response') as Promise<[IncomingMessage]>;
   request.on('error', () => {}).end(body);
-  const [response] = await within(answered, `${method} ${to.path}`);
+  const [response] = await within(responseEvent, `${method} ${to.path}`);
   const text = await within(readText(response), `the answer to ${method} ${to.path}`);
   return { status: response.statusCode, headers: response.headers, text };
 }

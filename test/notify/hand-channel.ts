@@ -2,24 +2,24 @@ import { type Channel, DeliveryError, type Receipt } from '../../src/notify/chan
 import type { Notice } from '../../src/notify/notice.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
 
-/** One delivery as the channel got it. */
+/** One delivery that reached the channel. */
 export interface Delivered {
   readonly notice: Notice;
   readonly replaces: string | undefined;
 }
 
-/** A channel that a test can hold up or break. */
+/** A channel whose deliveries a test can hold or make fail. */
 export class HandChannel implements Channel {
   readonly label = 'by hand';
   /** Delivered notices, oldest first. */
   readonly arrived: Delivered[] = [];
-  /** Deliveries that were begun. */
+  /** Number of deliveries that have started. */
   tries = 0;
-  /** Thrown by each delivery while it is set. */
+  /** While this is set, each delivery throws it. */
   error: Error | undefined;
   #gate: Deferred<void> | undefined;
 
-  /** Nothing arrives until `release`. */
+  /** Holds all deliveries until `release`. */
   hold(): void {
     this.#gate = deferred<void>();
   }
@@ -41,10 +41,10 @@ export class HandChannel implements Channel {
   async deliver(notice: Notice, replaces: string | undefined, signal: AbortSignal): Promise<Receipt> {
     this.tries += 1;
     if (this.#gate !== undefined) {
-      const cut = new Promise<never>((_, reject) => {
+      const aborted = new Promise<never>((_, reject) => {
         signal.addEventListener('abort', () => reject(new DeliveryError('failed', 'cut')), { once: true });
       });
-      await Promise.race([this.#gate.promise, cut]);
+      await Promise.race([this.#gate.promise, aborted]);
     }
     if (this.error !== undefined) throw this.error;
     this.arrived.push({ notice, replaces });

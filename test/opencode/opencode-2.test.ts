@@ -16,24 +16,27 @@ import {
 import { listenHttp } from '../rig/http-listener.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 
-const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
-  id: `msg_${String(at).padStart(4, '0')}`,
+const entry = (type: string, createdMs: number, fields: Partial<WireMessage> = {}): WireMessage => ({
+  id: `msg_${String(createdMs).padStart(4, '0')}`,
   type,
-  time: { created: at },
-  ...more,
+  time: { created: createdMs },
+  ...fields,
 });
-const text = (words: string): NonNullable<WireMessage['content']>[number] => ({ type: 'text', text: words });
+const textContent = (words: string): NonNullable<WireMessage['content']>[number] => ({ type: 'text', text: words });
 
 describe('entries of a session', () => {
   const user = entry('user', 1, { text: 'do it' });
 
   test('entries after a prompt are its answer', () => {
     const answer = entry('assistant', 2, {
-      content: [text('one'), { type: 'tool', name: 'shell', state: { status: 'running', input: { command: 'ls' } } }],
+      content: [
+        textContent('one'),
+        { type: 'tool', name: 'shell', state: { status: 'running', input: { command: 'ls' } } },
+      ],
     });
-    const [asked, answered] = messagesOf([user, answer]);
-    expect(asked).toMatchObject({ info: { role: 'user' }, parts: [{ type: 'text', text: 'do it' }] });
-    expect(answered).toMatchObject({
+    const [prompt, reply] = messagesOf([user, answer]);
+    expect(prompt).toMatchObject({ info: { role: 'user' }, parts: [{ type: 'text', text: 'do it' }] });
+    expect(reply).toMatchObject({
       info: { role: 'assistant', parentID: user.id },
       parts: [
         { type: 'text', text: 'one', time: { end: 2 } },
@@ -43,8 +46,8 @@ describe('entries of a session', () => {
   });
 
   test('an empty text of an unfinished message has not ended', () => {
-    const [, answered] = messagesOf([user, entry('assistant', 2, { content: [text('')] })]);
-    expect(answered?.parts[0]?.time).toBeUndefined();
+    const [, reply] = messagesOf([user, entry('assistant', 2, { content: [textContent('')] })]);
+    expect(reply?.parts[0]?.time).toBeUndefined();
   });
 
   test.each([
@@ -52,7 +55,7 @@ describe('entries of a session', () => {
     ['interrupted', undefined, { error: { name: 'MessageAbortedError' } }],
     ['failed', { type: 'provider', message: 'no key' }, { error: { name: 'provider', data: { message: 'no key' } } }],
   ])('an idle entry ends an open answer: %s', (outcome, error, info) => {
-    const open = entry('assistant', 2, { content: [text('so')] });
+    const open = entry('assistant', 2, { content: [textContent('so')] });
     const messages = messagesOf([user, open, entry('idle', 9, { outcome, error })]);
     expect(messages).toHaveLength(2);
     expect(messages[1]?.info).toMatchObject(info);
@@ -63,21 +66,21 @@ describe('entries of a session', () => {
     expect(aborted).toMatchObject({ info: { role: 'assistant', error: { name: 'MessageAbortedError' } }, parts: [] });
   });
 
-  test('a success without an answer is a completed one without text', () => {
+  test('a success without an answer is a completed answer without text', () => {
     const messages = messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })]);
     expect(messages).toMatchObject([{}, { info: { parentID: user.id, finish: 'stop', time: { completed: 9 } } }]);
     expect(messagesOf([entry('idle', 9, { outcome: 'succeeded' })])).toEqual([]);
   });
 
   test('a compaction is answered by its summary once it has ended', () => {
-    const compacted = (status: string, more = {}): unknown[] =>
+    const summariesOf = (status: string, more = {}): unknown[] =>
       messagesOf([user, entry('compaction', 3, { reason: 'manual', status, ...more })])
         .slice(2)
         .map(({ info }) => info);
-    expect(compacted('running')).toEqual([]);
-    expect(compacted('completed')).toMatchObject([{ role: 'assistant', summary: true, time: { completed: 3 } }]);
+    expect(summariesOf('running')).toEqual([]);
+    expect(summariesOf('completed')).toMatchObject([{ role: 'assistant', summary: true, time: { completed: 3 } }]);
     const error = { type: 'provider', message: 'no key' };
-    expect(compacted('failed', { error })).toMatchObject([{ error: { name: 'provider' } }]);
+    expect(summariesOf('failed', { error })).toMatchObject([{ error: { name: 'provider' } }]);
   });
 
   test('an idle entry does not change an ended answer', () => {
@@ -92,9 +95,9 @@ describe('entries of a session', () => {
     expect(times).toEqual(times.toSorted((a, b) => a - b));
   });
 
-  test('entries of opencode itself are synthetic, and unknown ones are left out', () => {
-    const put = ['synthetic', 'system', 'skill'].map((type, index) => entry(type, 2 + index, { text: 'x' }));
-    const messages = messagesOf([user, ...put, entry('model-switched', 8), entry('of-tomorrow', 9)]);
+  test('entries that opencode adds are synthetic, and unknown entries are left out', () => {
+    const added = ['synthetic', 'system', 'skill'].map((type, index) => entry(type, 2 + index, { text: 'x' }));
+    const messages = messagesOf([user, ...added, entry('model-switched', 8), entry('of-tomorrow', 9)]);
     expect(messages.slice(1).map(({ parts }) => parts[0]?.synthetic)).toEqual([true, true, true]);
     const [, compaction] = messagesOf([user, entry('compaction', 3, { reason: 'auto', summary: 'short' })]);
     expect(compaction?.parts[0]).toMatchObject({ type: 'compaction', auto: true });
@@ -102,14 +105,14 @@ describe('entries of a session', () => {
 });
 
 describe('types of a later version', () => {
-  test('an unknown entry or content hides no other', () => {
+  test('an unknown entry or content does not hide the others', () => {
     const raw = [
       { id: 'tm-1', type: 'of-tomorrow', time: 'never', text: { as: 'an object' } },
       {
         id: 'msg_2',
         type: 'assistant',
         time: { created: 2, completed: 3 },
-        content: [text('said'), { type: 'hologram', text: 7, name: {}, state: 'on' }],
+        content: [textContent('said'), { type: 'hologram', text: 7, name: {}, state: 'on' }],
       },
     ];
     const [answer, ...others] = messagesOf(raw.map((one) => wireMessageSchema.parse(one)));
@@ -132,7 +135,7 @@ describe('types of a later version', () => {
     expect(formAnswer(form.fields, [['Ada'], ['red']])).toEqual({ problem });
   });
 
-  test('known types are checked', () => {
+  test('a known type with an invalid field is rejected', () => {
     const broken = { id: 'msg_1', type: 'user', time: { created: 1 }, text: 7 };
     expect(wireMessageSchema.safeParse(broken).success).toBe(false);
   });
@@ -147,7 +150,7 @@ test('a shell command has one permission name for both generations', () => {
 describe('a form', () => {
   const field = (more: object): WireField =>
     wireFormSchema.parse({ id: 'frm_1', sessionID: 'ses_1', fields: [{ key: 'k', ...more }] }).fields[0] as WireField;
-  const answer = (more: object, given: readonly string[]) => formAnswer([field(more)], [given]);
+  const answerField = (more: object, values: readonly string[]) => formAnswer([field(more)], [values]);
   const options = [
     { value: 'eu-1', label: 'Europe' },
     { value: 'us-1', label: 'America' },
@@ -163,8 +166,8 @@ describe('a form', () => {
     [{ type: 'boolean' }, ['No'], false],
     [{ type: 'boolean' }, ['true'], true],
     [{ type: 'multiselect', options }, ['Europe', 'America'], ['eu-1', 'us-1']],
-  ])('%j takes %j', (more, given, value) => {
-    expect(answer(more, given)).toEqual({ answer: { k: value } });
+  ])('%j takes %j', (more, values, value) => {
+    expect(answerField(more, values)).toEqual({ answer: { k: value } });
   });
 
   test.each([
@@ -180,8 +183,8 @@ describe('a form', () => {
     [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], 'at most 1 choices'],
     [{ type: 'string', options, custom: false }, ['Asia'], '"Europe" or "America"'],
     [{ type: 'multiselect', options, custom: false }, ['Europe', 'Asia'], '"Europe" or "America"'],
-  ])('%j does not take %j', (more, given, expected) => {
-    expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
+  ])('%j does not take %j', (more, values, expected) => {
+    expect(answerField(more, values)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
   });
 
   describe('a conditional field', () => {
@@ -201,7 +204,7 @@ describe('a form', () => {
       ],
     });
 
-    test('names its condition, and is optional', () => {
+    test('states its condition and is optional', () => {
       const { questions } = questionOf({ ...form, fields });
       expect(questions[1]).toMatchObject({ question: 'Zone (only if Where is Europe)', optional: true });
       expect(questions[2]?.question).toBe('why (only if Zone is not a)');
@@ -215,8 +218,8 @@ describe('a form', () => {
         [['America'], ['a'], []],
         { problem: 'field 2, "Zone", is not asked (only if Where is Europe); give [] for it' },
       ],
-    ])('%j', (given, made) => {
-      expect(formAnswer(fields, given)).toEqual(made);
+    ])('answers %j', (answers, expected) => {
+      expect(formAnswer(fields, answers)).toEqual(expected);
     });
   });
 
@@ -229,8 +232,8 @@ describe('a form', () => {
   });
 
   test('required fields need an answer, others do not', () => {
-    expect(answer({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
-    expect(answer({ type: 'string' }, [])).toEqual({ answer: {} });
+    expect(answerField({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
+    expect(answerField({ type: 'string' }, [])).toEqual({ answer: {} });
   });
 });
 
@@ -240,11 +243,11 @@ async function apiOf(handler: RequestListener) {
   return opencode2Api({ endpoint: { url, route: 'loopback' } }, 'opencode-2');
 }
 
-function answer(response: ServerResponse, body: object): void {
+function sendJson(response: ServerResponse, body: object): void {
   response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
 }
 
-test('none of many active sessions looks idle, and a bounded number is requested', async () => {
+test('all of many active sessions are listed as active, and only 64 of them are requested', async () => {
   const ids = Array.from({ length: 70 }, (_, index) => `ses_${index}`);
   let requests = 0;
   const api = await apiOf(({ url = '' }, response) => {
@@ -252,13 +255,13 @@ test('none of many active sessions looks idle, and a bounded number is requested
     const id = url.split('/')[3];
     const session = { id, location: { directory: '/a' }, time: { created: 1, updated: 1 } };
     const data = id === 'active' ? Object.fromEntries(ids.map((one) => [one, { type: 'running' }])) : session;
-    answer(response, { data: url.includes('/message') ? [] : data });
+    sendJson(response, { data: url.includes('/message') ? [] : data });
   });
   expect([...(await api.statuses('/a')).keys()]).toEqual(ids);
   expect(requests).toBe(1 + 2 * 64);
 });
 
-test('a page behind a large message is not empty', async () => {
+test('a page with a large message is requested again with a smaller limit', async () => {
   const limits: number[] = [];
   const all = [
     { id: 'msg_2', type: 'idle', time: { created: 3 }, outcome: 'succeeded' },
@@ -271,15 +274,15 @@ test('a page behind a large message is not empty', async () => {
     limits.push(limit);
     const padding = limit > 1 ? 'x'.repeat(MAX_BODY_BYTES) : '';
     const cursor = { next: from + limit < all.length ? String(from + limit) : undefined };
-    answer(response, { data: all.slice(from, from + limit), cursor, padding });
+    sendJson(response, { data: all.slice(from, from + limit), cursor, padding });
   });
   const { messages } = await api.messages('ses_1', { limit: 8 });
   expect(messages.map(({ info }) => info.id)).toEqual(['msg_1', 'msg_2']);
-  // A size that was too large once is not requested again.
+  // A limit that was too large once is not used again.
   expect(limits).toEqual([8, 1, 1]);
 });
 
-test('renaming a session that is gone is a 404', async () => {
+test('renaming a deleted session fails with status 404', async () => {
   const api = await apiOf((_, response) => response.writeHead(404).end());
   await expect(api.rename('ses_gone', 'A name')).rejects.toMatchObject({ kind: 'status', status: 404 });
 });
@@ -292,7 +295,7 @@ describe('events', () => {
   test.each([
     ['session.', 'inbox.delivered', { ordinal: 0 }],
     ['session.next.', 'prompted', { textID: 'text-0' }],
-  ])('the text deltas of %s make the text once', (prefix, delivered, key) => {
+  ])('the text deltas of %s events add up to the text, without repeats', (prefix, delivered, key) => {
     const reader = new EventReader();
     const transcript = new Transcript(SESSION, 'msg_1');
     const answer = { assistantMessageID: 'msg_2', ...key };
@@ -311,7 +314,7 @@ describe('events', () => {
     expect(text).toBe('one two');
   });
 
-  test('the delta of a text whose start was missed only touches the session', () => {
+  test('a text delta without a known start is read only as a change of the session', () => {
     const delta = { assistantMessageID: 'msg_2', ordinal: 0, delta: 'x' };
     expect(read(new EventReader(), 'session.text.delta', delta)).toMatchObject([
       { type: 'session.touched', properties: { sessionID: SESSION } },
@@ -325,7 +328,7 @@ describe('events', () => {
     ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, ['interrupted']],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, [undefined]],
     ['session.next.step.ended', { finish: 'stop' }, [undefined]],
-    // The service stops, or the turn goes on after a tool call.
+    // These do not end a turn: the service stops, or the turn continues after a tool call.
     ['session.execution.interrupted', { reason: 'shutdown' }, []],
     ['session.step.ended', { finish: 'tool-calls' }, []],
   ])('%s %j ends the turn with the outcome %j', (type, data, outcomes) => {
@@ -335,7 +338,7 @@ describe('events', () => {
   });
 
   test.each([null, 7, {}, { type: 7 }, { type: 'session.text.delta' }, { type: 'form.created', data: { form: {} } }])(
-    '%j is no event',
+    '%j is not read as an event',
     (value) => {
       expect(new EventReader().read(value, 1)).toEqual([]);
     },

@@ -29,10 +29,10 @@ let relay: FaultProxy;
 let fleet: LiveFleet;
 let runtime: Runtime;
 let session: FakeSession;
-/** Requests over an endpoint since the test began. */
-let driven: (proxy: FaultProxy, match?: { readonly path: RegExp }) => number;
+/** Counts the requests over an endpoint since the test began; without `match`, all but those of probes. */
+let countRequests: (proxy: FaultProxy, match?: { readonly path: RegExp }) => number;
 
-/** One process with two endpoints, a tailnet's and a relay's; the first is preferred. */
+/** Starts one server with a tailnet endpoint, which is preferred, and a relay endpoint. */
 beforeEach(async () => {
   fake = await startFakeOpencode();
   session = fake.addSession({ title: 'work' });
@@ -48,10 +48,10 @@ beforeEach(async () => {
   await until('both endpoints to be one instance', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
   await until('the probes to end', () => fleet.counters.inFlight === 0);
   const before = [tailnet, relay].map((proxy) => proxy.count({}));
-  driven = (proxy, match) =>
+  countRequests = (proxy, match) =>
     proxy.requests
       .slice(before[proxy === tailnet ? 0 : 1])
-      .filter(({ path }) => match?.path.test(path) ?? DRIVING.path(path)).length;
+      .filter(({ path }) => match?.path.test(path) ?? NOT_PROBES.path(path)).length;
 });
 afterEach(async () => {
   await fleet.close();
@@ -59,18 +59,18 @@ afterEach(async () => {
 });
 
 /** Cuts the preferred endpoint as soon as it has been probed. */
-function cutAfterLook(): void {
-  const look = fleet.reach.bind(fleet);
+function cutAfterReach(): void {
+  const reach = fleet.reach.bind(fleet);
   fleet.reach = async (...query) => {
-    const reached = await look(...query);
+    const reached = await reach(...query);
     await tailnet.down();
     await settle();
     return reached;
   };
 }
 
-/** Not for probes, which must succeed. */
-const DRIVING = { path: (path: string) => path !== '/global/health' && path !== '/path' };
+/** Matches all requests but those of probes, which must succeed. */
+const NOT_PROBES = { path: (path: string) => path !== '/global/health' && path !== '/path' };
 const INPUT = { instance: 'a' };
 const LIST = { offset: 0, limit: 10 };
 const ABORT = { path: /abort$/ };
@@ -87,27 +87,27 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
 
 describe('an operation whose endpoint fails', () => {
   test.each(Object.entries(OPERATIONS))(
-    '%s: has the same result over the next endpoint, in one call',
+    '%s has the same result over the next endpoint, in one call',
     async (name, run) => {
       const { data } = await run();
-      expect(driven(relay)).toBe(0);
-      tailnet.rule(DRIVING, { kind: 'reset' });
+      expect(countRequests(relay)).toBe(0);
+      tailnet.rule(NOT_PROBES, { kind: 'reset' });
       const swapped = { via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url}`] };
       expect((await run()).data).toEqual({ ...(data as object), ...(name === 'get_status' && swapped) });
-      expect(driven(relay)).toBeGreaterThan(0);
+      expect(countRequests(relay)).toBeGreaterThan(0);
     },
   );
 
-  test('abort: repeated over the other endpoint, and verified there', async () => {
+  test('abort is repeated and verified over the other endpoint', async () => {
     fake.state.begin(session.id, 'go on for ever', {});
     tailnet.rule(ABORT, { kind: 'lose-response' });
     const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, testCall());
     expect(data).toMatchObject({ aborted: true, outcome: 'aborted' });
-    expect([driven(tailnet, ABORT), driven(relay, ABORT)]).toEqual([1, 1]);
+    expect([countRequests(tailnet, ABORT), countRequests(relay, ABORT)]).toEqual([1, 1]);
   });
 
-  /** Without the proofs, which abort. */
-  const CHANGED = /^\/session(?:\/ses_[^/]*(?:\/fork)?)?$/;
+  /** Matches requests that change sessions, except the aborts of identity proofs. */
+  const CHANGE_PATH = /^\/session(?:\/ses_[^/]*(?:\/fork)?)?$/;
   const onSession = () => ({ ...INPUT, session_id: session.id });
   const CHANGES: readonly (readonly [name: string, method: string, change: () => Promise<unknown>])[] = [
     ['create_session', 'POST', () => createSession(runtime, INPUT, testCall())],
@@ -116,22 +116,22 @@ describe('an operation whose endpoint fails', () => {
     ['delete_session', 'DELETE', () => deleteSession(runtime, onSession(), testCall())],
   ];
 
-  test.each(CHANGES)('%s: made over the other endpoint if nothing was sent', async (_, method, change) => {
-    cutAfterLook();
+  test.each(CHANGES)('%s makes its change over the other endpoint if nothing was sent', async (_, method, change) => {
+    cutAfterReach();
     await change();
-    expect(relay.count({ method, path: CHANGED })).toBe(1);
+    expect(relay.count({ method, path: CHANGE_PATH })).toBe(1);
   });
 
-  test.each(CHANGES)('%s: not made a second time if its answer is lost', async (_, method, change) => {
-    const match = { method, path: CHANGED };
+  test.each(CHANGES)('%s does not repeat its change if the answer is lost', async (_, method, change) => {
+    const match = { method, path: CHANGE_PATH };
     tailnet.rule(match, { kind: 'lose-response' });
     // The effect is read over the other endpoint; a new session has no known effect to look for.
     await change().catch((error: unknown) => expect(String(error)).toMatch(/it is unknown whether.*ECONNRESET/));
     expect([tailnet.count(match), relay.count(match)]).toEqual([1, 0]);
   });
 
-  test('send: the prompt goes over the other endpoint if nothing was sent', async () => {
-    cutAfterLook();
+  test('send uses the other endpoint for the prompt if nothing was sent', async () => {
+    cutAfterReach();
     const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, testCall());
     await until('the turn to run', () => fake.state.statuses.size > 0);
     await until('the turn to be followed', () => relay.openStreams > 0);
@@ -142,7 +142,7 @@ describe('an operation whose endpoint fails', () => {
 });
 
 describe('an instance whose endpoints are cut', () => {
-  /** A step: new text, a break of the stream in use, or an end of its endpoint with a return of the other. */
+  /** A move adds text, cuts the stream in use, or stops the endpoint in use and restores the other. */
   const moves = fc.array(
     fc.oneof(
       { weight: 3, arbitrary: fc.string({ minLength: 1, maxLength: 6 }).map((say) => ({ say })) },
@@ -163,43 +163,39 @@ describe('an instance whose endpoints are cut', () => {
     await inUse.down();
   }
 
-  test(
-    'gives the stored text of a turn, each character once, wherever they are cut',
-    { timeout: 120_000 },
-    async () => {
-      await fc.assert(
-        fc.asyncProperty(moves, async (list) => {
-          const own = fake.addSession();
-          let shown = '';
-          const sending = send(
-            runtime,
-            { ...INPUT, session_id: own.id, message: 'speak' },
-            testCall({ onProgress: (text) => (shown += text) }),
-          );
-          await until('the turn to run', () => fake.state.statuses.has(own.id) && streams() === 1);
-          let stored = '';
-          for (const move of list) {
-            if ('say' in move) {
-              stored += move.say;
-              fake.state.say(own.id, move.say);
-              continue;
-            }
-            await cut(move.cut);
-            if (move.wait) await until('the turn to be followed again', () => streams() === 1);
+  test('shows each character of a turn once, wherever its endpoints are cut', { timeout: 120_000 }, async () => {
+    await fc.assert(
+      fc.asyncProperty(moves, async (moveList) => {
+        const own = fake.addSession();
+        let shown = '';
+        const sending = send(
+          runtime,
+          { ...INPUT, session_id: own.id, message: 'speak' },
+          testCall({ onProgress: (text) => (shown += text) }),
+        );
+        await until('the turn to run', () => fake.state.statuses.has(own.id) && streams() === 1);
+        let stored = '';
+        for (const move of moveList) {
+          if ('say' in move) {
+            stored += move.say;
+            fake.state.say(own.id, move.say);
+            continue;
           }
-          fake.state.finish(own.id, '.');
-          const { data } = await sending;
-          const messages = fake.state.messages.get(own.id) ?? [];
-          expect(messages.map(({ parts }) => parts.map(({ text }) => text).join(''))).toEqual(['speak', `${stored}.`]);
-          expect([data.outcome, shown]).toEqual(['completed', `${stored}.`]);
-          await Promise.all([tailnet.up(), relay.up()]);
-        }),
-        { numRuns: 20 },
-      );
-    },
-  );
+          await cut(move.cut);
+          if (move.wait) await until('the turn to be followed again', () => streams() === 1);
+        }
+        fake.state.finish(own.id, '.');
+        const { data } = await sending;
+        const messages = fake.state.messages.get(own.id) ?? [];
+        expect(messages.map(({ parts }) => parts.map(({ text }) => text).join(''))).toEqual(['speak', `${stored}.`]);
+        expect([data.outcome, shown]).toEqual(['completed', `${stored}.`]);
+        await Promise.all([tailnet.up(), relay.up()]);
+      }),
+      { numRuns: 20 },
+    );
+  });
 
-  test('is offline, with the reason of each, and back as soon as one is', async () => {
+  test('is offline with a reason for each endpoint, and idle again as soon as one endpoint is up', async () => {
     await Promise.all([tailnet.down(), relay.down()]);
     expect((await instances(runtime, LIST, testCall())).data.instances).toMatchObject([
       { name: 'a', state: 'offline' },
@@ -217,7 +213,7 @@ describe('an instance whose endpoints are cut', () => {
   });
 });
 
-test('the preview of OpenCode 2 is not taken for an OpenCode 1 by its version', () => {
+test('the version of the OpenCode 2 preview is not displayed as a version of OpenCode 1', () => {
   expect(versionShown({ version: '1.18.18', dialect: 'opencode-2-preview' })).toBe('2 (preview 1.18.18)');
   expect(versionShown({ version: '2 (preview)', dialect: 'opencode-2-preview' })).toBe('2 (preview)');
   expect(versionShown({ version: '2.1.2', dialect: 'opencode-2' })).toBe('2.1.2');

@@ -10,7 +10,7 @@ test('each file of the page is served', async () => {
   expect([...PAGE_FILES.values()].toSorted()).toEqual((await readdir(FOLDER)).toSorted());
 });
 
-test.each([...PAGE_FILES.values()])('%s is ASCII, and makes no element of a text', async (name) => {
+test.each([...PAGE_FILES.values()])('%s is ASCII and turns no text into elements, code or styles', async (name) => {
   const text = await readFile(join(FOLDER, name), 'utf8');
   // V8 keeps a text with one character beyond Latin-1 in two bytes per character.
   expect(text).toMatch(/^[\n\x20-\x7e]*$/);

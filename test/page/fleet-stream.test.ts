@@ -29,18 +29,18 @@ test('an instance that hangs does not hold back the others’ changes', async ()
   await using lines = await stage.stream(FLEET);
   await lines.find('both', (line) => (line['instances'] as readonly unknown[]).length === 2);
   for (const route of FAKE_ROUTES) hung.override(route, { kind: 'hang' });
-  await until('a request to the one that hangs', () => hung.load.current > 0);
+  await until('a request to the hung instance', () => hung.load.current > 0);
   const hungMs = Date.now();
-  await until('a later survey of the other', () =>
+  await until('a later survey of the other instance', () =>
     stage.instances.fleet.snapshot().instances.some(({ overview }) => (overview?.askedAtMs ?? 0) >= hungMs),
   );
   const session = stage.fake.addSession({ title: 'Meanwhile' });
   const { at } = await lines.find('the new session', (line) => sessionsIn(line).some(({ id }) => id === session.id));
-  // The survey of the one that hangs may take the whole health deadline, which is not over.
+  // The survey of the hung instance may take the whole health deadline, which has not passed yet.
   expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
 });
 
-test('the list does not wait for the first round, is read only after changes, and a slow reader gets the newest', async () => {
+test('the list does not wait for the first round, is read only after changes, and reaches a slow reader in its newest state', async () => {
   const first = stage.instances.fleet.snapshot();
   const clock = new ManualClock();
   const changes: (() => void)[] = [];
@@ -95,7 +95,7 @@ test('a stream sends a heartbeat every 15 s, but not to a slow reader', async ()
   expect(reader.written).toEqual(['\n', '{"at":1}\n']);
 });
 
-test('the node’s user sees all machines, whose fleet starts with the first page', async () => {
+test('the node’s user sees all machines, and their fleet starts with the first page', async () => {
   const directory = '/home/user/elsewhere';
   await using elsewhere = await openPageStage({ fake: { directory } });
   let started = 0;
@@ -108,11 +108,11 @@ test('the node’s user sees all machines, whose fleet starts with the first pag
     },
   });
   expect(started).toBe(0);
-  for (let pages = 0; pages < 2; pages += 1) {
+  for (let page = 0; page < 2; page += 1) {
     await using own = await stage.stream(FLEET, { from: OWN_LAPTOP });
     expect(await own.find('the state', () => true)).toMatchObject({ you: { all: true }, instances: [{ directory }] });
   }
-  // A colleague may drive too, but sees only this machine.
+  // A colleague with a grant to drive sees only this machine.
   await using others = await stage.stream(FLEET);
   expect(await others.find('the state', () => true)).toMatchObject({
     you: { all: false },
@@ -141,7 +141,7 @@ test('the fleet of all machines ends some minutes after the last page closes', a
   expect(closed).toBe(1);
 });
 
-test('if the fleet of all machines cannot start, each request says so and frees its stream', async () => {
+test('if the fleet of all machines cannot start, each request gets an error and frees its stream', async () => {
   for (let number = 1; number <= 13; number += 1)
     expect(await stage.call('/opencode-mcp/page/v1/fleet', { from: OWN_LAPTOP })).toMatchObject({
       status: 500,
@@ -152,12 +152,12 @@ test('if the fleet of all machines cannot start, each request says so and frees 
 
 test('streams are limited per caller', async () => {
   const lines = await Promise.all(Array.from({ length: 12 }, () => stage.stream(FLEET)));
-  const more = await stage.call('/opencode-mcp/page/v1/fleet');
-  expect(more).toMatchObject({ status: 429, json: { error: expect.stringContaining('Close some') } });
+  const refused = await stage.call('/opencode-mcp/page/v1/fleet');
+  expect(refused).toMatchObject({ status: 429, json: { error: expect.stringContaining('Close some') } });
   await using others = await stage.stream(FLEET, { from: READER });
   await others.find('the state', () => true);
   await lines[0]?.[Symbol.asyncDispose]();
-  await until('a free place', async () => {
+  await until('a free stream', async () => {
     await using again = await stage.stream(FLEET);
     return again.response.statusCode === 200;
   });

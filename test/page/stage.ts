@@ -10,7 +10,7 @@ import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
-/** A colleague who may drive by a grant, and is not the user of the node. */
+/** The address of a colleague: another user than the node's, with a grant to drive. */
 export const COLLEAGUE = '127.0.0.6';
 /** A phone's user agent. */
 const PHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15';
@@ -37,7 +37,7 @@ export interface PageStageOptions extends Pick<
   readonly fake?: Parameters<typeof startFakeOpencode>[0];
 }
 
-/** A node service in this process with one fake instance `one`, and its page as callers of the tailnet see it. */
+/** A node service in this process with one fake instance `one`, and its page as tailnet callers see it. */
 export async function openPageStage({ fake: fakeOptions, ...options }: PageStageOptions = {}) {
   const temp = tempDir('opencode-mcp-page');
   const registry = await openRegistry(`${temp.path}/registry`);
@@ -64,7 +64,7 @@ export async function openPageStage({ fake: fakeOptions, ...options }: PageStage
       const query = new URLSearchParams({ instance: 'one', session, ...more });
       return requests.stream(`v1/session?${query.toString()}`, options);
     },
-    /** A turn that waits for a permission, as the body of a `respond` that lacks the reply. */
+    /** Starts a turn that waits for a permission, and returns the body of a `respond` without the reply. */
     waiting(permission: Partial<Parameters<FakeOpencode['addPermission']>[0]> = {}) {
       const { id: session } = fake.addSession();
       fake.state.begin(session, 'go on');
@@ -79,15 +79,15 @@ export async function openPageStage({ fake: fakeOptions, ...options }: PageStage
   };
 }
 
-/** Requests as a page of that origin sends them. */
+/** Sends requests as a page of `origin` does. */
 export function browser(
   at: { readonly host: string; readonly port: number },
   origin: string,
   more: OutgoingHttpHeaders = {},
 ) {
-  const own = { 'user-agent': PHONE, 'x-opencode-mcp-page': '1', host: new URL(origin).host, ...more };
+  const pageHeaders = { 'user-agent': PHONE, 'x-opencode-mcp-page': '1', host: new URL(origin).host, ...more };
   const call = async (path: string, { headers = {}, ...options }: PageOptions = {}) => {
-    const response = await send(at, path, { ...options, headers: { ...own, ...headers } });
+    const response = await send(at, path, { ...options, headers: { ...pageHeaders, ...headers } });
     const text = await within(readText(response), path);
     const isJson = response.headers['content-type']?.startsWith('application/json') === true;
     return {
@@ -98,7 +98,7 @@ export function browser(
     };
   };
   return {
-    /** With the headers of the page's own scripts. */
+    /** Sends a request with the headers of the page's own scripts. */
     call,
     post: (name: string, body: object, { headers = {}, ...options }: PageOptions = {}) =>
       call(`${PAGE_PREFIX}v1/${name}`, {
@@ -108,7 +108,7 @@ export function browser(
         ...options,
       }),
     stream: async (path: string, { headers = {}, ...options }: PageOptions = {}) =>
-      linesOf(await send(at, PAGE_PREFIX + path, { ...options, headers: { ...own, ...headers } })),
+      linesOf(await send(at, PAGE_PREFIX + path, { ...options, headers: { ...pageHeaders, ...headers } })),
   };
 }
 
@@ -117,12 +117,12 @@ function send(
   path: string,
   { from = COLLEAGUE, method = 'GET', headers = {}, body }: PageOptions,
 ): Promise<IncomingMessage> {
-  const answered = new Promise<IncomingMessage>((resolve, reject) => {
+  const responding = new Promise<IncomingMessage>((resolve, reject) => {
     const request = requestHttp({ host, port, path, method, headers, localAddress: from, agent: false });
     request.once('error', reject).once('response', resolve);
     request.end(body);
   });
-  return within(answered, `${method} ${path}`);
+  return within(responding, `${method} ${path}`);
 }
 
 /** The sessions in a line of the list. */
@@ -144,7 +144,7 @@ function linesOf(response: IncomingMessage) {
     response,
     all: all as readonly Line[],
     closed: () => response.closed,
-    /** The first line that fits, now or later. */
+    /** Resolves with the first line that fits, once it has arrived. */
     find: (what: string, fits: (line: Line) => boolean) => until(what, () => all.find(fits)),
     async [Symbol.asyncDispose]() {
       response.destroy();

@@ -92,7 +92,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         expect(other.map(({ id }) => id)).toEqual(one.map(({ id }) => id));
       });
 
-      test('stay two instances with two names, over several rounds of proofs', async () => {
+      test('remain two instances with two names over several rounds of proofs', async () => {
         await runtime.fleet.refresh();
         const oldest = (): number =>
           Math.min(
@@ -110,7 +110,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         ]);
       });
 
-      test('a message for the one never reaches the other once the one is gone', async () => {
+      test('never get a message for the other one, even after that one has stopped', async () => {
         const { instances } = runtime.fleet.snapshot();
         const named = instances.find(({ server }) => server.endpoints[0].candidate.key === 'm0')?.name ?? '';
         const [session] = await sessionsOf(0);
@@ -173,7 +173,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(
     const instance = (key: string) =>
       runtime.fleet.snapshot().instances.find(({ server }) => server.endpoints[0].candidate.key === key);
 
-    test('is an instance of its own, and the real one keeps its name', async () => {
+    test('is listed as a separate instance, and the real opencode keeps its name', async () => {
       await until(
         'the proof to have been tried',
         () => atLiar.count({ path: '/global/event' }) + atLiar.count({ path: /abort$/ }) > 0,
@@ -188,13 +188,13 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(
       expect(instance('liar')?.name).toMatch(/^work@laptop/);
     });
 
-    test('gets no credential, not even if it passes requests on to the real one', () => {
+    test('gets no credential, even if it forwards requests to the real opencode', () => {
       expect(atLiar.requests.length).toBeGreaterThan(0);
       expect([authorized(atLiar), authorized(inTheMiddle)]).toEqual([0, 0]);
       expect(authorized(real)).toBeGreaterThan(0);
     });
 
-    test('is never used in place of the real one, whether that is up or down', async () => {
+    test('is never used instead of the real opencode, whether that is up or down', async () => {
       const reached = await runtime.fleet.reach(runtime.fleet.resolve('work'));
       await expect(runtime.fleet.reachAnother(reached, [reached.endpointId])).rejects.toThrow(/cannot be reached/);
       await real.down();
@@ -207,7 +207,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(
       await real.up();
     });
 
-    test('makes a part of its name ambiguous', () => {
+    test('makes a part of the real name ambiguous', () => {
       expect(() => runtime.fleet.resolve('work@lap')).toThrow(/only a part of|fits \d instances/);
     });
   },

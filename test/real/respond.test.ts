@@ -45,7 +45,7 @@ describe('a permission', () => {
     expect(await refusal('respond', { request_id, reply: 'once' })).toContain('does not wait for');
   });
 
-  test('is rejected; with a message the agent goes on with it', async () => {
+  test('is rejected; if the rejection has a message, the agent continues with it', async () => {
     await waiting('bash: echo refused');
     const rejected = { outcome: 'completed', settled: containing('rejected') };
     expect(await data('respond', { reply: 'reject' })).toMatchObject(rejected);
@@ -70,7 +70,7 @@ describe('a permission', () => {
     });
   });
 
-  test('is settled by its id while another one waits', async () => {
+  test('is answered by its id while another permission is pending', async () => {
     const one = await waiting('bash: echo one');
     const two = await waiting('bash: echo two');
     for (const [{ request_id }, text] of [
@@ -120,7 +120,7 @@ async function withPerson(
 const accept = (content: NonNullable<ElicitResult['content']>): ElicitResult => ({ action: 'accept', content });
 
 describe('a client that can ask the person', () => {
-  test('shows the exact command, and the decision is carried out', async () => {
+  test('shows the person the exact command and carries out the decision', async () => {
     const { server, forms } = await withPerson(accept({ decision: 'reject', feedback: 'not here' }));
     const command = 'echo "a `b`" && echo done';
     await waiting(`bash: ${command}`);
@@ -129,7 +129,7 @@ describe('a client that can ask the person', () => {
     expect(forms).toEqual([containing(`\n${command}\n`)]);
   });
 
-  test('asks at each request of a send, which returns the whole answer', async () => {
+  test('asks about each request during a send, which returns the whole answer', async () => {
     const { server, forms } = await withPerson(accept({ decision: 'once' }), accept({ answer_1: 'Red' }));
     const calls = [
       ['bash', { command: 'echo allowed' }],
@@ -147,7 +147,7 @@ describe('a client that can ask the person', () => {
     expect(forms).toHaveLength(2);
   });
 
-  test('asks in a wait for a request that already waits, unless its server is read-only', async () => {
+  test('asks during a wait about a pending request, unless the server is read-only', async () => {
     const { server, forms } = await withPerson(accept({ decision: 'once' }));
     await waiting('task: bash: echo below');
     const readOnly = await worker.stage.server({ args: ['--read-only'], capabilities: { elicitation: { form: {} } } });
@@ -163,7 +163,7 @@ describe('a client that can ask the person', () => {
     expect(forms).toEqual([containing('A sub-agent of the agent')]);
   });
 
-  test('answers nothing if the turn was aborted while the form was open', async () => {
+  test('sends no answer if the turn is aborted while the form is open', async () => {
     const { session_id, request_id } = await waiting('bash: echo too late');
     const { server } = await withPerson(async () => {
       await worker.opencode.request('POST', `/session/${session_id}/abort`);
@@ -175,7 +175,7 @@ describe('a client that can ask the person', () => {
     expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
   });
 
-  test('can give a standing permission, after which opencode asks no more', async () => {
+  test('can allow a command always, after which opencode does not ask again', async () => {
     const { server, forms } = await withPerson(accept({ decision: 'always' }));
     await waiting('bash: printf standing');
     dataOf(await server.call('respond', { instance: 'worker' }));
@@ -194,7 +194,7 @@ describe('approval rules', () => {
     return await worker.stage.server({ args: ['--config', config] });
   }
 
-  test('a rule for nobody holds, wherever in a command it fits', async () => {
+  test('a rule with approve "never" applies to any part of a command that it matches', async () => {
     const server = await withRules(
       { permission: 'bash', pattern: 'git status*', approve: 'model' },
       ...['rm *', '> *'].map((pattern) => ({ pattern, approve: 'never' })),
@@ -206,7 +206,7 @@ describe('approval rules', () => {
     }
   });
 
-  test('a rule for the model covers nothing beside its pattern', async () => {
+  test('a rule with approve "model" covers only what its pattern matches', async () => {
     const server = await withRules({ permission: 'bash', pattern: 'echo *', approve: 'model' }, { approve: 'never' });
     const allow = async (command: string): Promise<ToolCall> => {
       const { request_id } = await waiting(`bash: ${command}`);

@@ -42,7 +42,7 @@ test('one send reaches all instances, or none if one of them is unknown', async 
   expect(stage.model.turns('echo: never')).toBe(0);
 });
 
-test('any returns when one instance ends, needs an answer or fails; the other is still under way', async () => {
+test('wait for any returns when one instance ends, needs an answer or fails, while the other still runs', async () => {
   const running = { instance: 'runs', outcome: 'running' };
   await begin('runs', 'gate runs: at last');
   await begin('ends', 'gate ends: the end');
@@ -64,7 +64,7 @@ test('any returns when one instance ends, needs an answer or fails; the other is
   expect(await wait()).toMatchObject([failed, running]);
 });
 
-test('all returns when the last one has ended, or its time is up', async () => {
+test('wait for all returns when the last instance has ended, or at the time limit', async () => {
   const [ended, running] = [{ outcome: 'completed', text: 'the end' }, { outcome: 'running' }];
   dataOf(await server.call('send', { instance: 'ends', session_id: sessions.get('ends'), message: 'echo: the end' }));
   expect(await wait({ instances: BOTH, for: 'all', timeout_seconds: 1 })).toMatchObject([ended, running]);
@@ -75,7 +75,7 @@ test('all returns when the last one has ended, or its time is up', async () => {
   await expect.poll(async () => (await server.call('wait')).text).toContain('Nothing runs');
 });
 
-test('any returns when an instance is killed', async () => {
+test('wait for any returns when an instance is killed', async () => {
   await begin('runs', 'gate on: never');
   await begin('ends', 'gate killed: never');
   await stage.model.waitForGate('killed');

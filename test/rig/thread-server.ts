@@ -15,7 +15,7 @@ const ASKED = 1;
 const ANSWERED = 2;
 const MAX_BLOCK_MS = 30_000;
 
-/** Serves JSON by path, under any content type. */
+/** Serves each path's JSON, with any content type. */
 export async function startThreadServer(
   bodies: Readonly<Record<string, unknown>>,
   contentType = 'application/json',
@@ -26,11 +26,11 @@ export async function startThreadServer(
     `const { parentPort, workerData: { bodies, paths, progress, contentType } } = require('node:worker_threads');
     const server = require('node:http').createServer((request, response) => {
       const index = paths.indexOf(request.url);
-      const tell = (value) => { Atomics.store(progress, index, value); Atomics.notify(progress, index); };
-      tell(${ASKED});
+      const report = (value) => { Atomics.store(progress, index, value); Atomics.notify(progress, index); };
+      report(${ASKED});
       const body = JSON.stringify(bodies[request.url]);
       response.writeHead(200, { 'content-type': contentType, 'content-length': Buffer.byteLength(body) });
-      response.end(body, () => setImmediate(() => tell(${ANSWERED})));
+      response.end(body, () => setImmediate(() => report(${ANSWERED})));
     });
     server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));`,
     { eval: true, workerData: { bodies, paths, progress, contentType } },

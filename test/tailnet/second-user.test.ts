@@ -53,7 +53,7 @@ describe('a second user and a tagged machine', () => {
     expect(service.log()).toMatch(/refused.*bob on guest/);
   });
 
-  it('with a grant to read he sees the sessions and cannot drive', async () => {
+  it('with a grant to read bob sees the sessions and cannot drive', async () => {
     await stage.tailnet.setPolicy(grantToBob('read'));
     await admittedAs('read');
     const server = await stage.server(machine('guest'), FOR_ADA);
@@ -68,7 +68,7 @@ describe('a second user and a tagged machine', () => {
     expect(status).toBe(403);
   });
 
-  it('with a grant to read he sees nothing of another worktree of the same opencode', async () => {
+  it('with a grant to read bob sees nothing of another worktree of the same opencode', async () => {
     const worktree = `${desk.directory}-worktree`;
     await machine('desk').exec(['git', '-C', desk.directory, 'worktree', 'add', '-q', '-b', 'other', worktree]);
     const there = `?directory=${encodeURIComponent(worktree)}`;
@@ -93,7 +93,7 @@ describe('a second user and a tagged machine', () => {
     await asOwner('POST', `/session/${id}/abort`);
   });
 
-  it('with a grant to drive he drives', async () => {
+  it('with a grant to drive bob can send messages', async () => {
     await stage.tailnet.setPolicy(grantToBob('drive'));
     await admittedAs('drive');
     const server = await stage.server(machine('guest'), FOR_ADA);
@@ -105,12 +105,12 @@ describe('a second user and a tagged machine', () => {
     });
   });
 
-  it('once the grant is withdrawn he is refused at once', async () => {
+  it('bob is refused as soon as the grant is withdrawn', async () => {
     await stage.tailnet.setPolicy(OPEN_POLICY);
     await admittedAs(undefined);
   });
 
-  it('a tagged machine lists the users named there, and drives machines that name its tag', async () => {
+  it('a tagged machine lists the instances of users named in its settings, and drives machines that name its tag', async () => {
     const ci = machine('ci');
     const unconfigured = data(await (await stage.server(ci)).call('instances'));
     expect(unconfigured['instances']).toEqual([]);
@@ -127,7 +127,7 @@ describe('a second user and a tagged machine', () => {
     await replies(server, desk, 'echo: driven by a tagged machine');
   });
 
-  it('a tagged machine is listed on machines that name its tag, and serves the users named there', async () => {
+  it('a tagged machine is listed on machines that name its tag, and serves the users named in its settings', async () => {
     const [ci, ada] = [machine('ci'), machine('desk')];
     await stage.node(ci);
     const list = originOf(ci) + LIST_PATH;

@@ -22,7 +22,7 @@ interface WatchWorldOptions {
 
 export type WatchWorld = Awaited<ReturnType<typeof openWatchWorld>>;
 
-/** A watcher in this process, over a registry of its own. */
+/** A watcher in this process, with a new registry. */
 export async function openWatchWorld(options: WatchWorldOptions = {}) {
   const temp = tempDir('opencode-mcp-watch');
   const registry = await openRegistry(`${temp.path}/registry`);
@@ -71,7 +71,7 @@ export async function openWatchWorld(options: WatchWorldOptions = {}) {
     },
     server,
     session,
-    /** Waits until a server is followed and was surveyed as a whole. */
+    /** Waits until a server is followed and its first whole survey is done. */
     followed: (id: string) => until(`${id} to be followed`, () => watcher.checkedMs(id) !== undefined),
     /** Waits until a session is in this state. */
     becomes: (sessionId: string, state: WatchedSession['state']) =>

@@ -7,8 +7,8 @@ import type { ExchangeProxy } from '../../../src/node/proxy/exchange-proxy.ts';
 import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { until } from '../../rig/wait.ts';
 
-const OWN = 'the password of the service';
-const RANDOM = 'a password of this start';
+const SERVICE_PASSWORD = 'the password of the service';
+const PROXY_PASSWORD = 'a random password of this proxy';
 const closers: Array<() => unknown> = [];
 
 afterEach(async () => {
@@ -17,49 +17,49 @@ afterEach(async () => {
 
 const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
 
-async function open(service: ServiceProxyOptions['service']): Promise<ExchangeProxy> {
-  const proxy = await openServiceProxy({ host: '127.0.0.1', port: 0, password: RANDOM, service });
+async function openProxy(service: ServiceProxyOptions['service']): Promise<ExchangeProxy> {
+  const proxy = await openServiceProxy({ host: '127.0.0.1', port: 0, password: PROXY_PASSWORD, service });
   closers.push(() => proxy.close());
   return proxy;
 }
 
-/** The service that `holderPid` has on this port. */
-function at(port: number, holderPid: number): ServiceProxyOptions['service'] {
+/** Finds a service on `port`, which process `holderPid` holds. */
+function serviceAt(port: number, holderPid: number): ServiceProxyOptions['service'] {
   const endpoint = { url: `http://127.0.0.1:${port}`, route: 'loopback', holderPid } as const;
-  return () => Promise.resolve({ endpoint, credential: { username: 'opencode', password: OWN } });
+  return () => Promise.resolve({ endpoint, credential: { username: 'opencode', password: SERVICE_PASSWORD } });
 }
 
 /** Sends the path unchanged; `fetch` would normalize it. */
-function ask(
+function get(
   { port }: ExchangeProxy,
   path: string,
-  headers: Readonly<Record<string, string>> = { authorization: basic(RANDOM) },
+  headers: Readonly<Record<string, string>> = { authorization: basic(PROXY_PASSWORD) },
 ): Promise<{ readonly status: number; readonly text: string; readonly headers: IncomingMessage['headers'] }> {
   return new Promise((resolve, reject) => {
-    const sent = request({ host: '127.0.0.1', port, path, headers, agent: false }, (answer) => {
+    const outgoing = request({ host: '127.0.0.1', port, path, headers, agent: false }, (answer) => {
       let text = '';
       answer.setEncoding('utf8').on('data', (part: string) => (text += part));
       answer.once('end', () => resolve({ status: answer.statusCode ?? 0, text, headers: answer.headers }));
     });
-    sent.once('error', reject).end();
+    outgoing.once('error', reject).end();
   });
 }
 
-interface Seen {
+interface RecordedRequest {
   readonly url: string | undefined;
   readonly headers: IncomingMessage['headers'];
 }
 
 /** A service that records the requests that reach it. */
-async function openRecorder(): Promise<{ readonly seen: readonly Seen[]; readonly port: number }> {
-  const seen: Seen[] = [];
+async function openRecorder(): Promise<{ readonly requests: readonly RecordedRequest[]; readonly port: number }> {
+  const requests: RecordedRequest[] = [];
   const server = createServer(({ url, headers }, response) => {
-    seen.push({ url, headers });
+    requests.push({ url, headers });
     response.setHeader('set-cookie', 'login=1');
     response.end('{}');
   });
   server.on('upgrade', ({ url, headers }, socket) => {
-    seen.push({ url, headers });
+    requests.push({ url, headers });
     socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n');
     socket.pipe(socket);
   });
@@ -68,55 +68,57 @@ async function openRecorder(): Promise<{ readonly seen: readonly Seen[]; readonl
     server.closeAllConnections();
     server.close();
   });
-  return { seen, port: (server.address() as AddressInfo).port };
+  return { requests, port: (server.address() as AddressInfo).port };
 }
 
-async function openRecorded(holderPid = process.pid) {
+async function openProxiedRecorder(holderPid = process.pid) {
   const recorder = await openRecorder();
-  const proxy = await open(at(recorder.port, holderPid));
+  const proxy = await openProxy(serviceAt(recorder.port, holderPid));
   return { ...recorder, proxy };
 }
 
-test("replaces the random password by the service's; turns and events go through", async () => {
-  await using fake = await startFakeOpencode2({ password: OWN });
+test("the proxy replaces its random password with the service's, for requests and event streams", async () => {
+  await using fake = await startFakeOpencode2({ password: SERVICE_PASSWORD });
   const { port } = fake;
-  const proxy = await open(at(port, fake.pid));
-  const info = await ask(proxy, '/api/info');
+  const proxy = await openProxy(serviceAt(port, fake.pid));
+  const info = await get(proxy, '/api/info');
   expect(JSON.parse(info.text)).toMatchObject({ version: fake.version, pid: fake.pid });
-  const events = await fetch(`http://127.0.0.1:${proxy.port}/api/event`, { headers: { authorization: basic(RANDOM) } });
+  const events = await fetch(`http://127.0.0.1:${proxy.port}/api/event`, {
+    headers: { authorization: basic(PROXY_PASSWORD) },
+  });
   const reader = events.body?.getReader();
   expect(new TextDecoder().decode((await reader?.read())?.value)).not.toBe('');
   await reader?.cancel();
 });
 
 test.each([
-  ['none', {}],
-  ['another', { authorization: basic('another') }],
-  ["the service's own", { authorization: basic(OWN) }],
-  ['a token in place of it', {}, '/api/session?auth_token=b3BlbmNvZGU6eA=='],
-])('with %s nothing reaches the service', async (_, headers, path = '/api/session') => {
-  const { proxy, seen } = await openRecorded();
-  const answer = await ask(proxy, path, headers);
+  ['no password', {}],
+  ['another password', { authorization: basic('another') }],
+  ["the service's own password", { authorization: basic(SERVICE_PASSWORD) }],
+  ['an auth_token instead of a password', {}, '/api/session?auth_token=b3BlbmNvZGU6eA=='],
+])('the proxy forwards no request with %s', async (_, headers, path = '/api/session') => {
+  const { proxy, requests } = await openProxiedRecorder();
+  const answer = await get(proxy, path, headers);
   expect(answer.status).toBe(401);
-  // As OpenCode 2 answers, so that clients recognize it.
+  // Clients recognize the error that OpenCode 2 itself sends.
   expect(JSON.parse(answer.text)).toMatchObject({ _tag: 'UnauthorizedError' });
   expect(answer.headers['www-authenticate']).toMatch(/^Basic/);
-  expect(seen).toEqual([]);
+  expect(requests).toEqual([]);
 });
 
-test('passes on neither tokens nor cookies, and leaves the rest of the query unchanged', async () => {
-  const { proxy, seen } = await openRecorded();
-  const authorization = basic(RANDOM);
-  const answer = await ask(proxy, '/api/session?limit=2&auth_token=x&%61uth_token=y&AUTH_TOKEN=z&search=a%20b', {
+test('the proxy forwards neither tokens nor cookies, and does not change the rest of the query', async () => {
+  const { proxy, requests } = await openProxiedRecorder();
+  const authorization = basic(PROXY_PASSWORD);
+  const answer = await get(proxy, '/api/session?limit=2&auth_token=x&%61uth_token=y&AUTH_TOKEN=z&search=a%20b', {
     authorization,
     cookie: 'login=1',
   });
   expect(answer).toMatchObject({ status: 200 });
   expect(answer.headers['set-cookie']).toBeUndefined();
-  expect(seen).toHaveLength(1);
-  expect(seen[0]?.url).toBe('/api/session?limit=2&search=a%20b');
-  expect(seen[0]?.headers['authorization']).toBe(basic(OWN));
-  expect(seen[0]?.headers['cookie']).toBeUndefined();
+  expect(requests).toHaveLength(1);
+  expect(requests[0]?.url).toBe('/api/session?limit=2&search=a%20b');
+  expect(requests[0]?.headers['authorization']).toBe(basic(SERVICE_PASSWORD));
+  expect(requests[0]?.headers['cookie']).toBeUndefined();
 });
 
 test.each([
@@ -131,41 +133,41 @@ test.each([
   ['/api/./pair', 400],
   ['/x/../api/pair', 400],
   ['/api%2Fpair', 400],
-])('creates no login: %s', async (path, status) => {
-  const { proxy, seen } = await openRecorded();
-  expect((await ask(proxy, path)).status).toBe(status);
-  expect(seen).toEqual([]);
+])('the proxy refuses %s, which could create a login', async (path, status) => {
+  const { proxy, requests } = await openProxiedRecorder();
+  expect((await get(proxy, path)).status).toBe(status);
+  expect(requests).toEqual([]);
 });
 
-test('sends the password only to the process that the file names', async () => {
-  const { proxy, seen } = await openRecorded(process.ppid);
-  const answer = await ask(proxy, '/api/session');
+test('the proxy sends the password only to the process that the service file names', async () => {
+  const { proxy, requests } = await openProxiedRecorder(process.ppid);
+  const answer = await get(proxy, '/api/session');
   expect(answer.status).toBe(502);
   expect(answer.text).toContain(`process ${process.ppid}`);
-  expect(seen).toEqual([]);
+  expect(requests).toEqual([]);
 });
 
-test('reports that there is no service', async () => {
+test('the proxy answers 503 if no service is running', async () => {
   for (const service of [() => Promise.resolve(undefined), () => Promise.reject(new Error('no folder'))]) {
-    const proxy = await open(service);
-    expect(await ask(proxy, '/api/session')).toMatchObject({
+    const proxy = await openProxy(service);
+    expect(await get(proxy, '/api/session')).toMatchObject({
       status: 503,
       text: expect.stringContaining('not running'),
     });
   }
 });
 
-test('passes a WebSocket with the same checks, until the proxy closes', async () => {
-  const { proxy, seen } = await openRecorded();
+test('the proxy checks WebSocket upgrades too, and closes the sockets when it closes', async () => {
+  const { proxy, requests } = await openProxiedRecorder();
   const upgrade = (authorization: string, path: string): Promise<string> =>
     new Promise((resolve, reject) => {
       const headers = { authorization, connection: 'Upgrade', upgrade: 'websocket' };
-      const sent = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
-      sent.once('response', (answer) => {
+      const outgoing = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
+      outgoing.once('response', (answer) => {
         answer.resume();
         resolve(String(answer.statusCode));
       });
-      sent.once('upgrade', (_, socket) => {
+      outgoing.once('upgrade', (_, socket) => {
         socket.once('data', (data: Buffer) => {
           proxy.close();
           socket.once('close', () => resolve(String(data)));
@@ -173,31 +175,33 @@ test('passes a WebSocket with the same checks, until the proxy closes', async ()
         socket.on('error', () => {});
         socket.write('echo');
       });
-      sent.once('error', reject).end();
+      outgoing.once('error', reject).end();
     });
   expect(await upgrade(basic('another'), '/api/pty/1/connect')).toBe('401');
-  expect(await upgrade(basic(RANDOM), '/api/pair')).toBe('403');
-  expect(seen).toEqual([]);
-  expect(await upgrade(basic(RANDOM), '/api/pty/1/connect?auth_token=x')).toBe('echo');
-  expect(seen[0]?.url).toBe('/api/pty/1/connect');
-  expect(seen[0]?.headers['authorization']).toBe(basic(OWN));
+  expect(await upgrade(basic(PROXY_PASSWORD), '/api/pair')).toBe('403');
+  expect(requests).toEqual([]);
+  expect(await upgrade(basic(PROXY_PASSWORD), '/api/pty/1/connect?auth_token=x')).toBe('echo');
+  expect(requests[0]?.url).toBe('/api/pty/1/connect');
+  expect(requests[0]?.headers['authorization']).toBe(basic(SERVICE_PASSWORD));
 });
 
-test('closing cuts running requests, and nothing listens any more', async () => {
-  await using fake = await startFakeOpencode2({ password: OWN });
-  const proxy = await open(at(fake.port, fake.pid));
+test('closing the proxy cuts running requests and frees the port', async () => {
+  await using fake = await startFakeOpencode2({ password: SERVICE_PASSWORD });
+  const proxy = await openProxy(serviceAt(fake.port, fake.pid));
   const { port } = proxy;
-  const answer = await fetch(`http://127.0.0.1:${port}/api/event`, { headers: { authorization: basic(RANDOM) } });
-  const whole = answer.text().catch(() => 'cut');
+  const answer = await fetch(`http://127.0.0.1:${port}/api/event`, {
+    headers: { authorization: basic(PROXY_PASSWORD) },
+  });
+  const body = answer.text().catch(() => 'cut');
   await until('the stream to be open', () => fake.streams === 1);
   proxy.close();
-  expect(await whole).toBe('cut');
+  expect(await body).toBe('cut');
   await until('the stream to be closed', () => fake.streams === 0);
   await expect(fetch(`http://127.0.0.1:${port}/api/info`)).rejects.toThrow();
 });
 
-test('closing cuts a connection with half a request', async () => {
-  const { proxy } = await openRecorded();
+test('closing the proxy cuts a connection with an incomplete request', async () => {
+  const { proxy } = await openProxiedRecorder();
   const socket = connect(proxy.port, '127.0.0.1');
   const closed = new Promise((resolve) => socket.once('close', resolve));
   socket.on('error', () => {});

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { advertisedCandidate, linkLocalDials, noteOn } from '../../../src/discovery/mdns/candidate.ts';
 import type { Sighting } from '../../../src/discovery/mdns/sightings.ts';
 
-function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
+function sighting(address: string, overrides: Partial<Sighting> = {}): Sighting {
   return {
     announcement: {
       kind: 'opencode',
@@ -16,7 +16,7 @@ function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
     origin: { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port: 5353, interfaceName: 'eth0' },
     address,
     revisedMs: undefined,
-    ...more,
+    ...overrides,
   };
 }
 
@@ -37,7 +37,7 @@ describe('the candidate of a sighting', () => {
   it.each([
     ['advertises its own address', '192.168.1.7', ['10.0.0.9', '192.168.1.7'], false],
     ['advertises no address', '192.168.1.7', [], false],
-    ['advertises another', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
+    ['advertises only other addresses', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
     ['sends by IPv6 and advertises no link-local address', 'fe80::7', ['10.0.0.9', 'fd00::7'], false],
     ['sends by IPv6 and advertises another link-local address', 'fe80::7', ['fe80::8'], true],
   ])('has the right repeater hint if the sender %s', (_, address, addresses, hasHint) => {
@@ -56,7 +56,7 @@ describe('the candidate of a sighting', () => {
     });
   });
 
-  it('has a note if fetch refuses its port', () => {
+  it('has a note if fetch refuses the advertised port', () => {
     const { announcement } = sighting('192.168.1.7');
     expect(noteOn(sighting('192.168.1.7', { announcement: { ...announcement, port: 6000 } }))).toMatchObject([
       { subject: '192.168.1.7 port 6000' },

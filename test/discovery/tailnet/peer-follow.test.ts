@@ -10,24 +10,24 @@ import { until } from '../../rig/wait.ts';
 import { listed, listing } from '../tailscale-stage.ts';
 import { peerTable } from './peer-table-stage.ts';
 
-/** The node service of all peers. */
+/** The node service that answers for every peer. */
 interface Service {
   ids: readonly string[];
   /** `no`: sends no entity tags; `refuses`: sends a tag but never holds; `all`: holds every request. */
   holds: 'yes' | 'no' | 'refuses' | 'all';
-  /** Sent instead of the right entity tag. */
+  /** An entity tag to send instead of the right one. */
   etag?: string;
   status: number;
   /** The headers of each request. */
-  readonly asked: IncomingMessage['headers'][];
-  /** Held requests. */
+  readonly requestHeaders: IncomingMessage['headers'][];
+  /** The responses of held requests. */
   readonly held: Set<ServerResponse>;
 }
 
-type Stage = Awaited<ReturnType<typeof enter>>;
+type Stage = Awaited<ReturnType<typeof openStage>>;
 
-async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peers?: number } = {}) {
-  const service: Service = { ids: ['a'], holds: 'yes', status: 200, asked: [], held: new Set(), ...given };
+async function openStage({ peers = 1, ...overrides }: Partial<Service> & { readonly peers?: number } = {}) {
+  const service: Service = { ids: ['a'], holds: 'yes', status: 200, requestHeaders: [], held: new Set(), ...overrides };
   const listener = await listenHttp((request, response) => answer(service, request, response));
   onTestFinished(() => listener.close());
   const stage = peerTable(listener.port, peers);
@@ -37,7 +37,7 @@ async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peer
     /** Ids of the table's candidates. */
     ids: () => stage.table.found.candidates.map(({ claims }) => claims.id),
     /** Changes the list and answers held requests. */
-    list(...ids: readonly string[]): void {
+    setList(...ids: readonly string[]): void {
       service.ids = ids;
       for (const response of service.held) send(service, response);
       service.held.clear();
@@ -45,8 +45,8 @@ async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peer
   };
 }
 
-async function following(given: Parameters<typeof enter>[0] = {}): Promise<Stage> {
-  const stage = await enter(given);
+async function openFollowingStage(options: Parameters<typeof openStage>[0] = {}): Promise<Stage> {
+  const stage = await openStage(options);
   await stage.follow();
   return stage;
 }
@@ -56,78 +56,78 @@ describe('a table that follows its peers', () => {
     until('a request to be held', () => service.held.size === count);
 
   it('holds one request at each peer, and gets changes at once', async () => {
-    const stage = await following();
+    const stage = await openFollowingStage();
     await isHeld(stage);
     expect(stage.ids()).toEqual(['a']);
     for (const ids of [['a', 'b'], []]) {
       const before = stage.changes();
-      stage.list(...ids);
+      stage.setList(...ids);
       await until('the change', () => stage.changes() > before);
       expect(stage.ids()).toEqual(ids);
       await stage.clock.advance(FOLLOW_PACE_MS);
       await isHeld(stage);
     }
-    // The first request cannot be held.
-    const waits = stage.service.asked.map(({ prefer }) => prefer);
+    // The first request has no entity tag yet, so the service cannot hold it.
+    const waits = stage.service.requestHeaders.map(({ prefer }) => prefer);
     expect(waits).toEqual([undefined, 'wait=25', 'wait=25', 'wait=25']);
   });
 
   it('reports only real changes', async () => {
-    const { table, service, sites, changes } = await enter({ holds: 'no' });
+    const { table, service, sites, changes } = await openStage({ holds: 'no' });
     table.keep(sites);
-    for (let asks = 1; asks <= 3; asks += 1) {
+    for (let round = 1; round <= 3; round += 1) {
       await table.ask();
-      expect([service.asked.length, changes()]).toEqual([asks, 1]);
+      expect([service.requestHeaders.length, changes()]).toEqual([round, 1]);
     }
     service.ids = ['b'];
     await table.ask();
     expect(changes()).toBe(2);
     service.status = 500;
     await table.ask();
-    // An invalid list is news too, but only once.
+    // An error answer is a change too, but only once.
     expect(changes()).toBe(3);
     await table.ask({ thorough: true });
     expect(changes()).toBe(3);
   });
 
   it.each(['no', 'refuses'] as const)(
-    'asks a service that does not hold requests once a second at most: %s',
+    'asks a service that does not hold requests at most once a second: %s',
     async (holds) => {
-      const { service, clock } = await following({ holds });
-      for (let asked = 2; asked <= 5; asked += 1) {
-        await until('its answer', () => clock.due(FOLLOW_PACE_MS) === 1);
+      const { service, clock } = await openFollowingStage({ holds });
+      for (let count = 2; count <= 5; count += 1) {
+        await until('the answer', () => clock.due(FOLLOW_PACE_MS) === 1);
         await clock.advance(FOLLOW_PACE_MS - 1);
-        expect(service.asked.length).toBe(asked);
+        expect(service.requestHeaders.length).toBe(count);
         await clock.advance(1);
-        await until('the next request', () => service.asked.length === asked + 1);
+        await until('the next request', () => service.requestHeaders.length === count + 1);
       }
     },
   );
 
   it('counts a miss when a held request times out, and keeps the candidates', async () => {
-    const stage = await following();
+    const stage = await openFollowingStage();
     await isHeld(stage);
     await stage.clock.advance(HOLD_MS);
-    expect(stage.service.asked).toHaveLength(2);
+    expect(stage.service.requestHeaders).toHaveLength(2);
     await stage.clock.advance(3000);
     expect(stage.ids()).toEqual(['a']);
     // The next request is answered at once, to find out soon whether the peer is up.
     await stage.clock.advance(FOLLOW_PACE_MS);
-    await until('it to be asked again', () => stage.service.asked.length === 3);
-    expect(stage.service.asked[2]).not.toHaveProperty('prefer');
+    await until('the next request', () => stage.service.requestHeaders.length === 3);
+    expect(stage.service.requestHeaders[2]).not.toHaveProperty('prefer');
   });
 
   it('drops the candidates when access is revoked, and finds them within half a minute of a grant', async () => {
-    const stage = await following();
+    const stage = await openFollowingStage();
     await isHeld(stage);
     stage.service.status = 403;
-    stage.list('a');
+    stage.setList('a');
     await until('the refusal', () => stage.changes() === 2);
     expect(stage.ids()).toEqual([]);
-    for (let asks = 0; asks < 6; asks += 1) {
-      const before = stage.service.asked.length;
+    for (let round = 0; round < 6; round += 1) {
+      const before = stage.service.requestHeaders.length;
       await stage.clock.advance(30_000);
-      await until('it to be asked', () => stage.service.asked.length > before);
+      await until('the next request', () => stage.service.requestHeaders.length > before);
     }
     stage.service.status = 200;
     await until('the list', async () => {
@@ -137,25 +137,25 @@ describe('a table that follows its peers', () => {
   });
 
   it('asks a service that does not admit this machine after growing pauses of at most half a minute', async () => {
-    const { table, sites, clock, service } = await enter({ status: 403 });
+    const { table, sites, clock, service } = await openStage({ status: 403 });
     table.keep(sites);
-    const asksAfter = async (ms: number): Promise<number> => {
-      const before = service.asked.length;
+    const requestsAfter = async (ms: number): Promise<number> => {
+      const before = service.requestHeaders.length;
       await clock.advance(ms);
       await table.ask();
-      return service.asked.length - before;
+      return service.requestHeaders.length - before;
     };
-    expect([await asksAfter(0), await asksAfter(4999), await asksAfter(1)]).toEqual([1, 0, 1]);
-    for (let asks = 0; asks < 5; asks += 1) expect(await asksAfter(30_000)).toBe(1);
-    expect([await asksAfter(29_999), await asksAfter(1)]).toEqual([0, 1]);
+    expect([await requestsAfter(0), await requestsAfter(4999), await requestsAfter(1)]).toEqual([1, 0, 1]);
+    for (let round = 0; round < 5; round += 1) expect(await requestsAfter(30_000)).toBe(1);
+    expect([await requestsAfter(29_999), await requestsAfter(1)]).toEqual([0, 1]);
   });
 
-  it('holds again at once if a scan finds that access was granted', async () => {
-    const stage = await following({ status: 403 });
-    for (let asks = 0; asks < 5; asks += 1) {
-      const before = stage.service.asked.length;
+  it('follows a peer again immediately if a scan finds that access was granted', async () => {
+    const stage = await openFollowingStage({ status: 403 });
+    for (let round = 0; round < 5; round += 1) {
+      const before = stage.service.requestHeaders.length;
       await stage.clock.advance(30_000);
-      await until('it to be asked', () => stage.service.asked.length > before);
+      await until('the next request', () => stage.service.requestHeaders.length > before);
     }
     stage.service.status = 200;
     await stage.table.ask({ thorough: true });
@@ -164,86 +164,86 @@ describe('a table that follows its peers', () => {
     await isHeld(stage);
   });
 
-  it('a scan asks only peers without a held request, unless it is thorough', async () => {
-    const stage = await following();
+  it('asks only peers without a held request in a scan, unless the scan is thorough', async () => {
+    const stage = await openFollowingStage();
     await isHeld(stage);
     await stage.table.ask();
-    expect(stage.service.asked).toHaveLength(2);
+    expect(stage.service.requestHeaders).toHaveLength(2);
     const [held] = stage.service.held;
     await stage.table.ask({ thorough: true });
-    expect(stage.service.asked).toHaveLength(3);
-    await until('the held one to be aborted', () => held?.destroyed === true);
+    expect(stage.service.requestHeaders).toHaveLength(3);
+    await until('the held request to be aborted', () => held?.destroyed === true);
     await stage.clock.advance(FOLLOW_PACE_MS);
     await isHeld(stage);
   });
 
   it('asks a peer again when it comes online', async () => {
-    const stage = await following();
+    const stage = await openFollowingStage();
     await isHeld(stage);
     const site = stage.sites[0]!;
     const [held] = stage.service.held;
     stage.table.keep([{ ...site, node: { ...site.node, online: false } }]);
     expect(held?.destroyed).toBe(false);
     stage.table.keep([site]);
-    await until('the held one to be aborted', () => held?.destroyed === true);
+    await until('the held request to be aborted', () => held?.destroyed === true);
     await stage.clock.advance(FOLLOW_PACE_MS);
-    await until('it to be asked', () => stage.service.asked.length === 3);
-    // Not held, because the peer may be down.
-    expect(stage.service.asked[2]).not.toHaveProperty('prefer');
+    await until('the next request', () => stage.service.requestHeaders.length === 3);
+    // The service must not hold this request, because the peer may be down.
+    expect(stage.service.requestHeaders[2]).not.toHaveProperty('prefer');
   });
 
   it('ends the request of a removed peer, and all requests when it stops following or is closed', async () => {
-    const stage = await following({ peers: 3 });
+    const stage = await openFollowingStage({ peers: 3 });
     await isHeld(stage, 3);
     stage.table.keep(stage.sites.slice(1));
     await until('one request to end', () => stage.service.held.size === 2);
     await stage.table.unfollow();
     await until('all requests to end', () => stage.service.held.size === 0);
     await stage.clock.advance(2 * HOLD_MS);
-    const { length } = stage.service.asked;
+    const { length } = stage.service.requestHeaders;
     stage.table.follow();
     await isHeld(stage, 2);
     await stage.table.close();
     await until('all requests to end', () => stage.service.held.size === 0);
-    expect(stage.service.asked).toHaveLength(length + 2);
+    expect(stage.service.requestHeaders).toHaveLength(length + 2);
     expect(stage.clock.due()).toBe(0);
   });
 
   it('does not follow a peer that was removed before it answered', async () => {
-    const stage = await enter({ holds: 'all' });
+    const stage = await openStage({ holds: 'all' });
     stage.table.keep(stage.sites);
     stage.table.follow();
     const asking = stage.table.ask();
     await isHeld(stage);
     stage.table.keep([]);
-    stage.list('a');
+    stage.setList('a');
     await asking;
     await stage.clock.advance(FOLLOW_PACE_MS);
-    expect([stage.service.held.size, stage.service.asked.length, stage.changes()]).toEqual([0, 1, 0]);
+    expect([stage.service.held.size, stage.service.requestHeaders.length, stage.changes()]).toEqual([0, 1, 0]);
     expect(stage.clock.due()).toBe(0);
   });
 
   it('limits the number of held requests', async () => {
-    const stage = await following({ peers: MAX_FOLLOWED + 20 });
+    const stage = await openFollowingStage({ peers: MAX_FOLLOWED + 20 });
     await isHeld(stage, MAX_FOLLOWED);
     await stage.clock.advance(2 * FOLLOW_PACE_MS);
     expect(stage.service.held.size).toBe(MAX_FOLLOWED);
     expect(stage.ids()).toHaveLength(MAX_FOLLOWED + 20);
-    const before = stage.service.asked.length;
+    const before = stage.service.requestHeaders.length;
     await stage.table.ask();
-    // The others are asked by the scan.
-    expect(stage.service.asked.length - before).toBe(20);
+    // The scan asks the peers that are not followed.
+    expect(stage.service.requestHeaders.length - before).toBe(20);
   });
 
   it('follows only some of the peers that do not admit this machine', async () => {
-    const { service, clock } = await following({ peers: 40, status: 403 });
+    const { service, clock } = await openFollowingStage({ peers: 40, status: 403 });
     await clock.advance(5000);
-    await until('the requests', () => service.asked.length >= 40 + 32);
+    await until('the requests', () => service.requestHeaders.length >= 40 + 32);
     await settle();
-    expect(service.asked).toHaveLength(40 + 32);
+    expect(service.requestHeaders).toHaveLength(40 + 32);
   });
 
-  it('asks sixteen peers at once', async () => {
+  it('asks at most sixteen peers at the same time', async () => {
     const { table, sites } = peerTable(1, 40);
     let open = 0;
     const dial = (): Promise<never> => {
@@ -257,14 +257,14 @@ describe('a table that follows its peers', () => {
     expect(open).toBe(16);
   });
 
-  it('asks at most 256 peers without a service in one round, and in a thorough one also those that are not due', async () => {
+  it('asks at most 256 peers without a service in one scan; a thorough scan includes peers that are not due', async () => {
     const { table, sites } = peerTable(1, 300);
     const dialled: string[] = [];
-    const refused = (id: string): Promise<never> => {
+    const dialAndFail = (id: string): Promise<never> => {
       dialled.push(id);
       return Promise.reject(new Error('connection refused'));
     };
-    table.keep(sites.map((site) => ({ ...site, dial: () => refused(site.node.id) })));
+    table.keep(sites.map((site) => ({ ...site, dial: () => dialAndFail(site.node.id) })));
     for (const count of [256, 300, 300]) {
       await table.ask();
       expect(dialled).toHaveLength(count);
@@ -277,22 +277,22 @@ describe('a table that follows its peers', () => {
   it.each(['a b', '"', '"a"b', '"\u00e9"', `"${'x'.repeat(200)}"`])(
     'does not send back an invalid entity tag: %j',
     async (etag) => {
-      const { service, ids } = await following({ holds: 'refuses', etag });
-      await until('the next request', () => service.asked.length === 2);
-      expect(service.asked.map((headers) => headers['if-none-match'])).toEqual([undefined, undefined]);
+      const { service, ids } = await openFollowingStage({ holds: 'refuses', etag });
+      await until('the next request', () => service.requestHeaders.length === 2);
+      expect(service.requestHeaders.map((headers) => headers['if-none-match'])).toEqual([undefined, undefined]);
       expect(ids()).toEqual(['a']);
     },
   );
 
   it('treats 304 without a known list as no answer', async () => {
-    const stage = await following({ status: 304 });
+    const stage = await openFollowingStage({ status: 304 });
     expect(stage.ids()).toEqual([]);
     expect(stage.table.found.notes[0]?.reason).toContain('HTTP 304');
   });
 });
 
 function answer(service: Service, { headers }: IncomingMessage, response: ServerResponse): void {
-  service.asked.push(headers);
+  service.requestHeaders.push(headers);
   const isKnown = service.holds !== 'no' && headers['if-none-match'] === tagOf(service);
   const isHeld = isKnown && service.status === 200 && headers['prefer'] !== undefined && service.holds === 'yes';
   if (isHeld || service.holds === 'all') {

@@ -16,8 +16,8 @@ import { buildFixtureServer } from './fixture-server.ts';
 const component = (path: string): string =>
   fileURLToPath(new URL(`../../components/node_modules/${path}`, import.meta.url));
 const SUITE = component('@modelcontextprotocol/conformance/dist/index.js');
-/** `npm run conformance` runs all of it. */
-const CHOSEN = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full').map(
+/** CI runs some scenarios; `npm run conformance` runs all. */
+const CHOSEN_SCENARIOS = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full').map(
   (scenario) => ({ version: '2026-07-28', ...scenario }),
 );
 
@@ -27,7 +27,7 @@ interface Check {
   readonly errorMessage?: string;
 }
 
-// Once only: the server is the same on the newest Node.
+// The suite runs only once, since the server behaves the same on the newest Node.
 describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEWEST_NODE)(
   'the official conformance suite',
   () => {
@@ -44,18 +44,18 @@ describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEW
       await temp.close();
     });
 
-    test.concurrent.each(CHOSEN)('$name of $version', async ({ name, version, subject, fails = {} }) => {
+    test.concurrent.each(CHOSEN_SCENARIOS)('$name of $version', async ({ name, version, subject, fails = {} }) => {
       const folder = join(temp.path, `${name}-${version}`);
       await mkdir(folder);
       const args = ['server', '--url', bridges.get(subject)?.url ?? '', '--scenario', name, '--spec-version', version];
-      const said = await new Promise<string>((resolve) => {
+      const output = await new Promise<string>((resolve) => {
         const options = { cwd: folder, env: { PATH: '', HOME: temp.path }, timeout: 120_000 };
         execFile(NEWEST_NODE, [SUITE, ...args, '--force', '-o', 'results'], options, (_, out, err) =>
           resolve(out + err),
         );
       });
       const [results = ''] = await readdir(join(folder, 'results')).catch(() => []);
-      const text = await readFile(join(folder, 'results', results, 'checks.json'), 'utf8').catch(() => `[] ${said}`);
+      const text = await readFile(join(folder, 'results', results, 'checks.json'), 'utf8').catch(() => `[] ${output}`);
       const checks = JSON.parse(text) as readonly Check[];
       expect(checks.length).toBeGreaterThan(0);
       const failed = checks.filter(({ status }) => status === 'FAILURE');

@@ -18,9 +18,9 @@ const QUESTION = {
 
 type Respond = () => Promise<ElicitResult>;
 
-/** The answer to a form to which the SDK's own client responds with `respond` after `ms`. */
-async function ask(
-  ms: number,
+/** Shows a form in the SDK's own client, which calls `respond` after `delayMs`; resolves with the person's answer. */
+async function askPerson(
+  delayMs: number,
   respond: Respond | undefined,
   { timeoutMs = 60_000, signal = new AbortController().signal } = {},
 ): Promise<PersonAnswer | undefined> {
@@ -29,12 +29,12 @@ async function ask(
   const client = new Client({ name: 'client', version: '1' }, { capabilities: { elicitation: { form: {} } } });
   if (respond !== undefined) {
     client.setRequestHandler(ElicitRequestSchema, async () => {
-      await clock.advance(ms);
+      await clock.advance(delayMs);
       return await respond();
     });
   }
-  const [here, there] = InMemoryTransport.createLinkedPair();
-  await Promise.all([server.connect(here), client.connect(there)]);
+  const [serverTransport, clientTransport] = InMemoryTransport.createLinkedPair();
+  await Promise.all([server.connect(serverTransport), client.connect(clientTransport)]);
   try {
     return await personAsker(server, clock)?.(QUESTION, { timeoutMs, signal });
   } finally {
@@ -42,8 +42,8 @@ async function ask(
   }
 }
 
-const answer = (result: object) => async (): Promise<ElicitResult> => result as ElicitResult;
-const fail = (message: string, code: number) => async (): Promise<never> => {
+const respondWith = (result: object) => async (): Promise<ElicitResult> => result as ElicitResult;
+const failWith = (message: string, code: number) => async (): Promise<never> => {
   throw Object.assign(new Error(message), { code });
 };
 const unavailable = (reason: RegExp) => ({ kind: 'unavailable', reason: expect.stringMatching(reason) });
@@ -51,37 +51,37 @@ const unavailable = (reason: RegExp) => ({ kind: 'unavailable', reason: expect.s
 test.each<[string, Respond, PersonAnswer]>([
   [
     'accept',
-    answer({ action: 'accept', content: { decision: 'once', count: 3 } }),
+    respondWith({ action: 'accept', content: { decision: 'once', count: 3 } }),
     { kind: 'accepted', fields: { decision: 'once' } },
   ],
-  ['accept without content', answer({ action: 'accept' }), { kind: 'accepted', fields: {} }],
-  ['decline', answer({ action: 'decline' }), { kind: 'declined' }],
-  ['cancel', answer({ action: 'cancel' }), { kind: 'dismissed' }],
-])('%s is the person’s answer, unless it comes within 500 ms', async (_, respond, expected) => {
-  expect(await ask(500, respond)).toEqual(expected);
-  for (const ms of [0, 499]) expect(await ask(ms, respond)).toEqual(unavailable(/500 ms/));
+  ['accept without content', respondWith({ action: 'accept' }), { kind: 'accepted', fields: {} }],
+  ['decline', respondWith({ action: 'decline' }), { kind: 'declined' }],
+  ['cancel', respondWith({ action: 'cancel' }), { kind: 'dismissed' }],
+])('%s counts as the person’s answer only after 500 ms', async (_, respond, expected) => {
+  expect(await askPerson(500, respond)).toEqual(expected);
+  for (const delayMs of [0, 499]) expect(await askPerson(delayMs, respond)).toEqual(unavailable(/500 ms/));
 });
 
 test.each<[string, Respond | undefined, RegExp]>([
-  ['an error', fail('no dialog here', -32_000), /no dialog here/],
-  ['an error with the code of a timeout', fail('no time', -32_001), /no time/],
-  ['a malformed result', answer({ action: 'later' }), /./],
-  ['the capability, but no handler', undefined, /-32601/],
-  // The issues of the schema are left out.
+  ['an error', failWith('no dialog here', -32_000), /no dialog here/],
+  ['an error with the code of a timeout', failWith('no time', -32_001), /no time/],
+  ['a malformed result', respondWith({ action: 'later' }), /./],
+  ['"no such method", since it has no handler', undefined, /-32601/],
+  // The reason leaves out the issues of the schema.
   [
-    'a malformed content',
-    answer({ action: 'accept', content: { decision: {} } }),
+    'malformed content',
+    respondWith({ action: 'accept', content: { decision: {} } }),
     /^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/,
   ],
-])('a client that has %s cannot ask', async (_, respond, reason) => {
-  for (const ms of [0, 10_000]) expect(await ask(ms, respond)).toEqual(unavailable(reason));
+])('asking is unavailable if the client responds with %s', async (_, respond, reason) => {
+  for (const delayMs of [0, 10_000]) expect(await askPerson(delayMs, respond)).toEqual(unavailable(reason));
 });
 
-test('a question without an answer is late at the time limit, and when the call is cancelled', async () => {
+test('an unanswered question is late after its time limit or when the call is cancelled', async () => {
   const never = (): Promise<ElicitResult> => new Promise(() => {});
-  expect(await ask(1_000, never, { timeoutMs: 1 })).toEqual({ kind: 'late' });
+  expect(await askPerson(1_000, never, { timeoutMs: 1 })).toEqual({ kind: 'late' });
   const controller = new AbortController();
-  const asking = ask(1_000, never, { signal: controller.signal });
+  const asking = askPerson(1_000, never, { signal: controller.signal });
   controller.abort();
   expect(await asking).toEqual({ kind: 'late' });
 });

@@ -30,7 +30,7 @@ const GENERATIONS: readonly Generation[] = [
 
 /** The same calls of the same tools, for each generation. */
 describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, isMissing: missing }) => {
-  describe.skipIf(missing)('is driven the same', () => {
+  describe.skipIf(missing)('behaves like the other generations', () => {
     let ground: Ground;
     let server: McpChild;
     let instance: string;
@@ -65,7 +65,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(await ground.prompts(session)).toEqual(['slow 5 60: word']);
     });
 
-    test('several steps are one answer', async () => {
+    test('several steps make one answer', async () => {
       const session = await newSession();
       await send(session, 'bash: printf one');
       expect(data(await server.call('respond', { instance, reply: 'once' }))).toMatchObject({
@@ -79,7 +79,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(messages.flatMap(({ tools = [] }) => tools).join()).toMatch(/bash|shell/);
     });
 
-    test('a permission shows in the list, and is rejected with and without a message', async () => {
+    test('a permission is listed, and is rejected with and without a message', async () => {
       const session = await newSession();
       const sent = data(await send(session, 'bash: echo asked'));
       expect(sent).toMatchObject({ outcome: 'waiting' });
@@ -96,7 +96,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect((await server.call('respond', { instance, reply: 'once' })).text).toContain('waits for nothing');
     });
 
-    test('a question is answered, and another rejected', async () => {
+    test('a question is answered, and another one is rejected', async () => {
       const session = await newSession();
       const sent = data(await send(session, 'ask: Which colour?|Red|Blue'));
       expect((sent['waiting'] as string[])[0]).toContain('«Which colour? Red | Blue»');
@@ -112,7 +112,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       );
     });
 
-    test('a running turn is not disturbed, but queued behind, waited for, and interrupted', async () => {
+    test('a new message does not disturb a running turn, and can queue, wait or interrupt', async () => {
       const session = await newSession();
       expect(data(await begin(session, 'gate busy: done first'))).toMatchObject({ outcome: 'running' });
       await ground.model.waitForGate('busy');
@@ -138,7 +138,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       ]);
     });
 
-    test('abort ends a turn, and reports if nothing ran', async () => {
+    test('abort ends a turn, and reports when no turn runs', async () => {
       const session = await newSession();
       await begin(session, 'gate abort: never');
       await ground.model.waitForGate('abort');
@@ -164,7 +164,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(sent).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('401') });
     });
 
-    test('a request id sends once, over ten simultaneous calls and another server', async () => {
+    test('calls with the same request id send one message, even ten at once and from another server', async () => {
       const session = await newSession();
       const ask = { session_id: session, message: 'echo: once', request_id: 'generations-once' };
       const all = await Promise.all(Array.from({ length: 10 }, () => server.call('send', { instance, ...ask })));
@@ -209,7 +209,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       });
     });
 
-    test('a session is renamed, forked and deleted, or the error names the version that can', async () => {
+    test('a session is renamed, forked and deleted, or the error names a version that supports it', async () => {
       const session = await newSession();
       await send(session, 'echo: kept');
       const renamed = await server.call('rename_session', { instance, session_id: session, title: 'A new name' });
@@ -224,7 +224,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
         else expect(one.result.isError).not.toBe(true);
     });
 
-    test('a turn that a crash cut is resumed or reported, and the next one runs', async () => {
+    test('a turn that a crash interrupts is resumed or reported, and the next turn runs', async () => {
       const session = await newSession();
       const sending = send(session, 'gate crash: never');
       await ground.model.waitForGate('crash');

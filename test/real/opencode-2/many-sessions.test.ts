@@ -5,7 +5,7 @@ import { data, openFakeService } from '../generations/grounds.ts';
 
 const DAYS_MS = 24 * 3_600_000;
 
-test('directories of older sessions are read once, listed or counted by age, and can be named', async () => {
+test('the directories of older sessions are read once, are listed or counted by age, and can be selected by name', async () => {
   const { fake, directories: paths, close } = await openFakeService(['app', 'today', 'far']);
   const { app, today, far } = paths;
   onTestFinished(close);

@@ -13,7 +13,7 @@ type Answerer = (request: FakeRequest, state: FakeState) => Answer;
 
 const HOME = '/home/user';
 
-/** Answers by route, the more special ones first, shaped as those of a real 1.18.33. */
+/** Answers by route, specific routes before general ones, in the form of opencode 1.18.33. */
 export const ANSWERS = {
   'GET /global/health': (_, { version }) => ok({ healthy: true, version }),
   'GET /path'({ url }, state) {
@@ -98,7 +98,7 @@ export const ANSWERS = {
   'GET /file/content': ({ url }, state) => fileAnswer(url.searchParams.get('path') ?? '', state),
   'GET /find': ({ url }, state) => findAnswer(url.searchParams.get('pattern') ?? '', state),
   'GET /find/file': ({ url }, state) => findFileAnswer(url.searchParams, state),
-  // Not used: the server opens a stream.
+  // These answers are never sent, since the fake server opens a stream instead.
   'GET /event': () => WEB_PAGE,
   'GET /global/event': () => WEB_PAGE,
 } satisfies Readonly<Record<string, Answerer>>;
@@ -114,7 +114,7 @@ function listSessions(query: URLSearchParams, { sessions }: FakeState): FakeSess
     .slice(0, Number(query.get('limit') ?? 100));
 }
 
-/** The last `limit` before the cursor, oldest first, and a cursor for what is older. */
+/** The last `limit` messages before the cursor, oldest first, and a cursor for older messages. */
 function page(messages: readonly FakeMessage[], query: URLSearchParams): Answer {
   const before = query.get('before');
   const cursor: { readonly id?: string } =

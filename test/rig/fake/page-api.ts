@@ -3,7 +3,7 @@ import { text } from 'node:stream/consumers';
 
 import { type HttpListener, listenHttp } from '../http-listener.ts';
 
-/** The page's files, as in the build. */
+/** The page's files, as the build makes them. */
 const assets = import(new URL('../../../scripts/page-assets.mjs', import.meta.url).href).then(
   async (script: { pageAssets(): Promise<Readonly<Record<string, string>>> }) =>
     new Map(Object.entries(await script.pageAssets())),
@@ -15,7 +15,7 @@ const TYPES: Readonly<Record<string, string>> = {
   js: 'text/javascript; charset=utf-8',
   svg: 'image/svg+xml',
 };
-/** The header of the node service. */
+/** The content security policy that the node service sends. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -29,7 +29,7 @@ export interface PageApi extends AsyncDisposable {
   readonly posts: readonly { readonly path: string; readonly body: PageLine }[];
   /** Path and query of each GET, in order. */
   readonly gets: readonly string[];
-  /** Sends the whole state to every open list and each later one. */
+  /** Sends the whole state to every open stream of the list, and to each later one. */
   setFleet(fleet: PageLine): void;
   /** Sets the first lines of that session's streams. */
   setSession(id: string, lines: readonly PageLine[]): void;
@@ -38,7 +38,7 @@ export interface PageApi extends AsyncDisposable {
   /** Sets the answer to `before=CURSOR`. */
   setOlder(cursor: string, lines: readonly PageLine[]): void;
   setChanges(id: string, changes: PageLine): void;
-  /** Sets the answer to the next POSTs of that path; a function may wait. */
+  /** Sets the function that answers later POSTs of that path; it may delay the answer. */
   answer(path: 'respond' | 'send' | 'abort', answer: (body: PageLine) => Answer | Promise<Answer>): void;
   /** Refuses GETs of that name. */
   refuse(name: string, status: number, error: string): void;
@@ -69,26 +69,26 @@ export async function startPageApi(): Promise<PageApi> {
 
   async function route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { pathname, searchParams } = new URL(request.url ?? '', url);
-    if (!pathname.startsWith(`${PREFIX}v1/`)) return file(pathname, response);
+    if (!pathname.startsWith(`${PREFIX}v1/`)) return sendFile(pathname, response);
     if (request.headers['x-opencode-mcp-page'] !== '1') return send(response, 403, { error: 'no header of the page' });
     const name = pathname.slice(PREFIX.length + 3);
-    if (request.method === 'POST') return post(name, request, response);
+    if (request.method === 'POST') return recordPost(name, request, response);
     gets.push(`${name}?${searchParams.toString()}`);
     const refusal = refusals.get(name);
     if (refusal !== undefined) return send(response, refusal.status, { error: refusal.error });
     const id = searchParams.get('session') ?? '';
-    if (name === 'fleet') return stream('fleet', response, [fleet]);
+    if (name === 'fleet') return openStream('fleet', response, [fleet]);
     if (name === 'changes') return send(response, 200, changes.get(id) ?? { files: [], more: 0 });
     const before = searchParams.get('before');
-    if (before !== null) return void lines(response, older.get(before) ?? []).end();
+    if (before !== null) return void writeLines(response, older.get(before) ?? []).end();
     const first = sessions.get(id);
     if (first === undefined) return send(response, 404, { error: `no session "${id}" there` });
-    stream(id, response, first);
+    openStream(id, response, first);
   }
 
-  async function post(name: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const isOurs = request.headers.origin === url && request.headers['content-type'] === 'application/json';
-    if (!isOurs) return send(response, 403, { error: 'another origin' });
+  async function recordPost(name: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const isFromPage = request.headers.origin === url && request.headers['content-type'] === 'application/json';
+    if (!isFromPage) return send(response, 403, { error: 'another origin' });
     const body = JSON.parse(await text(request)) as PageLine;
     posts.push({ path: name, body });
     const answer = (await answers.get(name)?.(body)) ?? {
@@ -97,7 +97,7 @@ export async function startPageApi(): Promise<PageApi> {
     send(response, answer.status ?? 200, answer.body);
   }
 
-  async function file(pathname: string, response: ServerResponse): Promise<void> {
+  async function sendFile(pathname: string, response: ServerResponse): Promise<void> {
     const name = pathname === '/' ? 'index.html' : pathname.slice(PREFIX.length);
     const body = (await assets).get(name);
     if (body === undefined) return send(response, 404, { error: `no file ${pathname}` });
@@ -109,14 +109,14 @@ export async function startPageApi(): Promise<PageApi> {
     response.end(body);
   }
 
-  function stream(name: string, response: ServerResponse, first: readonly PageLine[]): void {
+  function openStream(name: string, response: ServerResponse, first: readonly PageLine[]): void {
     const all = open.get(name) ?? new Set();
     open.set(name, all.add(response));
     response.once('close', () => all.delete(response));
-    lines(response, first);
+    writeLines(response, first);
   }
 
-  function lines(response: ServerResponse, all: readonly PageLine[]): ServerResponse {
+  function writeLines(response: ServerResponse, all: readonly PageLine[]): ServerResponse {
     if (!response.headersSent) {
       response.writeHead(200, { 'content-type': 'application/x-ndjson; charset=utf-8', 'cache-control': 'no-store' });
       response.flushHeaders();
@@ -137,11 +137,11 @@ export async function startPageApi(): Promise<PageApi> {
     gets,
     setFleet(next) {
       fleet = next;
-      for (const response of open.get('fleet') ?? []) lines(response, [next]);
+      for (const response of open.get('fleet') ?? []) writeLines(response, [next]);
     },
     setSession: (id, first) => void sessions.set(id, first),
     push(id, ...more) {
-      for (const response of open.get(id) ?? []) lines(response, more);
+      for (const response of open.get(id) ?? []) writeLines(response, more);
     },
     setOlder: (cursor, page) => void older.set(cursor, page),
     setChanges: (id, what) => void changes.set(id, what),

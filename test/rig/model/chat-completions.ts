@@ -19,7 +19,7 @@ export interface ReplySink {
   text(piece: string): void;
   reasoning(piece: string): void;
   toolCall(name: string, input: Readonly<Record<string, unknown>>): void;
-  /** Ends the reply for this reason (default: `stop`, or `tool_calls` after a call), with the number of tokens of the prompt. */
+  /** Ends the reply with a finish reason (default: `stop`, or `tool_calls` after a call) and the token count of the prompt. */
   end(finish?: string, promptTokens?: number): void;
 }
 
@@ -44,7 +44,7 @@ export function failWith(
   return false;
 }
 
-/** A streamed reply: opencode (1.18.10, 1.18.33 and the preview) asks for no other. */
+/** Streams the reply: opencode (1.18.10, 1.18.33 and the preview) requests only streamed ones. */
 export function replySink({ model }: ChatRequest, response: ServerResponse): ReplySink {
   const id = `chatcmpl-${++lastId}`;
   let pieces = 0;
@@ -80,9 +80,9 @@ export function replySink({ model }: ChatRequest, response: ServerResponse): Rep
         ],
       });
     },
-    end(why = finish, promptTokens = 10) {
+    end(reason = finish, promptTokens = 10) {
       start();
-      chunk({ choices: [{ index: 0, delta: {}, finish_reason: why }] });
+      chunk({ choices: [{ index: 0, delta: {}, finish_reason: reason }] });
       const usage = { prompt_tokens: promptTokens, completion_tokens: pieces, total_tokens: promptTokens + pieces };
       chunk({ choices: [], usage });
       response.end('data: [DONE]\n\n');

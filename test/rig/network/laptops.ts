@@ -23,8 +23,8 @@ const START_LIMIT_MS = 90_000;
 /** In its first 450 ms opencode may accept a request and never answer it: give up and retry. */
 const HEALTH_TIMEOUT_MS = 2_000;
 
-/** Runs in a laptop's namespace: forwards a socket file, which belongs to no network, to its opencode. */
-const DOOR = `
+/** The script of a laptop's socket proxy: forwards a socket file, which every namespace can reach, to its opencode. */
+const SOCKET_PROXY = `
 const net = require('node:net');
 net.createServer({ allowHalfOpen: true }, (outside) => {
   const inside = net.connect(${LAPTOP_PORT}, '127.0.0.1');
@@ -33,7 +33,7 @@ net.createServer({ allowHalfOpen: true }, (outside) => {
 }).listen(process.argv[1], () => console.log('open'));
 process.stdin.resume().on('end', () => process.exit());`;
 
-/** Two machines that differ in nothing else: host name, user, paths and ports are equal, and the home is a copy or mounted in both. */
+/** Two machines with equal host name, user, paths and ports; the second home is a copy of the first, or the same one. */
 export interface Twins extends AsyncDisposable {
   readonly laptops: readonly [Laptop, Laptop];
   readonly directory: string;
@@ -46,9 +46,9 @@ export function cannotMakeLaptops(): boolean {
 
 export async function startTwins(home: 'copied' | 'shared', password: string, serial: number): Promise<Twins> {
   const temp = tempDir('opencode-twins');
-  const own = join(temp.path, 'home');
-  await createProject(join(own, 'work'));
-  const sandbox = await openSandbox({ home: own, directory: join(own, 'work'), password });
+  const firstHome = join(temp.path, 'home');
+  await createProject(join(firstHome, 'work'));
+  const sandbox = await openSandbox({ home: firstHome, directory: join(firstHome, 'work'), password });
   const namespaces = await Namespaces.open(serial);
   const machines: Laptop[] = [];
   const close = async (): Promise<void> => {
@@ -58,18 +58,24 @@ export async function startTwins(home: 'copied' | 'shared', password: string, se
     await temp.close();
   };
   try {
-    // The database has a session before it is copied.
-    const first = new Laptop(await namespaces.machine(2), sandbox, own, join(temp.path, 'first.sock'), password);
+    // The database needs a session before it is copied.
+    const first = new Laptop(await namespaces.machine(2), sandbox, firstHome, join(temp.path, 'first.sock'), password);
     machines.push(first);
     await first.start();
     await first.createSession();
-    const other = home === 'shared' ? own : join(temp.path, 'copy');
-    if (other !== own) {
+    const secondHome = home === 'shared' ? firstHome : join(temp.path, 'copy');
+    if (secondHome !== firstHome) {
       await first.stop();
-      await cp(own, other, { recursive: true, preserveTimestamps: true });
+      await cp(firstHome, secondHome, { recursive: true, preserveTimestamps: true });
       await first.start();
     }
-    const second = new Laptop(await namespaces.machine(3), sandbox, other, join(temp.path, 'second.sock'), password);
+    const second = new Laptop(
+      await namespaces.machine(3),
+      sandbox,
+      secondHome,
+      join(temp.path, 'second.sock'),
+      password,
+    );
     machines.push(second);
     await second.start();
     return { laptops: [first, second], directory: sandbox.directory, [Symbol.asyncDispose]: close };
@@ -81,7 +87,7 @@ export async function startTwins(home: 'copied' | 'shared', password: string, se
 
 /** A real opencode with the network and the home of its own machine. */
 class Laptop {
-  /** From the test into the machine, where every laptop has the same address. */
+  /** Connects the test to this machine, since every laptop has the same address. */
   readonly dial: Dial;
   readonly #namespace: string;
   readonly #sandbox: OpencodeSandbox;
@@ -90,7 +96,7 @@ class Laptop {
   readonly #connection: Connection;
   readonly #open = new Set<Socket>();
   #opencode: LoggedChild | undefined;
-  #door: ChildProcess | undefined;
+  #socketProxy: ChildProcess | undefined;
   #down = false;
   #version = '';
 
@@ -119,12 +125,12 @@ class Laptop {
 
   async start(): Promise<void> {
     const { directory, env, home } = this.#sandbox;
-    // Both homes have one path: each mount is visible in its own namespace only.
+    // Both homes have the same path, since each mount is visible only in its own namespace.
     const enter = this.#home === home ? '' : 'mount --bind "$1" "$HOME" && ';
     const script = `${enter}cd "$2" && exec "$3" serve --port ${LAPTOP_PORT} --hostname 127.0.0.1`;
     const args = ['netns', 'exec', this.#namespace, 'sh', '-c', script, 'sh', this.#home, directory, PINNED_OPENCODE];
     this.#opencode = new LoggedChild(spawn('ip', args, { env, stdio: ['ignore', 'pipe', 'pipe'] }));
-    if (this.#door === undefined) await this.#openDoor();
+    if (this.#socketProxy === undefined) await this.#startSocketProxy();
     const health = await this.#opencode.until(
       'an opencode in a namespace to be healthy',
       () => this.json('/global/health', HEALTH_TIMEOUT_MS).catch(() => undefined),
@@ -142,12 +148,12 @@ class Laptop {
     await exchange(this.#connection, '/session', { method: 'POST', body: '{"title":"of both"}' }, limits);
   }
 
-  /** Parsed answers of its opencode, without the faults. */
+  /** Resolves with a parsed answer of its opencode, also while the laptop is down. */
   json(path: string, timeoutMs = START_LIMIT_MS): Promise<unknown> {
     return requestJson(this.#connection, path, { timeoutMs, maxBytes: 8_000_000 });
   }
 
-  /** Refuses to connect, and breaks what is connected. */
+  /** Refuses new connections and breaks the open ones of `dial`. */
   down(): void {
     this.#down = true;
     for (const socket of this.#open) socket.destroy();
@@ -157,18 +163,21 @@ class Laptop {
     return `opencode ${this.#version} pid ${this.#opencode?.pid} in ${this.#namespace}`;
   }
 
-  /** What runs in the namespace ends with it. */
+  /** Ends all programs in the namespace. */
   close(): void {
     this.down();
-    this.#door?.kill('SIGKILL');
+    this.#socketProxy?.kill('SIGKILL');
     this.#opencode?.signal('SIGKILL');
   }
 
-  async #openDoor(): Promise<void> {
-    const args = ['netns', 'exec', this.#namespace, process.execPath, '-e', DOOR, this.#socket];
-    const door = spawn('ip', args, { stdio: ['pipe', 'pipe', 'inherit'], env: { PATH: process.env['PATH'] ?? '' } });
-    this.#door = door;
-    await within(once(door.stdout, 'data'), 'the way into a namespace to open');
+  async #startSocketProxy(): Promise<void> {
+    const args = ['netns', 'exec', this.#namespace, process.execPath, '-e', SOCKET_PROXY, this.#socket];
+    const socketProxy = spawn('ip', args, {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: { PATH: process.env['PATH'] ?? '' },
+    });
+    this.#socketProxy = socketProxy;
+    await within(once(socketProxy.stdout, 'data'), 'the socket proxy of a namespace to listen');
   }
 
   async #connect(): Promise<Socket> {

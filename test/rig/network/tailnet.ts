@@ -12,7 +12,7 @@ export interface TailnetOptions {
   readonly nodes: readonly NodeOptions[];
   readonly magicDns?: boolean;
   readonly families?: 'both' | 'v6';
-  /** headscale's policy; default: everyone reaches everyone. `nodeAttrs` are added. */
+  /** headscale's policy, to which `nodeAttrs` are added; default `OPEN_POLICY`. */
   readonly policy?: Readonly<Record<string, unknown>>;
 }
 
@@ -28,7 +28,7 @@ export interface Tailnet extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Everyone reaches everyone; ada owns the tags of the suites. */
+/** Lets every node reach every other; ada owns the tags of the suites. */
 export const OPEN_POLICY = {
   acls: [{ action: 'accept', src: ['*'], dst: ['*:*'] }],
   tagOwners: { 'tag:server': ['ada@'], 'tag:other': ['ada@'] },
@@ -36,7 +36,7 @@ export const OPEN_POLICY = {
 
 let serial = 0;
 
-/** Resolves when every node sees every other, after some 8 s. First removes the leftovers of killed runs. */
+/** Resolves when every node sees every other, after about 8 s. First removes the leftovers of killed runs. */
 export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
   await removeLeftovers();
   const temp = tempDir('tailnet-rig');
@@ -61,7 +61,7 @@ export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
     const keys: string[] = [];
     for (const { user = 'ada', tags = [] } of options.nodes) keys.push(await headscale.authKey(user, tags));
     await Promise.all([...nodes.values()].map((node, index) => node.join(keys[index] ?? '')));
-    await allSeeEachOther([...nodes.values()]);
+    await waitUntilAllOnline([...nodes.values()]);
   } catch (error) {
     await close();
     throw error;
@@ -86,7 +86,7 @@ function policyOf(policy: Readonly<Record<string, unknown>> = OPEN_POLICY): unkn
   return { ...policy, nodeAttrs: [{ target: ['*'], attr: ['disable-captive-portal-detection'] }] };
 }
 
-async function allSeeEachOther(nodes: readonly TailnetMachine[]): Promise<void> {
+async function waitUntilAllOnline(nodes: readonly TailnetMachine[]): Promise<void> {
   await until('every node to see every other online', async () => {
     const statuses = await Promise.all(nodes.map(({ localApi }) => localApi.status()));
     return statuses.every(({ peers }) => peers.filter(({ online }) => online).length >= nodes.length - 1);

@@ -1,7 +1,7 @@
 import { CONTINUED, HANG_REPLY, parseScript, type Step } from '../model/model-script.ts';
 import type { Fields, FormField } from './store.ts';
 
-/** One thing that a fake's model does in a turn. A tool ends the model's step. */
+/** One action of a fake's model in a turn. A tool call ends the model's step. */
 export type TurnStep =
   | { readonly kind: 'say' | 'think'; readonly chunks: readonly string[]; readonly everyMs?: number }
   /** Waits for the gate. Before any text there is no message of the assistant yet, as with a model that hangs. */
@@ -11,7 +11,7 @@ export type TurnStep =
       readonly name: string;
       readonly input: Fields;
       readonly output?: string;
-      /** The tool fails with this. */
+      /** The tool fails with this message. */
       readonly fails?: string;
       readonly asks?: {
         readonly action: string;
@@ -30,7 +30,7 @@ export type TurnStep =
   | { readonly kind: 'compact'; readonly summary: string }
   | { readonly kind: 'finish'; readonly reason: 'length' | 'content-filter' };
 
-/** Retries after a model error before the turn fails. */
+/** Number of retries after a model error before the turn fails. */
 const RETRIES = 2;
 
 /** Reads the language of `model-script.ts`, so that one scenario runs on real servers and on the fake. */
@@ -60,7 +60,7 @@ function translate(step: Step): readonly TurnStep[] {
       ];
     case 'plan':
       return [
-        ...step.calls.flatMap(({ tool, input }) => call(tool, input)),
+        ...step.calls.flatMap(({ tool, input }) => stepsOfCall(tool, input)),
         { kind: 'report', tool: step.calls.at(-1)?.tool ?? '' },
       ];
     case 'fail': {
@@ -86,14 +86,14 @@ function translate(step: Step): readonly TurnStep[] {
   }
 }
 
-function call(tool: string, input: Fields): readonly TurnStep[] {
+function stepsOfCall(tool: string, input: Fields): readonly TurnStep[] {
   if (tool === 'task') return [{ kind: 'subagent', prompt: String(input['prompt']) }];
   if (tool === 'question') return [questionForm(input as unknown as QuestionInput)];
   if (tool !== 'bash') return [{ kind: 'tool', name: tool, input, output: 'done' }];
-  // OpenCode 2 calls it shell.
+  // OpenCode 2 names the bash tool shell.
   const command = String(input['command']);
   const asks = { action: 'shell', resources: [command], save: [command] };
-  return [{ kind: 'tool', name: 'shell', input, output: printed(command), asks }];
+  return [{ kind: 'tool', name: 'shell', input, output: printedText(command), asks }];
 }
 
 interface QuestionInput {
@@ -119,7 +119,7 @@ function questionForm({ questions }: QuestionInput): TurnStep {
 }
 
 /** The output of `echo` and `printf`; the fake runs nothing. */
-function printed(command: string): string {
+function printedText(command: string): string {
   const [, quoted, plain] = /^(?:echo|printf)\s+(?:"([^"]*)"|(.*))$/.exec(command) ?? [];
   return quoted ?? plain ?? '';
 }

@@ -13,7 +13,7 @@ import { type Sshd, startSshd } from '../network/sshd.ts';
 import { type Answers, openTypedTerminal } from './typed-terminal.ts';
 import { until } from '../wait.ts';
 
-/** A terminal takes seconds to start opencode, on a busy machine a minute. */
+/** opencode takes seconds to start in a terminal, and up to a minute on a busy machine. */
 const START_LIMIT_MS = 100_000;
 
 /** The pages describe a laptop with this project. */
@@ -24,7 +24,7 @@ export interface NewcomerOptions {
   readonly model: { readonly url: string };
   /** Programs on the PATH besides the system's and Node. */
   readonly programs: Readonly<Record<string, string>>;
-  /** What the person types at prompts. */
+  /** The person's answers at prompts. */
   readonly answers: Answers;
 }
 
@@ -84,7 +84,7 @@ export class Newcomer implements AsyncDisposable {
   }
 
   /** Runs a block of a page in a terminal, in the state in which the page's previous block left the shell. */
-  async run(block: DocBlock, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
+  async run(block: DocBlock, extraEnv: Readonly<Record<string, string>> = {}): Promise<Ran> {
     const state = join(this.#machine.path, `${block.page.replaceAll('/', '-')}.state`);
     const script = join(this.#machine.path, 'block.sh');
     const commands = this.#placeholders.reduce((text, pair) => text.replaceAll(...pair), block.commands);
@@ -92,18 +92,18 @@ export class Newcomer implements AsyncDisposable {
       script,
       `[ ! -f '${state}' ] || . '${state}'\nset -e\n${commands}\n{ export -p; echo "cd '$PWD'"; } > '${state}'\n`,
     );
-    const stays = block.marks.includes('stays');
+    const keepsRunning = block.marks.includes('stays');
     const registry = block.page === 'docs/relay.md' ? join(this.#relay.home, 'registry') : this.#registry;
-    const before = await registrationsIn(registry);
-    const terminal = openTypedTerminal(`bash '${script}'`, { ...this.env, ...more }, this.home, this.#answers);
-    if (!stays) return { code: await terminal.ended, shown: terminal.shown() };
+    const countBefore = await registrationsIn(registry);
+    const terminal = openTypedTerminal(`bash '${script}'`, { ...this.env, ...extraEnv }, this.home, this.#answers);
+    if (!keepsRunning) return { code: await terminal.ended, shown: terminal.shown() };
     let code: number | null | undefined;
     void terminal.ended.then((ended) => (code = ended));
     await until(
       `a registration in ${registry}`,
       async () => {
-        if (code !== undefined) throw new Error(`it ended with ${code}: ${terminal.shown().slice(0, 3_000)}`);
-        return (await registrationsIn(registry)) > before;
+        if (code !== undefined) throw new Error(`the program ended with ${code}: ${terminal.shown().slice(0, 3_000)}`);
+        return (await registrationsIn(registry)) > countBefore;
       },
       START_LIMIT_MS,
     ).catch((error: unknown) => {
@@ -111,8 +111,8 @@ export class Newcomer implements AsyncDisposable {
     });
     this.#closers.set(block.page, async () => {
       terminal.close();
-      const isGone = async (): Promise<boolean> => (await registrationsIn(registry)) === before;
-      await until(`the end of what a block of ${block.page} started`, isGone);
+      const isGone = async (): Promise<boolean> => (await registrationsIn(registry)) === countBefore;
+      await until(`the program of ${block.page} to end`, isGone);
     });
     return { code: 0, shown: terminal.shown() };
   }
