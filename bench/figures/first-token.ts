@@ -8,10 +8,10 @@ import { differences } from '../statistics.ts';
 
 const GOAL_MS = 10;
 const NS_PER_MS = 1e6;
-/** A model's first words take longer; by then both readers are idle. */
+/** Lets both readers become idle; a model takes longer to write its first words. */
 const REST_MS = 50;
 
-/** From sending a turn's first text to its arrival, as a progress notification of `send` and at a bare reader of the stream. */
+/** Measures how long a turn's first text takes to arrive, as a progress notification of `send` and at a bare reader of the stream. */
 export async function firstTokenFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: 1 });
   await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });
@@ -23,23 +23,23 @@ export async function firstTokenFigures(stage: Stage, pairs: number): Promise<re
   const { ours, theirs } = await interleave(pairs, {
     theirs: async () => {
       await bare.ask({ order: 'open' });
-      const arriving = bare.ask<BareArrival>({ order: 'wait' });
+      const arrival = bare.ask<BareArrival>({ order: 'wait' });
       await delay(REST_MS);
       const { atNs } = await fleet.token('Hello');
-      const arrived = await arriving;
+      const bareArrival = await arrival;
       await bare.ask({ order: 'close' });
-      return msBetween(BigInt(atNs), BigInt(arrived.atNs));
+      return msBetween(BigInt(atNs), BigInt(bareArrival.atNs));
     },
     ours: async () => {
-      let arrive: (atNs: bigint) => void = () => {};
-      const arriving = new Promise<bigint>((resolve) => (arrive = resolve));
+      let resolveArrival: (atNs: bigint) => void = () => {};
+      const arrival = new Promise<bigint>((resolve) => (resolveArrival = resolve));
       const sending = server.call('send', { instance: 'project-0', message: 'Hi' }, (text, atNs) => {
-        if (text !== '') arrive(atNs);
+        if (text !== '') resolveArrival(atNs);
       });
       await fleet.prompted();
       await delay(REST_MS);
       const { atNs } = await fleet.token('Hello');
-      const arrivedNs = await arriving;
+      const arrivedNs = await arrival;
       await fleet.finish('Hello.');
       await sending;
       return msBetween(BigInt(atNs), arrivedNs);

@@ -27,7 +27,7 @@ test('a table for a pipe is not cut', () => {
   ]);
 });
 
-test('the widest column is cut first, and a path keeps its end', () => {
+test('a table that is too wide loses text of its widest column first, and the start of a path', () => {
   expect(draw(44)).toEqual([
     'NAME    WHAT               PATH',
     'one     a sentence that …  …ada/projects/one',
@@ -35,7 +35,7 @@ test('the widest column is cut first, and a path keeps its end', () => {
   ]);
 });
 
-test('a column without room is left out', () => {
+test('a column for which the terminal has no room is left out', () => {
   expect(draw(28)).toEqual(['NAME    WHAT', 'one     a sentence that is …', '日本語  short']);
 });
 
@@ -48,7 +48,7 @@ test('a column that is empty in every row is left out', () => {
   expect(table([{ name: 'a', what: '', path: '' }], COLUMNS, 80, (text) => text)).toEqual(['NAME', 'a']);
 });
 
-test('wide and combining characters take the columns that a terminal gives them', () => {
+test('wide and combining characters are as wide as in a terminal', () => {
   expect([widthOf('日本'), widthOf('e\u0301'), widthOf('🙂'), widthOf('ab')]).toEqual([4, 1, 2, 2]);
   expect(cutEnd('日本語', 5)).toBe('日本…');
   expect(cutEnd('日本語', 4)).toBe('日…');

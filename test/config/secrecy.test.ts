@@ -6,10 +6,10 @@ import { load, type Case } from './load-case.ts';
 
 const MARK = 'hunter2';
 
-/** All errors and warnings of a case. */
-function said(given: Case): string {
+/** All errors and warnings of loading a case. */
+function messagesOf(testCase: Case): string {
   try {
-    return load(given).warnings.join('\n');
+    return load(testCase).warnings.join('\n');
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     return inspect(error, { depth: 10 });
@@ -17,7 +17,7 @@ function said(given: Case): string {
 }
 
 describe('errors and warnings contain no secret', () => {
-  // The mark in every field for a secret, valid and invalid, among other mistakes.
+  // Every field for a secret gets the mark, as a valid and as an invalid value, among other mistakes.
   const secret = fc.oneof(
     fc.constantFrom<unknown>(
       MARK,
@@ -57,7 +57,7 @@ describe('errors and warnings contain no secret', () => {
       secret,
     ),
   );
-  const part = fc.record(
+  const entry = fc.record(
     {
       name: fc.constantFrom<unknown>('a', '', 5),
       hosts: secret,
@@ -80,13 +80,13 @@ describe('errors and warnings contain no secret', () => {
     },
     { requiredKeys: ['type'] },
   );
-  const config = fc.record(
+  const file = fc.record(
     {
       notify: fc.oneof(misplaced, fc.record({ channels: fc.array(fc.oneof(channel, misplaced)) })),
       password: secret,
       username: fc.constantFrom<unknown>('a:b', { password: MARK }, [{ password: MARK }]),
-      credentials: fc.oneof(misplaced, fc.array(fc.oneof(part, misplaced))),
-      instances: fc.oneof(misplaced, fc.array(fc.oneof(part, misplaced))),
+      credentials: fc.oneof(misplaced, fc.array(fc.oneof(entry, misplaced))),
+      instances: fc.oneof(misplaced, fc.array(fc.oneof(entry, misplaced))),
       pasword: secret,
       readOnly: fc.constantFrom<unknown>(true, { password: MARK }),
     },
@@ -95,26 +95,26 @@ describe('errors and warnings contain no secret', () => {
   const files = { '/pw': `${MARK}\n${MARK}` };
   const env = { PW: `${MARK}\n`, OPENCODE_SERVER_PASSWORD: MARK, OPENCODE_SERVER_USERNAME: 'a:b', TRANSPORT: 'x' };
 
-  it('wherever the secret is in the config file', () => {
+  it('with the secret in any field of the config file', () => {
     fc.assert(
-      fc.property(config, fc.constantFrom(0o600, 0o644), fc.boolean(), (value, mode, clean) => {
-        expect(said({ config: value, mode, files, env: clean ? { PW: MARK } : env })).not.toContain(MARK);
+      fc.property(file, fc.constantFrom(0o600, 0o644), fc.boolean(), (value, mode, isEnvValid) => {
+        expect(messagesOf({ config: value, mode, files, env: isEnvValid ? { PW: MARK } : env })).not.toContain(MARK);
       }),
       { numRuns: 400 },
     );
   });
 
-  it('wherever the JSON is invalid', () => {
+  it('with JSON that is invalid at any position', () => {
     const text = JSON.stringify({ password: MARK, instances: [{ name: 'a', headers: { 'X-A': MARK } }] });
     fc.assert(
       fc.property(
         fc.nat(text.length),
         fc.nat(3),
         fc.constantFrom('', '"', "'", ',', '}', 'x', '\n', '\\'),
-        (at, cut, put) => {
-          const broken = text.slice(0, at) + put + text.slice(at + cut);
+        (start, removed, inserted) => {
+          const broken = text.slice(0, start) + inserted + text.slice(start + removed);
           fc.pre(!broken.includes(`{"${MARK}`) && !broken.includes(`"${MARK}":`));
-          expect(said({ config: broken, mode: 0o644 })).not.toContain(MARK);
+          expect(messagesOf({ config: broken, mode: 0o644 })).not.toContain(MARK);
         },
       ),
       { numRuns: 500 },

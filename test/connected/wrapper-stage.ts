@@ -15,12 +15,12 @@ import { until } from '../rig/wait.ts';
 
 const closers: Array<() => Promise<unknown>> = [];
 
-/** Calls `close` in `endAll`, the last one first. */
+/** Makes `endAll` call `close`, before the functions that were added earlier. */
 export function atEnd(close: () => Promise<unknown>): void {
   closers.push(close);
 }
 
-/** For `afterEach`, or for `afterAll` if the tests of a file share what they start. */
+/** Call it in `afterEach`, or in `afterAll` if the tests of a file share a wrapper or a relay. */
 export async function endAll(): Promise<void> {
   for (const close of closers.splice(0).toReversed()) await close();
 }
@@ -66,7 +66,7 @@ export async function startWrapper(options: ConnectedOptions = {}): Promise<Conn
 export async function nothingLeft(child: ConnectedChild): Promise<void> {
   let left: readonly string[] = [];
   await until(
-    () => `nothing to be left; there is ${left.join(', ')}`,
+    () => `the wrapper's files and processes to be gone; left are ${left.join(', ')}`,
     async () => (left = await child.left()).length === 0,
   );
 }
@@ -75,7 +75,7 @@ export async function nothingLeft(child: ConnectedChild): Promise<void> {
 export interface Relay {
   readonly sshd: Sshd;
   readonly registry: string;
-  /** For a wrapper that registers on this relay. */
+  /** Environment variables of a wrapper that registers on this relay. */
   readonly env: Readonly<Record<string, string>>;
 }
 
@@ -99,18 +99,18 @@ export async function nothingOnRelay({ registry, sshd }: Relay): Promise<void> {
   await until('no session to be left', async () => (await sshd.remoteProcesses()).length === 0);
 }
 
-/** The state file of a running wrapper. */
+/** Reads the state file of a running wrapper. */
 export async function stateOf(child: ConnectedChild): Promise<RunState> {
   const states = await readRunStates(join(child.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp'));
-  const found = states.find(({ state }) => state.pid === child.pid);
-  if (found === undefined) throw new Error(`Expected a state file of process ${child.pid}, got none`);
-  return found.state;
+  const own = states.find(({ state }) => state.pid === child.pid);
+  if (own === undefined) throw new Error(`Expected a state file of process ${child.pid}, got none`);
+  return own.state;
 }
 
-/** Resolves with the pid of the ssh that holds the connection, once it differs from `not`. */
-export function sshOf(child: ConnectedChild, not?: number): Promise<number> {
+/** Resolves with the pid of the ssh that holds the connection, once it differs from `oldPid`. */
+export function sshOf(child: ConnectedChild, oldPid?: number): Promise<number> {
   return until('a connection to the relay', async () => {
     const { relay, sshPid } = await stateOf(child);
-    return relay?.kind === 'connected' && sshPid !== not ? sshPid : undefined;
+    return relay?.kind === 'connected' && sshPid !== oldPid ? sshPid : undefined;
   });
 }

@@ -16,7 +16,7 @@ describe('doctor NAME', () => {
   let input: Examination;
   beforeAll(async () => {
     stage = await openDoctorStage();
-    // Nothing listens there.
+    // Nothing listens at these addresses.
     stage.tailscaled.peers = [
       { HostName: 'laptop', DNSName: 'laptop.tailnet.test.', TailscaleIPs: ['127.0.0.3'] },
       { HostName: 'phone', DNSName: 'phone.tailnet.test.', OS: 'iOS', TailscaleIPs: ['127.0.0.4'] },
@@ -82,14 +82,14 @@ describe('doctor NAME', () => {
     expect(todoThat(advice, report)).toBeDefined();
   });
 
-  test('without a name, shows what each source left out', async () => {
+  test('shows, without a name, what each source left out', async () => {
     const { report } = await stage.doctor();
     expect(lineOf(report, 'phone', /runs iOS, which opencode does not support/)?.verdict).toBe('-');
     expect(lineOf(report, 'tailscale', /^0 seen, 3 left out, scanned/)?.verdict).toBe('ok');
   });
 });
 
-test('explains that an instance which is gone keeps its name, and names the new instance', async () => {
+test('explains that an instance keeps its name after it is gone, and names the new instance', async () => {
   await using world = new World();
   const [first, second] = [await world.fake(), await world.fake()];
   world.register('one', first, { claims: { name: 'web', hostname: 'box' } });

@@ -8,7 +8,7 @@ import { settle } from './manual-clock.ts';
 import { DEADLINE_MS, INTERVAL_MS, World } from './world.ts';
 
 describe('starting', () => {
-  test('constructing does nothing, and starting returns at once', async () => {
+  test('a new fleet does nothing until it is started, and starting does not wait', async () => {
     await using world = new World();
     await settle();
     expect([world.source.scans, world.clock.due()]).toEqual([0, 0]);
@@ -21,7 +21,7 @@ describe('starting', () => {
     expect(world.source.scans).toBe(1);
   });
 
-  test('ready waits for the first round, but not longer than a health deadline', async () => {
+  test('ready() waits for the first round, but not longer than a health deadline', async () => {
     await using world = new World({ slots: 1 });
     for (const key of ['a', 'b', 'c', 'd', 'e']) {
       const fake = await world.fake();
@@ -39,7 +39,7 @@ describe('starting', () => {
 });
 
 describe('registrations', () => {
-  test('a new one is probed immediately and listed once it answers, long before the next poll', async () => {
+  test('a new registration is probed immediately, and listed once its server answers, long before the next poll', async () => {
     await using world = new World();
     await world.start();
     const fake = await world.fake({ directory: '/home/user/a' });
@@ -59,7 +59,7 @@ describe('registrations', () => {
     });
   });
 
-  test('one that has not answered yet is counted, not listed, so that it takes no name', async () => {
+  test('a registration whose server has not answered yet is counted, not listed, so that it takes no name', async () => {
     await using world = new World();
     const fake = await world.fake();
     fake.override('GET /global/health', { kind: 'hang' });
@@ -74,7 +74,7 @@ describe('registrations', () => {
     });
   });
 
-  test('a new one that timed out is probed again soon, a few times', async () => {
+  test('a new registration whose probe timed out is probed again soon, a few times', async () => {
     await using world = new World();
     const [slow, dead] = await Promise.all([world.fake(), world.fake()]);
     slow.override('GET /global/health', { kind: 'hang' }, 2);
@@ -83,7 +83,7 @@ describe('registrations', () => {
     world.register('dead', dead);
     const startMs = world.clock.now();
     world.fleet.start();
-    await until('both to be asked', () => slow.load.current + dead.load.current === 2);
+    await until('both probes to arrive', () => slow.load.current + dead.load.current === 2);
     await world.clock.advance((DEADLINE_MS * 7) / 8);
     expect(world.listed()).toEqual(['dead offline', 'slow offline']);
     await world.clock.advance(2000);
@@ -93,7 +93,7 @@ describe('registrations', () => {
     expect(world.fleet.counters.probes).toBe(2 + 2 + 1 + 6);
   });
 
-  test('a temporary failure is probed again soon, for a new and a known one', async () => {
+  test('a registration is probed again soon after a temporary failure, whether it is new or known', async () => {
     await using world = new World();
     const fake = await world.fake();
     const busy = { kind: 'answer', status: 503, body: {} } as const;
@@ -102,19 +102,19 @@ describe('registrations', () => {
     await world.start();
     expect(world.listed()).toEqual(['a offline']);
     await world.clock.advance(2000);
-    await until('it to be listed', () => world.listed()[0] === 'a idle');
+    await until('the instance to be listed as idle', () => world.listed()[0] === 'a idle');
     fake.override('GET /global/health', busy, 2);
     await world.fleet.refresh();
     expect(world.listed()).toEqual(['a offline']);
     const before = world.fleet.counters.probes;
     await world.clock.advance(2000);
-    await until('the first look', () => world.fleet.counters.probes === before + 1);
+    await until('the first probe', () => world.fleet.counters.probes === before + 1);
     await world.quiet();
     await world.clock.advance(5000);
-    await until('it to be listed again', () => world.listed()[0] === 'a idle');
+    await until('the instance to be listed as idle again', () => world.listed()[0] === 'a idle');
   });
 
-  test('one that refuses connections is left to the next round', async () => {
+  test('a registration whose server refuses connections is probed again only by the next round', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     await fake.close();
@@ -125,11 +125,11 @@ describe('registrations', () => {
     expect(world.fleet.counters.probes).toBe(before);
   });
 
-  test('a removed one is gone immediately, with its reason and the time it last answered', async () => {
+  test('a removed registration is gone immediately, with the reason and the time of its last answer', async () => {
     await using world = new World();
     await world.startWith('a', { directory: '/home/user/a' });
     expect(world.listed()).toEqual(['a idle']);
-    // No snapshot is taken while it answers once more.
+    // It answers once more, and no snapshot is taken then.
     await world.round();
     const seenMs = world.clock.now();
     await world.clock.advance(1000);
@@ -143,7 +143,7 @@ describe('registrations', () => {
     expect(world.fleet.snapshot().gone).toMatchObject(gone);
   });
 
-  test('one that is removed before its turn is never probed', async () => {
+  test('a registration that is removed before a slot is free is never probed', async () => {
     await using world = new World({ slots: 1 });
     const [hung, waiting] = await Promise.all([world.fake(), world.fake()]);
     hung.override('GET /global/health', { kind: 'hang' });
@@ -158,7 +158,7 @@ describe('registrations', () => {
     expect(waiting.count('GET /global/health')).toBe(0);
   });
 
-  test('one that moves to another port keeps its name, and is unknown until it answers there', async () => {
+  test('a registration that moves to another port keeps its name, and is unknown until its server answers there', async () => {
     await using world = new World();
     await world.startWith('a');
     expect(world.listed()).toEqual(['a idle']);
@@ -169,7 +169,7 @@ describe('registrations', () => {
     expect(world.listed()).toEqual(['a unknown']);
   });
 
-  test('an untrusted one is listed with the reason, cannot be reached, and is never sent a request', async () => {
+  test('an untrusted registration is listed with the reason, cannot be reached, and is never sent a request', async () => {
     await using world = new World();
     const fake = await world.startWith('a', undefined, {
       trust: { level: 'untrusted', reason: 'the folder is writable by others' },
@@ -195,7 +195,7 @@ describe('registrations', () => {
     ]);
   });
 
-  test('notes of sources, and of contradicting registrations, are shown', async () => {
+  test('notes of sources and of contradicting registrations are in the snapshot', async () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('old', fake, { claims: { connectedAt: 1 } });
@@ -216,7 +216,7 @@ describe('registrations', () => {
 });
 
 describe('an instance that stops answering', () => {
-  test('is offline with reason and last seen, unlisted after five missed rounds, and listed again when it answers', async () => {
+  test('is listed as offline with the reason and its last answer, is gone after five missed rounds, and is listed again when it answers', async () => {
     await using world = new World();
     const proxy = await world.tunnelTo(await world.fake({ directory: '/home/user/a' }));
     world.register('a', proxy);
@@ -225,7 +225,7 @@ describe('an instance that stops answering', () => {
     await proxy.down();
     for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) {
       await world.round();
-      // Tool calls count no miss.
+      // Surveys and refreshes of tool calls are not missed rounds.
       await world.fleet.survey();
       await world.fleet.refresh();
       expect(world.instance('a')).toMatchObject({
@@ -248,7 +248,7 @@ describe('an instance that stops answering', () => {
     expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
-  test('stays listed if a person configured it, even if it never answered', async () => {
+  test('stays listed if it is in the config file, even if it never answered', async () => {
     await using world = new World();
     const fake = await world.fake();
     await fake.close();
@@ -261,7 +261,7 @@ describe('an instance that stops answering', () => {
     expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
-  test('is offline for those rounds and then only counted, if it never answered', async () => {
+  test('is listed as offline for five rounds and then only counted, if it never answered', async () => {
     await using world = new World();
     const fake = await world.fake();
     await fake.close();
@@ -278,7 +278,7 @@ describe('an instance that stops answering', () => {
 });
 
 describe('two endpoints of one instance', () => {
-  async function joined(world: World) {
+  async function registerTwoEndpoints(world: World) {
     const fake = await world.fake({ directory: '/home/user/a' });
     const tunnel = await world.tunnelTo(fake);
     const claims = { id: 'x', localPort: fake.port };
@@ -294,9 +294,9 @@ describe('two endpoints of one instance', () => {
       .snapshot()
       .instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 
-  test('are one entry from the first list on, also while one is down, and are proven again when it is back', async () => {
+  test('are one entry in every list, also while one endpoint is down, and are proven again when it is back', async () => {
     await using world = new World();
-    const { tunnel, fake } = await joined(world);
+    const { tunnel, fake } = await registerTwoEndpoints(world);
     expect(endpoints(world)).toEqual(['a a r']);
     await tunnel.down();
     await world.round();
@@ -310,7 +310,7 @@ describe('two endpoints of one instance', () => {
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
   });
 
-  test('are one entry with one name while the better one flaps, and the steady one is preferred', async () => {
+  test('are one entry with one name while the faster endpoint flaps, and the stable endpoint is preferred', async () => {
     await using world = new World();
     const { proxy: direct } = await world.startWithTwoEndpoints();
     await world.clock.advance(REVIEW_DELAY_MS);
@@ -327,16 +327,16 @@ describe('two endpoints of one instance', () => {
     }
   });
 
-  test('are two entries without a new proof, also after one was down again', async () => {
+  test('are two entries if a new proof fails, also after one endpoint was down again', async () => {
     await using world = new World();
-    const { tunnel, fake } = await joined(world);
+    const { tunnel, fake } = await registerTwoEndpoints(world);
     await tunnel.down();
     await world.round();
     expect(endpoints(world)).toEqual(['a a r']);
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
-    // Not listed on its own before the new proof ended.
+    // The tunnel is not listed as a separate entry before the new proof has ended.
     expect(endpoints(world)).toEqual(['a a']);
     await world.clock.advance(REVIEW_DELAY_MS);
     await until(
@@ -350,9 +350,9 @@ describe('two endpoints of one instance', () => {
     expect(endpoints(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
   });
 
-  test('leave no proof behind at an address that is registered for another instance later', async () => {
+  test('are not joined by an old proof once an address is registered for another instance', async () => {
     await using world = new World();
-    const { tunnel } = await joined(world);
+    const { tunnel } = await registerTwoEndpoints(world);
     world.source.candidates.delete('r');
     await world.announce();
     expect(endpoints(world)).toEqual(['a a']);
@@ -361,7 +361,7 @@ describe('two endpoints of one instance', () => {
     expect(endpoints(world)).toEqual(['a a', 'other other']);
   });
 
-  test('are proven as soon as the second one answers, without waiting for a round', async () => {
+  test('are proven as soon as the second endpoint answers, without waiting for a round', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -379,7 +379,7 @@ describe('two endpoints of one instance', () => {
     await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
-  test('are proven when a later registration suggests it', async () => {
+  test('are proven when a later registration suggests that they are one instance', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -393,7 +393,7 @@ describe('two endpoints of one instance', () => {
     await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
-  test('are tried again by later rounds after silence', async () => {
+  test('are tested again by later rounds after a proof without an answer', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -410,7 +410,7 @@ describe('two endpoints of one instance', () => {
     await until('the proof', () => endpoints(world)[0] === 'a a r');
   });
 
-  test('delay the first list only briefly while they stay silent', async () => {
+  test('delay the first list only briefly while their proof has no answer', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 1 };
     const [one, other] = await Promise.all([world.fake(), world.fake()]);
@@ -429,7 +429,7 @@ describe('two endpoints of one instance', () => {
 });
 
 describe('changes', () => {
-  test('are passed on shortly after, once for a whole survey; a caller of changed() is woken while the survey runs', async () => {
+  test('are reported shortly afterwards, once for a whole survey; a caller of changed() is woken while the survey runs', async () => {
     const seen: string[][] = [];
     await using world = new World({ onChange: () => seen.push(world.listed()) });
     const [fake, slow] = await Promise.all([world.fake(), world.fake()]);
@@ -441,23 +441,23 @@ describe('changes', () => {
     const before = seen.length;
     fake.state.statuses.set('ses_1', { type: 'busy' });
     slow.override('GET /path', { kind: 'hang' }, 1);
-    const woken: string[] = [];
+    const results: string[] = [];
     const caller = new AbortController();
-    void world.fleet.changed(new AbortController().signal).then(() => woken.push('changed'));
-    void world.fleet.changed(caller.signal).then(() => woken.push('aborted'));
+    void world.fleet.changed(new AbortController().signal).then(() => results.push('changed'));
+    void world.fleet.changed(caller.signal).then(() => results.push('aborted'));
     caller.abort();
     const surveying = world.fleet.survey();
-    await until('the one to be answered', () => world.listed()[0] === 'a busy');
-    expect(woken).toEqual(['aborted']);
+    await until('the first instance to be listed as busy', () => world.listed()[0] === 'a busy');
+    expect(results).toEqual(['aborted']);
     await world.clock.advance(1000);
-    expect([woken, seen.length]).toEqual([['aborted', 'changed'], before]);
+    expect([results, seen.length]).toEqual([['aborted', 'changed'], before]);
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(1000);
     expect(seen.slice(before)).toEqual([['a busy', 'b idle']]);
   });
 
-  test('of membership are passed on immediately', async () => {
+  test('of membership are reported immediately', async () => {
     let seen: string[] = [];
     await using world = new World({
       onPresence: () => (seen = world.listed()),
@@ -478,7 +478,7 @@ describe('closing', () => {
     world.register('a', fake);
     world.register('b', hung);
     world.fleet.start();
-    await until('the silent one to be asked', () => hung.load.current === 1);
+    await until('the hanging probe to arrive', () => hung.load.current === 1);
     const pending = [world.fleet.ready(), world.fleet.survey(), world.fleet.refresh()];
     await Promise.all([world.fleet.close(), world.fleet.close()]);
     await Promise.all(pending);
@@ -490,7 +490,7 @@ describe('closing', () => {
     expect(world.source.scans).toBe(scans);
   });
 
-  test('keeps the last snapshot and sends no request any more', async () => {
+  test('keeps the last snapshot and sends no more requests', async () => {
     await using world = new World();
     await world.startWith('a');
     const instance = world.instance('a');

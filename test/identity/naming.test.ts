@@ -24,15 +24,20 @@ const namesOf = (instance: Instance): readonly string[] => namesOfServer(instanc
 const trusted = { level: 'trusted' } as const;
 
 test.each([
-  ['of a machine in the tailnet is one after a renaming', 'tailnet', trusted, true],
-  ['advertised in the LAN is not: anyone may send its id', 'lan', trusted, false],
-  ['with an untrusted registration is not', 'tailnet', { level: 'untrusted', reason: 'any' }, false],
+  ['of a machine in the tailnet is the same after the machine is renamed', 'tailnet', trusted, true],
+  ['advertised in the LAN is not the same after the machine is renamed: anyone may send its id', 'lan', trusted, false],
+  [
+    'with an untrusted registration is not the same after the machine is renamed',
+    'tailnet',
+    { level: 'untrusted', reason: 'any' },
+    false,
+  ],
 ] as const)('an instance %s', (_, route, trust, expected) => {
   expect(isSame(identityOf(sighting('old', route, trust)), identityOf(sighting('new', route, trust)))).toBe(expected);
 });
 
 describe('the names that an instance has or had', () => {
-  test('include those it would have alone, beside others, and beside others of its host', async () => {
+  test('include its names without namesakes, with namesakes, and with namesakes on its host', async () => {
     await using world = new World();
     const [one, two, three] = [await world.fake(), await world.fake(), await world.fake()];
     world.register('a', one, { claims: { name: 'prod', hostname: 'One', localPort: 4096 } });
@@ -47,7 +52,7 @@ describe('the names that an instance has or had', () => {
       expect(namesOf(world.instance(shown)).toSorted()).toEqual(names);
   });
 
-  test('include those shown before two were proven to be one, also when one endpoint is gone', async () => {
+  test('include the names shown before two endpoints were proven to be one instance, also when one endpoint is gone', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -98,9 +103,9 @@ describe('the directories of an OpenCode 2 service', () => {
     ['found by its file', { hostname: 'laptop.local', service }, 'laptop:service', 'laptop-app'],
     ['registered here', { hostname: 'Laptop', name: 'laptop:service', service }, 'laptop:service', 'Laptop-app'],
     ['registered on a relay', { hostname: 'laptop', name: 'laptop:service' }, 'laptop:service', 'laptop-app'],
-    ['named by its person', { hostname: 'laptop', name: 'work', service }, 'work', 'work-app'],
-    ['named by its person, on a relay', { hostname: 'laptop', name: 'work' }, 'work', 'work-app'],
-  ])('%s', (_, claims, own, other) => {
+    ['named by its user', { hostname: 'laptop', name: 'work', service }, 'work', 'work-app'],
+    ['named by its user, on a relay', { hostname: 'laptop', name: 'work' }, 'work', 'work-app'],
+  ])('have the right base names if the service is %s', (_, claims, own, other) => {
     expect(nameable(serverOf(claims)).base).toBe(own);
     expect(nameableIn(serverOf(claims), '/src/app', endingsOf([])).base).toBe(other);
   });

@@ -11,7 +11,7 @@ export interface Row {
   readonly directory?: string;
 }
 
-/** The list of instances once `isWanted` accepts it. Does not refresh it. */
+/** Waits until `isWanted` accepts the list of instances, and returns it. Does not refresh the list. */
 export async function listed(server: McpChild, isWanted: (rows: readonly Row[]) => boolean): Promise<readonly Row[]> {
   let latest = '';
   return until('the wanted list', async () => {

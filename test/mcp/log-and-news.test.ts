@@ -8,24 +8,24 @@ import { ClientLog } from '../../src/mcp/features/client-log.ts';
 import { FleetNews, MAX_SUBSCRIPTIONS } from '../../src/mcp/features/fleet-news.ts';
 
 /** A client that reads pending messages only on demand. */
-class Unread {
+class PausedClient {
   readonly sent: string[] = [];
-  #reading: (() => void)[] = [];
+  #pending: (() => void)[] = [];
 
-  take(what: string): Promise<void> {
-    this.sent.push(what);
-    return new Promise((resolve) => this.#reading.push(resolve));
+  receive(message: string): Promise<void> {
+    this.sent.push(message);
+    return new Promise((resolve) => this.#pending.push(resolve));
   }
 
   async read(): Promise<void> {
-    const reading = this.#reading;
-    this.#reading = [];
-    for (const resolve of reading) resolve();
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const resolve of pending) resolve();
     await nextTurn();
   }
 }
 
-test('a log line is sent once, if any session or request asked for its level', () => {
+test('a log line is sent once, however many sessions and requests set a level that includes it', () => {
   const sent: unknown[] = [];
   const log = new ClientLog(async (_, { data }) => void sent.push((data as { message: string }).message));
   const logger = log.beside(silentLogger);
@@ -40,7 +40,7 @@ test('a log line is sent once, if any session or request asked for its level', (
   expect(sent).toEqual(['one', 'two']);
 });
 
-test('subscriptions are limited; a client that drops one has room for another', () => {
+test('subscriptions are limited; a client that ends a subscription can begin another', () => {
   const none = { instances: [] };
   const news = new FleetNews(async () => {});
   for (let index = 0; index < MAX_SUBSCRIPTIONS; index += 1) news.subscribe(`opencode://${index}`, none);
@@ -50,9 +50,9 @@ test('subscriptions are limited; a client that drops one has room for another', 
 });
 
 describe('a client that does not read', () => {
-  test('gets a bounded log, and more once it reads again', async () => {
-    const client = new Unread();
-    const log = new ClientLog((_, { data }) => client.take((data as { message: string }).message));
+  test('gets a limited number of log lines, and further lines once it reads again', async () => {
+    const client = new PausedClient();
+    const log = new ClientLog((_, { data }) => client.receive((data as { message: string }).message));
     log.setLevel({}, 'warning');
     const logger = log.beside(silentLogger);
     for (let index = 0; index < 10_000; index += 1) logger.log('warn', `line ${index}`);
@@ -62,11 +62,11 @@ describe('a client that does not read', () => {
     expect(client.sent.at(-1)).toBe('after');
   });
 
-  test('is notified once, of all that has changed when it reads', async () => {
+  test('is notified once, and when it reads, of everything that has changed since', async () => {
     const snapshot = (...instances: readonly (readonly [string, string])[]): Snapshot =>
       ({ instances: instances.map(([name, state]) => ({ name, state }) as Instance) }) as unknown as Snapshot;
-    const client = new Unread();
-    const news = new FleetNews((_, { uri = 'list' }) => client.take(String(uri)));
+    const client = new PausedClient();
+    const news = new FleetNews((_, { uri = 'list' }) => client.receive(String(uri)));
     news.subscribe('opencode://a', snapshot(['a', 'idle']));
     news.listed(snapshot(['a', 'idle']));
     for (let round = 0; round < 1_000; round += 1)

@@ -18,16 +18,16 @@ import { freePort } from '../rig/ports.ts';
 import { recordedPackets } from '../rig/network/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a free port. */
+/** The tests use multicast on loopback and a free port, so that nothing leaves the machine. */
 const [LOOPBACK = 'lo', ADDRESSES = []] =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal)) ?? [];
-const FOUR = ADDRESSES.filter(({ family }) => family === 'IPv4');
+const IPV4_ADDRESSES = ADDRESSES.filter(({ family }) => family === 'IPv4');
 const COMMON = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger };
 const PACKET = announcement({ label: 'opencode-4096', type: '_http._tcp.local', port: 4096 });
 
 describe('the LAN as one socket', () => {
-  /** A neighbour that sends packets, and keeps those that it receives. */
-  async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly received: Buffer[] }> {
+  /** Opens a socket of a neighbour that sends packets, and records the packets that it receives. */
+  async function openNeighbour(port: number): Promise<{ readonly socket: Socket; readonly received: Buffer[] }> {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
     const received: Buffer[] = [];
     socket.on('message', (packet) => received.push(packet));
@@ -38,7 +38,7 @@ describe('the LAN as one socket', () => {
     return { socket, received };
   }
 
-  async function lanOn(port: number, more: Partial<ConstructorParameters<typeof Lan>[0]> = {}): Promise<Lan> {
+  async function openLan(port: number, more: Partial<ConstructorParameters<typeof Lan>[0]> = {}): Promise<Lan> {
     const lan = new Lan({ ...COMMON, wanted: 'responses', port, ...more });
     onTestFinished(() => lan.close());
     await lan.open();
@@ -46,24 +46,24 @@ describe('the LAN as one socket', () => {
   }
 
   async function listenOn(port: number, listener: (announced: Announcement, by: Origin) => unknown): Promise<void> {
-    const bonjour = bonjourOver(await lanOn(port), port);
+    const bonjour = bonjourOver(await openLan(port), port);
     onTestFinished(() => bonjour.destroy());
     multicastOf(bonjour).on('response', (packet, from) => {
-      for (const one of announcementsIn(packet)) listener(one, from);
+      for (const announced of announcementsIn(packet)) listener(announced, from);
     });
   }
 
-  it('survives a throwing listener, and logs that once', async () => {
+  it('survives a listener that throws, and logs its first error only', async () => {
     const port = await freePort();
     const lines: string[] = [];
     const logger: Logger = { log: (level, message, fields) => lines.push(`${level} ${message} ${fields?.['reason']}`) };
-    const lan = await lanOn(port, { logger });
+    const lan = await openLan(port, { logger });
     let calls = 0;
     lan.on('message', () => {
       calls += 1;
       throw new Error('a bug');
     });
-    const { socket } = await neighbour(port);
+    const { socket } = await openNeighbour(port);
     await until('three packets', () => {
       socket.send(PACKET, port, '224.0.0.251');
       return calls >= 3;
@@ -71,20 +71,25 @@ describe('the LAN as one socket', () => {
     expect(lines).toEqual(['warn an mDNS packet could not be handled; later ones are not logged a bug']);
   });
 
-  it('reports an unusable address, and continues with the others', async () => {
+  it('reports an unusable address, and uses the others', async () => {
     const port = await freePort();
-    // From a documentation network, which no machine has.
-    const gone: NetworkInterfaceInfo = { ...FOUR[0]!, address: '192.0.2.1', cidr: '192.0.2.1/24', internal: false };
-    // Windows has such names.
+    // The address is of a documentation network, which no machine has.
+    const unusable: NetworkInterfaceInfo = {
+      ...IPV4_ADDRESSES[0]!,
+      address: '192.0.2.1',
+      cidr: '192.0.2.1/24',
+      internal: false,
+    };
+    // Interfaces have such names on Windows.
     const name = 'Ethernet 2';
-    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ [name]: [gone] }) });
-    expect(alone.problem).toMatch(/^no multicast on this machine: Ethernet 2: .*(?:ENODEV|EADDRNOTAVAIL)/);
-    const both = await lanOn(port, {
+    const withoutLoopback = await openLan(port, { interfaces: 'all', readInterfaces: () => ({ [name]: [unusable] }) });
+    expect(withoutLoopback.problem).toMatch(/^no multicast on this machine: Ethernet 2: .*(?:ENODEV|EADDRNOTAVAIL)/);
+    const withLoopback = await openLan(port, {
       interfaces: [name, LOOPBACK],
-      readInterfaces: () => ({ [name]: [gone], [LOOPBACK]: FOUR }),
+      readInterfaces: () => ({ [name]: [unusable], [LOOPBACK]: IPV4_ADDRESSES }),
     });
-    expect(both.problem).toBeUndefined();
-    expect(both.unusable).toMatchObject([{ link: 'Ethernet 2 IPv4 192.0.2.1' }]);
+    expect(withLoopback.problem).toBeUndefined();
+    expect(withLoopback.unusable).toMatchObject([{ link: 'Ethernet 2 IPv4 192.0.2.1' }]);
   });
 
   it('reports unreadable interfaces, and continues once they are readable', async () => {
@@ -92,9 +97,9 @@ describe('the LAN as one socket', () => {
     let isForbidden = true;
     const readInterfaces = (): Interfaces => {
       if (isForbidden) throw new Error('not allowed');
-      return { [LOOPBACK]: FOUR };
+      return { [LOOPBACK]: IPV4_ADDRESSES };
     };
-    const lan = await lanOn(await freePort(), { clock, readInterfaces });
+    const lan = await openLan(await freePort(), { clock, readInterfaces });
     expect(lan.problem).toBe('no multicast on this machine: the network interfaces cannot be read: not allowed');
     await clock.advance(LINKS_EVERY_MS);
     lan.on('links', () => {
@@ -112,56 +117,57 @@ describe('the LAN as one socket', () => {
     const clock = new ManualClock();
     let interfaces: Interfaces = {};
     let changes = 0;
-    const lan = await lanOn(port, { clock, readInterfaces: () => interfaces });
+    const lan = await openLan(port, { clock, readInterfaces: () => interfaces });
     lan.on('links', () => (changes += 1));
     expect(lan.problem).toBe(`no multicast on this machine: no interface ${LOOPBACK} has an address`);
-    const pass = async (isDone: () => boolean): Promise<void> => {
+    const advanceUntil = async (isDone: () => boolean): Promise<void> => {
       await until('the change to be seen', async () => {
         await clock.advance(LINKS_EVERY_MS);
         return isDone();
       });
     };
-    interfaces = { [LOOPBACK]: FOUR };
-    await pass(() => changes === 1);
+    interfaces = { [LOOPBACK]: IPV4_ADDRESSES };
+    await advanceUntil(() => changes === 1);
     expect([lan.problem, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([undefined, LOOPBACK]);
-    await pass(() => true);
+    await advanceUntil(() => true);
     interfaces = {};
-    await pass(() => changes === 2);
+    await advanceUntil(() => changes === 2);
     expect([lan.problem === undefined, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([false, undefined]);
   });
 
   it('stays open when its bonjour is destroyed', async () => {
-    const lan = await lanOn(await freePort());
+    const lan = await openLan(await freePort());
     bonjourOver(lan, 1).destroy();
     expect([lan.listenerCount('message'), lan.problem]).toEqual([0, undefined]);
   });
 
-  it('is queried at once, soon again, and then every minute', async () => {
+  it('is queried immediately, after one and four seconds, and then every minute', async () => {
     const port = await freePort();
-    const { received } = await neighbour(port);
+    const { received } = await openNeighbour(port);
     const clock = new ManualClock();
     const view = new LanView({ ...COMMON, clock, port, source: 'mdns', onChange: () => {} });
     onTestFinished(() => view.close());
     await view.open();
-    const queried = (count: number): Promise<unknown> => until(`${count} queries`, () => received.length === count);
-    await queried(1);
+    const untilQueries = (count: number): Promise<unknown> =>
+      until(`${count} queries`, () => received.length === count);
+    await untilQueries(1);
     await clock.advance(1000);
-    await queried(2);
+    await untilQueries(2);
     await clock.advance(3000);
-    await queried(3);
+    await untilQueries(3);
     await clock.advance(3 * QUERY_EVERY_MS);
-    await queried(6);
+    await untilQueries(6);
     expect(received.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
   });
 
-  it('understands recorded packets of opencode and this program', async () => {
+  it('reads recorded packets of opencode and of opencode-mcp', async () => {
     const port = await freePort();
     const announced: string[] = [];
     await listenOn(port, ({ kind, isGoodbye, port: at, claims, addresses }) =>
       announced.push([kind, isGoodbye ? 'bye' : 'hello', at, claims.name, addresses].join(' ')),
     );
     // Responses are accepted only from the mDNS port.
-    const { socket } = await neighbour(port);
+    const { socket } = await openNeighbour(port);
     for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
     await until('three announcements', () => announced.length === 3);
     expect(announced).toEqual([

@@ -33,22 +33,23 @@ afterEach(async () => {
   await folder.close();
 });
 
-const ask = (path: string, options?: CallOptions): Promise<Answer> =>
+const request = (path: string, options?: CallOptions): Promise<Answer> =>
   stage.call(`${INSTANCE_PREFIX}service${path}`, options);
-const read = (path: string, options: CallOptions = {}): Promise<Answer> => ask(path, { from: READER, ...options });
+const requestAsReader = (path: string, options: CallOptions = {}): Promise<Answer> =>
+  request(path, { from: READER, ...options });
 const json = { 'content-type': 'application/json' };
-const open = async (directory = DIRECTORY): Promise<string> =>
+const createSession = async (directory = DIRECTORY): Promise<string> =>
   (await fake.json<{ data: { id: string } }>('POST', '/api/session', { location: { directory } })).data.id;
-/** A session that runs until `model.release` of the gate. */
-const running = async (gate: string): Promise<string> => {
-  const session = await open();
+/** Starts a session that runs until `model.release` opens the gate. */
+const startRunning = async (gate: string): Promise<string> => {
+  const session = await createSession();
   await fake.api(`/api/session/${session}/prompt`, { method: 'POST', body: { text: `gate ${gate}: done` } });
   await fake.model.waitForGate(gate);
   return session;
 };
 const requestsFor = (path: string): number => fake.requests.filter((request) => request.path === path).length;
 
-it('is listed separately from instances with a directory, without its password', async () => {
+it('a service is listed separately from instances with a directory, without its password', async () => {
   const listing = await stage.list();
   expect(listing.instances).toMatchObject([{ id: ID }]);
   expect(listing.services).toEqual([
@@ -64,21 +65,21 @@ it('is listed separately from instances with a directory, without its password',
   expect(JSON.stringify(listing)).not.toContain(fake.password);
 });
 
-it('is neither listed nor sent requests while another process of ours holds its port, and keeps its id afterwards', async () => {
+it('a service is neither listed nor sent requests while another process of the user holds its port, and keeps its id afterwards', async () => {
   const path = join(folder.path, 'service.json');
   const file = await readFile(path, 'utf8');
   const before = (await stage.list()).services;
   await writeFile(path, JSON.stringify({ ...(JSON.parse(file) as object), pid: process.ppid }));
   await until('the service to be gone', async () => (await stage.list()).services.length === 0);
   const count = fake.requests.length;
-  expect((await ask('/api/info')).status).toBe(404);
+  expect((await request('/api/info')).status).toBe(404);
   expect(fake.requests.length).toBe(count);
   await writeFile(path, file);
   await until('the service to be back', async () => (await stage.list()).services.length > 0);
   expect((await stage.list()).services).toEqual(before);
 });
 
-it('is sent nothing if another process of ours has just taken its port', async () => {
+it('a service is sent no request if another process of the user has just taken its port', async () => {
   await using other = await openClockedStage({ opencodeStateDir: folder.path, ports: trustingPorts });
   await until('the service to be listed', async () => (await other.list()).services.length > 0);
   await fake.kill9();
@@ -98,31 +99,31 @@ it('is sent nothing if another process of ours has just taken its port', async (
 });
 
 describe('the role drive', () => {
-  it('needs no password, and the caller’s own is dropped', async () => {
+  it('needs no password, and the password of a caller is not passed on', async () => {
     const token = Buffer.from('opencode:guess').toString('base64');
     const body = JSON.stringify({ location: { directory: DIRECTORY } });
-    const made = await ask(`/api/session?auth_token=${token}`, {
+    const made = await request(`/api/session?auth_token=${token}`, {
       method: 'POST',
       body,
       headers: { ...json, authorization: `Basic ${token}`, cookie: 'session=stolen' },
     });
     expect(made.status).toBe(200);
     expect(fake.requests.at(-1)).toMatchObject({ path: '/api/session', query: {}, authorized: true });
-    expect((await ask(`/api/session?limit=2&%61uth_token=${token}`)).status).toBe(200);
+    expect((await request(`/api/session?limit=2&%61uth_token=${token}`)).status).toBe(200);
     expect(fake.requests.at(-1)).toMatchObject({ query: { limit: 2 } });
   });
 
-  it('does not get secrets that outlast its right', async () => {
+  it('does not get secrets that stay valid after the role ends', async () => {
     const count = fake.requests.length;
     for (const from of [OWN_LAPTOP, READER])
-      expect(await ask('/API/p%61ir', { method: 'POST', from })).toMatchObject({ status: 403 });
+      expect(await request('/API/p%61ir', { method: 'POST', from })).toMatchObject({ status: 403 });
     expect(fake.requests.length).toBe(count);
   });
 });
 
 describe('the role read', () => {
-  it('sees info, sessions, messages and active sessions, and changes nothing', async () => {
-    const session = await running('look');
+  it('can read info, sessions, messages and active sessions, and change nothing', async () => {
+    const session = await startRunning('look');
     for (const path of [
       '/api/info',
       '/api/session?limit=5',
@@ -133,9 +134,13 @@ describe('the role read', () => {
       `/api/session/${session}/form`,
       `/api/experimental/session/${session}/log`,
     ])
-      expect([path, (await read(path)).status]).toEqual([path, 200]);
+      expect([path, (await requestAsReader(path)).status]).toEqual([path, 200]);
     const count = fake.requests.length;
-    const change = await read(`/api/session/${session}/interrupt`, { method: 'POST', body: '{}', headers: json });
+    const change = await requestAsReader(`/api/session/${session}/interrupt`, {
+      method: 'POST',
+      body: '{}',
+      headers: json,
+    });
     expect([change.status, fake.requests.length]).toEqual([403, count]);
     fake.model.release('look');
   });
@@ -144,18 +149,18 @@ describe('the role read', () => {
     const session = fake.addSession({ directory: '/home/ada/other' }).info.id;
     const loaded = new Set(fake.loaded);
     const path = `/api/session/${session}/permission`;
-    expect(await read(path)).toMatchObject({ status: 403, text: expect.stringContaining('is not running') });
+    expect(await requestAsReader(path)).toMatchObject({ status: 403, text: expect.stringContaining('is not running') });
     expect(requestsFor(path)).toBe(0);
-    await read('/api/session', { headers: { 'x-opencode-directory': '/home/ada/other' } });
+    await requestAsReader('/api/session', { headers: { 'x-opencode-directory': '/home/ada/other' } });
     expect(fake.requests.at(-1)).toMatchObject({ path: '/api/session', directory: undefined });
     expect(fake.loaded).toEqual(loaded);
   });
 
-  it('streams the events of sessions until the right ends', async () => {
+  it('gets a stream of the events of sessions until the role ends', async () => {
     const path = `${INSTANCE_PREFIX}service/api/event`;
     const { socket, received, receives } = await stage.open(requestText(path, ['Accept-Encoding: gzip']), READER);
     await receives(': heartbeat');
-    const session = await running('seen');
+    const session = await startRunning('seen');
     await receives('"session.execution.started"');
     expect(received()).toContain(session);
     expect(received()).not.toContain('server.connected');

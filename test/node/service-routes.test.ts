@@ -2,8 +2,12 @@ import { describe, expect, test } from 'vitest';
 
 import { givesSecrets, readServiceRoute, withoutToken } from '../../src/node/proxy/service-routes.ts';
 
-const ask = (method: string, path: string, query = '', dialect: 'opencode-2' | 'opencode-2-preview' = 'opencode-2') =>
-  readServiceRoute({ method, path, query }, dialect);
+const readRoute = (
+  method: string,
+  path: string,
+  query = '',
+  dialect: 'opencode-2' | 'opencode-2-preview' = 'opencode-2',
+) => readServiceRoute({ method, path, query }, dialect);
 
 test.each([
   ['passwords', ['/api/pair', '/api/pair/', '/API/Pair', '/api/p%61ir', '/api/p%2561ir'], true],
@@ -40,27 +44,27 @@ describe('the role read of an OpenCode 2', () => {
       '?after=3&follow=true',
       '/api/experimental/session/ses_1/log?after=3&follow=true',
     ],
-  ])('%s%s', (path, query, sent) => {
-    expect(ask('GET', path, query)).toEqual({ path: sent });
+  ])('gets %s%s', (path, query, sent) => {
+    expect(readRoute('GET', path, query)).toEqual({ path: sent });
   });
 
   test('gets the events of the whole service', () => {
-    expect(ask('GET', '/api/event', '?x=1')).toEqual({ path: '/api/event', isWholeStream: true });
+    expect(readRoute('GET', '/api/event', '?x=1')).toEqual({ path: '/api/event', isWholeStream: true });
   });
 
   test.each(['permission', 'form', 'question', 'event', 'history'])(
-    'gets %s only of a session that runs, since it loads the session’s directory',
-    (what) => {
-      const path = `/api/session/ses_1/${what}`;
-      expect(ask('GET', path)).toEqual({ path, active: 'ses_1' });
+    'gets %s only of a session that runs, since the request loads the session’s directory',
+    (route) => {
+      const path = `/api/session/ses_1/${route}`;
+      expect(readRoute('GET', path)).toEqual({ path, active: 'ses_1' });
     },
   );
 
   test.each(['', '/message', '/message/msg_1', '/permission', '/question', '/event'])(
     'gets %s of the preview only of a session that runs',
-    (below) => {
-      const path = `/api/session/ses_1${below}`;
-      expect(ask('GET', path, '', 'opencode-2-preview')).toEqual({ path, active: 'ses_1' });
+    (suffix) => {
+      const path = `/api/session/ses_1${suffix}`;
+      expect(readRoute('GET', path, '', 'opencode-2-preview')).toEqual({ path, active: 'ses_1' });
     },
   );
 
@@ -77,7 +81,7 @@ describe('the role read of an OpenCode 2', () => {
   ])('does not get %s', (_, requests) => {
     for (const request of requests) {
       const [method = '', path = ''] = request.split(' ');
-      expect.soft(ask(method, path), request).toEqual({ refusal: expect.stringContaining('"read"') });
+      expect.soft(readRoute(method, path), request).toEqual({ refusal: expect.stringContaining('"read"') });
     }
   });
 });

@@ -27,7 +27,7 @@ let phone: HandChannel;
 let other: HandChannel;
 let followed: Map<string, Followed>;
 let logged: string[];
-let running: Notifier[];
+let notifiers: Notifier[];
 const logger: Logger = {
   log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
 };
@@ -40,19 +40,19 @@ beforeEach(() => {
   other = new HandChannel();
   followed = new Map();
   logged = [];
-  running = [];
+  notifiers = [];
 });
 
 afterEach(async () => {
-  await Promise.all(running.map((notifier) => notifier.close()));
+  await Promise.all(notifiers.map((notifier) => notifier.close()));
   await temp.close();
 });
 
-function named(name: string, channel: Channel): { rules: ChannelRules; channel: Channel } {
+function channelNamed(name: string, channel: Channel): { rules: ChannelRules; channel: Channel } {
   return { rules: { name, text: 'full', events: NOTIFY_EVENTS, instances: [] }, channel };
 }
 
-function start(channels = [named('phone', phone)], given: Partial<NotifierDeps> = {}): Notifier {
+function start(channels = [channelNamed('phone', phone)], overrides: Partial<NotifierDeps> = {}): Notifier {
   const notifier = new Notifier({
     settings: SETTINGS,
     channels,
@@ -64,39 +64,39 @@ function start(channels = [named('phone', phone)], given: Partial<NotifierDeps> 
     hold: () => holdNotifying(temp.path),
     clock,
     logger,
-    ...given,
+    ...overrides,
   });
-  running.push(notifier);
+  notifiers.push(notifier);
   notifier.start();
   return notifier;
 }
 
-async function arrives(channel: HandChannel, count: number): Promise<void> {
+async function untilDelivered(channel: HandChannel, count: number): Promise<void> {
   await until(`${count} deliveries`, () => channel.arrived.length >= count);
 }
 
 const file = (): string => join(temp.path, 'pending.json');
-const written = (): string => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
+const storedText = (): string => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
 
-it('notifies of what a watcher sees, with the link, and replaces it when it is settled', async () => {
+it('notifies of a permission with its link, and replaces the notice when the permission is settled', async () => {
   start();
-  await until('it listens', () => watcher.listeners === 1);
+  await until('the notifier to listen', () => watcher.listeners === 1);
   watcher.show(asking(clock.now()));
-  await arrives(phone, 1);
+  await untilDelivered(phone, 1);
   watcher.show(sessionIn('busy', clock.now()));
-  await arrives(phone, 2);
+  await untilDelivered(phone, 2);
   expect(phone.events).toEqual(['permission', 'settled']);
   expect(phone.shown.size).toBe(1);
   expect(phone.arrived[0]?.notice.link).toBe('http://desk.tail.ts.net:4095/#/s/desk-web/ses_1/per_1');
 });
 
-it('checks by itself when something is due', async () => {
+it('repeats an unanswered request when it is due, without a change in the watcher', async () => {
   start();
   watcher.show(asking(clock.now()));
-  await arrives(phone, 1);
-  await until('it rests', () => clock.due(10 * MINUTE) > 0);
+  await untilDelivered(phone, 1);
+  await until('the timer of the repetition', () => clock.due(10 * MINUTE) > 0);
   await clock.advance(10 * MINUTE);
-  await arrives(phone, 2);
+  await untilDelivered(phone, 2);
   expect(phone.events).toEqual(['permission', 'unanswered']);
 });
 
@@ -106,34 +106,34 @@ it('does not notify of a turn that a call follows', async () => {
   followed.set('ses_1', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
   await clock.advance(MINUTE);
   watcher.show(sessionIn('idle', clock.now()), asking(clock.now(), { id: 'ses_2' }));
-  await arrives(phone, 1);
+  await untilDelivered(phone, 1);
   expect(phone.arrived.map(({ notice }) => notice.session?.id)).toEqual(['ses_2']);
 });
 
-describe('over a restart', () => {
-  it('nothing is delivered twice, and nothing undelivered is lost', async () => {
+describe('across a restart', () => {
+  it('no notice is delivered twice, and no undelivered notice is lost', async () => {
     phone.error = DEAD;
-    const first = start([named('phone', phone), named('other', other)]);
+    const first = start([channelNamed('phone', phone), channelNamed('other', other)]);
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9' }), asking(clock.now()));
-    await arrives(other, 1);
+    await untilDelivered(other, 1);
     await clock.advance(MINUTE);
     watcher.show(sessionIn('idle', clock.now(), { id: 'ses_9' }), asking(clock.now()));
-    await arrives(other, 2);
+    await untilDelivered(other, 2);
     await first.close();
     expect(statSync(file()).mode & 0o777).toBe(0o600);
-    expect(written()).toContain('rm -rf build');
+    expect(storedText()).toContain('rm -rf build');
 
     phone.error = undefined;
-    start([named('phone', phone), named('other', other)]);
-    await arrives(phone, 2);
+    start([channelNamed('phone', phone), channelNamed('other', other)]);
+    await untilDelivered(phone, 2);
     expect([...phone.shown.keys()].toSorted()).toEqual([...other.shown.keys()].toSorted());
     expect(other.arrived.length).toBe(2);
   });
 
-  it('what happened meanwhile is delivered: an answer, an end, a request', async () => {
+  it('notices of changes during the restart are delivered: of an answer, the end of a turn, and a request', async () => {
     const first = start();
     watcher.show(sessionIn('busy', clock.now(), { id: 'ses_9', title: 'long' }), asking(clock.now()));
-    await arrives(phone, 1);
+    await untilDelivered(phone, 1);
     await first.close();
     await clock.advance(MINUTE);
     watcher.show(
@@ -142,26 +142,26 @@ describe('over a restart', () => {
       asking(clock.now(), { id: 'ses_3', request: 'per_3' }),
     );
     start();
-    await arrives(phone, 4);
+    await untilDelivered(phone, 4);
     expect([...phone.events].toSorted()).toEqual(['done', 'permission', 'permission', 'settled']);
     expect(phone.shown.size).toBe(3);
   });
 
-  it('a process killed during a delivery leaves it to the next, under the same id', async () => {
+  it('a notice whose process was killed during the delivery is delivered by the next process, under the same id', async () => {
     phone.hold();
     start();
     watcher.show(asking(clock.now()));
-    await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
+    await until('the notice to be stored', () => phone.tries === 1 && storedText().includes('per_1'));
     const copy = join(temp.path, 'killed');
     cpSync(file(), join(copy, 'pending.json'));
     const next = new HandChannel();
-    start([named('phone', next)], {
+    start([channelNamed('phone', next)], {
       store: new NoticeStore(copy, logger),
       hold: async () => async () => {},
     });
-    await arrives(next, 1);
+    await untilDelivered(next, 1);
     phone.release();
-    await arrives(phone, 1);
+    await untilDelivered(phone, 1);
     expect([...next.shown.keys()]).toEqual([...phone.shown.keys()]);
   });
 
@@ -169,17 +169,17 @@ describe('over a restart', () => {
     writeFileSync(file(), text);
     watcher.show(asking(clock.now()));
     start();
-    await arrives(phone, 1);
+    await untilDelivered(phone, 1);
     expect(logged[0]).toMatch(/^warn cannot read pending notifications; starting without them/);
   });
 });
 
-describe('a flood of 500 events with a restart, a dead channel and a slow one', () => {
-  it('loses no request, gives each fact one id, and delays no other channel', async () => {
+describe('a flood of 500 events with a restart, a failing channel and a slow channel', () => {
+  it('loses no request, gives each event one id, and delays no other channel', async () => {
     const slow = new HandChannel();
     slow.hold();
     phone.error = DEAD;
-    const channels = [named('phone', phone), named('slow', slow), named('other', other)];
+    const channels = [channelNamed('phone', phone), channelNamed('slow', slow), channelNamed('other', other)];
     const first = start(channels);
     const ids = Array.from({ length: 250 }, (_, count) => `ses_${count}`);
     const show = (state: 'busy' | 'idle') =>
@@ -188,10 +188,10 @@ describe('a flood of 500 events with a restart, a dead channel and a slow one', 
         ...ids.map((id) => asking(clock.now(), { id, request: `per_${id}` })),
       );
     show('busy');
-    await until('the requests arrive', () => other.arrived.length === 250);
+    await until('the requests to arrive', () => other.arrived.length === 250);
     await clock.advance(MINUTE);
     show('idle');
-    await until('the ends arrive', () => other.arrived.length === 270);
+    await until('the first ends of turns to arrive', () => other.arrived.length === 270);
     await clock.advance(MINUTE);
     await until('the summary of the rest', () => other.events.includes('summary'));
     expect(slow.arrived).toEqual([]);
@@ -201,7 +201,7 @@ describe('a flood of 500 events with a restart, a dead channel and a slow one', 
     slow.release();
     start(channels);
     for (const channel of [phone, slow]) {
-      await until('all of it arrives', async () => {
+      await until('everything to arrive', async () => {
         await clock.advance(MINUTE / 2);
         return channel.events.includes('summary');
       });
@@ -216,37 +216,37 @@ describe('a flood of 500 events with a restart, a dead channel and a slow one', 
   });
 });
 
-/** Starts another process of the same state directory, and waits until it has noticed the first. */
+/** Starts a second notifier on the same state directory, and waits until it has noticed the first. */
 async function startSecond(): Promise<Notifier> {
-  const second = start([named('phone', other)]);
-  await until('it sees the first', () =>
+  const second = start([channelNamed('phone', other)]);
+  await until('the second notifier to notice the first', () =>
     logged.some((line) => line.includes('another process of this user sends the notifications')),
   );
   return second;
 }
 
-it('one process of a state directory notifies, and another takes over when it ends', async () => {
+it('only one notifier of a state directory notifies, and another takes over when the first ends', async () => {
   const first = start();
-  await until('it listens', () => watcher.listeners === 1);
+  await until('the notifier to listen', () => watcher.listeners === 1);
   await startSecond();
   watcher.show(asking(clock.now()));
-  await arrives(phone, 1);
+  await untilDelivered(phone, 1);
   expect(watcher.listeners).toBe(1);
   await first.close();
-  await until('it takes over', async () => {
+  await until('the second notifier to listen', async () => {
     await clock.advance(5_000);
     return watcher.listeners === 1;
   });
   watcher.show(sessionIn('busy', clock.now()));
-  await arrives(other, 1);
+  await untilDelivered(other, 1);
   expect([phone.events, other.events]).toEqual([['permission'], ['settled']]);
 });
 
-it('a process that ends before its turn delivers nothing', async () => {
+it('a notifier that ends before it has taken over delivers nothing', async () => {
   phone.hold();
   start();
   watcher.show(asking(clock.now()));
-  await until('it is written down', () => phone.tries === 1 && written().includes('per_1'));
+  await until('the notice to be stored', () => phone.tries === 1 && storedText().includes('per_1'));
   const second = await startSecond();
   await second.close();
   expect(other.tries).toBe(0);
@@ -254,7 +254,7 @@ it('a process that ends before its turn delivers nothing', async () => {
   phone.release();
 });
 
-it('writes only changes', async () => {
+it('the store writes its file only if something that it keeps has changed', async () => {
   const store = new NoticeStore(temp.path, logger);
   const memory: Memory = new Map([['reg-1', { lookedMs: 1, runs: new Map(), waits: new Map() }]]);
   await store.write({ memory, outboxes: new Map() });
@@ -267,17 +267,17 @@ it('writes only changes', async () => {
   expect((await store.read()).memory).toEqual(memory);
 });
 
-it('a folder whose path is too long for a socket gets none, here or elsewhere', async () => {
+it('a folder whose path is too long for a socket is refused, and no socket is made elsewhere', async () => {
   const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
   await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
   expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
 });
 
-it("of processes that find a killed one's socket together, one notifies, and another after that has ended", async () => {
+it('only one of eight processes that find the socket of a killed process may notify, and another once it has ended', async () => {
   writeFileSync(join(temp.path, 'running.sock'), '');
   for (let time = 0; time < 2; time += 1) {
-    const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
-    const holders = held.filter((release) => release !== undefined);
+    const releases = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
+    const holders = releases.filter((release) => release !== undefined);
     expect(holders).toHaveLength(1);
     expect(await holdNotifying(temp.path)).toBeUndefined();
     await Promise.all(holders.map((release) => release()));
@@ -287,17 +287,17 @@ it("of processes that find a killed one's socket together, one notifies, and ano
 it('a store that cannot be written is logged once, and notices still arrive', async () => {
   const folder = join(temp.path, 'folder');
   writeFileSync(folder, '');
-  const notifier = start([named('phone', phone)], {
+  const notifier = start([channelNamed('phone', phone)], {
     followed: () => Promise.reject(new Error('EACCES')),
     store: new NoticeStore(folder, logger),
     hold: () => holdNotifying(folder),
     clock: systemClock,
   });
   watcher.show(asking(Date.now()));
-  await arrives(phone, 1);
+  await untilDelivered(phone, 1);
   await settle();
   watcher.show(sessionIn('busy', Date.now()));
-  await arrives(phone, 2);
+  await untilDelivered(phone, 2);
   await notifier.close();
   expect(logged.filter((line) => line.includes('cannot write pending notifications')).length).toBe(1);
 });

@@ -20,14 +20,14 @@ const DAY_MS = 86_400_000;
 const NOW = { untilMs: Number.POSITIVE_INFINITY, sawEnd: true };
 
 it('a session is followed from the beginning of a call to its end', async () => {
-  const end = marks.begin('ses_1');
-  await end(undefined);
+  const endCall = marks.begin('ses_1');
+  await endCall(undefined);
   expect([...(await marks.read())]).toEqual([]);
-  const again = marks.begin('ses_1');
+  const endSecondCall = marks.begin('ses_1');
   await marks.begin('ses_2')('cancelled');
   expect([...(await marks.read())]).toEqual([['ses_1', NOW]]);
   const before = Date.now() - 10;
-  await again('completed');
+  await endSecondCall('completed');
   const followed = (await marks.read()).get('ses_1');
   expect(followed?.sawEnd).toBe(true);
   expect(followed?.untilMs).toBeGreaterThanOrEqual(before);
@@ -45,17 +45,17 @@ it.each([
   ['unknown', undefined],
   ['refused', undefined],
   ['busy', undefined],
-] as const)('a call that ended with %s has seen the end: %s', async (outcome, sawEnd) => {
+] as const)('a call with the outcome %s has seen the end of the turn: %s', async (outcome, sawEnd) => {
   await marks.begin('ses_1')(outcome);
   expect((await marks.read()).get('ses_1')?.sawEnd).toBe(sawEnd);
 });
 
-it('one of two calls that ends leaves the other', async () => {
-  const first = marks.begin('ses_1');
-  const second = marks.begin('ses_1');
-  await first('completed');
+it('a session stays followed when one of two calls ends', async () => {
+  const endFirst = marks.begin('ses_1');
+  const endSecond = marks.begin('ses_1');
+  await endFirst('completed');
   expect((await marks.read()).get('ses_1')).toEqual(NOW);
-  await second('cancelled');
+  await endSecond('cancelled');
   expect((await marks.read()).get('ses_1')?.untilMs).toBeLessThan(Number.POSITIVE_INFINITY);
 });
 
@@ -63,10 +63,10 @@ it('marks of a killed process and marks older than a day do not count', async ()
   mkdirSync(folder);
   // No process has this id: it is above the kernel's limit.
   writeFileSync(join(folder, 'ses_1.99999999.1'), '');
-  const own = join(folder, `ses_2.${process.pid}.1`);
-  writeFileSync(own, '');
+  const ownMark = join(folder, `ses_2.${process.pid}.1`);
+  writeFileSync(ownMark, '');
   const old = (Date.now() - DAY_MS - 60_000) / 1_000;
-  utimesSync(own, old, old);
+  utimesSync(ownMark, old, old);
   expect([...(await marks.read())]).toEqual([]);
   await marks.begin('ses_3')('completed');
   expect(readdirSync(folder).toSorted()).toEqual(['ses_1.99999999.1', 'ses_3']);
@@ -77,7 +77,7 @@ it('a session id that is not a file name leaves no mark', async () => {
   expect([...(await marks.read())]).toEqual([]);
 });
 
-it('a folder that cannot be written does not fail the call', async () => {
+it('a call does not fail if the folder cannot be written', async () => {
   writeFileSync(folder, '');
   await marks.begin('ses_1')('completed');
   await expect(marks.read()).rejects.toThrow('ENOTDIR');

@@ -10,8 +10,8 @@ const user: Message = {
   parts: [{ id: 'prt_1', messageID: 'msg_1', type: 'text', text: 'go on' }],
 };
 const info = { id: 'msg_2', role: 'assistant', parentID: 'msg_1', time: { created: 2 } } as const;
-const running = (text: string): Part => ({ id: 'prt_2', messageID: 'msg_2', type: 'text', text });
-const ended = (text: string): Part => ({ ...running(text), time: { start: 2, end: 3 } });
+const partialText = (text: string): Part => ({ id: 'prt_2', messageID: 'msg_2', type: 'text', text });
+const completeText = (text: string): Part => ({ ...partialText(text), time: { start: 2, end: 3 } });
 
 function event(type: string, properties: Readonly<Record<string, unknown>>): ServerEvent {
   return { type, properties: { sessionID: SESSION, ...properties } };
@@ -28,18 +28,18 @@ function open(...messages: readonly Message[]): LiveMessages {
 const textsOf = (live: LiveMessages): readonly string[] =>
   live.views.flatMap(({ parts }) => parts.map(({ text }) => text));
 
-test('each piece of text is sent once, as a piece', () => {
-  const live = open({ info, parts: [running('')] });
+test('each delta of a text is sent once, as a delta', () => {
+  const live = open({ info, parts: [partialText('')] });
   for (const piece of ['Hel', 'lo']) live.apply(delta(piece));
   expect(live.take()).toEqual([{ kind: 'text', message: 'msg_2', part: 'prt_2', text: 'Hello' }]);
   expect(live.take()).toEqual([]);
   // The store has no text of a part that is being written.
-  live.reconcile([{ info, parts: [running('')] }]);
+  live.reconcile([{ info, parts: [partialText('')] }]);
   expect(live.take()).toEqual([]);
   expect(textsOf(live)).toEqual(['go on', 'Hello']);
-  live.apply(event('message.part.updated', { part: ended('Hello!') }));
+  live.apply(event('message.part.updated', { part: completeText('Hello!') }));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { id: 'msg_2', parts: [{ text: 'Hello!' }] } }]);
-  // A late piece adds nothing.
+  // A late delta adds nothing.
   live.apply(delta('lo'));
   expect(textsOf(live)).toEqual(['go on', 'Hello!']);
 });
@@ -48,19 +48,19 @@ test('earlier text is marked as missing until the whole text is known', () => {
   const live = open({ info, parts: [] });
   live.apply(delta('lo'));
   expect(live.take()).toMatchObject([{ kind: 'message', message: { parts: [{ text: '… lo' }] } }]);
-  live.reconcile([{ info: { ...info, time: { created: 2, completed: 3 } }, parts: [ended('Hello')] }]);
+  live.reconcile([{ info: { ...info, time: { created: 2, completed: 3 } }, parts: [completeText('Hello')] }]);
   expect(live.take()).toMatchObject([{ kind: 'message', message: { done: true, parts: [{ text: 'Hello' }] } }]);
 });
 
 test('changes of hidden parts are not sent', () => {
-  const live = open({ info, parts: [ended('Hello')] });
+  const live = open({ info, parts: [completeText('Hello')] });
   live.apply(event('message.updated', { info: { ...info, tokens: { input: 5 } } }));
   live.apply(event('message.part.updated', { part: { id: 'prt_3', messageID: 'msg_2', type: 'step-finish' } }));
   expect(live.take()).toEqual([]);
 });
 
-test('an escape sequence split over two pieces is removed', () => {
-  const live = open({ info, parts: [running('')] });
+test('an escape sequence that is split over two deltas is removed', () => {
+  const live = open({ info, parts: [partialText('')] });
   live.apply(delta('a\u001b[3'));
   live.apply(delta('1mb'));
   expect(live.take()).toMatchObject([{ text: 'ab' }]);
@@ -71,8 +71,8 @@ test('other sessions’ messages and parts of unknown messages add nothing', () 
   const foreign = { sessionID: 'ses_other' };
   live.apply(event('message.updated', { ...foreign, info: { ...info, id: 'msg_9' } }));
   live.apply({ type: 'message.part.delta', properties: { ...delta('x').properties, ...foreign } });
-  live.apply(event('message.part.updated', { ...foreign, part: ended('x') }));
-  live.apply(event('message.part.updated', { part: { ...ended('x'), messageID: 'msg_9' } }));
+  live.apply(event('message.part.updated', { ...foreign, part: completeText('x') }));
+  live.apply(event('message.part.updated', { part: { ...completeText('x'), messageID: 'msg_9' } }));
   expect(live.take()).toEqual([]);
 });
 

@@ -5,12 +5,12 @@ import type { FakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { ask, fakeOpencode } from './probe-once.ts';
 
-/** One probe for everything. */
+/** Probes every part of the overview. */
 const survey = (fake: FakeOpencode, options: Parameters<typeof ask>[1] = {}) =>
   ask(fake.url, { parts: OVERVIEW_PARTS, ...options });
 
 describe('the overview', () => {
-  test('has status, permissions, questions and the latest root session of the own directory', async () => {
+  test("has status, permissions, questions and the latest root session of the instance's own directory", async () => {
     const fake = await fakeOpencode({ directory: '/home/user/päth' });
     const session = fake.addSession({ title: 'Fix\u001b[31m the\nbuild' });
     fake.addSession({ title: 'elsewhere', directory: '/other' });
@@ -32,7 +32,7 @@ describe('the overview', () => {
       },
       missing: [],
       timedOut: false,
-      // One more finds out whose session waits.
+      // One further request reads the session of the permission and the question.
       requests: 7,
     });
   });
@@ -45,7 +45,7 @@ describe('the overview', () => {
     expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toMatchObject({
       permissions: [{ sessionId: child.id, ofSubAgent: true }],
     });
-    // Without it, fewer requests would seem to wait.
+    // If this request were only left out, the list would seem complete.
     fake.addPermission({ sessionID: '../../pty' });
     fake.override('GET /session/status', { kind: 'answer', body: { '../../pty': { type: 'busy' } } });
     const parts = ['status', 'permissions'] as const;
@@ -53,22 +53,22 @@ describe('the overview', () => {
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
   });
 
-  test('leaves out a request that an abort left behind, but not one that cannot be checked', async () => {
+  test('leaves out a request of an aborted turn, but not a request whose turn cannot be read', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.state.begin(session.id, 'first');
     const [, asking] = fake.state.messages.get(session.id) ?? [];
     const tool = { messageID: asking?.info.id ?? '', callID: 'call_1' };
     fake.addPermission({ sessionID: session.id, tool });
-    const waiting = async (): Promise<number | undefined> => (await survey(fake)).learnt.permissions?.length;
-    expect(await waiting()).toBe(1);
+    const countWaiting = async (): Promise<number | undefined> => (await survey(fake)).learnt.permissions?.length;
+    expect(await countWaiting()).toBe(1);
     fake.override('GET /session/:id/message/:messageID', { kind: 'answer', status: 500 }, 1);
-    expect(await waiting()).toBe(1);
+    expect(await countWaiting()).toBe(1);
     Object.assign(asking?.info ?? {}, { error: { name: 'MessageAbortedError', data: { message: 'Aborted' } } });
-    expect(await waiting()).toBe(0);
+    expect(await countWaiting()).toBe(0);
   });
 
-  test('covers each other directory', async () => {
+  test('has the status and requests of each other directory', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory, isListed: true }));
     const session = fake.addSession({ directory: '/home/user/b' });
@@ -81,14 +81,14 @@ describe('the overview', () => {
       missing: [],
     });
     expect(look.elsewhere?.get('/home/user/c')?.learnt).toMatchObject({ status: { running: [] }, permissions: [] });
-    // Health, path, three statuses, what waits where something runs, and whose session it is.
+    // Health, path, three statuses, permissions and questions of the busy directory, and the session of the permission.
     expect(look.requests).toBe(8);
     fake.override('GET /session/status', { kind: 'html' });
     const failed = await ask(fake.url, { elsewhere });
     expect(failed.elsewhere?.get('/home/user/b')).toMatchObject({ missing: ['status'] });
   });
 
-  test('names a directory that was not just listed only if the server has a session there', async () => {
+  test('includes a directory that was not just listed only if the server has a session there', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const [there, moved] = ['/home/user/b', '/home/user/x'].map((directory) => fake.addSession({ directory }));
     const elsewhere = [
@@ -102,7 +102,7 @@ describe('the overview', () => {
     for (const name of ['c', 'd', 'e'])
       expect(look.elsewhere?.get(`/home/user/${name}`)).toMatchObject({ learnt: {}, isForeign: true });
     expect(fake.count('GET /session/status')).toBe(1);
-    // Without an answer it is not forgotten.
+    // If the session cannot be read, the directory is not foreign.
     fake.override('GET /session/:id', { kind: 'answer', status: 500 });
     expect((await ask(fake.url, { elsewhere })).elsewhere?.get('/home/user/b')).not.toHaveProperty('isForeign');
   });
@@ -127,7 +127,7 @@ describe('the overview', () => {
     expect(recent?.more).toBe(0);
   });
 
-  test('requests the own latest session if the list is full of others, and counts directories beyond 32', async () => {
+  test("requests the own directory's latest session if the list is full of others, and counts directories beyond 32", async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const own = fake.addSession({ time: { created: 1, updated: 1 } });
     for (let index = 0; index < 60; index += 1) fake.addSession({ directory: `/home/user/w${index}` });
@@ -152,7 +152,7 @@ describe('the overview', () => {
     expect(look.learnt.recent?.sessions.size).toBe(0);
   });
 
-  test('prefers a retry to other work', async () => {
+  test('reports a retry rather than other work', async () => {
     const fake = await fakeOpencode();
     fake.state.statuses.set('ses_1', { type: 'busy' });
     fake.state.statuses.set('ses_2', { type: 'retry', attempt: 3, message: 'Overloaded\nagain', next: 0 });
@@ -175,12 +175,12 @@ describe('the overview', () => {
     });
   });
 
-  test('costs three requests while idle, once the version is known, and two more while something runs', async () => {
+  test('costs three requests while idle, once the version is known, and two more while a session runs', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     const version = '1.18.33';
     const first = await survey(fake, { version });
-    // One more finds out how its latest turn ended.
+    // One further request reads how its latest turn ended.
     expect(first).toMatchObject({ result: { status: 'healthy', version }, missing: [], requests: 4 });
     const known = first.learnt;
     expect(await survey(fake, { version, known })).toMatchObject({
@@ -205,7 +205,7 @@ describe('the overview', () => {
     expect(fake.count('GET /session/:id')).toBe(1);
   });
 
-  test('requests the waiting requests if the status is unknown', async () => {
+  test('has permissions and questions even if the status is unknown', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.addPermission({ sessionID: session.id });
@@ -243,7 +243,9 @@ describe('the overview', () => {
 describe('the state of the latest session that does not run', () => {
   const MINUTE = 60_000;
 
-  async function withLast(info: object | undefined): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
+  async function openWithLastMessage(
+    info: object | undefined,
+  ): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
     const fake = await fakeOpencode();
     const { id } = fake.addSession();
     if (info !== undefined) fake.override('GET /session/:id/message', { kind: 'answer', body: [{ info, parts: [] }] });
@@ -251,33 +253,37 @@ describe('the state of the latest session that does not run', () => {
   }
 
   test.each([
-    ['there is no message', undefined, 'idle'],
+    ['the session has no message', undefined, 'idle'],
     [
       'the last message is complete',
       (now) => ({ role: 'assistant', time: { created: now - 2, completed: now } }),
       'idle',
     ],
     [
-      'it failed',
+      'the last message failed',
       (created) => ({ role: 'assistant', time: { created }, error: { name: 'MessageAbortedError' } }),
       'idle',
     ],
     ['the last message is not complete', (created) => ({ role: 'assistant', time: { created } }), 'interrupted'],
-    ['a question just came', (created) => ({ role: 'user', time: { created } }), 'starting'],
-    ['a question was never answered', (now) => ({ role: 'user', time: { created: now - MINUTE } }), 'interrupted'],
-    ['the last message is nonsense', () => ({ role: 7, time: 'x' }), 'idle'],
+    ['the user has just sent a message', (created) => ({ role: 'user', time: { created } }), 'starting'],
+    [
+      "the user's last message was never answered",
+      (now) => ({ role: 'user', time: { created: now - MINUTE } }),
+      'interrupted',
+    ],
+    ['the last message is malformed', () => ({ role: 7, time: 'x' }), 'idle'],
   ] satisfies readonly (readonly [string, ((nowMs: number) => object) | undefined, string])[])(
-    '%s',
+    'depends on the last message: %s',
     async (_, info, state) => {
-      const { fake } = await withLast(info?.(Date.now()));
+      const { fake } = await openWithLastMessage(info?.(Date.now()));
       const { learnt, missing } = await survey(fake);
       expect(learnt.session?.rest?.state).toBe(state);
       expect(missing).toEqual([]);
     },
   );
 
-  test('is requested once a turn, and again until the turn has ended', async () => {
-    const { fake } = await withLast(undefined);
+  test('is requested once for a turn that has ended, and each time until then', async () => {
+    const { fake } = await openWithLastMessage(undefined);
     const first = (await survey(fake)).learnt.session ?? undefined;
     const again = await survey(fake, { known: { session: first ?? null } });
     expect(again.learnt.session).toEqual(first);
@@ -292,27 +298,27 @@ describe('the state of the latest session that does not run', () => {
   });
 
   test('is not requested while the session runs or the status is unknown', async () => {
-    const { fake, id } = await withLast(undefined);
+    const { fake, id } = await openWithLastMessage(undefined);
     await ask(fake.url, { parts: ['session'] });
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await survey(fake)).learnt.session).not.toHaveProperty('rest');
     expect(fake.count('GET /session/:id/message')).toBe(0);
   });
 
-  test('elsewhere is requested only if work was seen there: another process of the home may run the session', async () => {
-    const { fake } = await withLast({ role: 'assistant', time: { created: Date.now() } });
+  test('is requested in another directory only after work was seen there, since another process may run the session', async () => {
+    const { fake } = await openWithLastMessage({ role: 'assistant', time: { created: Date.now() } });
     const { id, title } = fake.addSession({ directory: '/home/user/b' });
     const session = { id, title, directory: '/home/user/b', updatedMs: 1 };
     const other = { directory: '/home/user/b', isListed: true, session };
-    const restOf = async (known?: object): Promise<unknown> => {
+    const readRestState = async (known?: object): Promise<unknown> => {
       const look = await ask(fake.url, { elsewhere: [{ ...other, known }] });
       return look.elsewhere?.get('/home/user/b')?.learnt.session?.rest?.state;
     };
-    expect([await restOf(), await restOf({})]).toEqual([undefined, 'interrupted']);
+    expect([await readRestState(), await readRestState({})]).toEqual([undefined, 'interrupted']);
   });
 
   test('is busy, not interrupted, if the turn began after the status was read', async () => {
-    const { fake, id } = await withLast({ role: 'assistant', time: { created: Date.now() } });
+    const { fake, id } = await openWithLastMessage({ role: 'assistant', time: { created: Date.now() } });
     fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await survey(fake)).learnt).toMatchObject({
@@ -321,7 +327,7 @@ describe('the state of the latest session that does not run', () => {
   });
 
   test('is idle if the message is too large, and requested again if the request hangs', async () => {
-    const { fake } = await withLast({
+    const { fake } = await openWithLastMessage({
       role: 'user',
       time: { created: Date.now() },
       text: Array.from({ length: 3_000 }, () => 'x'.repeat(1_000)),

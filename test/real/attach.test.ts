@@ -72,7 +72,7 @@ function running(part: RegExp): Promise<Running> {
 
 const TUI = / attach http/;
 
-test('attach opens the TUI without a password on a command line, goes on over another tunnel, and restores the terminal', async (context) => {
+test('attach opens the TUI with no password in any command line, continues through another tunnel, and restores the terminal', async (context) => {
   needTmux(context);
   const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
   await using screen = await terminal();
@@ -133,7 +133,7 @@ else {
 }
 `;
 
-test('attach opens the terminal of OpenCode 2.x with --server; without a terminal or a program that fits it says so', async (context) => {
+test('attach opens the terminal of OpenCode 2.x with --server; it explains a missing terminal and an unsuitable program', async (context) => {
   needTmux(context);
   const piped = runShell(['attach', 'worker'], env);
   expect(await within(piped.ended, 'its end')).toBe(2);
@@ -177,7 +177,7 @@ test('open serves the page of the instance to one browser, until it is interrupt
 });
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview of OpenCode 2', () => {
-  test('attach opens its terminal on the service of this user, in the directory of the instance, and on no other', async (context) => {
+  test("attach opens the preview's terminal on this user's service only, in the directory of the instance", async (context) => {
     needTmux(context);
     await using preview = await startPreview({ model: stage.model, registered: true });
     process.stdout.write(`${preview.describe()}\n`);

@@ -25,7 +25,7 @@ async function running(gate: string): Promise<string> {
   return session_id;
 }
 
-test('a session that runs in one: the other neither sends to it nor aborts it, and names the one', async () => {
+test('a session that runs in one instance gets no message and no abort from the other, which names the first', async () => {
   const session_id = await running('in-worker');
   const { model } = worker.stage;
   for (const tool of ['send', 'send_message'])
@@ -50,7 +50,7 @@ test('a session that runs in one: the other neither sends to it nor aborts it, a
   expect(await userTexts(session_id)).toEqual(['gate-mid in-worker: half |of in-worker']);
 });
 
-test('a session that runs in one is shown as busy by the other, with the reason; the other itself is idle', async () => {
+test('a session that runs in one instance is shown as busy by the other, with the reason, while the other itself is idle', async () => {
   const session_id = await running('shown');
   const busy = { id: session_id, state: 'busy', reason: 'worker works on it' };
   const read = await data('read', { ...TWIN, session_id });
@@ -80,7 +80,7 @@ test('a session that runs in one is shown as busy by the other, with the reason;
   });
 });
 
-test('sends to different sessions through both at the same time: each gets its own answer', async () => {
+test('two sends to different sessions, one through each instance, each get their own answer', async () => {
   const sessions = [await newSession('for worker'), await newSession('for twin')];
   for (let round = 1; round <= 3; round++) {
     const sending = ['worker', 'twin'].map((instance, index) =>
@@ -94,7 +94,7 @@ test('sends to different sessions through both at the same time: each gets its o
   }
 });
 
-test('an idle session goes on through either, with one answer to each message', async () => {
+test('an idle session can be continued through either instance, with one answer to each message', async () => {
   const session_id = await newSession('in turn');
   const messages = ['worker', 'twin', 'worker', 'twin'].map((instance, index) => ({
     instance,
@@ -108,7 +108,7 @@ test('an idle session goes on through either, with one answer to each message', 
   expect(await userTexts(session_id)).toEqual(messages.map(({ message }) => message));
 });
 
-test('sends to one session through both at the same time: one runs, the other is refused', async () => {
+test('of two simultaneous sends to one session, one through each instance, one runs and the other is refused', async () => {
   const session_id = await newSession('wanted by both');
   const [one, other] = await Promise.all(
     ['worker', 'twin'].map((instance) =>

@@ -9,7 +9,7 @@ import { mdnsSocketsOf } from './no-multicast.ts';
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 /** Files that name the server but do not start it as a client does. */
-const NO_STARTERS = new Set([
+const EXEMPT_FILES = new Set([
   'bench/bundle.ts',
   'bench/figures/sizes.ts',
   'bench/loaded-modules.ts',
@@ -22,14 +22,14 @@ const NO_STARTERS = new Set([
   'test/setup/edit.test.ts',
 ]);
 
-async function sources(folder: string): Promise<string[]> {
+async function sourceFilesIn(folder: string): Promise<string[]> {
   const entries = await readdir(join(ROOT, folder), { withFileTypes: true });
   const found = await Promise.all(
     entries
       .filter(({ name }) => name !== 'node_modules')
       .map(async (entry) => {
         const path = `${folder}/${entry.name}`;
-        if (entry.isDirectory()) return sources(path);
+        if (entry.isDirectory()) return sourceFilesIn(path);
         return /\.(?:ts|mjs)$/.test(entry.name) ? [path] : [];
       }),
   );
@@ -37,12 +37,12 @@ async function sources(folder: string): Promise<string[]> {
 }
 
 test('every file that starts a server keeps it off the LAN', async () => {
-  const paths = (await Promise.all(['test', 'bench', 'scripts'].map(sources))).flat();
+  const paths = (await Promise.all(['test', 'bench', 'scripts'].map(sourceFilesIn))).flat();
   const starters: { readonly path: string; readonly isSafe: boolean }[] = [];
   for (const path of paths) {
     const text = await readFile(join(ROOT, path), 'utf8');
-    // The suites of the LAN and the tailnet run in network namespaces.
-    const isExempt = NO_STARTERS.has(path) || /^test\/(?:lan|tailnet)\//.test(path);
+    // The LAN and tailnet suites run in network namespaces.
+    const isExempt = EXEMPT_FILES.has(path) || /^test\/(?:lan|tailnet)\//.test(path);
     if (isExempt || !/SERVER_SCRIPT|BUILT_SERVER|scripts\.server|opencode-mcp\.js/.test(text)) continue;
     starters.push({ path, isSafe: /NO_MULTICAST|--mdns-interfaces|startRawServer/.test(text) });
   }

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { until } from './wait.ts';
 
 /**
- * Pids of all processes started with `TMPDIR=<folder>`. No process group holds them all: opencode starts each shell of its bash tool in
+ * Pids of all processes started with `TMPDIR=<folder>`. No process group contains them all: opencode starts each shell of its bash tool in
  * a new session, and shells outlive it. Linux only: reads /proc.
  */
 export async function processesIn(folder: string): Promise<number[]> {
@@ -16,7 +16,7 @@ export async function allPids(): Promise<number[]> {
   return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-/** Kills what `processesIn` finds until it finds nothing. */
+/** Kills the processes that `processesIn` returns until it returns none. */
 export async function endProcessesIn(folder: string): Promise<void> {
   await until(`all processes in ${folder} to end`, async () => {
     const pids = await processesIn(folder);
@@ -25,12 +25,12 @@ export async function endProcessesIn(folder: string): Promise<void> {
   });
 }
 
-/** Empty for an ended process, a zombie or another user's process. */
+/** Returns an empty string for an ended process, a zombie or another user's process. */
 function environmentOf(pid: number): Promise<string> {
   return readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
 }
 
-/** No error if it has ended already. */
+/** Does nothing if the process has already ended. */
 export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);

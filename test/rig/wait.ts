@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Ten times the start of an opencode on a busy two-core machine, and below vitest's own limit, which would hide the reason. */
+/** Ten times the start time of opencode on a busy two-core machine, and less than vitest's timeout, whose error would hide the reason. */
 export const DEFAULT_WAIT_MS = 45_000;
 
-/** Default poll interval of `until`. A look is at most one loopback request. */
+/** Default poll interval of `until`. A check is at most one loopback request. */
 const POLL_MS = 25;
 
 export interface Deferred<T> {
@@ -16,9 +16,9 @@ export interface Deferred<T> {
 export function deferred<T>(): Deferred<T> {
   let resolve: (value: T) => void = () => {};
   let reject: (reason: Error) => void = () => {};
-  const promise = new Promise<T>((yes, no) => {
-    resolve = yes;
-    reject = no;
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
   });
   return { promise, resolve, reject };
 }
@@ -32,7 +32,7 @@ export async function within<T>(
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      reject(lateError(what, timeoutMs));
+      reject(timeoutError(what, timeoutMs));
     }, timeoutMs);
   });
   try {
@@ -43,24 +43,24 @@ export async function within<T>(
 }
 
 /**
- * Polls until `look` returns something other than `undefined` or `false`, and returns that. For state without an event to wait for.
- * An error of `look` ends the wait.
+ * Polls until `check` returns something other than `undefined` or `false`, and returns that. Use it for state that emits no event.
+ * Rejects if `check` throws.
  */
 export async function until<T>(
   what: string | (() => string),
-  look: () => T | undefined | false | Promise<T | undefined | false>,
+  check: () => T | undefined | false | Promise<T | undefined | false>,
   timeoutMs = DEFAULT_WAIT_MS,
   pollMs = POLL_MS,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
-    const found = await look();
-    if (found !== undefined && found !== false) return found;
-    if (performance.now() > deadline) throw lateError(what, timeoutMs);
+    const result = await check();
+    if (result !== undefined && result !== false) return result;
+    if (performance.now() > deadline) throw timeoutError(what, timeoutMs);
     await delay(pollMs);
   }
 }
 
-function lateError(what: string | (() => string), timeoutMs: number): Error {
+function timeoutError(what: string | (() => string), timeoutMs: number): Error {
   return new Error(`timed out after ${timeoutMs} ms waiting for ${typeof what === 'string' ? what : what()}`);
 }

@@ -140,7 +140,7 @@ function give(response: ServerResponse, { status, headers, body }: Answer): void
 }
 
 describe('the client at an older node service', () => {
-  test('lists its instances, drives them, and gets changes by the held list', async () => {
+  test("lists the service's instances, drives them, and gets changes from a held request for the list", async () => {
     await using older = await atOlderService('drive');
     const { runtime, held } = older;
     expect((await instances(runtime, { offset: 0 }, testCall())).data.instances).toMatchObject([
@@ -158,7 +158,7 @@ describe('the client at an older node service', () => {
     });
   });
 
-  test('may only read, and reports in its words why it may not send', async () => {
+  test("reports, in the service's words, why a caller that may only read cannot send", async () => {
     await using older = await atOlderService('read');
     const { runtime } = older;
     const { data } = await instances(runtime, { offset: 0 }, testCall());
@@ -169,7 +169,7 @@ describe('the client at an older node service', () => {
     expect(older.opencode.state.prompts).toHaveLength(0);
   });
 
-  test('reports why it is not admitted, and that an instance has gone', async () => {
+  test('reports why the service does not admit it, and that an instance is gone', async () => {
     await using stranger = await atOlderService('none');
     const { text } = await instances(stranger.runtime, { offset: 0 }, testCall());
     expect(text).toMatch(/eve@example\.com.*not admitted here.*OPENCODE_TAILNET_USERS=eve@example\.com/);
@@ -182,7 +182,7 @@ describe('the client at an older node service', () => {
 });
 
 describe('the node service and an older client', () => {
-  test('each of its requests is answered, and reaches the instance unchanged', async () => {
+  test('each request of the client is answered, and reaches the instance unchanged', async () => {
     await using stage = await openNodeStage();
     const ours = (text: string): string =>
       text
@@ -204,7 +204,7 @@ describe('the node service and an older client', () => {
     }
   });
 
-  test('its list has all fields of the older one, and is held for a conditional request', async () => {
+  test("the service's list has all fields of an older service's, and is held for a conditional request", async () => {
     await using stage = await openNodeStage();
     const [first] = await recorded<Exchange[]>('node-service');
     const answer = await stage.call(LIST_PATH);
@@ -290,7 +290,7 @@ async function run(command: typeof runCleanup, { remains }: OlderWrapper): Promi
 }
 
 describe('files of an older wrapper', () => {
-  test('are found by the registry source, with the password', async () => {
+  test('are read by the registry source, with the password', async () => {
     const { remains, id } = await olderWrapper();
     const source = testRegistrySource(remains.registry, hostname());
     onTestFinished(() => source.close?.());
@@ -301,7 +301,7 @@ describe('files of an older wrapper', () => {
     ]);
   });
 
-  test('are shown by status and kept by cleanup while it runs', async () => {
+  test('are shown by status and kept by cleanup while the wrapper runs', async () => {
     const standIn = await openRemains();
     onTestFinished(() => standIn[Symbol.asyncDispose]());
     const { pid } = await standIn.process();
@@ -315,7 +315,7 @@ describe('files of an older wrapper', () => {
     expect(await wrapper.remains.files()).toEqual(before);
   });
 
-  test('are removed by cleanup when it is dead', async () => {
+  test('are removed by cleanup when the wrapper is dead', async () => {
     const wrapper = await olderWrapper();
     expect(await run(runCleanup, wrapper)).toMatch(/Removed registration .*web\.json/);
     expect(await wrapper.remains.files()).toEqual([]);
@@ -325,7 +325,7 @@ describe('files of an older wrapper', () => {
   const runStatusText: typeof runCleanup = (options) => runStatus({ ...options, json: false });
 });
 
-test('a registration, its claim and its password have the form that older readers know', async () => {
+test('a registration, its claim and its password have a format that older readers can read', async () => {
   const { here } = await recorded<Readonly<Record<'here', Files>>>('files');
   await using temp = tempDir('skew');
   const link = new RelayLink({

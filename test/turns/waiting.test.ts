@@ -3,11 +3,11 @@ import { expect, test } from 'vitest';
 import { SessionFamily } from '../../src/turns/waiting.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
-test('only a bounded number of sessions is remembered; the others are looked up each time', async () => {
+test('a session family remembers a limited number of sessions, and requests each further session whenever it is needed', async () => {
   const api = new FakeApi();
-  const asked: string[] = [];
+  const requestedIds: string[] = [];
   api.session = async (id) => {
-    asked.push(id);
+    requestedIds.push(id);
     return id.startsWith('ses_child') ? { ...SESSION, id, parentID: SESSION.id } : undefined;
   };
   const family = new SessionFamily(SESSION.id);
@@ -16,11 +16,11 @@ test('only a bounded number of sessions is remembered; the others are looked up 
     const info = { ...SESSION, id: `ses_child${index}`, parentID: SESSION.id };
     family.apply({ type: 'session.created', properties: { sessionID: info.id, info } });
   }
-  asked.length = 0;
+  requestedIds.length = 0;
   for (const id of ['ses_other0', 'ses_child0']) await family.includes(id, api);
-  expect(asked).toEqual([]);
+  expect(requestedIds).toEqual([]);
   expect(family.has('ses_child2999')).toBe(false);
   expect(await family.includes('ses_child2999', api)).toBe(true);
   expect(await family.includes('ses_other2999', api)).toBe(false);
-  expect(asked).toEqual(['ses_child2999', 'ses_other2999']);
+  expect(requestedIds).toEqual(['ses_child2999', 'ses_other2999']);
 });

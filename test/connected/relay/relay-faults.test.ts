@@ -11,18 +11,21 @@ import { needSshd } from '../../rig/network/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 
 beforeEach((context) => needSshd(context));
 
-/** A link to a relay whose login runs this instead of our program. */
-async function forced(command: string, options: Partial<RelayLinkOptions> = {}): Promise<[Link, RelayStage]> {
-  const other = await openRelayStage({ config: [`ForceCommand ${command}`] });
-  return [other.link(options), other];
+/** Opens a link to a relay whose sshd runs `command` instead of our program. */
+async function openForcedCommand(
+  command: string,
+  options: Partial<RelayLinkOptions> = {},
+): Promise<[Link, RelayStage]> {
+  const stage = await openRelayStage({ config: [`ForceCommand ${command}`] });
+  return [stage.link(options), stage];
 }
 
-/** An ssh that has to ask before it connects. */
-function asking({ sshd }: RelayStage): string[] {
+/** The command of an ssh that must prompt before it connects. */
+function promptingSsh({ sshd }: RelayStage): string[] {
   const script = 'case "$*" in *BatchMode=yes*) echo "me@relay: Permission denied (publickey)." >&2; exit 255 ;; esac';
   return ['sh', '-c', `${script}; exec "$@"`, 'sh', ...sshd.command];
 }
@@ -34,14 +37,14 @@ describe('a link to a relay with a bad registry directory', () => {
     stage = await openRelayStage();
   });
 
-  async function mount(options: string): Promise<void> {
+  async function mountRegistry(options: string): Promise<void> {
     await mkdir(stage.registry, { mode: 0o700 });
     run('mount', '-t', 'tmpfs', '-o', options, 'tmpfs', stage.registry);
     onTestFinished(() => void run('umount', '-l', stage.registry));
   }
 
-  async function refused(link: Link, reason: string | RegExp): Promise<void> {
-    const state = await link.connectFirst(never);
+  async function expectRefusal(link: Link, reason: string | RegExp): Promise<void> {
+    const state = await link.connectFirst(neverAborted);
     expect(state).toMatchObject({ kind: 'waiting' });
     expect(state.reason).toMatch(reason);
     await until('every process to end', async () => (await stage.sshd.sessionProcesses()).length === 0);
@@ -50,18 +53,18 @@ describe('a link to a relay with a bad registry directory', () => {
 
   it('reports a read-only directory, and registers once it is writable', async (context) => {
     needRoot(context);
-    await mount('ro,size=64k,mode=700');
+    await mountRegistry('ro,size=64k,mode=700');
     const link = stage.link();
-    await refused(link, /^the relay says "cannot write in the registry directory .*Read-only file system/);
+    await expectRefusal(link, /^the relay says "cannot write in the registry directory .*Read-only file system/);
     run('mount', '-o', 'remount,rw', stage.registry);
     await stage.backAgain(link);
   });
 
   it('replaces its registration in a directory that was read-only when it was lost', async (context) => {
     needRoot(context);
-    await mount('size=64k,mode=700');
+    await mountRegistry('size=64k,mode=700');
     const link = stage.link();
-    await link.connectFirst(never);
+    await link.connectFirst(neverAborted);
     run('mount', '-o', 'remount,ro', stage.registry);
     await link.signalSsh('SIGKILL');
     await link.reaches('waiting');
@@ -75,11 +78,11 @@ describe('a link to a relay with a bad registry directory', () => {
 
   it('reports a full disk without leaving half a file, and registers once there is room', async (context) => {
     needRoot(context);
-    await mount('size=64k,mode=700');
+    await mountRegistry('size=64k,mode=700');
     const filler = join(stage.registry, 'filler');
     await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
     const link = stage.link();
-    await refused(link, /^the relay says "cannot write .*No space left on device/);
+    await expectRefusal(link, /^the relay says "cannot write .*No space left on device/);
     expect(await stage.files()).toEqual(['filler']);
     await rm(filler);
     await stage.backAgain(link);
@@ -88,18 +91,21 @@ describe('a link to a relay with a bad registry directory', () => {
   it('reports a registration that does not fit, and withdraws everything', async (context) => {
     needRoot(context);
     // Room for the claim and the password, which are written first, but not for a long registration.
-    await mount('size=12k,mode=700');
+    await mountRegistry('size=12k,mode=700');
     const link = stage.link({ describe: () => ({ cwd: `/${'x'.repeat(8_000)}` }) });
-    await refused(link, /^the relay says "cannot write the registration laptop-app\.json .*No space left on device/);
+    await expectRefusal(
+      link,
+      /^the relay says "cannot write the registration laptop-app\.json .*No space left on device/,
+    );
     expect(await stage.files()).toEqual([]);
     expect(await stage.passwords()).toEqual([]);
   });
 
   it('keeps its connection when the disk becomes full', async (context) => {
     needRoot(context);
-    await mount('size=64k,mode=700');
+    await mountRegistry('size=64k,mode=700');
     const link = stage.link();
-    await link.connectFirst(never);
+    await link.connectFirst(neverAborted);
     link.keep();
     await writeFile(join(stage.registry, 'filler'), Buffer.alloc(128 * 1024)).catch(() => {});
     await stage.clock.advance(20_000);
@@ -129,20 +135,20 @@ describe('a link to a relay with a bad registry directory', () => {
       await mkdir(stage.registry, { mode: 0o700 });
       await make();
       const link = stage.link();
-      await refused(link, /^the relay says "the registry directory /);
+      await expectRefusal(link, /^the relay says "the registry directory /);
       for (const reason of reasons) expect(link.state.reason).toContain(reason);
       expect(await stage.files()).toEqual([]);
       await rm(stage.registry, { recursive: true });
     }
     await writeFile(stage.registry, '');
-    await refused(stage.link(), /^the relay says "cannot (?:make|enter) the registry directory/);
+    await expectRefusal(stage.link(), /^the relay says "cannot (?:make|enter) the registry directory/);
   });
 
-  it('takes another name if a directory has the name of its registration file', async () => {
+  it('registers under another name if a directory has the name of its registration file', async () => {
     await mkdir(join(stage.registry, 'laptop-app.json'), { recursive: true, mode: 0o700 });
     await chmod(stage.registry, 0o700);
     const link = stage.link();
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected', name: 'laptop-app-2' });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected', name: 'laptop-app-2' });
   });
 });
 
@@ -153,9 +159,9 @@ describe('a link with an unusual ssh', () => {
     stage = await openRelayStage();
   });
 
-  it("repeats ssh's own words, with a hint that later attempts cannot ask", async () => {
+  it("reports ssh's own error, with a hint that later attempts cannot prompt", async () => {
     const link = stage.link({ sshCommand: [...stage.sshd.command.slice(0, -1), 'nobody-here@127.0.0.1'] });
-    const first = await link.connectFirst(never);
+    const first = await link.connectFirst(neverAborted);
     expect(first.reason).toMatch(/Permission denied \(publickey\)\." \(ssh ended with status 255\)$/);
     link.keep();
     const again = await link.reaches('waiting', await stage.retry(link));
@@ -163,12 +169,12 @@ describe('a link with an unusual ssh', () => {
   });
 
   it('reports that ssh hides the port of the tunnel', async () => {
-    const said = join(stage.sshd.home, 'said');
-    // tee passes on a line before it keeps it.
-    const script = ['sh', '-c', 'said=$1; shift 2; ssh -q "$@" | tee "$said"', 'sh', said];
+    const greeting = join(stage.sshd.home, 'greeting');
+    // tee prints a line before it writes it to the file.
+    const script = ['sh', '-c', 'greeting=$1; shift 2; ssh -q "$@" | tee "$greeting"', 'sh', greeting];
     const link = stage.link({ sshCommand: [...script, ...stage.sshd.command] });
     link.keep();
-    await until('the greeting', async () => (await readFile(said, 'utf8').catch(() => '')) !== '');
+    await until('the greeting', async () => (await readFile(greeting, 'utf8').catch(() => '')) !== '');
     await stage.clock.advance(2_000);
     expect((await link.reaches('waiting')).reason).toBe(
       'ssh did not say which port the relay gave to the tunnel; remove -q and LogLevel from the command of RELAY_SSH_CMD',
@@ -176,7 +182,7 @@ describe('a link with an unusual ssh', () => {
     await stage.nothingLeft();
   });
 
-  it("connects despite the person's configuration for their own sessions", async () => {
+  it("connects despite the user's ssh configuration for interactive sessions", async () => {
     const configuration = join(stage.sshd.home, 'config');
     const lines = [
       'ExitOnForwardFailure yes',
@@ -204,23 +210,23 @@ describe('a link with an unusual ssh', () => {
     await writeFile(configuration, `${lines.join('\n')}\n`);
     const sshCommand = stage.sshd.command.map((word) => (word === 'none' ? configuration : word));
     const link = stage.link({ sshCommand });
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected' });
     await link.close();
     await stage.nothingLeft();
   });
 
   it('connects despite flags that no later option cancels', async () => {
     const log = join(stage.sshd.home, 'log');
-    const own = ['-fNnqyv', '-M', '-S', log, '-E', log, '-qoLogLevel=ERROR', '-o', 'sessiontype none', '-s'];
+    const flags = ['-fNnqyv', '-M', '-S', log, '-E', log, '-qoLogLevel=ERROR', '-o', 'sessiontype none', '-s'];
     const forwards = ['-o', 'ExitOnForwardFailure=yes', '-L', `${stage.sshd.port}:127.0.0.1:1`];
     const [program = '', ...words] = stage.sshd.command;
-    const link = stage.link({ sshCommand: ['env', 'A=b', program, ...own, ...forwards, ...words, '-q', '--'] });
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    const link = stage.link({ sshCommand: ['env', 'A=b', program, ...flags, ...forwards, ...words, '-q', '--'] });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected' });
     await link.close();
     await stage.nothingLeft();
   });
 
-  it('gives up a relay that accepts and sends nothing, and ends at close', async () => {
+  it('gives up on a relay that accepts the connection but sends nothing, and ends ssh when it is closed', async () => {
     const accepted: unknown[] = [];
     const silent = createServer((socket) => {
       socket.on('error', () => {});
@@ -230,7 +236,7 @@ describe('a link with an unusual ssh', () => {
     const { port } = silent.address() as AddressInfo;
     const sshCommand = stage.sshd.command.map((word) => (word === String(stage.sshd.port) ? String(port) : word));
     const link = stage.link({ sshCommand });
-    const first = link.connectFirst(never);
+    const first = link.connectFirst(neverAborted);
     await until('the connection', () => accepted.length === 1);
     await stage.clock.advance(3_000);
     expect(await first).toEqual({ kind: 'connecting' });
@@ -247,7 +253,7 @@ describe('a link with an unusual ssh', () => {
     silent.close();
   });
 
-  it('cancels the first attempt', async () => {
+  it('reports a first attempt that was cancelled, and can connect later', async () => {
     const cancel = new AbortController();
     cancel.abort();
     const link = stage.link();
@@ -256,10 +262,10 @@ describe('a link with an unusual ssh', () => {
     await stage.backAgain(link);
   });
 
-  it('abandons a stopped ssh whose answers are missing, ends it with the program that runs it, and reconnects', async () => {
-    // As gcloud does.
+  it('ends a stopped ssh that does not answer, and the program that runs it, and reconnects', async () => {
+    // gcloud runs ssh as a child like this.
     const link = stage.link({ sshCommand: ['sh', '-c', '"$@"; exit $?', 'sh', ...stage.sshd.command] });
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected' });
     link.keep();
     await link.signalSsh('SIGSTOP');
     await stage.clock.advance(70_000);
@@ -270,11 +276,11 @@ describe('a link with an unusual ssh', () => {
     await stage.nothingLeft();
   });
 
-  it('lets ssh ask at the terminal if it fails without, but not when it reconnects', async () => {
-    const said: string[] = [];
-    const link = stage.link({ sshCommand: asking(stage), onMessage: (line) => said.push(line) });
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
-    expect(said).toEqual([]);
+  it('lets ssh prompt at the terminal if the first connection fails without, but not when it reconnects', async () => {
+    const messages: string[] = [];
+    const link = stage.link({ sshCommand: promptingSsh(stage), onMessage: (line) => messages.push(line) });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected' });
+    expect(messages).toEqual([]);
     link.keep();
     const session = async (pid: number): Promise<number> =>
       Number((await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ')[3]);
@@ -293,18 +299,18 @@ describe('a link with an unusual ssh', () => {
       String.raw`echo welcome; echo claimed evil; echo registered; echo news >&2; printf '\033]0;relay\007'`,
     );
     const link = stage.link();
-    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected', name: 'laptop-app' });
+    expect(await link.connectFirst(neverAborted)).toMatchObject({ kind: 'connected', name: 'laptop-app' });
     expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
   });
 });
 
 describe('a link to a relay with an unusual sshd', () => {
-  it('reports the output of a forced command that waits, after 3 s and at the end', async () => {
+  it('reports the output of a forced command that waits, after 3 s and after 60 s', async () => {
     const lines: string[] = [];
-    const [link, { clock }] = await forced("echo 'Accept the terms? [y]'; echo waiting >&2; sleep 100", {
+    const [link, { clock }] = await openForcedCommand("echo 'Accept the terms? [y]'; echo waiting >&2; sleep 100", {
       onMessage: (line) => lines.push(line),
     });
-    const first = link.connectFirst(never);
+    const first = link.connectFirst(neverAborted);
     await until('the command to wait', () => lines.includes('waiting'));
     await clock.advance(3_000);
     expect(await first).toEqual({
@@ -319,8 +325,10 @@ describe('a link to a relay with an unusual sshd', () => {
 
   it('reports a forced command that prints nothing', async () => {
     const lines: string[] = [];
-    const [link, { clock }] = await forced('echo waiting >&2; sleep 100', { onMessage: (line) => lines.push(line) });
-    const first = link.connectFirst(never);
+    const [link, { clock }] = await openForcedCommand('echo waiting >&2; sleep 100', {
+      onMessage: (line) => lines.push(line),
+    });
+    const first = link.connectFirst(neverAborted);
     await until('the command to wait', () => lines.includes('waiting'));
     await clock.advance(60_000);
     expect(await first).toEqual({ kind: 'connecting' });
@@ -330,15 +338,15 @@ describe('a link to a relay with an unusual sshd', () => {
   });
 
   it('reports a forced command that ends', async () => {
-    const [link] = await forced("echo 'for git only'; exit 3");
-    expect((await link.connectFirst(never)).reason).toMatch(
+    const [link] = await openForcedCommand("echo 'for git only'; exit 3");
+    expect((await link.connectFirst(neverAborted)).reason).toMatch(
       /^the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=/,
     );
   });
 
-  it('does not wait long after the login if the relay sends nothing more', async () => {
+  it('waits only 3 s after the login for a relay that sends nothing', async () => {
     const silent = await openRelayStage({ config: ['ForceCommand touch "$HOME/ran"; sleep 100'] });
-    const first = silent.link({ sshCommand: asking(silent) }).connectFirst(never);
+    const first = silent.link({ sshCommand: promptingSsh(silent) }).connectFirst(neverAborted);
     await until('the login', () => existsSync(join(silent.sshd.home, 'ran')) && silent.clock.due(3_000) > 0);
     await silent.clock.advance(3_000);
     expect(await first).toEqual({ kind: 'connecting' });
@@ -346,7 +354,7 @@ describe('a link to a relay with an unusual sshd', () => {
 
   it('reports that the relay forwards no ports', async () => {
     const closed = await openRelayStage({ config: ['AllowTcpForwarding no'] });
-    const first = closed.link().connectFirst(never);
+    const first = closed.link().connectFirst(neverAborted);
     await until('the greeting', () => closed.clock.due(2_000) > 0);
     await closed.clock.advance(2_000);
     expect((await first).reason).toMatch(/^the relay gave no port to the tunnel: .*remote port forwarding failed/);
@@ -354,40 +362,40 @@ describe('a link to a relay with an unusual sshd', () => {
   });
 });
 
-it('waits the shortest time again after a connection that held for a minute', async () => {
+it('a link waits the shortest time again after a connection that lasted a minute', async () => {
   const stage = await openRelayStage();
   const blocked = join(stage.sshd.home, 'blocked');
   const link = stage.link({
     random: () => 1,
-    // ssh runs unless that file exists.
+    // ssh runs unless the file `blocked` exists.
     sshCommand: ['sh', '-c', 'test ! -e "$0" && exec "$@"', blocked, ...stage.sshd.command],
   });
   const attempt = async (delayMs: number, result: 'waiting' | 'connected'): Promise<void> => {
     const at = await until('the next attempt', () => link.state.nextAttemptAtMs);
     expect(at - stage.clock.now()).toBe(delayMs);
     const seen = link.states.length;
-    await until('the wait', () => stage.clock.due(1_000) > 0);
+    await until('the timer of the wait', () => stage.clock.due(1_000) > 0);
     await stage.clock.advance(delayMs);
     await link.reaches(result, seen + 1);
   };
-  const lose = async (): Promise<void> => {
+  const loseConnection = async (): Promise<void> => {
     await link.signalSsh('SIGKILL');
     await link.reaches('waiting');
   };
   await writeFile(blocked, '');
-  await link.connectFirst(never);
+  await link.connectFirst(neverAborted);
   link.keep();
   await attempt(2_000, 'waiting');
   await attempt(4_000, 'waiting');
   await rm(blocked);
   await attempt(8_000, 'connected');
-  // It was short: one more of the same series.
-  await lose();
+  // That connection was short, so the next wait continues the series.
+  await loseConnection();
   await attempt(16_000, 'connected');
   for (let second = 0; second < 60; second += 20) {
     await stage.clock.advance(20_000);
     await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
   }
-  await lose();
+  await loseConnection();
   await attempt(2_000, 'connected');
 });

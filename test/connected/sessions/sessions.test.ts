@@ -15,7 +15,7 @@ interface Result {
   readonly code: number;
 }
 
-async function sessions(settings: SessionsOptions['settings']): Promise<Result> {
+async function runBothFormats(settings: SessionsOptions['settings']): Promise<Result> {
   const { text, code } = await outputOf((io) => runSessions({ settings, json: false, ...io }));
   const { text: json } = await outputOf((io) => runSessions({ settings, json: true, ...io }));
   return { report: JSON.parse(json) as SessionsReport, text, code };
@@ -37,7 +37,7 @@ describe('sessions', () => {
   });
 
   it('lists each session once, newest first, with the state in the process that runs it', async () => {
-    // Another process of the same person in the same project: it knows the same sessions.
+    // Another process of the same user in the same project knows the same sessions.
     const other = await openFake();
     const nowMs = Date.now();
     const [done, busy] = [
@@ -47,7 +47,7 @@ describe('sessions', () => {
     other.state.begin(busy?.id ?? '', 'go on');
     await remains.register('first', { port: fake.port });
     await remains.register('second', { port: other.port });
-    const { report, text, code } = await sessions(remains.places());
+    const { report, text, code } = await runBothFormats(remains.places());
     const common = {
       directory: '/home/user/project',
       updated: expect.stringMatching(/^\d{4}-/),
@@ -63,10 +63,10 @@ describe('sessions', () => {
     expect(code).toBe(0);
   });
 
-  it('names the instances without sessions, and why', async () => {
+  it('reports which instances could not list their sessions, and why', async () => {
     await remains.register('dead');
     await remains.register('locked', { port: (await openFake({ password: 'a secret' })).port });
-    const { report, text, code } = await sessions(remains.places());
+    const { report, text, code } = await runBothFormats(remains.places());
     expect(report.missing).toEqual([
       { instance: 'dead', reason: expect.stringContaining('nothing listens at http://127.0.0.1:') },
       { instance: 'locked', reason: expect.stringContaining('HTTP 401') },
@@ -76,10 +76,10 @@ describe('sessions', () => {
   });
 
   it('gives up on an instance that hangs, and lists the others', async () => {
-    const hung = await openFake();
-    hung.override('GET /session', { kind: 'hang' });
+    const hanging = await openFake();
+    hanging.override('GET /session', { kind: 'hang' });
     fake.addSession({ title: 'One' });
-    await remains.register('hung', { port: hung.port });
+    await remains.register('hung', { port: hanging.port });
     await remains.register('fine', { port: fake.port });
     const settings = remains.places();
     const { text, code } = await outputOf((io) => runSessions({ settings, json: true, limitMs: 2_000, ...io }));
@@ -92,15 +92,15 @@ describe('sessions', () => {
   it('prints JSON whose strings are safe to show', async () => {
     const path = join(remains.places().registryDir.path, '\u001b[2J\u202e');
     await writeFile(path, '');
-    const { report } = await sessions(remains.places({ registryDir: { path, explicit: true } }));
+    const { report } = await runBothFormats(remains.places({ registryDir: { path, explicit: true } }));
     expect(report.missing).toHaveLength(1);
     for (const [key, value] of stringsIn(report)) expect(unsafeIn(value), key).toBe(undefined);
   });
 
-  it('sends an instance no directory but its own', async () => {
+  it('requests no sessions of an instance whose directory differs from the registered one', async () => {
     const other = await openFake({ directory: '/home/user/own' });
     await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
-    const { report } = await sessions(remains.places());
+    const { report } = await runBothFormats(remains.places());
     const counts = [other.count('GET /session'), other.count('GET /session/status')];
     expect(counts).toEqual([0, 0]);
     expect(report.missing[0]?.reason).toContain('another instance answers here');
@@ -113,17 +113,17 @@ describe('sessions', () => {
     }
     fake.state.statuses.clear();
     await remains.register('app', { port: fake.port });
-    const { report } = await sessions(remains.places());
+    const { report } = await runBothFormats(remains.places());
     expect(report.sessions.map(({ directory, state }) => `${directory} ${state}`).toSorted()).toEqual([
       '/home/user/other idle',
       '/home/user/project interrupted',
     ]);
   });
 
-  it('asks for waiting requests only if something runs', async () => {
+  it('requests permissions and questions only if a session runs', async () => {
     fake.addSession({ title: 'One' });
     await remains.register('app', { port: fake.port });
-    expect((await sessions(remains.places())).report.sessions).toMatchObject([{ title: 'One' }]);
+    expect((await runBothFormats(remains.places())).report.sessions).toMatchObject([{ title: 'One' }]);
     expect([fake.count('GET /permission'), fake.count('GET /question')]).toEqual([0, 0]);
   });
 
@@ -132,24 +132,24 @@ describe('sessions', () => {
     fake.state.begin(sessionID, 'do it');
     fake.state.addPermission({ sessionID, metadata: { command: 'rm -rf build' } });
     await remains.register('app', { port: fake.port });
-    const { report, text } = await sessions(remains.places());
+    const { report, text } = await runBothFormats(remains.places());
     expect(report.sessions).toMatchObject([{ state: 'waiting', reason: expect.stringContaining('rm -rf build') }]);
     expect(text).toMatch(/^waiting +/);
   });
 
-  it('prints nothing that controls a terminal', async () => {
+  it('prints no terminal control characters of a title', async () => {
     fake.addSession({ title: '\u001b[2Jevil\u202e\nidle 1 s fake' });
     await remains.register('app', { port: fake.port });
-    const { text } = await sessions(remains.places());
+    const { text } = await runBothFormats(remains.places());
     expect(text.split('\n')[0]).toMatch(/^idle +\S+ \S+ +evil idle 1 s fake$/);
   });
 
-  it('reports that there are none, and why a directory cannot be read', async () => {
-    expect(await sessions(remains.places())).toMatchObject({ text: 'No sessions.\n', code: 0 });
+  it('reports that there are no sessions, and fails if the registry directory cannot be read', async () => {
+    expect(await runBothFormats(remains.places())).toMatchObject({ text: 'No sessions.\n', code: 0 });
     await rm(remains.registry, { recursive: true });
-    expect(await sessions(remains.places())).toMatchObject({ text: 'No sessions.\n', code: 0 });
+    expect(await runBothFormats(remains.places())).toMatchObject({ text: 'No sessions.\n', code: 0 });
     await writeFile(remains.registry, 'no directory');
-    expect(await sessions(remains.places())).toMatchObject({ code: 1 });
+    expect(await runBothFormats(remains.places())).toMatchObject({ code: 1 });
   });
 });
 
@@ -161,11 +161,11 @@ test('an OpenCode 2 service lists the sessions of all its directories', async ()
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await writeFile(join(folder, 'id-service'), 'of the tunnel\n', { mode: 0o600 });
   for (const directory of ['/src/one', '/src/two']) fake.addSession({ directory });
-  const { report, code } = await sessions(remains.places());
+  const { report, code } = await runBothFormats(remains.places());
   expect(report.sessions.map(({ directory }) => directory).toSorted()).toEqual(['/src/one', '/src/two']);
   expect(new Set(report.sessions.map(({ state }) => state))).toEqual(new Set(['idle']));
   expect(report.missing).toEqual([]);
   expect(code).toBe(0);
-  // The request loads nothing.
+  // Listing sessions makes the service load no directory.
   expect([...fake.loaded]).toEqual([]);
 });

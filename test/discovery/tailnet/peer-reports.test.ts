@@ -11,10 +11,10 @@ import { peerTable } from './peer-table-stage.ts';
 const A: FakeNodeServer = { id: 'a', directory: '/srv/a', overviews: [idleIn('/srv/a')] };
 const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/srv/b')] };
 
-/** The interval between two answers with news, in the long run. */
+/** The average interval between two answers with changes. */
 const PACE_MS = 250;
 
-async function following(node: FakeNodeService) {
+async function followNode(node: FakeNodeService) {
   const listener = await listenHttp(node.serve);
   onTestFinished(() => listener.close());
   const stage = peerTable(listener.port);
@@ -27,7 +27,7 @@ async function following(node: FakeNodeService) {
     node,
     candidate,
     report: (id: string): Report | undefined => candidate(id)?.report,
-    /** Waits until the request is held; moves the clock by the follow pace if needed. */
+    /** Waits until the service holds a request; advances the clock by the follow pace if needed. */
     held: (): Promise<true> =>
       until('a request to be held', async () => {
         if (node.held.size === 0) await clock.advance(FOLLOW_PACE_MS);
@@ -42,8 +42,8 @@ async function following(node: FakeNodeService) {
 }
 
 describe('following a node service with states', () => {
-  test('gets list, states and changes by one held request', async () => {
-    const { node, held, changed, candidate, report } = await following(new FakeNodeService([A, B]));
+  test('gets the list, the states and their changes, with one held request for each change', async () => {
+    const { node, held, changed, candidate, report } = await followNode(new FakeNodeService([A, B]));
     await held();
     expect(candidate('a')).toMatchObject({ claims: { id: 'a', name: 'a', directory: '/srv/a' } });
     expect(report('a')).toMatchObject({
@@ -60,22 +60,22 @@ describe('following a node service with states', () => {
     expect(node.requests).toEqual(['states', 'states', 'states']);
   });
 
-  test('uses confirmed reports, but none from before a sleep of this machine', async () => {
-    const { node, clock, held, changes, report } = await following(new FakeNodeService([A]));
+  test('uses reports that the service confirms, but none from before this machine slept', async () => {
+    const { node, clock, held, changes, report } = await followNode(new FakeNodeService([A]));
     await held();
     const before = report('a');
     expect(before?.isCurrent()).toBe(true);
     clock.step(REPORT_LIFETIME_MS);
     expect(before?.isCurrent()).toBe(false);
     node.confirm();
-    await until('it to be current again', () => before?.isCurrent());
+    await until('the report to be current again', () => before?.isCurrent());
     expect([report('a') === before, changes()]).toEqual([true, 1]);
     clock.step(-3600_000);
     expect(before?.isCurrent()).toBe(false);
   });
 
   test('drops reports but keeps candidates when the held request breaks', async () => {
-    const { node, held, changed, candidate, report } = await following(new FakeNodeService([A]));
+    const { node, held, changed, candidate, report } = await followNode(new FakeNodeService([A]));
     await held();
     await changed(() => node.cut());
     expect(candidate('a')).toBeDefined();
@@ -84,27 +84,27 @@ describe('following a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('drops the report of a server whose state is left out, which is a change', async () => {
+  test('drops the report of a server whose state is left out, and reports a change', async () => {
     const { overviews: _, ...down } = A;
-    const { node, held, changed, candidate } = await following(new FakeNodeService([A]));
+    const { node, held, changed, candidate } = await followNode(new FakeNodeService([A]));
     await held();
     await changed(() => node.say([down]));
     expect(candidate('a')).toBeDefined();
     expect(candidate('a')).not.toHaveProperty('report');
   });
 
-  test('follows the list of an older service, and asks for states each minute', async () => {
+  test('follows the list of an older service, and requests states each minute', async () => {
     const older = new FakeNodeService([A]);
     older.hasStates = false;
-    const { clock, node, held, changed, candidate } = await following(older);
+    const { clock, node, held, changed, candidate } = await followNode(older);
     await held();
     expect(candidate('a')).toBeDefined();
     expect(node.requests).toEqual(['states', 'instances', 'instances']);
     await changed(() => node.say([A, B]));
     await held();
     expect(node.requests.slice(3)).toEqual(['instances']);
-    /** Like a service that ends held requests in time. */
-    const minute = async (): Promise<readonly string[]> => {
+    /** Lets a minute pass while the service ends held requests in time. Returns the requests of that minute. */
+    const passMinute = async (): Promise<readonly string[]> => {
       const before = node.requests.length;
       for (let thirds = 0; thirds < 3; thirds += 1) {
         await clock.advance(20_000);
@@ -114,15 +114,15 @@ describe('following a node service with states', () => {
       return node.requests.slice(before);
     };
     // The list is still held, with the same tag.
-    expect(await minute()).toEqual(['instances', 'instances', 'states', 'instances']);
-    expect(await minute()).not.toContain('states');
+    expect(await passMinute()).toEqual(['instances', 'instances', 'states', 'instances']);
+    expect(await passMinute()).not.toContain('states');
     node.hasStates = true;
-    await minute();
+    await passMinute();
     expect(candidate('a')?.report?.isCurrent()).toBe(true);
   });
 
   test('follows a service through a downgrade and an update', async () => {
-    const { node, held, changed, candidate, report, table } = await following(new FakeNodeService([A]));
+    const { node, held, changed, candidate, report, table } = await followNode(new FakeNodeService([A]));
     await held();
     node.hasStates = false;
     await changed(() => node.cut());
@@ -135,15 +135,15 @@ describe('following a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('limits requests to a service that has news each time', async () => {
-    const { node, table, clock, held } = await following(new FakeNodeService([A]));
+  test('limits requests to a service whose every answer has a change', async () => {
+    const { node, table, clock, held } = await followNode(new FakeNodeService([A]));
     await held();
     let sent = 0;
-    /** Has news for each request that arrives without time passing. */
+    /** Answers each request that arrives without time passing with a change. Returns the number of answers. */
     const sendNews = async (): Promise<number> => {
       const before = sent;
       while (sent - before < 100) {
-        await until('a request, or its pace', async () => {
+        await until('a request, or the timer before the next one', async () => {
           await clock.advance(0);
           return node.held.size === 1 || clock.due(PACE_MS) > 0;
         });
@@ -152,12 +152,12 @@ describe('following a node service with states', () => {
       }
       return sent - before;
     };
-    // As many as a short turn makes arrive at once.
+    // As many changes as a short turn makes at once.
     const atOnce = await sendNews();
     expect(atOnce).toBeGreaterThanOrEqual(8);
     expect(atOnce).toBeLessThanOrEqual(10);
     const before = node.requests.length;
-    // A scan does not ask it either.
+    // A scan sends it no request either.
     await table.ask();
     expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {

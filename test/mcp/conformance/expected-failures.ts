@@ -17,7 +17,7 @@ const OWN_KEYS = 'wants the key "user_name" of its example; keys are opaque, and
 const NO_SUCH_TOOL =
   'needs a tool that asks what was not declared, or writes to the log by itself: there is none like it here';
 
-/** Scenarios of the older protocol that need no tools or resources of the suite. */
+/** Scenarios of the older protocol that do not need the suite's own tools or resources. */
 const OLDER: readonly Omit<Scenario, 'subject' | 'version'>[] = [
   { name: 'server-initialize', inCi: true },
   { name: 'ping' },
@@ -30,7 +30,7 @@ const OLDER: readonly Omit<Scenario, 'subject' | 'version'>[] = [
 ];
 
 /**
- * The scenarios of the official suite that apply to a server of tools, resources and prompts over stdio. Left out are scenarios that
+ * The scenarios of the official suite that apply to a server of tools, resources and prompts over stdio. Omitted are scenarios that
  * only call example tools, or that are only about HTTP.
  */
 export const SCENARIOS: readonly Scenario[] = [

@@ -15,7 +15,10 @@ import { test } from './stage.ts';
 
 const SECOND = { ...PERMISSION, id: 'per_2', command: 'rm -rf dist', patterns: ['rm -rf dist'] };
 
-test('a refusal leaves the permission open, with the reason; then it is allowed once', async ({ page, api }) => {
+test('a permission stays open with the reason if the answer fails, and can then be allowed once', async ({
+  page,
+  api,
+}) => {
   api.answer('respond', () => ({ status: 502, body: { error: 'cannot reach desk; try again' } }));
   await page.open(REQUEST_LINK, '.ask');
   await page.button('Allow once').click();
@@ -35,7 +38,7 @@ test('a refusal leaves the permission open, with the reason; then it is allowed 
   expect(await page.locator('.ask').innerText()).not.toContain('elsewhere');
 });
 
-test('a permission is rejected with a reason; Enter in that field never allows', async ({ page, api }) => {
+test('a permission is rejected with a reason, also by Enter in the field of the reason', async ({ page, api }) => {
   await page.open(REQUEST_LINK, '.ask');
   const reason = page.getByLabel('Why not (optional)');
   await reason.fill('Tag it first');
@@ -44,7 +47,7 @@ test('a permission is rejected with a reason; Enter in that field never allows',
   await page.locator('.result').getByText('Rejected.').waitFor();
 });
 
-test('an edit shows its diff; one that cannot be shown as a whole can only be rejected', async ({ page, api }) => {
+test('an edit shows its diff, and can only be rejected if the diff is incomplete', async ({ page, api }) => {
   const edit = {
     ...PERMISSION,
     permission: 'edit',
@@ -62,7 +65,10 @@ test('an edit shows its diff; one that cannot be shown as a whole can only be re
   expect(await api.posted('respond')).toMatchObject({ request: 'per_1', reply: 'reject' });
 });
 
-test('a request settled elsewhere is shown immediately, and no open button moves', async ({ page, api }) => {
+test('a request that is settled elsewhere is shown as settled immediately, and no button of another request moves', async ({
+  page,
+  api,
+}) => {
   await page.openSession([PERMISSION, SECOND], '.ask');
   const second = page.getByRole('region', { name: 'Permission: bash' }).nth(1);
   const allow = second.getByRole('button', { name: 'Allow once' });
@@ -82,7 +88,7 @@ test('a request settled elsewhere is shown immediately, and no open button moves
   expect(await page.evaluate<string[]>(errors)).toEqual([]);
 });
 
-test('a new card cannot be pressed by a finger that was already moving', async ({ page, api }) => {
+test('a new request ignores a click in the moment of its appearance', async ({ page, api }) => {
   await page.openSession([], '.message');
   await page.evaluate(`new MutationObserver((_, observer) => {
     const button = document.querySelector('.ask button.primary');
@@ -98,7 +104,7 @@ test('a new card cannot be pressed by a finger that was already moving', async (
   expect(api.posts).toHaveLength(1);
 });
 
-test('a link to a settled request opens its session and says so', async ({ page, api }) => {
+test('a link to a settled request opens the session and says that the request is settled', async ({ page, api }) => {
   api.setSession('ses_pay', paySession([]));
   await page.open(REQUEST_LINK, '.message');
   await page.locator('.result').getByText('The request of this link is settled already.').waitFor();
@@ -117,7 +123,10 @@ test('a request that is listed again after it seemed settled can be answered', a
   expect(await page.button('Allow once').count()).toBe(0);
 });
 
-test('questions take one choice, several choices, or an own answer; each needs one', async ({ page, api }) => {
+test('questions take one choice, several choices or a written answer, and each question must be answered', async ({
+  page,
+  api,
+}) => {
   await page.openSession([QUESTION], '.ask');
   const answer = page.button('Answer');
   await page.getByRole('radio', { name: /Redis/ }).check();
@@ -138,7 +147,7 @@ test('questions take one choice, several choices, or an own answer; each needs o
   await page.locator('.result').getByText('Answered.').waitFor();
 });
 
-test('a half-written answer survives an update, a choice replaces it, and a question can be dismissed', async ({
+test('an unfinished answer survives an update, a choice replaces the answer, and a question can be dismissed', async ({
   page,
   api,
 }) => {
@@ -168,7 +177,9 @@ test('an optional question needs no answer', async ({ page, api }) => {
   expect(await api.posted('respond')).toMatchObject({ answers: [['Redis'], []] });
 });
 
-test('a form of OpenCode 2 is filled in, corrected and answered in the types of its fields', async ({ page }) => {
+test('a form of OpenCode 2 is filled in, corrected, and answered with values of the types of its fields', async ({
+  page,
+}) => {
   await using fake = await startFakeOpencode2({ home: '/home/ada', directories: { [DIRECTORY]: {} } });
   const options = ['Europe', 'America'].map((label) => ({ value: label.slice(0, 2).toLowerCase(), label }));
   fake.script('deploy it', [

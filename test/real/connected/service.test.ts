@@ -98,7 +98,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-connected beside the serv
     await expectUntouched();
   });
 
-  test('a server on the relay drives it with a password that ends with the wrapper; its own password stays here', async (context) => {
+  test('a server on the relay drives the service with a password that ends with the wrapper, and does not get its own password', async (context) => {
     needSshd(context);
     const relay = await openRelay();
     const child = await startWrapper({ ...options, env: { ...options.env, ...relay.env } });
@@ -131,7 +131,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-connected beside the serv
     await expectUntouched();
   });
 
-  test('the terminal is drawn, and its end leaves the service running and no registration', async (context) => {
+  test('the wrapper opens the terminal; when it ends, the service runs on and no registration is left', async (context) => {
     needTmux(context);
     const { terminal, registry, registered } = await openTerminalStage({
       ...options,
@@ -151,7 +151,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-connected beside the serv
     await expectUntouched();
   });
 
-  test('starts the service once if none runs, and leaves it running', async () => {
+  test('the wrapper starts the service once if none runs, and leaves it running', async () => {
     await preview.stop();
     const child = await startWrapper(options);
     await child.registered();

@@ -34,7 +34,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-mcp watch beside the prev
     return data.id;
   }
 
-  test('notifies of a permission with its exact command, its settling, and the end of the turn', async () => {
+  test('notifies of a permission with its exact command, of its answer, and of the end of the turn', async () => {
     const id = await prompt('bash: echo from the phone');
     const asked = await watch.says(/^Permission: /);
     expect(asked.message).toContain(`bash "echo from the phone"\n`);

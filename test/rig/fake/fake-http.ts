@@ -9,11 +9,11 @@ import { ANSWERS } from './fake-answers.ts';
 export type FakeRoute = keyof typeof ANSWERS;
 export const FAKE_ROUTES = Object.keys(ANSWERS) as readonly FakeRoute[];
 
-/** Replaces a route's own answer. */
+/** What a route does instead of its normal answer. */
 export type Override =
-  /** Accept and never answer. */
+  /** Accepts the request and never answers. */
   | { readonly kind: 'hang' }
-  /** Answer as it would, later. */
+  /** Sends the normal answer after `ms`. */
   | { readonly kind: 'delay'; readonly ms: number }
   /** An object body is sent as JSON, a string unchanged. */
   | {
@@ -33,20 +33,20 @@ interface FoundRoute {
   readonly params: Readonly<Record<string, string>>;
 }
 
-const FORMS = FAKE_ROUTES.map((route) => {
+const PATTERNS = FAKE_ROUTES.map((route) => {
   const [method = '', path = ''] = route.split(' ');
-  return { route, method, form: new RegExp(`^${path.replace(/:(\w+)/g, '(?<$1>[^/]+)')}$`) };
+  return { route, method, pattern: new RegExp(`^${path.replace(/:(\w+)/g, '(?<$1>[^/]+)')}$`) };
 });
 
 export function findRoute(method: string, path: string): FoundRoute | undefined {
-  for (const { route, method: wanted, form } of FORMS) {
-    const match = wanted === method ? form.exec(path) : undefined;
+  for (const { route, method: routeMethod, pattern } of PATTERNS) {
+    const match = routeMethod === method ? pattern.exec(path) : undefined;
     if (match) return { route, params: match.groups ?? {} };
   }
   return undefined;
 }
 
-/** Resolves to true if the route's own answer follows. */
+/** Resolves to true if the caller must still send the route's normal answer. */
 export async function play(override: Override, incoming: IncomingMessage, response: ServerResponse): Promise<boolean> {
   if (override.kind === 'delay') {
     await delay(override.ms);
@@ -56,18 +56,18 @@ export async function play(override: Override, incoming: IncomingMessage, respon
   if (override.kind === 'html') give(response, WEB_PAGE);
   else if (override.kind === 'redirect') give(response, { status: 302, headers: { location: override.to } });
   else if (override.kind === 'answer') give(response, { ...override, status: override.status ?? 200 });
-  else if (override.kind === 'endless') pour(response);
+  else if (override.kind === 'endless') writeEndlessJson(response);
   return false;
 }
 
 /** Writes JSON as fast as the client reads, until it disconnects. */
-function pour(response: ServerResponse): void {
+function writeEndlessJson(response: ServerResponse): void {
   const chunk = 'x'.repeat(16_384);
-  const more = (): void => {
+  const writeMore = (): void => {
     while (!response.destroyed && response.write(chunk));
-    if (!response.destroyed) response.once('drain', more);
+    if (!response.destroyed) response.once('drain', writeMore);
   };
   response.writeHead(200, { 'content-type': 'application/json' });
   response.write('["');
-  more();
+  writeMore();
 }

@@ -42,7 +42,7 @@ export interface InboxItem {
   readonly sessionID: string;
   readonly time: { readonly created: number };
   readonly type: 'user' | 'compaction';
-  /** `text` and more for a user; empty for a compaction. */
+  /** Contains `text` and other fields for a user message; empty for a compaction. */
   readonly payload: { readonly text?: string; readonly [key: string]: unknown };
   delivery: Delivery;
 }
@@ -99,12 +99,12 @@ export interface StoredSession {
   readonly info: SessionInfo;
   /** Oldest first. */
   readonly messages: Message[];
-  /** Admitted and not delivered, oldest first. */
+  /** Items that are admitted and not delivered, oldest first. */
   readonly inbox: InboxItem[];
   /** Durable events, oldest first: their index is their `seq`. */
   readonly log: ServerEvent[];
   diff: readonly Fields[];
-  /** An execution has begun and not ended. If no process runs it, the next start of the service resumes it. */
+  /** True from the beginning to the end of an execution. If no process runs it, the next start of the service resumes it. */
   executing: boolean;
 }
 
@@ -128,25 +128,25 @@ export const NO_TOKENS = { input: 0, output: 0, reasoning: 0, cache: { read: 0, 
 /** The data that survives a kill. */
 export class Store {
   readonly sessions = new Map<string, StoredSession>();
-  /** Every admitted id: the first admission of an id wins. */
+  /** The first admitted item of every id; later admissions of the id are ignored. */
   readonly admissions = new Map<string, InboxItem>();
   #lastTime = 0;
   #lastId = 0;
 
-  /** Milliseconds since the epoch; never the same twice, so that sorting by time has one order. */
+  /** Returns milliseconds since the epoch, never the same number twice, so that sorting by time has one order. */
   now(): number {
     this.#lastTime = Math.max(this.#lastTime + 1, Date.now());
     return this.#lastTime;
   }
 
-  /** `ses_…`, `msg_…`: ascending. */
+  /** Returns an id such as `ses_…` or `msg_…`. Ids ascend. */
   id(prefix: string): string {
     this.#lastId += 1;
     const count = this.#lastId.toString(16).padStart(12, '0');
     return `${prefix}_${count}${randomBytes(7).toString('hex')}`;
   }
 
-  /** Newest first, as lists are by default. */
+  /** Returns the sessions in the default order of lists. */
   newestFirst(): StoredSession[] {
     return [...this.sessions.values()].sort((a, b) => b.info.time.updated - a.info.time.updated);
   }
@@ -159,7 +159,7 @@ export class Waiting {
   /** The sessions of settled forms, by the id of the form. */
   readonly settledForms = new Map<string, string>();
 
-  /** An interrupt withdraws the requests of its session, without an event. */
+  /** Removes the requests of an interrupted session, without an event. */
   withdraw(sessionID: string): void {
     for (const table of [this.permissions, this.forms])
       for (const [id, { request }] of table) if (request.sessionID === sessionID) table.delete(id);

@@ -17,12 +17,12 @@ const run = promisify(execFile);
 
 const SYSTEMD = '/lib/systemd/systemd';
 
-/** Mounted control group hierarchies, which depend on the machine. */
+/** The control group hierarchies that this machine mounts. */
 const HIERARCHIES = ['/sys/fs/cgroup', '/sys/fs/cgroup/systemd', '/sys/fs/cgroup/unified'].filter((path) =>
   existsSync(join(path, 'cgroup.procs')),
 );
 
-/** systemd checks /run to see whether it booted the machine: it gets a /run of its own. */
+/** systemd checks /run to find out whether it booted the machine, so it gets its own /run. */
 const BOOT = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
@@ -40,14 +40,14 @@ export interface ServiceManager extends AsyncDisposable {
   property(unit: string, name: string): Promise<string>;
 }
 
-/** First line of a test that needs it. Without writable control groups it is skipped in CI too. */
+/** Call it first in a test that needs systemd. Without writable control groups, the test is skipped in CI too. */
 export function needSystemd(context: TestContext): void {
   needRoot(context);
   skipFor(context, existsSync(SYSTEMD) ? undefined : `needs systemd: ${SYSTEM_PACKAGES}`);
-  context.skip(!mayMakeGroups(), 'needs control groups that it may write to; a container often has none');
+  context.skip(!canCreateControlGroups(), 'needs control groups that it may write to; a container often has none');
 }
 
-function mayMakeGroups(): boolean {
+function canCreateControlGroups(): boolean {
   try {
     for (const path of HIERARCHIES) {
       const group = join(path, `opencode-rig-${randomUUID()}`);
@@ -70,7 +70,7 @@ export async function startServiceManager(): Promise<ServiceManager> {
     TMPDIR: temp.tmp,
     XDG_RUNTIME_DIR: '/run/user/0',
   };
-  // The same name in all hierarchies: systemd mirrors the newest one into the others.
+  // All hierarchies need the same name: systemd copies the newest group into the others.
   const name = `opencode-rig-${randomUUID()}`;
   const groups = HIERARCHIES.map((path) => join(path, name));
   const manager = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', BOOT, 'sh', ...groups], {
@@ -78,12 +78,12 @@ export async function startServiceManager(): Promise<ServiceManager> {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   const logged = new LoggedChild(manager);
-  const inside = async (command: string, ...args: readonly string[]): Promise<string> => {
+  const runInside = async (command: string, ...args: readonly string[]): Promise<string> => {
     const enter = ['--mount', '--target', String(manager.pid), '--', command, ...args];
     return (await run('nsenter', enter, { env, timeout: 60_000 })).stdout.trim();
   };
   const property = (unit: string, name: string): Promise<string> =>
-    inside('systemctl', '--user', 'show', '--property', name, '--value', unit);
+    runInside('systemctl', '--user', 'show', '--property', name, '--value', unit);
   const close = async (): Promise<void> => {
     await logged.end('SIGTERM');
     await endProcessesIn(temp.tmp);
@@ -100,13 +100,13 @@ export async function startServiceManager(): Promise<ServiceManager> {
   }
   return {
     home,
-    run: inside,
+    run: runInside,
     property,
     [Symbol.asyncDispose]: close,
   };
 }
 
-/** With its children; false while something runs in one. */
+/** Removes a control group with its children. Returns false while a process runs in one of them. */
 async function removeGroup(path: string): Promise<boolean> {
   if (!existsSync(path)) return true;
   for (const entry of await readdir(path, { withFileTypes: true }))
