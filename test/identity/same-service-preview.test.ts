@@ -72,7 +72,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', (
     expect(await another).toBe(false);
   });
 
-  test('are listed as two countServices without event streams until a session runs, and then as one', async () => {
+  test('are listed as two services without event streams until a session runs, and then as one', async () => {
     const source = new TestSource();
     const claims = { hostname: 'desk', service: { isPreview: true } } as const;
     for (const [key, { url }] of Object.entries({ direct: preview, tunnel, second }))

@@ -283,7 +283,7 @@ describe('the record of calls', () => {
     expect((await stat(join(path, '..'))).mode & 0o777).toBe(0o700);
   });
 
-  test('is written before the server cleanups', async () => {
+  test('is written before the server ends', async () => {
     const state = join(scene.temp.path, 'state');
     const server = await startRecordedServer({ env: { XDG_STATE_HOME: state } });
     await server.call('read', { instance: 'nobody' });
