@@ -35,7 +35,7 @@ describe('an open stream', () => {
     },
   };
 
-  test('is rechecked every minute, and continues while the caller may read', async () => {
+  test('is rechecked every minute, and continues while the caller is admitted', async () => {
     await using stage = await openClockedStage(events);
     const isClosed = await openEventStream(stage, OWN_LAPTOP);
     for (let minutes = 1; minutes <= 3; minutes += 1) {

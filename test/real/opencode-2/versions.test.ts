@@ -79,7 +79,7 @@ test.each(UNSUPPORTED)('doctor %s prints the reason and what to do', async (name
   expect(out.replaceAll(/\s+/g, ' ')).toContain(reason);
 });
 
-test.each(['README.md', 'docs/opencode-2.md'])('%s claims only tested versions', async (page) => {
+test.each(['README.md', 'docs/opencode-2.md'])('%s says which versions of OpenCode 2 were tested', async (page) => {
   const text = await readFile(new URL(`../../../${page}`, import.meta.url), 'utf8');
   expect(text.replaceAll(/\s+/g, ' ')).toContain(
     'OpenCode 2.x: built to the contract of 2.1, tested on the 1.18.18 preview and on a fake; not run against a 2.x binary',
