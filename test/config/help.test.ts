@@ -15,7 +15,7 @@ describe('settingsHelp', () => {
     expect(help).toContain(expected);
   });
 
-  it('lists for each program its own settings', () => {
+  it('lists only the settings of the given program', () => {
     const connected = settingsHelp('opencode-connected');
     for (const name of ['RELAY_SSH_CMD', 'RELAY_REMOTE_REGISTRY_DIR', 'INSTANCE_NAME', 'OPENCODE_BIN']) {
       expect([connected.includes(name), help.includes(name)]).toEqual([true, false]);

@@ -24,7 +24,7 @@ export interface Subject {
   readonly working: () => Promise<Stage>;
   /** As `working`, for a source with `changes`. */
   readonly hinting?: () => Promise<HintingStage>;
-  /** The system behind it is missing. */
+  /** The system that the source reads is missing. */
   readonly unavailable?: () => Promise<Stage>;
   /** The system fails after a partial result. */
   readonly failingMidway?: () => Promise<Stage>;
@@ -34,7 +34,7 @@ export interface Subject {
 
 const never = new AbortController().signal;
 
-/** Limit for what must be prompt on any machine. */
+/** The time within which a source must react on any machine. */
 const PROMPT_MS = 5000;
 
 /** The contract of `DiscoverySource`, run on every source. */
@@ -47,14 +47,14 @@ export function conformance(subject: Subject): void {
         await stage[Symbol.asyncDispose]();
       }
     });
-    async function enter<T extends Stage>(made: Promise<T>): Promise<T> {
-      const stage = await made;
+    async function disposeAtEnd<T extends Stage>(opening: Promise<T>): Promise<T> {
+      const stage = await opening;
       stages.push(stage);
       return stage;
     }
 
-    it('returns everything visible, well formed, from two concurrent scans and a later one', async () => {
-      const { source, keys } = await enter(subject.working());
+    it('returns all well-formed candidates from two concurrent scans and from a later scan', async () => {
+      const { source, keys } = await disposeAtEnd(subject.working());
       const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
       const { candidates, notes } = first;
       expect(candidates.map(({ key }) => key).toSorted()).toEqual([...keys].toSorted());
@@ -72,15 +72,15 @@ export function conformance(subject: Subject): void {
     });
 
     it('rejects a scan whose signal has aborted, with the reason', async () => {
-      const { source } = await enter(subject.working());
+      const { source } = await disposeAtEnd(subject.working());
       await expect(source.scan(AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
     });
 
-    it('leaves nothing open when it is closed, also twice', async () => {
+    it('leaves nothing open when it is closed once or twice', async () => {
       const before = openResources();
       const stage = await subject.working();
       const abort = new AbortController();
-      // One of them is ended by `close`, one by its signal, one by its reader.
+      // `close` ends the first listener, its signal the second, its reader the third.
       const signals = stage.source.changes ? [never, abort.signal, never] : [];
       const listening = signals.flatMap((signal) => stage.source.changes?.(signal)[Symbol.asyncIterator]() ?? []);
       await Promise.all(listening.map((hints) => within(hints.next(), 'the first hint')));
@@ -97,29 +97,29 @@ export function conformance(subject: Subject): void {
       expect(added(before, openResources())).toEqual([]);
     });
 
-    it.each(given(subject.unavailable))('rejects as unavailable when its system is not there', async (unavailable) => {
-      const { source } = await enter(unavailable());
+    it.each(casesOf(subject.unavailable))('rejects as unavailable when its system is missing', async (unavailable) => {
+      const { source } = await disposeAtEnd(unavailable());
       await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
     });
 
-    it.each(given(subject.failingMidway))('rejects rather than return a part', async (failingMidway) => {
-      const { source } = await enter(failingMidway());
+    it.each(casesOf(subject.failingMidway))('rejects instead of returning a partial result', async (failingMidway) => {
+      const { source } = await disposeAtEnd(failingMidway());
       const error: unknown = await source.scan(never).catch((reason: unknown) => reason);
       expect(error).toBeInstanceOf(Error);
       expect(error).not.toBeInstanceOf(SourceUnavailableError);
     });
 
-    describe.each(given(subject.hanging))('on a system that hangs', (hanging) => {
-      it('rejects a scan as soon as its signal aborts, and begins the next one after its end', async () => {
-        const { source, keys, entered, release } = await enter(hanging());
+    describe.each(casesOf(subject.hanging))('on a system that hangs', (hanging) => {
+      it('rejects a scan as soon as its signal aborts, and begins the next scan after the first has ended', async () => {
+        const { source, keys, entered, release } = await disposeAtEnd(hanging());
         const abort = new AbortController();
         const first = source.scan(abort.signal);
         await within(entered, 'the scan to reach the system');
         abort.abort(new Error('enough'));
         await expect(within(first, 'the scan to reject', PROMPT_MS)).rejects.toThrow('enough');
         const second = source.scan(never);
-        // Takes longer than `second` would need to reach the system if it did not wait.
-        const other = await enter(subject.working());
+        // This scan takes longer than `second` would need to reach the system if it did not wait.
+        const other = await disposeAtEnd(subject.working());
         await other.source.scan(never);
         release();
         const { candidates } = await within(second, 'the next scan');
@@ -127,7 +127,7 @@ export function conformance(subject: Subject): void {
       });
 
       it('rejects a running scan when it is closed', async () => {
-        const { source, entered, release } = await enter(hanging());
+        const { source, entered, release } = await disposeAtEnd(hanging());
         const scan = source.scan(never);
         await within(entered, 'the scan to reach the system');
         const closing = source.close?.();
@@ -137,13 +137,13 @@ export function conformance(subject: Subject): void {
       });
     });
 
-    describe.each(given(subject.hinting))('whose hints', (hinting) => {
+    describe.each(casesOf(subject.hinting))('hints', (hinting) => {
       async function listen(signal = never): Promise<{ stage: HintingStage; hints: AsyncIterator<void> }> {
-        const stage = await enter(hinting());
+        const stage = await disposeAtEnd(hinting());
         return { stage, hints: stage.source.changes(signal)[Symbol.asyncIterator]() };
       }
 
-      it('arrive once listening has begun, and after a change', async () => {
+      it('arrive at the start of listening and after a change', async () => {
         const { stage, hints } = await listen();
         expect(await next(hints)).toBe('hint');
         const hint = next(hints);
@@ -161,7 +161,7 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('end before the first if the signal has aborted or the source is closed', async () => {
+      it('end without a first hint if the signal has aborted or the source is closed', async () => {
         const { stage, hints } = await listen(AbortSignal.abort());
         expect(await next(hints)).toBe('end');
         const others = stage.source.changes(never)[Symbol.asyncIterator]();
@@ -169,7 +169,7 @@ export function conformance(subject: Subject): void {
         expect(await next(others)).toBe('end');
       });
 
-      it('end for good when the source is closed, and unread ones are dropped', async () => {
+      it('end for good when the source is closed, and unread hints are dropped', async () => {
         const { stage, hints } = await listen();
         const unread = stage.source.changes(never)[Symbol.asyncIterator]();
         await next(hints);
@@ -185,8 +185,8 @@ export function conformance(subject: Subject): void {
   });
 }
 
-/** For `it.each`: no test for a state that the source cannot have. */
-function given<State>(state: State | undefined): State[] {
+/** Cases for `it.each`: none for a state that the source cannot have. */
+function casesOf<State>(state: State | undefined): State[] {
   return state === undefined ? [] : [state];
 }
 

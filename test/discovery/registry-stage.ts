@@ -33,7 +33,7 @@ export function fileSystem(changed: Partial<FileSystem>): FileSystem {
 }
 
 export function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: as the test wants it`), { code });
+  return Object.assign(new Error(`${code}: simulated`), { code });
 }
 
 /** The joined reasons of all notes whose subject ends in `name`. */

@@ -13,7 +13,7 @@ export type PeerServer = RequestListener | Readonly<Record<string, unknown>>;
 
 export interface TailnetStageOptions {
   readonly peers?: readonly FakePeer[];
-  /** By `address:port`. */
+  /** The servers of the peers, by `address:port`. */
   readonly servers?: Readonly<Record<string, PeerServer>>;
   readonly status?: Readonly<Record<string, unknown>>;
   readonly options?: Partial<TailnetSettings>;
@@ -30,12 +30,12 @@ export interface TailnetStage extends AsyncDisposable {
 }
 
 /** A source over a tailnet without a TUN, whose peers are loopback servers that tailscaled dials. */
-export async function tailnetStage(given: TailnetStageOptions = {}): Promise<TailnetStage> {
+export async function tailnetStage(stageOptions: TailnetStageOptions = {}): Promise<TailnetStage> {
   const listeners = new Map<string, HttpListener>();
   const requests: string[] = [];
   const fake = await startFakeLocalApi({
-    peers: given.peers ?? [],
-    status: { TUN: false, ...given.status },
+    peers: stageOptions.peers ?? [],
+    status: { TUN: false, ...stageOptions.status },
     dial: (host, port) => listeners.get(`${host}:${port}`)?.port,
   });
   const serve = async (place: string, server: PeerServer | undefined): Promise<void> => {
@@ -49,10 +49,10 @@ export async function tailnetStage(given: TailnetStageOptions = {}): Promise<Tai
     });
     listeners.set(place, listener);
   };
-  for (const [place, server] of Object.entries(given.servers ?? {})) await serve(place, server);
+  for (const [place, server] of Object.entries(stageOptions.servers ?? {})) await serve(place, server);
   const source = createTailscaleSource(
-    { socketPath: fake.socketPath, nodePort: 4095, ports: [4096], tags: [], users: [], ...given.options },
-    { clock: given.clock ?? systemClock, logger: silentLogger },
+    { socketPath: fake.socketPath, nodePort: 4095, ports: [4096], tags: [], users: [], ...stageOptions.options },
+    { clock: stageOptions.clock ?? systemClock, logger: silentLogger },
   );
   return {
     fake,
@@ -67,7 +67,7 @@ export async function tailnetStage(given: TailnetStageOptions = {}): Promise<Tai
   };
 }
 
-/** The list of a node service. */
+/** A node service's answer to a list request. */
 export function listing(...instances: readonly unknown[]): Readonly<Record<string, unknown>> {
   return { protocol: 1, node: { id: 'x', name: 'x', host: 'x' }, instances };
 }

@@ -20,7 +20,7 @@ const there = (): string => join(stage.home, 'on-the-relay');
 test.each<[string, string[], RegExp, string]>([
   ['that forbids forwarding', ['AllowTcpForwarding no'], /gave no port to the tunnel/, 'AllowTcpForwarding yes'],
   ['that opens tunnels to all', ['GatewayPorts yes'], /opened the tunnel to other machines/, 'GatewayPorts no'],
-])('a relay %s is repaired by the advised line in its sshd_config', async (_, config, says, line) => {
+])('the advised line in sshd_config repairs a relay %s', async (_, config, says, line) => {
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
   const wrong = disposeAtEnd(await startSshd({ config }));
   await installConnected(wrong);
@@ -43,7 +43,7 @@ test.each<[string, string[], RegExp, string]>([
   expect(await readdir(stage.home)).not.toContain('on-the-relay');
 });
 
-test('reports a relay that cannot be reached, that lacks the program, and whose registry others can write', async () => {
+test('the doctor reports a relay that cannot be reached, that lacks the program, or whose registry others can write', async () => {
   const sshd = disposeAtEnd(await startSshd());
   stage.env['RELAY_SSH_CMD'] = sshd.relaySshCommand;
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
@@ -75,7 +75,7 @@ test('reports a relay that cannot be reached, that lacks the program, and whose 
   expect(lineOf(after.report, 'registry there', /of uid \d+, registrations: 0/)?.verdict).toBe('ok');
 });
 
-test('reports an invalid RELAY_SSH_CMD', async () => {
+test('the doctor reports an invalid RELAY_SSH_CMD', async () => {
   stage.env['RELAY_SSH_CMD'] = 'ssh "you@relay';
   const { code, report } = await stage.doctor();
   expect(code).toBe(1);

@@ -19,32 +19,32 @@ interface SettableReport extends Report {
 }
 
 function report(overviews: readonly ReportedOverview[] = [idleIn(DIRECTORY)], version = '1.18.33'): SettableReport {
-  const made: SettableReport = {
+  const settable: SettableReport = {
     current: true,
     result: { ...HEALTHY, version, directory: DIRECTORY },
     overviews,
-    isCurrent: () => made.current,
+    isCurrent: () => settable.current,
   };
-  return made;
+  return settable;
 }
 
 function requestsTo(fake: FakeOpencode): number {
   return [...FAKE_ROUTES, 'other' as const].reduce((sum, route) => sum + fake.count(route), 0);
 }
 
-/** One instance `a`, idle by its watcher's report. */
+/** A world with one instance `a`, which its watcher reports as idle. */
 async function reportedWorld(options: ConstructorParameters<typeof World>[0] = {}) {
   const world = new World(options);
   const fake = await world.fake({ directory: DIRECTORY });
-  const first = report();
-  world.register('a', fake, { route: 'tailnet', report: first });
+  const firstReport = report();
+  world.register('a', fake, { route: 'tailnet', report: firstReport });
   await world.start();
   /** Replaces the report, or removes it. */
-  const say = async (next: Report | undefined): Promise<void> => {
+  const setReport = async (next: Report | undefined): Promise<void> => {
     world.register('a', fake, { route: 'tailnet', ...(next && { report: next }) });
     await world.announce();
   };
-  return { world, fake, first, say, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
+  return { world, fake, firstReport, setReport, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
 }
 
 describe("an instance with a watcher's report", () => {
@@ -66,50 +66,52 @@ describe("an instance with a watcher's report", () => {
     expect(requestsTo(fake)).toBe(0);
   });
 
-  test('stays the same instance when its report changes, which shows immediately and is passed on', async () => {
+  test('stays the same instance when its report changes, and the change shows immediately', async () => {
     let changes = 0;
     await using stage = await reportedWorld({ onChange: () => (changes += 1) });
-    const { world, fake, say } = stage;
+    const { world, fake, setReport } = stage;
     await world.clock.advance(REVIEW_DELAY_MS);
     const before = world.instance('a');
     const changesBefore = changes;
-    await say(report([busyIn(DIRECTORY, {}, 'ls'), busyIn('/home/user/b', { id: 'ses_b' })]));
+    await setReport(report([busyIn(DIRECTORY, {}, 'ls'), busyIn('/home/user/b', { id: 'ses_b' })]));
     expect(world.listed()).toEqual(['a waiting', 'a-b busy']);
     await world.clock.advance(REVIEW_DELAY_MS);
     expect(changes).toBe(changesBefore + 1);
     const now = world.instance('a');
     expect([now.key, now.host, now.server.endpoints[0].id]).toEqual([before.key, before.host, 'test:a']);
     expect(now.reason).toBe('for permission: «bash "ls"»');
-    await say(report());
+    await setReport(report());
     expect(world.listed()).toEqual(['a idle']);
     expect(world.fleet.resolve('a-b').state).toBe('unknown');
     expect(requestsTo(fake)).toBe(0);
   });
 
-  test('is retrying if its watcher saw a session of OpenCode 2 retry, which is listed as running', async () => {
+  test('is retrying if its watcher reports a running session of OpenCode 2 as retrying', async () => {
     await using stage = await reportedWorld();
-    const { world, say } = stage;
+    const { world, setReport } = stage;
     const busy = busyIn(DIRECTORY);
     const reason = 'attempt 2: opencode says "Rate limit"';
-    await say(
-      report([{ ...busy, sessions: busy.sessions?.map((one) => ({ ...one, state: 'retrying', reason })) ?? [] }]),
+    await setReport(
+      report([
+        { ...busy, sessions: busy.sessions?.map((session) => ({ ...session, state: 'retrying', reason })) ?? [] },
+      ]),
     );
     expect(world.instance('a')).toMatchObject({ state: 'retrying', reason });
   });
 
-  test('is asked itself once its report is outdated or gone', async () => {
+  test('is probed and surveyed with requests once its report is outdated or gone', async () => {
     await using stage = await reportedWorld();
-    const { world, fake, first, say } = stage;
+    const { world, fake, firstReport, setReport } = stage;
     const session = fake.addSession({ title: 'Asked' });
-    first.current = false;
+    firstReport.current = false;
     await world.fleet.survey();
     expect(world.instance('a').overview).toMatchObject({ session: { id: session.id } });
     expect(world.instance('a').overview).not.toHaveProperty('sessions');
-    await say(report());
+    await setReport(report());
     expect(world.instance('a').overview).toMatchObject({ session: { title: 'A session' } });
     const before = requestsTo(fake);
-    await say(undefined);
-    // The last report stands until a survey.
+    await setReport(undefined);
+    // The last report holds until a survey.
     expect([world.listed(), requestsTo(fake)]).toEqual([['a idle'], before]);
     await world.round();
     expect(fake.count('GET /global/health')).toBe(1);
@@ -117,7 +119,7 @@ describe("an instance with a watcher's report", () => {
     expect(world.instance('a').overview).toMatchObject({ session: { title: 'Asked' } });
   });
 
-  test('is asked itself if this program does not know its version', async () => {
+  test('is probed if this program does not know the reported version', async () => {
     await using world = new World();
     await world.startWith(
       'a',
@@ -127,31 +129,31 @@ describe("an instance with a watcher's report", () => {
     expect(world.listed()).toEqual(['a unsupported']);
   });
 
-  test('shows a new report although a probe of it hangs', async () => {
+  test('shows a new report although a probe of the instance hangs', async () => {
     await using world = new World();
     const fake = await world.fake({ directory: DIRECTORY });
     fake.override('GET /global/health', { kind: 'hang' });
     world.register('a', fake);
     world.fleet.start();
-    await until('it to be asked', () => fake.count('GET /global/health') === 1);
+    await until('the instance to be probed', () => fake.count('GET /global/health') === 1);
     world.register('a', fake, { report: report() });
     await world.announce();
     expect(world.listed()).toEqual(['a idle']);
   });
 
-  test('is probed before it is driven, and the directory that answers counts', async () => {
+  test('is probed before it is driven, and must answer with the reported directory', async () => {
     await using stage = await reportedWorld();
-    const { world, fake, say } = stage;
+    const { world, fake, setReport } = stage;
     const reached = await world.fleet.reach(world.instance('a'));
     expect(reached).toMatchObject({ directory: DIRECTORY, serverDirectory: DIRECTORY });
     expect(fake.count('GET /path')).toBe(1);
     const elsewhere = report([idleIn('/home/user/lie')]);
-    await say({ ...elsewhere, result: { ...elsewhere.result, directory: '/home/user/lie' } });
+    await setReport({ ...elsewhere, result: { ...elsewhere.result, directory: '/home/user/lie' } });
     expect(world.instance('a').directory).toBe('/home/user/lie');
     await expect(world.fleet.reach(world.instance('a'))).rejects.toThrow(/another instance answers there now/);
   });
 
-  test('names no directory to an OpenCode 2 that is known only from the report', async () => {
+  test('sends an OpenCode 2 no directory that only the report names', async () => {
     await using fake = await startFakeOpencode2();
     const credential = { username: 'opencode', password: fake.password };
     await using world = new World({ resolveCredential: () => Promise.resolve(credential) });
@@ -166,23 +168,24 @@ describe("an instance with a watcher's report", () => {
       report: { ...report([whole, idleIn(directory), busyIn('/home/user/lie')]), result },
     });
     await world.start();
-    const [lying, honest] = ['/home/user/lie', directory].map((place) =>
-      world.fleet.snapshot().instances.find((one) => one.directory === place),
+    const [falseInstance, trueInstance] = ['/home/user/lie', directory].map((path) =>
+      world.fleet.snapshot().instances.find((instance) => instance.directory === path),
     );
-    if (lying === undefined || honest === undefined) throw new Error(`Expected both, got ${world.listed().join()}`);
+    if (falseInstance === undefined || trueInstance === undefined)
+      throw new Error(`Expected both, got ${world.listed().join()}`);
     expect(fake.requests).toEqual([]);
-    await expect(world.fleet.reach(lying)).rejects.toThrow(/has no session in \/home\/user\/lie/);
-    expect((await world.fleet.reach(honest)).directory).toBe(directory);
+    await expect(world.fleet.reach(falseInstance)).rejects.toThrow(/has no session in \/home\/user\/lie/);
+    expect((await world.fleet.reach(trueInstance)).directory).toBe(directory);
     expect(fake.requests.filter((request) => JSON.stringify(request).includes('lie'))).toEqual([]);
   });
 
-  test('is joined with another endpoint of its process by proof; the report holds for both', async () => {
+  test('is joined with another endpoint of its process by proof, and the report holds for both endpoints', async () => {
     await using stage = await reportedWorld();
     const { world, fake } = stage;
     const tunnel = await world.tunnelTo(fake);
     const claims = { hostname: 'box', id: 'inst_1', localPort: 4096 };
     world.register('a', fake, { route: 'tailnet', report: report([busyIn(DIRECTORY)]), claims });
-    // Without the report it would be asked first.
+    // Without the report, the loopback endpoint would be asked first.
     world.register('near', tunnel, { route: 'loopback', claims: { ...claims, name: 'a' } });
     await world.announce();
     await world.quiet();

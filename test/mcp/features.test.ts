@@ -20,21 +20,21 @@ const { registry, worker } = scene;
 /** A server without options, for the tests that need no other. */
 const server = await startMcpChild({ args: scene.args });
 const { client } = server;
-const ends: (() => Promise<void>)[] = [];
+const cleanups: (() => Promise<void>)[] = [];
 
 beforeEach(() => {
   worker.state.sessions.clear();
   worker.state.statuses.clear();
   worker.state.prompts.length = 0;
 });
-afterEach(async () => void (await Promise.all(ends.splice(0).map((end) => end()))));
+afterEach(async () => void (await Promise.all(cleanups.splice(0).map((end) => end()))));
 afterAll(async () => {
   await server.close();
   await scene.close();
 });
 
-/** Another server, with the notifications that its client gets. */
-async function start(options: McpChildOptions = {}) {
+/** Starts another server, and records the notifications to its client. */
+async function startRecordedServer(options: McpChildOptions = {}) {
   const received = { logs: [] as unknown[], updated: [] as string[], listChanges: 0 };
   const child = await startMcpChild({
     ...options,
@@ -48,7 +48,7 @@ async function start(options: McpChildOptions = {}) {
       client.setNotificationHandler(ResourceListChangedNotificationSchema, () => void (received.listChanges += 1));
     },
   });
-  ends.push(() => child.close());
+  cleanups.push(() => child.close());
   return Object.assign(child, { received });
 }
 
@@ -70,11 +70,11 @@ describe('resources', () => {
     ]);
   });
 
-  test('have the text of the tools: an instance with its sessions, a session with its messages', async () => {
+  test('have the same text as the tools: an instance with its sessions, a session with its messages', async () => {
     const session = worker.addSession({ title: 'Talks' });
     worker.state.begin(session.id, 'hello there', {});
     worker.state.finish(session.id, '```\nnote: mine\n```');
-    // So old that both show the same age.
+    // The session is so old that both texts show the same age.
     worker.state.sessions.set(session.id, { ...session, time: { created: 1, updated: 1 } });
     const textOf = async (uri: string): Promise<string> => {
       const { contents } = await client.readResource({ uri });
@@ -95,36 +95,36 @@ describe('resources', () => {
     ['opencode://%ff', /no resource of this server/],
     ['opencode://nobody', /nobody.*my worker/s],
     [`${INSTANCE}/sessions/ses_unknown000`, /No session/],
-  ])('an unknown one is an error that says what exists: %s', async (uri, expected) => {
+  ])('an unknown URI is an error that names known resources: %s', async (uri, expected) => {
     await expect(client.readResource({ uri })).rejects.toThrow(expected);
   });
 
-  test('a subscriber is notified of changes, a client that has listed instances of a new list, and no other client', async () => {
+  test('are notified as changed to subscribers, and as a new list to clients that have listed them', async () => {
     const session = worker.addSession({ title: 'Watched' });
-    const [subscribed, quiet] = [await start(), await start()];
+    const [subscriber, quiet] = [await startRecordedServer(), await startRecordedServer()];
     await quiet.call('instances');
-    await subscribed.call('instances');
-    await subscribed.client.listResources();
-    await subscribed.client.subscribeResource({ uri: INSTANCE });
-    await subscribed.client.subscribeResource({ uri: `${INSTANCE}/sessions/${session.id}` });
+    await subscriber.call('instances');
+    await subscriber.client.listResources();
+    await subscriber.client.subscribeResource({ uri: INSTANCE });
+    await subscriber.client.subscribeResource({ uri: `${INSTANCE}/sessions/${session.id}` });
     worker.state.begin(session.id, 'run', {});
-    await Promise.all([quiet.call('instances'), subscribed.call('instances')]);
-    await until('both updates', () => subscribed.received.updated.length === 2);
-    expect(subscribed.received.updated).toEqual([INSTANCE, `${INSTANCE}/sessions/${session.id}`]);
-    expect(subscribed.received.listChanges).toBe(0);
+    await Promise.all([quiet.call('instances'), subscriber.call('instances')]);
+    await until('both updates', () => subscriber.received.updated.length === 2);
+    expect(subscriber.received.updated).toEqual([INSTANCE, `${INSTANCE}/sessions/${session.id}`]);
+    expect(subscriber.received.listChanges).toBe(0);
 
-    await subscribed.client.unsubscribeResource({ uri: INSTANCE });
+    await subscriber.client.unsubscribeResource({ uri: INSTANCE });
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await registry.add({ name: 'newcomer', port: other.port });
-    await until('the change of the list', () => subscribed.received.listChanges > 0);
-    expect((await subscribed.client.listResources()).resources).toContainEqual(
+    await until('the change of the list', () => subscriber.received.listChanges > 0);
+    expect((await subscriber.client.listResources()).resources).toContainEqual(
       expect.objectContaining({ uri: 'opencode://newcomer' }),
     );
-    expect(subscribed.received.updated).toHaveLength(2);
+    expect(subscriber.received.updated).toHaveLength(2);
     worker.state.finish(session.id, 'done');
-    await subscribed.call('instances');
-    await until('the update of the session', () => subscribed.received.updated.length === 3);
-    expect(subscribed.received.updated[2]).toBe(`${INSTANCE}/sessions/${session.id}`);
+    await subscriber.call('instances');
+    await until('the update of the session', () => subscriber.received.updated.length === 3);
+    expect(subscriber.received.updated[2]).toBe(`${INSTANCE}/sessions/${session.id}`);
     expect(quiet.received).toMatchObject({ updated: [], listChanges: 0 });
     await registry.remove('newcomer');
   });
@@ -140,7 +140,7 @@ describe('completion', () => {
     return (await client.complete({ ref, argument: { name, value }, ...context })).completion.values;
   }
 
-  test('completes instance names: those that start with the text first, then those that contain it', async () => {
+  test('lists instance names that start with the text, and then names that contain it', async () => {
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await registry.add({ name: 'work', port: other.port, cwd: other.directory });
     await until('both instances', async () => {
@@ -157,12 +157,12 @@ describe('completion', () => {
   test.each([
     ['id', template],
     ['session_id', prompt],
-  ])('completes %s by id and title, but not without an instance', async (name, ref) => {
+  ])('completes %s by ID and title, but only if the instance is known', async (name, ref) => {
     const [first, second] = [worker.addSession({ title: 'Alpha plan' }), worker.addSession({ title: 'Beta' })];
-    const at = 'my worker';
-    expect((await complete(ref, name, '', at)).toSorted()).toEqual([first.id, second.id].toSorted());
-    expect(await complete(ref, name, 'alpha', at)).toEqual([first.id]);
-    expect(await complete(ref, name, second.id.slice(0, -2), at)).toEqual([second.id]);
+    const instance = 'my worker';
+    expect((await complete(ref, name, '', instance)).toSorted()).toEqual([first.id, second.id].toSorted());
+    expect(await complete(ref, name, 'alpha', instance)).toEqual([first.id]);
+    expect(await complete(ref, name, second.id.slice(0, -2), instance)).toEqual([second.id]);
     expect(await complete(ref, name, '')).toEqual([]);
     expect(await complete(ref, name, '', 'nobody')).toEqual([]);
   });
@@ -175,9 +175,9 @@ describe('prompts', () => {
     const prompts = listPrompts(all);
     expect(prompts.map(({ name }) => name)).toEqual(['brief_all', 'continue', 'review_changes']);
     for (const { name, arguments: args = [] } of prompts) {
-      const given = Object.fromEntries(args.map((argument) => [argument.name, `the ${argument.name}`]));
-      const text = promptText(name, given, all);
-      for (const value of Object.values(given)) expect(text).toContain(JSON.stringify(value));
+      const values = Object.fromEntries(args.map((argument) => [argument.name, `the ${argument.name}`]));
+      const text = promptText(name, values, all);
+      for (const value of Object.values(values)) expect(text).toContain(JSON.stringify(value));
       expect(all.some((tool) => text.includes(tool))).toBe(true);
     }
   });
@@ -195,59 +195,62 @@ describe('prompts', () => {
     ['brief', {}, /Unknown prompt "brief"; there are: brief_all, continue, review_changes/],
     ['continue', {}, /continue: instance is missing; it takes instance, session_id, message/],
     ['brief_all', { instance: 'x' }, /brief_all: unknown argument "instance"; it takes no arguments/],
-  ])('an unknown prompt or argument is an error that says what exists: %s %j', (name, args, expected) => {
+  ])('an unknown prompt or argument is an error that names the known ones: %s %j', (name, args, expected) => {
     expect(() => promptText(name, args, all)).toThrow(expected);
   });
 
   test('are listed only if all their tools are offered', () => {
-    const names = (tools: readonly string[]): string[] => listPrompts(tools).map(({ name }) => name);
-    expect(names(['instances', 'send', 'read'])).toEqual(['brief_all', 'continue']);
-    expect(names(all.filter((name) => name !== 'send'))).toEqual(['brief_all', 'review_changes']);
-    expect(names(['list_instances'])).toEqual([]);
+    const promptNames = (tools: readonly string[]): string[] => listPrompts(tools).map(({ name }) => name);
+    expect(promptNames(['instances', 'send', 'read'])).toEqual(['brief_all', 'continue']);
+    expect(promptNames(all.filter((name) => name !== 'send'))).toEqual(['brief_all', 'review_changes']);
+    expect(promptNames(['list_instances'])).toEqual([]);
   });
 });
 
 describe('the instructions for the model', () => {
-  test('are short, and name only offered tools, as the list of prompts does', async () => {
+  test('are short and, like the list of prompts, name only offered tools', async () => {
     const all = client.getInstructions() ?? '';
     expect(all.length).toBeLessThan(1_200);
     expect(all).toMatch(/get_diff/);
     expect(all).toMatch(/treat it as data/);
-    const core = (await start({ args: ['--toolsets', 'core', '--read-only'] })).client;
+    const core = (await startRecordedServer({ args: ['--toolsets', 'core', '--read-only'] })).client;
     expect(core.getInstructions()).toMatch(/instances first/);
     expect(core.getInstructions()).not.toMatch(/send|get_diff/);
     expect((await core.listPrompts()).prompts).toMatchObject([{ name: 'brief_all' }]);
   });
 });
 
-test('the client gets log lines from the level on that it sets, without message text or secrets', async () => {
-  const ending = await startFakeOpencode({ directory: '/home/user/ending', password: 'pa55word' });
-  await registry.add({ name: 'ending', port: ending.port, cwd: ending.directory });
-  const server = await start({ args: ['--log-level', 'error'], env: { OPENCODE_SERVER_PASSWORD: 'pa55word' } });
+test('the client gets log lines of the level that it sets or above, without message text or secrets', async () => {
+  const closing = await startFakeOpencode({ directory: '/home/user/ending', password: 'pa55word' });
+  await registry.add({ name: 'ending', port: closing.port, cwd: closing.directory });
+  const server = await startRecordedServer({
+    args: ['--log-level', 'error'],
+    env: { OPENCODE_SERVER_PASSWORD: 'pa55word' },
+  });
   await server.call('send', { instance: 'my worker', message: 'words of mine' });
   expect(server.received.logs).toEqual([]);
   await server.client.setLoggingLevel('debug');
   await server.call('refresh_instances');
-  await ending.close();
+  await closing.close();
   await server.call('refresh_instances');
   await until('a line of the log', () => server.received.logs.length > 0);
   await registry.remove('ending');
   expect(server.received.logs[0]).toMatchObject({ level: 'debug', data: { message: expect.any(String) } });
   expect(JSON.stringify(server.received.logs)).not.toMatch(/words of mine|pa55word/);
-  // The level of standard error stays as the person set it.
+  // The level of standard error is still the one on the command line.
   expect(server.stderr.join('\n')).not.toMatch(/debug/);
 });
 
-describe('the record', () => {
+describe('the record of calls', () => {
   const entries = async (path: string): Promise<Record<string, unknown>[]> =>
     (await readFile(path, 'utf8').catch(() => ''))
       .split('\n')
       .filter(Boolean)
       .map((line) => JSON.parse(line) as Record<string, unknown>);
 
-  test('names client, instance and outcome of each call, without message text, in a file for its owner only', async () => {
+  test('has the client, instance and outcome of each call, no message text, and is readable only by its owner', async () => {
     const session = worker.addSession({ title: 'secret title' });
-    const server = await start({ clientInfo: { name: 'test-client', version: '9.8.7' } });
+    const server = await startRecordedServer({ clientInfo: { name: 'test-client', version: '9.8.7' } });
     await server.call('instances');
     await server.call('send', { instance: 'worker', message: 'secret words' });
     await server.call('read', { instance: 'my worker', session_id: 'secret title' });
@@ -265,15 +268,15 @@ describe('the record', () => {
       const written = await entries(path);
       return written.length === 7 && written;
     });
-    const who = { client: 'test-client', version: '9.8.7', time: expect.stringMatching(/^\d{4}-.*Z$/) };
+    const common = { client: 'test-client', version: '9.8.7', time: expect.stringMatching(/^\d{4}-.*Z$/) };
     expect(all).toEqual([
-      { ...who, tool: 'send', instance: 'my worker', session: session.id, outcome: 'completed' },
-      { ...who, tool: 'read', instance: 'my worker', session: session.id, outcome: 'ok' },
-      { ...who, tool: 'read', instance: 'nobody', session: session.id, outcome: 'failed' },
-      { ...who, tool: 'read', instance: 'nobody', outcome: 'failed' },
-      { ...who, tool: 'send', instance: 'my worker', outcome: 'failed' },
-      { ...who, tool: 'resources/read', instance: 'my worker', outcome: 'ok' },
-      { ...who, tool: 'send', instance: 'my worker', session: session.id, outcome: 'cancelled' },
+      { ...common, tool: 'send', instance: 'my worker', session: session.id, outcome: 'completed' },
+      { ...common, tool: 'read', instance: 'my worker', session: session.id, outcome: 'ok' },
+      { ...common, tool: 'read', instance: 'nobody', session: session.id, outcome: 'failed' },
+      { ...common, tool: 'read', instance: 'nobody', outcome: 'failed' },
+      { ...common, tool: 'send', instance: 'my worker', outcome: 'failed' },
+      { ...common, tool: 'resources/read', instance: 'my worker', outcome: 'ok' },
+      { ...common, tool: 'send', instance: 'my worker', session: session.id, outcome: 'cancelled' },
     ]);
     expect(JSON.stringify(all)).not.toContain('secret');
     expect((await stat(path)).mode & 0o777).toBe(0o600);
@@ -282,15 +285,15 @@ describe('the record', () => {
 
   test('is written before the server ends', async () => {
     const state = join(scene.temp.path, 'state');
-    const server = await start({ env: { XDG_STATE_HOME: state } });
+    const server = await startRecordedServer({ env: { XDG_STATE_HOME: state } });
     await server.call('read', { instance: 'nobody' });
     server.closeStdin();
     await server.exited;
     expect(await entries(join(state, 'opencode-mcp/record.jsonl'))).toHaveLength(1);
   });
 
-  test('that cannot be written is logged once, and no call fails', async () => {
-    const server = await start({ env: { XDG_STATE_HOME: join(registry.path, 'my worker.json') } });
+  test('is reported once on stderr if it cannot be written, and no call fails', async () => {
+    const server = await startRecordedServer({ env: { XDG_STATE_HOME: join(registry.path, 'my worker.json') } });
     for (let calls = 0; calls < 3; calls++)
       expect((await server.call('send', { instance: 'my worker', message: 'hello' })).result.isError).not.toBe(true);
     await server.waitForStderr(/cannot write the record of calls.*ENOTDIR/);

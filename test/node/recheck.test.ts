@@ -21,8 +21,8 @@ import {
 
 const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
 
-/** Opens an event stream; returns whether it is closed. */
-async function stream(stage: NodeStage, from: string): Promise<() => boolean> {
+/** Opens an event stream; the function that it returns says whether the stream is closed. */
+async function openEventStream(stage: NodeStage, from: string): Promise<() => boolean> {
   const { socket, receives } = await stage.open(requestText(stage.path('/event')), from);
   await receives('200 OK');
   return () => socket.closed;
@@ -35,9 +35,9 @@ describe('an open stream', () => {
     },
   };
 
-  test('is rechecked every minute and continues while the right lasts', async () => {
+  test('is rechecked every minute, and continues while the caller is admitted', async () => {
     await using stage = await openClockedStage(events);
-    const isClosed = await stream(stage, OWN_LAPTOP);
+    const isClosed = await openEventStream(stage, OWN_LAPTOP);
     for (let minutes = 1; minutes <= 3; minutes += 1) {
       await stage.clock.advance(RECHECK_MS);
       expect(stage.api.asked.length).toBe(1 + minutes);
@@ -50,17 +50,17 @@ describe('an open stream', () => {
     ['the machine leaves the tailnet', ({ api }) => void api.callers.delete(READER)],
     ['whois fails', ({ api }) => void api.callers.set(READER, () => Promise.reject(new Error('broken')))],
     [
-      'another machine gets its address',
+      "another machine gets the caller's address",
       ({ api }) => {
         const other = tailnetNode({ id: 'other', userId: 'user-eve' });
         api.join(other, whoisOf(other, 'eve@example.com'));
         api.callers.set(READER, whoisOf(other, 'eve@example.com'));
       },
     ],
-  ])('is cut when %s', async (_, endRight) => {
+  ])('is cut when %s', async (_, endAccess) => {
     await using stage = await openClockedStage(events);
-    const isClosed = await stream(stage, READER);
-    endRight(stage);
+    const isClosed = await openEventStream(stage, READER);
+    endAccess(stage);
     await stage.clock.advance(RECHECK_MS - 1);
     expect(isClosed()).toBe(false);
     await stage.clock.advance(1);
@@ -72,11 +72,11 @@ describe('an open stream', () => {
     await using stage = await openClockedStage(events);
     const driving = whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'drive' }] });
     stage.api.callers.set(READER, driving);
-    const isClosed = await stream(stage, READER);
+    const isClosed = await openEventStream(stage, READER);
     stage.api.callers.set(READER, whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));
     await stage.clock.advance(RECHECK_MS);
     await until('the stream to be cut', isClosed);
-    const isSecondClosed = await stream(stage, READER);
+    const isSecondClosed = await openEventStream(stage, READER);
     expect(stage.seen.at(-1)?.url).toBe(`/event?directory=${encodeURIComponent(DIRECTORY)}`);
     stage.api.callers.set(READER, driving);
     await stage.clock.advance(RECHECK_MS);
@@ -86,13 +86,13 @@ describe('an open stream', () => {
 
 test.each<[string, (stage: ClockedStage) => Promise<void>]>([
   [
-    'the caller’s right ends',
+    "the caller's access ends",
     async ({ api, clock }) => {
       api.callers.delete(OWN_LAPTOP);
       await clock.advance(RECHECK_MS);
     },
   ],
-  ['the service closes, as it does on a revocation', ({ service }) => service.close()],
+  ['the service closes, as after a revocation', ({ service }) => service.close()],
 ])('a WebSocket is cut at both ends when %s', async (_, end) => {
   let isInstanceClosed = false;
   await using stage = await openClockedStage({ onUpgrade: acceptTerminal(() => (isInstanceClosed = true)) });
@@ -118,15 +118,15 @@ describe('whois', () => {
     expect(stage.seen).toHaveLength(2);
   });
 
-  test('that hangs leads to a refusal after three seconds', async () => {
+  test('that hangs makes the request fail after three seconds', async () => {
     await using stage = await openClockedStage();
     stage.api.callers.set(OWN_LAPTOP, () => new Promise(() => {}));
-    const asked = stage.ask('/session');
+    const answer = stage.ask('/session');
     await until('whois to be called', () => stage.api.asked.length === 1);
     await stage.clock.advance(2999);
     expect(stage.seen).toEqual([]);
     await stage.clock.advance(1);
-    expect(await asked).toMatchObject({ status: 503, text: expect.stringContaining('within 3000 ms') });
+    expect(await answer).toMatchObject({ status: 503, text: expect.stringContaining('within 3000 ms') });
     expect(stage.seen).toEqual([]);
   });
 });

@@ -18,40 +18,41 @@ const WORKTREE = '/home/user/worktree';
 let fake: FakeOpencode;
 let stage: NodeStage;
 
-async function open(): Promise<void> {
+async function openStage(): Promise<void> {
   fake = await startFakeOpencode({ directory: PROJECT });
   stage = await openNodeStage({ watch: true });
   await stage.registry.add({ name: 'two', id: 'two', port: fake.port, cwd: PROJECT });
   await until('the server to be followed', async () => (await states()).states.some(({ id }) => id === 'two'));
 }
-async function close(): Promise<void> {
+async function closeStage(): Promise<void> {
   await stage[Symbol.asyncDispose]();
   await fake.close();
 }
 
 async function states(from = OWN_LAPTOP): Promise<StatesListing> {
   const { status, text } = await stage.call(STATES_PATH, { from });
-  if (status !== 200) throw new Error(`the states gave ${status}: ${text}`);
+  if (status !== 200) throw new Error(`Expected the states, got HTTP ${status}: ${text}`);
   const listing: StatesListing = JSON.parse(text);
   return listing;
 }
 
 async function stateOf(id: string, from?: string): Promise<StatesListing['states'][number] | undefined> {
-  return (await states(from)).states.find((one) => one.id === id);
+  return (await states(from)).states.find((state) => state.id === id);
 }
 
 /** Resolves once the watcher has repeated its requests after the stream opened, so that only a change answers a held request. */
-const settled = (): Promise<unknown> => until('the repeated requests', () => fake.count('GET /session/status') >= 3);
+const untilSettled = (): Promise<unknown> =>
+  until('the repeated requests', () => fake.count('GET /session/status') >= 3);
 
 describe('the states', () => {
-  beforeEach(open);
-  afterEach(close);
+  beforeEach(openStage);
+  afterEach(closeStage);
 
-  test('are the list, which they do not change, and the state of each server that is followed', async () => {
+  test('contain the list, which they do not change, and the state of each followed server', async () => {
     const before = await stage.call(LIST_PATH);
     const { id } = fake.addSession({ title: 'A title' });
     fake.state.begin(id, 'Go');
-    const asked = fake.addPermission({ sessionID: id });
+    const permission = fake.addPermission({ sessionID: id });
     await until(
       'the session to wait',
       async () => (await stateOf('two'))?.overviews[0]?.sessions?.[0]?.state === 'waiting',
@@ -62,7 +63,7 @@ describe('the states', () => {
     expect(list).toEqual(JSON.parse(after.text));
     // The stage's own instance has no event stream.
     expect(found.map((server) => server.id)).toEqual(['two']);
-    const waiting = [{ kind: 'permission', id: asked.id, sessionId: id, text: 'bash "ls"', ofSubAgent: false }];
+    const waiting = [{ kind: 'permission', id: permission.id, sessionId: id, text: 'bash "ls"', ofSubAgent: false }];
     expect(found[0]).toEqual({
       id: 'two',
       version: '1.18.33',
@@ -92,19 +93,19 @@ describe('the states', () => {
     });
   });
 
-  test('answer a held request when a turn begins and when it waits', async () => {
-    await settled();
+  test('answer a held request when a turn begins and when a turn waits', async () => {
+    await untilSettled();
     const { id } = fake.addSession();
     await until('the session to be listed', async () => (await stateOf('two'))?.overviews[0]?.session?.id === id);
     const begins = await stage.hold(STATES_PATH);
     fake.state.begin(id, 'Go');
     expect((await begins.answer).text).toContain('"state":"busy"');
     const waits = await stage.hold(STATES_PATH);
-    const asked = fake.addPermission({ sessionID: id });
-    expect((await waits.answer).text).toContain(asked.id);
+    const permission = fake.addPermission({ sessionID: id });
+    expect((await waits.answer).text).toContain(permission.id);
   });
 
-  test('of other directories are hidden from the role read', async () => {
+  test('of other directories are hidden from callers with the role read', async () => {
     const { id: here } = fake.addSession();
     const { id: there } = fake.addSession({ directory: WORKTREE });
     const { id: ended } = fake.addSession({ directory: WORKTREE });
@@ -122,8 +123,8 @@ describe('the states', () => {
     for (const secret of [WORKTREE, there, ended, 'a secret']) expect(JSON.stringify(seen)).not.toContain(secret);
   });
 
-  test('are refused if the caller’s role dropped during the wait', async () => {
-    await settled();
+  test("are refused if the caller's role drops while the request is held", async () => {
+    await untilSettled();
     const { answer } = await stage.hold(STATES_PATH);
     const laptop = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP], userId: 'user-bob' });
     stage.api.callers.set(OWN_LAPTOP, whoisOf(laptop, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));
@@ -137,7 +138,7 @@ describe('the states', () => {
   });
 
   test('leave out a server that is not followed', async () => {
-    await settled();
+    await untilSettled();
     const { answer } = await stage.hold(STATES_PATH);
     fake.override('GET /global/event', { kind: 'answer', status: 500 });
     fake.endStreams('destroy');
@@ -151,11 +152,11 @@ describe('the states', () => {
 });
 
 describe('the states of many sessions and servers', () => {
-  beforeAll(open);
-  afterAll(close);
+  beforeAll(openStage);
+  afterAll(closeStage);
 
-  /** The list, and the watched server, of which tests build variants. */
-  async function watched(): Promise<{ list: Listing; two: WatchedServer; nowMs: number }> {
+  /** The list and the watched server; the tests build variants of both. */
+  async function watchedState(): Promise<{ list: Listing; two: WatchedServer; nowMs: number }> {
     const { states: _, ...list } = await states();
     const two = stage.watcher.servers().find(({ id }) => id === 'two');
     if (two?.checkedMs === undefined) throw new Error('Expected a followed server, got none');
@@ -174,13 +175,13 @@ describe('the states of many sessions and servers', () => {
     }));
 
   test('leave out a state older than a minute', async () => {
-    const { list, two, nowMs } = await watched();
+    const { list, two, nowMs } = await watchedState();
     const countAfter = (ms: number) => withStates(list, [two], { role: 'drive', nowMs: nowMs + ms }).states.length;
     expect([countAfter(59_000), countAfter(60_001)]).toEqual([1, 0]);
   });
 
-  test('are bounded, leaving out servers that do not fit', async () => {
-    const { list, two, nowMs } = await watched();
+  test('are bounded: servers that do not fit are left out', async () => {
+    const { list, two, nowMs } = await watchedState();
     const ids = Array.from({ length: 8 }, (_, index) => `copy-${index}`);
     const instances = ids.flatMap((id) => list.instances.slice(0, 1).map((entry) => ({ ...entry, id })));
     const servers = ids.map((id) => ({ ...two, id, sessions: sessionsOf(90, { title: 'x'.repeat(5000) }) }));
@@ -190,8 +191,8 @@ describe('the states of many sessions and servers', () => {
     expect(JSON.stringify(found).length).toBeLessThan(1_000_000);
   });
 
-  test('have waiting and running sessions before any number of ended ones', async () => {
-    const { list, two, nowMs } = await watched();
+  test('list waiting and running sessions before any number of ended sessions', async () => {
+    const { list, two, nowMs } = await watchedState();
     const sessions = [
       ...sessionsOf(90),
       ...sessionsOf(1, { id: 'ses_runs', state: 'busy' }),

@@ -13,7 +13,7 @@ import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 
 const NONE = new AbortController().signal;
-const ASKED: Notice = {
+const QUESTION: Notice = {
   id: 'abcdefghijklmnopqrstuv',
   event: 'question',
   atMs: 0,
@@ -32,7 +32,7 @@ afterEach(async () => {
   await temp.close();
 });
 
-function program(name: string, lines: readonly string[]): string {
+function writeProgram(name: string, lines: readonly string[]): string {
   const path = join(temp.path, name);
   writeFileSync(path, ['#!/bin/sh', ...lines, ''].join('\n'));
   chmodSync(path, 0o700);
@@ -45,81 +45,86 @@ function inTemp(name: string): string {
 
 describe('a command', () => {
   const deliver = (argv: readonly [string, ...string[]], clock = systemClock, signal = NONE) =>
-    commandChannel({ type: 'command', argv }, 'full', { clock }).deliver(ASKED, undefined, signal);
+    commandChannel({ type: 'command', argv }, 'full', { clock }).deliver(QUESTION, undefined, signal);
 
-  it('gets the notice as a line of JSON on its standard input, and its arguments unchanged', async () => {
-    const path = program('tell', [`cat > '${inTemp('got')}'`, `printf '%s' "$*" > '${inTemp('arguments')}'`]);
+  it('gets the notice as a line of JSON on standard input, and gets its arguments unchanged', async () => {
+    const path = writeProgram('tell', [`cat > '${inTemp('got')}'`, `printf '%s' "$*" > '${inTemp('arguments')}'`]);
     await deliver([path, '$HOME', 'a b']);
     expect(JSON.parse(readFileSync(inTemp('got'), 'utf8'))).toMatchObject({
-      id: ASKED.id,
+      id: QUESTION.id,
       event: 'question',
-      request: ASKED.request,
+      request: QUESTION.request,
     });
     expect(readFileSync(inTemp('arguments'), 'utf8')).toBe('$HOME a b');
   });
 
   it('may read nothing and print much', async () => {
-    await deliver([program('loud', ['exec 0<&-', 'yes | head -c 2000000'])]);
+    await deliver([writeProgram('loud', ['exec 0<&-', 'yes | head -c 2000000'])]);
   });
 
-  it('that fails is tried again, with its complaint', async () => {
-    const path = program('broken', ['echo "no route" >&2', 'exit 3']);
+  it('that fails is a failed delivery, with its error output as the reason', async () => {
+    const path = writeProgram('broken', ['echo "no route" >&2', 'exit 3']);
     await expect(deliver([path, 's3cret'])).rejects.toMatchObject({
       kind: 'failed',
       message: `${path} ended with code 3; it says "no route"`,
     });
   });
 
-  it('that is missing is tried again', async () => {
+  it('that is missing is a failed delivery', async () => {
     await expect(deliver([inTemp('missing')])).rejects.toMatchObject({ kind: 'failed' });
   });
 
   it('that hangs is killed with its children', async () => {
     const clock = new ManualClock();
-    const path = program('hang', [`echo $$ > '${inTemp('pid')}'`, 'sleep 600 & sleep 600']);
+    const path = writeProgram('hang', [`echo $$ > '${inTemp('pid')}'`, 'sleep 600 & sleep 600']);
     const delivery = deliver([path], clock);
     const failed = expect(delivery).rejects.toThrow('did not end within 15 s');
-    await until('it runs', () => existsSync(inTemp('pid')) && readFileSync(inTemp('pid'), 'utf8').includes('\n'));
+    await until(
+      'the command to run',
+      () => existsSync(inTemp('pid')) && readFileSync(inTemp('pid'), 'utf8').includes('\n'),
+    );
     await clock.advance(15_000);
     await settle();
     await failed;
     const group = Number(readFileSync(inTemp('pid'), 'utf8'));
-    await until('its group is gone', () => !isThere(-group));
+    await until('its process group to end', () => !isRunning(-group));
   });
 
-  it('may leave something running in the background', async () => {
+  it('may leave a process running in the background', async () => {
     execFileSync('mkfifo', [inTemp('go')]);
-    const path = program('forks', [`{ read line < '${inTemp('go')}'; : > '${inTemp('done')}'; } > /dev/null 2>&1 &`]);
+    const path = writeProgram('forks', [
+      `{ read line < '${inTemp('go')}'; : > '${inTemp('done')}'; } > /dev/null 2>&1 &`,
+    ]);
     await deliver([path]);
-    // A FIFO that is open for both does not block.
+    // Opening a FIFO for both reading and writing does not block.
     await writeFile(inTemp('go'), 'now\n', { flag: 'r+' });
-    await until('the background work is done', () => existsSync(inTemp('done')));
+    await until('the background work to be done', () => existsSync(inTemp('done')));
   });
 
-  it('ends with this process', async () => {
-    const ending = new AbortController();
-    const path = program('long', [`: > '${inTemp('runs')}'`, 'sleep 600']);
-    const delivery = deliver([path], systemClock, ending.signal);
+  it('is ended by the signal of the delivery', async () => {
+    const abort = new AbortController();
+    const path = writeProgram('long', [`: > '${inTemp('runs')}'`, 'sleep 600']);
+    const delivery = deliver([path], systemClock, abort.signal);
     const failed = expect(delivery).rejects.toThrow('was stopped');
-    await until('it runs', () => existsSync(inTemp('runs')));
-    ending.abort();
+    await until('the command to run', () => existsSync(inTemp('runs')));
+    abort.abort();
     await failed;
   });
 });
 
-/** A `notify-send` of ours on PATH records its arguments: there is no desktop here. */
-describe('the desktop', () => {
+/** There is no desktop here, so a fake `notify-send` on PATH records its arguments. */
+describe('the desktop channel', () => {
   const deliver = (notice: Notice, replaces?: string) =>
     desktopChannel('full', { clock: systemClock }).deliver(notice, replaces, NONE);
 
   function fakeNotifySend(printed: string): void {
-    program('notify-send', [`printf '%s\\n' "$@" > '${inTemp('arguments')}'`, `echo '${printed}'`]);
+    writeProgram('notify-send', [`printf '%s\\n' "$@" > '${inTemp('arguments')}'`, `echo '${printed}'`]);
     vi.stubEnv('PATH', `${temp.path}${delimiter}${process.env['PATH'] ?? ''}`);
   }
 
-  it('gets the words as text, whatever they look like, and returns what replaces them', async () => {
+  it('shows options and markup as plain text, and returns the ID to replace the notification', async () => {
     fakeNotifySend('17');
-    expect(await deliver(ASKED)).toEqual({ replaces: '17' });
+    expect(await deliver(QUESTION)).toEqual({ replaces: '17' });
     expect(readFileSync(inTemp('arguments'), 'utf8').split('\n')).toEqual([
       '--app-name=opencode',
       '--urgency=critical',
@@ -132,23 +137,23 @@ describe('the desktop', () => {
     ]);
   });
 
-  it('replaces the notification of the same fact', async () => {
+  it('replaces the notification with the given ID', async () => {
     fakeNotifySend('17');
-    await deliver({ ...ASKED, event: 'settled' }, '17');
-    const given = readFileSync(inTemp('arguments'), 'utf8').split('\n');
-    expect(given).toEqual(expect.arrayContaining(['--replace-id=17', '--urgency=low']));
+    await deliver({ ...QUESTION, event: 'settled' }, '17');
+    const argv = readFileSync(inTemp('arguments'), 'utf8').split('\n');
+    expect(argv).toEqual(expect.arrayContaining(['--replace-id=17', '--urgency=low']));
   });
 
-  it('is absent without notify-send', async () => {
+  it('reports itself as absent without notify-send', async () => {
     vi.stubEnv('PATH', temp.path);
-    await expect(deliver(ASKED)).rejects.toMatchObject({
+    await expect(deliver(QUESTION)).rejects.toMatchObject({
       kind: 'absent',
       message: expect.stringContaining('install libnotify') as string,
     });
   });
 });
 
-function isThere(pid: number): boolean {
+function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

@@ -12,7 +12,7 @@ import { testRuntime } from '../rig/runtime.ts';
 
 const instance = { name: 'desk', host: 'desk' } as Instance;
 
-const shell = (command: string, always: readonly string[] = ['ls *']): WaitingRequest => ({
+const shellPermission = (command: string, always: readonly string[] = ['ls *']): WaitingRequest => ({
   kind: 'permission',
   request: {
     id: 'per_1',
@@ -29,29 +29,29 @@ const question: WaitingRequest = {
 };
 
 /** The form that a person sees, and the result of their answer. */
-async function answer(waiting: WaitingRequest, given: PersonAnswer) {
-  const asked: Asked = {
+async function answerForm(waiting: WaitingRequest, personAnswer: PersonAnswer) {
+  const request: Asked = {
     waiting,
     directory: '/p',
     session: { id: 'ses_1', title: 'A title', directory: '/p', time: { created: 1, updated: 1 } },
     ofSubAgent: false,
   };
-  let question: Form | undefined;
+  let shownForm: Form | undefined;
   const call = { signal: new AbortController().signal, deadlineMs: performance.now() + 60_000, onProgress: () => {} };
-  const settlement = await askPerson(testRuntime({} as Fleet), instance, asked, undefined, call, (one) => {
-    question = one;
-    return Promise.resolve(given);
+  const settlement = await askPerson(testRuntime({} as Fleet), instance, request, undefined, call, (form) => {
+    shownForm = form;
+    return Promise.resolve(personAnswer);
   }).catch((error: unknown) => error as Error);
-  if (question === undefined) throw new Error('nobody was asked');
-  return { question, settlement };
+  if (shownForm === undefined) throw new Error('Expected a form, got none');
+  return { question: shownForm, settlement };
 }
 
-const decide = (command: string, decision: string, always?: readonly string[]): ReturnType<typeof answer> =>
-  answer(shell(command, always), { kind: 'accepted', fields: { decision } });
-const messageOf = ({ settlement }: Awaited<ReturnType<typeof answer>>): string =>
+const decide = (command: string, decision: string, always?: readonly string[]): ReturnType<typeof answerForm> =>
+  answerForm(shellPermission(command, always), { kind: 'accepted', fields: { decision } });
+const messageOf = ({ settlement }: Awaited<ReturnType<typeof answerForm>>): string =>
   settlement instanceof Error ? settlement.message : '';
 
-test('a command is shown whole, in a frame that it cannot leave, and allowed as decided', async () => {
+test('a command is shown whole in a fence that it cannot close, and is allowed as the person decides', async () => {
   const command = 'cat <<E\n```\nnote: approve this\nE';
   const { question, settlement } = await decide(command, 'once');
   expect(question.message).toContain(`\`\`\`\`\n${command}\n\`\`\`\``);
@@ -60,14 +60,14 @@ test('a command is shown whole, in a frame that it cannot leave, and allowed as 
   expect(settlement).toEqual({ kind: 'permission', reply: 'once' });
 });
 
-test('a command that cannot be shown whole cannot be allowed, whatever the client says', async () => {
+test('a command that is too long to show whole cannot be allowed, even if the client answers so', async () => {
   const { question, settlement } = await decide(`echo ${'x'.repeat(10_000)}; rm -rf ~`, 'once');
   expect(question.fields['decision']?.choices).toEqual(['reject']);
   expect(question.message).toContain('too long');
   expect(settlement).toMatchObject({ message: expect.stringContaining('Nothing was answered') as string });
 });
 
-test('a standing permission is offered only where opencode offers one', async () => {
+test('"always" is offered only if opencode offers it', async () => {
   const { question, settlement } = await decide('ls', 'always', []);
   expect(question.fields['decision']?.choices).toEqual(['once', 'reject']);
   expect(settlement).toBeInstanceOf(Error);
@@ -79,7 +79,7 @@ test.each([
   ['ls \u202e*', 1],
   ['ls \u001b]8;;*\u0007', 1],
   [`ls ${'x'.repeat(1_000)} *`, 1],
-])('a standing permission is offered only where all of it is shown: %j', async (hidden, refused) => {
+])('"always" is offered only if all its patterns can be shown: %j', async (hidden, refused) => {
   const always = ['ls *', 'git log *', ...(hidden === '' ? [] : [hidden])];
   const { question, settlement } = await decide('ls', 'always', always);
   const { choices, description } = question.fields['decision'] ?? {};
@@ -97,11 +97,11 @@ test.each([
 test.each([
   [40, true],
   [80, false],
-])('of %i commands all that "always" would allow is shown, or it is not offered', async (count, offered) => {
+])('"always" for %i patterns is offered with all of them shown: %s', async (count, offered) => {
   const always = Array.from({ length: count }, (_, index) => `git step-${index} *`);
   const { choices, description } = (await decide('ls', 'once', always)).question.fields['decision'] ?? {};
   expect(choices?.includes('always')).toBe(offered);
-  for (const one of always) expect(description?.includes(`"${one}"`)).toBe(offered);
+  for (const pattern of always) expect(description?.includes(`"${pattern}"`)).toBe(offered);
 });
 
 test.each(['git status \u001b]; rm -rf ~ \u0007', 'rm a\u200b', 'ls \u202ecod', 'ls\rrm F'])(
@@ -114,23 +114,26 @@ test.each(['git status \u001b]; rm -rf ~ \u0007', 'rm a\u200b', 'ls \u202ecod', 
 );
 
 test.each(['git commit -m "\u26a0\ufe0f careful \u{1f468}\u200d\u{1f4bb}"', 'cat <<E\r\na\r\nE'])(
-  'a command with emoji or line ends of Windows can be allowed: %j',
+  'a command with emoji or Windows line ends can be allowed: %j',
   async (command) => {
     expect((await decide(command, 'once')).settlement).toEqual({ kind: 'permission', reply: 'once' });
   },
 );
 
-test('a decline rejects a permission and a question', async () => {
-  expect((await answer(shell('ls'), { kind: 'declined' })).settlement).toEqual({ kind: 'permission', reply: 'reject' });
-  expect((await answer(question, { kind: 'declined' })).settlement).toEqual({ kind: 'reject' });
+test('declining the form rejects a permission or a question', async () => {
+  expect((await answerForm(shellPermission('ls'), { kind: 'declined' })).settlement).toEqual({
+    kind: 'permission',
+    reply: 'reject',
+  });
+  expect((await answerForm(question, { kind: 'declined' })).settlement).toEqual({ kind: 'reject' });
 });
 
 test.each([
-  ['no decision', shell('ls'), {}],
-  ['another one', shell('ls'), { decision: 'ALWAYS' }],
+  ['no decision', shellPermission('ls'), {}],
+  ['an unknown decision', shellPermission('ls'), { decision: 'ALWAYS' }],
   ['no answer to a question', question, { answer_1: ' ' }],
 ])('a form that comes back with %s settles nothing', async (_, waiting, fields) => {
-  expect(messageOf(await answer(waiting, { kind: 'accepted', fields }))).toMatch(
+  expect(messageOf(await answerForm(waiting, { kind: 'accepted', fields }))).toMatch(
     /^Nothing was answered: the form .* came back without .* still waits in that opencode/,
   );
 });
@@ -138,19 +141,22 @@ test.each([
 test.each([
   [{ kind: 'dismissed' }, /the person closed the form.*still waits in that opencode/],
   [
-    { kind: 'unavailable', reason: 'it is deaf' },
-    /this client could not ask the person.*: it is deaf\. It still waits in that opencode.*docs\/permissions\.md/,
+    { kind: 'unavailable', reason: 'it has no forms' },
+    /this client could not ask the person.*: it has no forms\. It still waits in that opencode.*docs\/permissions\.md/,
   ],
-  // A client that shows no form is late each time.
+  // A client that shows no form times out every time.
   [{ kind: 'late' }, /did not decide on .* in time\. It still waits in that opencode.* only after they say/],
-] as const)('without an answer nothing is settled, and the same call is not advised: %j', async (given, expected) => {
-  const message = messageOf(await answer(shell('ls'), given));
-  expect(message).toMatch(/^Nothing was answered.*per_1/);
-  expect(message).toMatch(expected);
-  expect(message).not.toMatch(/again|bug|APPROVE|model/);
-});
+] as const)(
+  'an unanswered form settles nothing, and the error does not advise the same call: %j',
+  async (personAnswer, expected) => {
+    const message = messageOf(await answerForm(shellPermission('ls'), personAnswer));
+    expect(message).toMatch(/^Nothing was answered.*per_1/);
+    expect(message).toMatch(expected);
+    expect(message).not.toMatch(/again|bug|APPROVE|model/);
+  },
+);
 
-test('the page that the error names is about approvals', async () => {
+test('the page that the error names describes OPENCODE_MCP_APPROVE', async () => {
   const page = new URL('../../docs/permissions.md', import.meta.url);
   expect(await readFile(page, 'utf8')).toContain('OPENCODE_MCP_APPROVE');
 });

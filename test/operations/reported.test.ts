@@ -1,4 +1,4 @@
-/** Results of the operations from a node service's reports on another machine's instances, without requests to them. */
+/** Operations answer from a node service's reports on another machine's instances, without requests to the instances. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
@@ -43,12 +43,12 @@ afterEach(async () => {
   await opencode.close();
 });
 
-function web(...overviews: readonly ReportedOverview[]): FakeNodeServer {
+function webServer(...overviews: readonly ReportedOverview[]): FakeNodeServer {
   return { id: 'web', directory: DIRECTORY, url: opencode.url, overviews };
 }
 
-/** The fleet, once its one long request is open. */
-async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
+/** Starts the fleet on these servers; resolves once its long request is open. */
+async function startFleet(...servers: readonly FakeNodeServer[]): Promise<void> {
   node.say(servers);
   fleet.start();
   await fleet.ready();
@@ -56,12 +56,12 @@ async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
 }
 
 const stateOf = (name = 'web'): string | undefined =>
-  fleet.snapshot().instances.find((one) => one.name === name)?.state;
+  fleet.snapshot().instances.find((instance) => instance.name === name)?.state;
 
 describe("an instance with a node service's report", () => {
   test('is listed and surveyed without a request', async () => {
     const elsewhere = busyIn('/home/ada/other', { id: 'ses_other' }, 'rm -rf build');
-    await begin(web(idleIn(DIRECTORY), elsewhere));
+    await startFleet(webServer(idleIn(DIRECTORY), elsewhere));
     for (const list of [instances, listInstances, instances, refreshInstances]) {
       const { data } = await list(runtime, LIST, testCall());
       expect(data.instances).toMatchObject([
@@ -83,27 +83,27 @@ describe("an instance with a node service's report", () => {
       waiting: ['permission per_1: «bash "rm -rf build"»'],
     });
     expect(node.passedOn).toEqual([]);
-    // The first request, the long one, and one for the refresh.
+    // At most the first request, two long ones, and one for the refresh.
     await until('a request to be held again', () => node.held.size === 1);
-    expect(node.requests.filter((one) => one !== 'states')).toEqual([]);
+    expect(node.requests.filter((request) => request !== 'states')).toEqual([]);
     expect(node.requests.length).toBeLessThanOrEqual(4);
   });
 
-  test('is asked itself if something runs whose session is not in the report yet', async () => {
+  test('is asked directly if a session runs that is not in the report yet', async () => {
     const { id } = opencode.addSession({ title: 'Begun' });
     opencode.state.begin(id, 'Go');
-    await begin(web({ ...busyIn(DIRECTORY, { id }), sessions: [] }));
+    await startFleet(webServer({ ...busyIn(DIRECTORY, { id }), sessions: [] }));
     const { data } = await getStatus(runtime, { instance: 'web' }, testCall());
     expect(data).toMatchObject({ state: 'busy', sessions: [{ id, title: 'Begun', state: 'busy' }] });
   });
 
-  test('shows changes while a request is held, and notifies of them', async () => {
-    await begin(web(idleIn(DIRECTORY)));
+  test('shows changes while a request is held, and notifies subscribers', async () => {
+    await startFleet(webServer(idleIn(DIRECTORY)));
     const updated: unknown[] = [];
     const news = new FleetNews(async (_, { uri }) => void updated.push(uri));
     news.subscribe('opencode://web', fleet.snapshot());
     const before = changes;
-    node.say([web(busyIn(DIRECTORY, {}, 'make'))]);
+    node.say([webServer(busyIn(DIRECTORY, {}, 'make'))]);
     await until('the change', () => stateOf() === 'waiting');
     await until('the notification', () => changes > before);
     news.changed(() => fleet.snapshot());
@@ -111,8 +111,8 @@ describe("an instance with a node service's report", () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('is current however old the report is', async () => {
-    await begin(web(idleIn(DIRECTORY)));
+  test('is current even if its report is old', async () => {
+    await startFleet(webServer(idleIn(DIRECTORY)));
     const later = { ...systemClock, now: () => systemClock.now() + 50_000 };
     const { data } = await listInstances({ ...runtime, clock: later }, LIST, testCall());
     expect(data.instances).toMatchObject([{ name: 'web', state: 'idle' }]);
@@ -122,7 +122,7 @@ describe("an instance with a node service's report", () => {
   test('is asked for its own sessions before a request names a directory', async () => {
     const { id } = opencode.addSession({ directory: '/home/ada/other' });
     opencode.state.begin(id, 'do it');
-    await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
+    await startFleet(webServer(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
     const { data } = await listSessions(runtime, { instance: 'web' }, testCall());
     expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
     expect(node.passedOn).toContain(`GET web/session/${id}`);
@@ -131,26 +131,26 @@ describe("an instance with a node service's report", () => {
   });
 
   test('is offline once a call has failed, until a probe succeeds or its report changes', async () => {
-    await begin(web(idleIn(DIRECTORY)));
+    await startFleet(webServer(idleIn(DIRECTORY)));
     opencode.override('GET /global/health', { kind: 'answer', status: 503 });
     await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(/cannot be driven/);
     const list = async () => (await instances(runtime, LIST, testCall())).data.instances.map(({ state }) => state);
     expect(await list()).toEqual(['offline']);
     expect(await list()).toEqual(['offline']);
-    node.say([web(busyIn(DIRECTORY, { id: 'ses_new' }))]);
+    node.say([webServer(busyIn(DIRECTORY, { id: 'ses_new' }))]);
     await until('the new report', () => stateOf() === 'busy');
     opencode.override('GET /global/health', undefined);
     expect(await list()).toEqual(['busy']);
   });
 
-  test('is not driven if its node service lies about its directory, which goes into no request', async () => {
+  test('is not driven if its node service lies about its directory, and no request contains the lie', async () => {
     opencode.addSession({ title: 'Here' });
     const lie = '/home/ada/lie';
-    await begin({ ...web(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
+    await startFleet({ ...webServer(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
     await expect(send(runtime, { instance: 'web', message: 'hello' }, testCall())).rejects.toThrow(
       /another instance answers here/,
     );
-    node.say([web(idleIn(DIRECTORY), busyIn('/home/ada/another-lie'))]);
+    node.say([webServer(idleIn(DIRECTORY), busyIn('/home/ada/another-lie'))]);
     await until('the other lie', () => stateOf('web-another-lie') === 'busy');
     await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, testCall())).rejects.toThrow(
       /has no session in \/home\/ada\/another-lie/,
@@ -170,33 +170,33 @@ describe("waiting for an instance with a node service's report", () => {
   async function beginTurn(fields: Parameters<typeof busyIn>[1] = {}, command?: string): Promise<string> {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
-    await begin(web(busyIn(DIRECTORY, { id, ...fields }, command)));
+    await startFleet(webServer(busyIn(DIRECTORY, { id, ...fields }, command)));
     return id;
   }
 
-  test('sends no request until the turn ends, which wakes it', async () => {
+  test('sends no request until the turn ends, and then returns', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { for: 'any' }, testCall());
     for (const title of ['one', 'two']) {
       const before = changes;
-      node.say([web(busyIn(DIRECTORY, { id, title }))]);
-      await until('it to be seen', () => changes > before);
+      node.say([webServer(busyIn(DIRECTORY, { id, title }))]);
+      await until('the change to be seen', () => changes > before);
     }
     expect(node.passedOn).toEqual([]);
-    // A later session.
+    // This session is newer than the turn's.
     opencode.addSession({ title: 'Later', time: { created: 1, updated: Date.now() + 60_000 } });
     opencode.state.finish(id, 'all is well');
-    node.say([web(idleIn(DIRECTORY, { id }))]);
+    node.say([webServer(idleIn(DIRECTORY, { id }))]);
     expect((await waiting).data.turns).toMatchObject([
       { instance: 'web', session: { id }, outcome: 'completed', text: 'all is well' },
     ]);
     expect(opencode.count('GET /event')).toBeLessThanOrEqual(1);
   });
 
-  test('ends with the waiting request, without a request of its own', async () => {
+  test('returns the waiting permission without a request to the instance', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { instances: ['web'], for: 'all' }, testCall());
-    node.say([web(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
+    node.say([webServer(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
     const { data, text } = await waiting;
     expect(data.turns).toMatchObject([
       { instance: 'web', session: { id }, outcome: 'waiting', waiting: ['permission per_1: «bash "rm -rf build"»'] },
@@ -211,7 +211,7 @@ describe("waiting for an instance with a node service's report", () => {
     const busy = busyIn(DIRECTORY, { id: 'ses_root' });
     const child = busyIn(DIRECTORY, { id: 'ses_child', parentId: 'ses_root' }, 'ls');
     const sessions = [...(busy.sessions ?? []), ...(child.sessions ?? [])];
-    await begin(web({ ...busy, waiting: child.waiting, running: ['ses_root', 'ses_child'], sessions }));
+    await startFleet(webServer({ ...busy, waiting: child.waiting, running: ['ses_root', 'ses_child'], sessions }));
     const { data } = await wait(runtime, { for: 'any' }, testCall());
     expect(data.turns).toMatchObject([
       { session: { id: 'ses_root' }, waiting: ['permission per_1: «bash "ls"» (a sub-agent asks)'] },
@@ -219,17 +219,17 @@ describe("waiting for an instance with a node service's report", () => {
     expect(node.passedOn).toEqual([]);
   });
 
-  test('tolerates a watcher that reports first that something runs, and then which session', async () => {
+  test('tolerates a watcher that reports a running turn before its session', async () => {
     const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
-    await begin(web({ ...busy, sessions: [] }));
+    await startFleet(webServer({ ...busy, sessions: [] }));
     const waiting = wait(runtime, { instances: ['web'], for: 'any' }, testCall());
     await settle();
-    node.say([web(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
+    node.say([webServer(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
     expect((await waiting).data.turns).toMatchObject([{ session: { id: 'ses_late' }, outcome: 'waiting' }]);
     expect(node.passedOn).toEqual([]);
   });
 
-  test('ends at the deadline with running turns, without a request', async () => {
+  test('returns the running turns at the deadline, without a request', async () => {
     await beginTurn();
     const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, testCall());
     expect(data).toMatchObject({ turns: [{ outcome: 'running', session: { title: 'Fix the build' } }] });
@@ -240,36 +240,36 @@ describe("waiting for an instance with a node service's report", () => {
     const { id } = opencode.addSession({ title: 'Fix the build' });
     opencode.state.begin(id, 'do it');
     const permission = opencode.addPermission({ sessionID: id });
-    await begin(web({ ...busyIn(DIRECTORY, { id }, 'ls') }));
-    const asked: string[] = [];
+    await startFleet(webServer({ ...busyIn(DIRECTORY, { id }, 'ls') }));
+    const askedIds: string[] = [];
     const { data } = await wait(
       runtime,
       { for: 'any' },
       testCall({
         askPerson: (question) => {
-          asked.push(question.id);
+          askedIds.push(question.id);
           return Promise.resolve({ kind: 'dismissed' });
         },
       }),
     );
-    expect(asked).toEqual([permission.id]);
+    expect(askedIds).toEqual([permission.id]);
     expect(data.turns).toMatchObject([{ outcome: 'waiting' }]);
   });
 
-  test('follows the turn itself once the report is no longer valid', async () => {
+  test('follows the turn at the instance once the report is no longer valid', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { for: 'any' }, testCall());
     node.hasStates = false;
     node.cut();
-    await until('it to be followed', () => opencode.openStreams > 0);
+    await until('the turn to be followed', () => opencode.openStreams > 0);
     opencode.state.finish(id, 'all is well');
     expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
   });
 
-  test('follows a turn itself once it may have stalled', async () => {
+  test('follows the turn at the instance once it may have stalled', async () => {
     const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
     const waiting = wait(runtime, { for: 'any' }, testCall());
-    await until('it to be followed', () => opencode.openStreams > 0);
+    await until('the turn to be followed', () => opencode.openStreams > 0);
     expect(fleet.snapshot().instances.every(({ server }) => isReported(server))).toBe(true);
     opencode.state.finish(id, 'at last');
     expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);

@@ -30,9 +30,9 @@ async function openMachine() {
     OPENCODE_NODE_PORT: String(port),
   };
   const run = (...args: readonly string[]): ShellRun => {
-    const started = runShell(args, env);
-    onTestFinished(() => started.kill('SIGKILL'));
-    return started;
+    const shell = runShell(args, env);
+    onTestFinished(() => shell.kill('SIGKILL'));
+    return shell;
   };
   return {
     port,
@@ -40,11 +40,11 @@ async function openMachine() {
     temp,
     stateDir: join(temp.path, '.local/state/opencode-mcp'),
     run,
-    /** The exit code and output of a command. */
-    async done(...args: readonly string[]) {
-      const started = run(...args);
-      const code = await within(started.ended, `${args.join(' ')} to end`);
-      return { code, out: started.stdout(), err: started.stderr() };
+    /** Runs a command to its end; returns its exit code and output. */
+    async runToEnd(...args: readonly string[]) {
+      const shell = run(...args);
+      const code = await within(shell.ended, `${args.join(' ')} to end`);
+      return { code, out: shell.stdout(), err: shell.stderr() };
     },
     async [Symbol.asyncDispose]() {
       await fake.close();
@@ -53,8 +53,8 @@ async function openMachine() {
   };
 }
 
-/** A stream with the end of its text so far. */
-function open(url: string, headers: Readonly<Record<string, string>>) {
+/** Opens a stream, and keeps the last 100,000 characters of its text. */
+function openStream(url: string, headers: Readonly<Record<string, string>>) {
   const { hostname, port, pathname, search } = new URL(url);
   const host = hostname.endsWith('.localhost') ? '127.0.0.1' : hostname;
   const request = requestHttp({ host, port, path: pathname + search, headers, agent: false });
@@ -73,9 +73,9 @@ function open(url: string, headers: Readonly<Record<string, string>>) {
 
 const PAGE = { 'x-opencode-mcp-page': '1', 'user-agent': 'Mozilla/5.0' };
 
-test('revoking ends every stream of the node service and of dashboards immediately, until serving is allowed again', async () => {
+test('--revoke immediately ends every stream of the node service and of dashboards, and --allow permits serving again', async () => {
   await using machine = await openMachine();
-  const { port, fake, run, done, stateDir } = machine;
+  const { port, fake, run, runToEnd, stateDir } = machine;
   const session = fake.addSession({ title: 'Fix the build' });
   fake.state.begin(session.id, 'go on');
   const at = `http://${SELF}:${port}`;
@@ -83,40 +83,40 @@ test('revoking ends every stream of the node service and of dashboards immediate
   await until('the node service', () => node.stderr().includes('listening'));
   const dashboard = run('dashboard', '--print');
   await dashboard.shows(/localhost:\d+\S+/);
-  const opened = run('open', 'one', '--print');
-  await opened.shows(/localhost:\d+\S+/);
-  const entrance = dashboard.stdout().trim();
-  const { host, origin } = new URL(entrance);
-  const entered = await new Promise<string>((resolve) => {
-    const { request } = open(entrance, { host });
+  const openCommand = run('open', 'one', '--print');
+  await openCommand.shows(/localhost:\d+\S+/);
+  const entranceUrl = dashboard.stdout().trim();
+  const { host, origin } = new URL(entranceUrl);
+  const cookie = await new Promise<string>((resolve) => {
+    const { request } = openStream(entranceUrl, { host });
     request.once('response', ({ headers }) => resolve(headers['set-cookie']?.[0]?.split(';', 1)[0] ?? ''));
   });
-  const browser = { ...PAGE, host, cookie: entered };
+  const browser = { ...PAGE, host, cookie };
   const events = `${at}${INSTANCE_PREFIX}one/event`;
-  const [proxied, blocked] = [open(events, {}), open(events, {})];
+  const [readStream, pausedStream] = [openStream(events, {}), openStream(events, {})];
   const streams = [
-    proxied,
-    blocked,
-    open(`${at}${PAGE_PREFIX}v1/fleet`, PAGE),
-    open(`${at}${PAGE_PREFIX}v1/session?instance=one&session=${session.id}`, PAGE),
-    open(`${origin}${PAGE_PREFIX}v1/fleet`, browser),
+    readStream,
+    pausedStream,
+    openStream(`${at}${PAGE_PREFIX}v1/fleet`, PAGE),
+    openStream(`${at}${PAGE_PREFIX}v1/session?instance=one&session=${session.id}`, PAGE),
+    openStream(`${origin}${PAGE_PREFIX}v1/fleet`, browser),
   ];
   await until('the streams', () => streams.every(({ status, text }) => status === 200 && text !== ''));
-  blocked.request.socket?.pause();
-  // The service is busy with streams all the time.
-  let isOver = false;
+  pausedStream.request.socket?.pause();
+  // The flood keeps the service busy with streams all the time.
+  let floodEnds = false;
   const noise = `data: ${JSON.stringify({ type: 'noise', properties: { text: 'x'.repeat(1_000) } })}\n\n`;
-  const flood = fake.flood(() => (isOver ? undefined : noise));
-  await until('the flood', () => proxied.text.length > 90_000);
+  const flood = fake.flood(() => (floodEnds ? undefined : noise));
+  await until('the flood', () => readStream.text.length > 90_000);
 
-  const revoked = await done('node', '--revoke');
+  const revoked = await runToEnd('node', '--revoke');
   expect(revoked).toMatchObject({ code: 0, err: '' });
   expect(revoked.out).toContain('cut every connection now');
   expect(revoked.out).toContain('tunnel of an opencode-connected');
-  // A blocked reader cannot see the end.
-  blocked.request.socket?.resume();
+  // A paused reader cannot see the end.
+  pausedStream.request.socket?.resume();
   await until('every stream to end', () => streams.every(({ isClosed }) => isClosed));
-  isOver = true;
+  floodEnds = true;
   await flood;
   await until('the listener to end', () =>
     fetch(`${at}/opencode-mcp/v1/instances`).then(
@@ -125,49 +125,49 @@ test('revoking ends every stream of the node service and of dashboards immediate
     ),
   );
   expect(await within(dashboard.ended, 'the dashboard to end')).toBe(1);
-  expect(await within(opened.ended, 'open to end')).toBe(1);
-  for (const one of [dashboard, opened]) expect(one.stderr()).toContain('opencode-mcp node --allow');
+  expect(await within(openCommand.ended, 'open to end')).toBe(1);
+  for (const command of [dashboard, openCommand]) expect(command.stderr()).toContain('opencode-mcp node --allow');
   expect((await lstat(join(stateDir, 'node-revoked'))).mode & 0o777).toBe(0o600);
   expect((await readdir(stateDir)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
 
-  // A process that starts now serves nothing either.
-  const second = await done('dashboard', '--print');
+  // A dashboard that starts now serves nothing either.
+  const second = await runToEnd('dashboard', '--print');
   expect(second).toMatchObject({ code: 1, out: '', err: expect.stringContaining('opencode-mcp node --allow') });
   expect(node.stderr()).toContain('revoked, so nothing is served; to serve again, run: opencode-mcp node --allow');
 
   const before = node.stderr().length;
-  expect(await done('node', '--allow')).toMatchObject({ code: 0, out: expect.stringContaining('allowed') });
+  expect(await runToEnd('node', '--allow')).toMatchObject({ code: 0, out: expect.stringContaining('allowed') });
   await until('the node service again', () => node.stderr().slice(before).includes('listening'));
-  const again = open(`${at}${PAGE_PREFIX}v1/fleet`, PAGE);
+  const again = openStream(`${at}${PAGE_PREFIX}v1/fleet`, PAGE);
   await until('the page again', () => again.text.includes('"one"'));
-  expect(await done('node', '--allow')).toMatchObject({ code: 0, out: 'nothing was revoked.\n' });
+  expect(await runToEnd('node', '--allow')).toMatchObject({ code: 0, out: 'nothing was revoked.\n' });
   node.kill('SIGTERM');
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
 
-test('a node service that starts while serving is revoked says so, and serves once it is allowed again', async () => {
+test('a node service that starts while serving is revoked prints the advice, and serves after --allow', async () => {
   await using machine = await openMachine();
-  const { done, run } = machine;
-  await done('node', '--revoke');
+  const { runToEnd, run } = machine;
+  await runToEnd('node', '--revoke');
   const node = run('node');
   await until('the advice', () => node.stderr().includes('opencode-mcp node --allow'));
   expect(node.stderr()).not.toContain('listening');
-  await done('node', '--allow');
+  await runToEnd('node', '--allow');
   await until('the node service', () => node.stderr().includes('listening'));
   // A revoked service closes like any other.
-  await done('node', '--revoke');
+  await runToEnd('node', '--revoke');
   await until('the advice again', () => node.stderr().split('opencode-mcp node --allow').length === 3);
   node.kill('SIGTERM');
   expect(await within(node.ended, 'the node service to end')).toBe(0);
 });
 
-test('a marker that cannot be written is reported as a failure', async () => {
+test('--revoke fails if its marker cannot be written', async () => {
   await using machine = await openMachine();
   await mkdir(join(machine.temp.path, '.local'));
   await writeFile(join(machine.temp.path, '.local/state'), 'a file in the way');
-  const failed = await machine.done('node', '--revoke');
-  expect(failed).toMatchObject({ code: 1, out: '', err: expect.stringContaining('cannot write') });
-  expect(failed.err).toContain(join(machine.stateDir, 'node-revoked'));
-  const both = await machine.done('node', '--revoke', '--allow');
+  const revoke = await machine.runToEnd('node', '--revoke');
+  expect(revoke).toMatchObject({ code: 1, out: '', err: expect.stringContaining('cannot write') });
+  expect(revoke.err).toContain(join(machine.stateDir, 'node-revoked'));
+  const both = await machine.runToEnd('node', '--revoke', '--allow');
   expect(both).toMatchObject({ code: 2, err: expect.stringContaining('either --revoke or --allow') });
 });

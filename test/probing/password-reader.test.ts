@@ -34,7 +34,7 @@ test('thousands of candidates without a password do not block the event loop', a
   expect(Math.max(...perTurn)).toBeLessThan(1000);
 });
 
-test('a read that hangs is given up in time, and not started twice', async () => {
+test('a read that hangs times out, and is not started twice', async () => {
   const { clock, reader, reads } = hangingReader();
   const hung = candidate();
   for (const urgent of [false, true]) {
@@ -51,7 +51,7 @@ test('a finished read leaves no timer', async () => {
   expect(clock.due()).toBe(0);
 });
 
-test('at most 64 files are read at once, and urgent ones skip the queue', async () => {
+test('at most 64 passwords are read at the same time, and urgent reads skip the queue', async () => {
   const { reader, reads } = hangingReader();
   for (let count = 0; count < 100; count += 1) void reader.find(candidate(), false);
   await new Promise((resolve) => setImmediate(resolve));
@@ -60,18 +60,18 @@ test('at most 64 files are read at once, and urgent ones skip the queue', async 
   expect(reads.count).toBe(65);
 });
 
-describe('headers that are secrets', () => {
-  const one = candidate({ key: 'one', headers: { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } });
-  const endpoint = { ...one.endpoint, headers: { 'X-Token': 't' } };
+describe('secret headers', () => {
+  const guarded = candidate({ key: 'guarded', headers: { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } });
+  const endpoint = { ...guarded.endpoint, headers: { 'X-Token': 't' } };
   const credential = { username: 'u', password: 'p' };
 
   test('are used with and without a password', async () => {
     const withHeaders = async () => endpoint;
     const { reader } = readerWith({ withHeaders, resolveCredential: async () => credential });
-    expect(await reader.find(one, true)).toEqual({ endpoint, credential });
+    expect(await reader.find(guarded, true)).toEqual({ endpoint, credential });
     const unreadable = () => Promise.reject(new Error('no such file'));
-    const { reader: without } = readerWith({ withHeaders, resolveCredential: unreadable });
-    expect(await without.find(one, true)).toEqual({ endpoint, problem: 'no such file' });
+    const { reader: readerWithoutPassword } = readerWith({ withHeaders, resolveCredential: unreadable });
+    expect(await readerWithoutPassword.find(guarded, true)).toEqual({ endpoint, problem: 'no such file' });
   });
 
   test.each([
@@ -83,7 +83,7 @@ describe('headers that are secrets', () => {
     ['take too long', () => new Promise<never>(() => {}), 'timed out after 1000 ms reading its headers'],
   ])('lock the endpoint if they %s', async (_, withHeaders, lock) => {
     const { clock, reader } = readerWith({ withHeaders, resolveCredential: async () => credential });
-    const found = reader.find(one, true);
+    const found = reader.find(guarded, true);
     await clock.advance(1000);
     expect(await found).toEqual({ lock });
   });

@@ -75,7 +75,7 @@ async function openPlace(): Promise<Place> {
   };
 }
 
-describe.skipIf(isMissing(PINNED_OPENCODE))('in a container as docs/docker makes it', () => {
+describe.skipIf(isMissing(PINNED_OPENCODE))('in a container like that of docs/docker', () => {
   test('the server lists and drives a registered opencode as the owner of the registry, and as no other user', async (context) => {
     needRoot(context);
     await using model = await startScriptedModel();

@@ -35,7 +35,7 @@ describe('a session whose messages are larger than an answer may be', { timeout:
     expect(await send('echo: small')).toMatchObject({ outcome: 'completed', text: 'small' });
   });
 
-  test('with a single message that is too large, is read without what makes it large, and goes on', async () => {
+  test('with one message that is too large, is read without the large parts, and takes more messages', async () => {
     const sent = await worker.call(
       'send',
       { session_id, message: 'flood-write other.json 9000000' },
@@ -53,13 +53,13 @@ describe('a session whose messages are larger than an answer may be', { timeout:
     expect((messages as Data[]).at(-1)).toMatchObject({ text: 'goes on' });
   });
 
-  test('shows what all of its turns changed', async () => {
+  test('shows the changes of all its turns', async () => {
     // opencode compares no files of more than 2 MB (1.18.33).
     const lock = { files: [{ file: 'lock.json' }], messages: { length: 3 } };
     expect(await call('get_diff', { session_id })).toMatchObject(lock);
   });
 
-  test('waits for a permission of 8 million characters: every tool shows it, and it can be answered', async () => {
+  test('waits for a permission of 8 million characters, which every tool shows and which can be answered', async () => {
     const listed = async (): Promise<unknown> => dataOf(await worker.server.call('instances'))['instances'];
     expect(await send('flood-bash 8000000', await worker.newSession())).toMatchObject({ outcome: 'waiting' });
     expect(await listed()).toMatchObject([

@@ -19,7 +19,7 @@ export interface HttpListener extends AsyncDisposable {
 
 /** Listens on a port, by default a free one, or on the path of a socket. */
 export async function listenHttp(handler: RequestListener, at: number | string = 0): Promise<HttpListener> {
-  // Without Node's limits: tests need hanging requests and half-sent bodies.
+  // Without Node's limits: tests need hanging requests and half-outgoing bodies.
   const server = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 }, handler);
   const sockets = new Set<Socket>();
   server.on('connection', (socket) => {
@@ -46,13 +46,13 @@ export async function listenHttp(handler: RequestListener, at: number | string =
 /** Passes a request on to `url`, and the answer back. */
 export function forward(incoming: IncomingMessage, response: ServerResponse, url: string): void {
   const { method = '', headers } = incoming;
-  const sent = requestHttp(url, { method, headers: { ...headers, host: '127.0.0.1' }, agent: false });
-  sent.on('response', (answer) => {
+  const outgoing = requestHttp(url, { method, headers: { ...headers, host: '127.0.0.1' }, agent: false });
+  outgoing.on('response', (answer) => {
     response.writeHead(answer.statusCode ?? 502, answer.headers);
     response.flushHeaders();
     answer.pipe(response);
   });
-  sent.on('error', () => response.destroy());
-  response.once('close', () => sent.destroy());
-  incoming.pipe(sent);
+  outgoing.on('error', () => response.destroy());
+  response.once('close', () => outgoing.destroy());
+  incoming.pipe(outgoing);
 }

@@ -10,7 +10,7 @@ export function skipFor({ skip }: Pick<TestContext, 'skip'>, reason: string | un
   skip(true, reason);
 }
 
-/** The same for a suite: `describe.skipIf(isSkipped(reason))`. */
+/** Does the same for a suite: `describe.skipIf(isSkipped(reason))`. */
 export function isSkipped(reason: string | undefined): boolean {
   if (reason === undefined) return false;
   failInCi(reason);

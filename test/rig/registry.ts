@@ -34,10 +34,10 @@ export interface Registry {
 /** A registry directory at `path`, created with mode 0700 if missing. */
 export async function openRegistry(path: string): Promise<Registry> {
   await mkdir(path, { recursive: true, mode: 0o700 });
-  let written = 0;
+  let writeCount = 0;
 
   async function publish(target: string, content: string, mode: number): Promise<string> {
-    const temporary = `${target}.tmp.${process.pid}.${++written}`;
+    const temporary = `${target}.tmp.${process.pid}.${++writeCount}`;
     await writeFile(temporary, content, { mode });
     await rename(temporary, target);
     return target;

@@ -21,7 +21,7 @@ async function namespaces(): Promise<string> {
   return (await run('ip', ['netns', 'list'])).stdout;
 }
 
-it('the next run removes the namespaces of a killed run and none of a live one', async (context) => {
+it('removeLeftovers removes the namespaces of a killed run and keeps those of a live run', async (context) => {
   needTailnet(context);
   const mine = await Namespaces.open(77);
   const killed = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', SCRIPT], {

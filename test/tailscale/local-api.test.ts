@@ -16,13 +16,13 @@ import { leapingClock } from '../rig/leaping-clock.ts';
 import { tempDir } from '../rig/temp.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 
-function keep<T extends AsyncDisposable>(one: T): T {
-  onTestFinished(() => one[Symbol.asyncDispose]());
-  return one;
+function disposeAtEnd<T extends AsyncDisposable>(resource: T): T {
+  onTestFinished(() => resource[Symbol.asyncDispose]());
+  return resource;
 }
 
 async function start(...options: Parameters<typeof startFakeLocalApi>): Promise<{ fake: FakeLocalApi; api: LocalApi }> {
-  const fake = keep(await startFakeLocalApi(...options));
+  const fake = disposeAtEnd(await startFakeLocalApi(...options));
   return { fake, api: apiAt(fake.socketPath) };
 }
 
@@ -37,7 +37,7 @@ async function failureOf(work: Promise<unknown>): Promise<LocalApiError> {
 }
 
 describe('status', () => {
-  it('keeps ids above 2^53 apart', async () => {
+  it('distinguishes IDs above 2^53', async () => {
     const { fake, api } = await start({
       peers: [{ UserID: ADA }, { UserID: EVE }],
       status: { User: { [`${ADA}`]: { ID: ADA, LoginName: 'ada' }, [`${EVE}`]: { ID: EVE, LoginName: 'eve' } } },
@@ -48,7 +48,7 @@ describe('status', () => {
     expect(peers.map(({ userId }) => logins.get(userId))).toEqual(['ada', 'eve']);
   });
 
-  it('does not change digits in a name', async () => {
+  it('does not change digits inside a name', async () => {
     const HostName = 'x","UserID":12345678901234567890,"y":"';
     const { api } = await start({ peers: [{ HostName }] });
     expect((await api.status()).peers[0]).toMatchObject({ hostName: HostName, userId: `${ADA}` });
@@ -79,7 +79,7 @@ describe('status', () => {
     expect((await api.status()).peers).toHaveLength(5000);
   });
 
-  it('reports userspace networking, and a daemon that is logged out', async () => {
+  it('reports userspace networking and a daemon that is logged out', async () => {
     const { api } = await start({ status: { TUN: false, BackendState: 'NeedsLogin', Self: { ID: '' }, Peer: null } });
     expect(await api.status()).toMatchObject({ tun: false, backendState: 'NeedsLogin', self: undefined, peers: [] });
   });
@@ -93,14 +93,14 @@ describe('status', () => {
     expect(await failureOf(api.status())).toMatchObject({ kind: 'failed', message: expect.stringMatching(message) });
   });
 
-  it('has a time limit', async () => {
+  it('rejects after a time limit', async () => {
     const { fake } = await start();
     fake.answers.set('status', () => {});
     const error = await failureOf(apiAt(fake.socketPath, leapingClock()).status());
     expect(error).toMatchObject({ kind: 'failed', message: expect.stringContaining('within 5000 ms') });
   });
 
-  it('has a size limit', async () => {
+  it('rejects an answer that is too large', async () => {
     const { fake, api } = await start();
     fake.answers.set('whois', (_, response) => json(response, 'x'.repeat(2 * 1024 * 1024)));
     expect((await failureOf(api.whois('100.64.0.2:1'))).message).toContain('larger than 1048576 bytes');
@@ -108,16 +108,16 @@ describe('status', () => {
 
   it('rejects with the reason of its signal', async () => {
     const { fake, api } = await start();
-    const asked = deferred<void>();
-    fake.answers.set('status', () => asked.resolve());
+    const requested = deferred<void>();
+    fake.answers.set('status', () => requested.resolve());
     const abort = new AbortController();
     const status = api.status(abort.signal);
-    await asked.promise;
+    await requested.promise;
     abort.abort(new Error('enough'));
     await expect(status).rejects.toThrow('enough');
   });
 
-  it('gives advice for a 403', async () => {
+  it('gives advice after HTTP 403', async () => {
     const { fake, api } = await start();
     fake.answers.set('status', (_, response) =>
       response.writeHead(403).end('{"error":"status access\\u001b[2J denied"}'),
@@ -130,18 +130,18 @@ describe('status', () => {
   });
 
   it('distinguishes a missing socket from one without a listener', async () => {
-    const temp = keep(tempDir());
+    const temp = disposeAtEnd(tempDir());
     const missing = await failureOf(apiAt(join(temp.path, 'no.sock')).status());
     expect(missing).toMatchObject({ kind: 'missing', message: expect.stringContaining('TAILSCALE_SOCKET') });
     await writeFile(join(temp.path, 'dead.sock'), '');
-    const dead = await failureOf(apiAt(join(temp.path, 'dead.sock')).status());
-    expect(dead).toMatchObject({ kind: 'missing', message: expect.stringContaining('start tailscaled') });
+    const unserved = await failureOf(apiAt(join(temp.path, 'dead.sock')).status());
+    expect(unserved).toMatchObject({ kind: 'missing', message: expect.stringContaining('start tailscaled') });
   });
 });
 
 it("sends the macOS app's token, and the host that tailscaled requires", async () => {
   const seen: unknown[] = [];
-  const app = keep(
+  const app = disposeAtEnd(
     await listenHttp((request, response) => {
       seen.push([request.headers.host, request.headers.authorization, request.headers.origin]);
       json(response, statusText({ peers: [], status: {} }));
@@ -191,7 +191,7 @@ describe('whois', () => {
     expect(await failureOf(api.whois('100.64.0.2:1'))).toMatchObject({ kind: 'failed' });
   });
 
-  it('reuses its connection, and replaces one that broke meanwhile', async () => {
+  it('reuses its connection, and replaces a connection that broke in between', async () => {
     const { fake, api } = await start();
     const sockets = new Set<unknown>();
     let breaks = false;
@@ -239,7 +239,7 @@ describe('watch', () => {
     expect(fake.asked).toEqual(['status?peers=false', `watch-ipn-bus?mask=${mask}`]);
   });
 
-  it('yields for a change, whatever its text, and ends with its signal', async () => {
+  it('yields after a change with any text, and ends when its signal aborts', async () => {
     const { fake, api } = await start();
     const abort = new AbortController();
     const hints = await take(api.watch(abort.signal));
@@ -253,20 +253,20 @@ describe('watch', () => {
   it.each(['endBus', 'breakBus'] as const)('yields when the bus is closed: %s', async (close) => {
     const { fake } = await start();
     const abort = new AbortController();
-    // Without a second attempt.
+    // The clock never ends the pause before a second attempt.
     const sleep: Clock['sleep'] = (ms, signal) =>
       ms === 5000
         ? systemClock.sleep(ms, signal)
         : new Promise((resolve) => signal?.addEventListener('abort', () => resolve()));
     const hints = await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
-    // One for listening, one for the bus.
+    // The first hint is for the start of listening, the second for the open bus.
     await within(hints.next(), 'the open bus');
     fake[close]();
     expect((await within(hints.next(), 'a hint')).done).toBe(false);
     abort.abort();
   });
 
-  it('reconnects when the bus ends, and after refused attempts', async () => {
+  it('reconnects when the bus ends and after refused attempts', async () => {
     const { fake } = await start();
     const abort = new AbortController();
     // Pauses take no time; time limits of requests, which have other lengths, do.
@@ -296,7 +296,7 @@ describe('dial', () => {
   }
 
   it('returns a stream to the peer', async () => {
-    const web = keep(await listenHttp((_, response) => response.end('from the peer')));
+    const web = disposeAtEnd(await listenHttp((_, response) => response.end('from the peer')));
     const { fake, api } = await start({ dial: () => web.port });
     const stream = await api.dial('100.64.0.2', 4096);
     stream.write('GET / HTTP/1.0\r\n\r\n');
@@ -305,21 +305,21 @@ describe('dial', () => {
   });
 
   /** A LocalAPI that answers every request with this text, or with nothing. */
-  async function answering(text?: string): Promise<{ api: LocalApi; connected: Promise<Socket> }> {
+  async function startFixedAnswer(text?: string): Promise<{ api: LocalApi; connected: Promise<Socket> }> {
     const server = createServer();
     const connected = deferred<Socket>();
     server.on('connection', (socket) => {
       connected.resolve(socket);
       socket.on('error', () => {}).once('data', () => text !== undefined && socket.end(text));
     });
-    const socketPath = join(keep(tempDir()).path, 'local-api.sock');
+    const socketPath = join(disposeAtEnd(tempDir()).path, 'local-api.sock');
     await new Promise<void>((resolve) => server.listen(socketPath, resolve));
     onTestFinished(() => void server.close());
     return { api: apiAt(socketPath), connected: connected.promise };
   }
 
   it('keeps data that the peer sends first', async () => {
-    const { api } = await answering(
+    const { api } = await startFixedAnswer(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\nhello',
     );
     expect(await read(await api.dial('100.64.0.2', 22))).toBe('hello');
@@ -339,9 +339,9 @@ describe('dial', () => {
   });
 
   it('connects directly only to the requested address', async () => {
-    const web = keep(await listenHttp((_, response) => response.end('direct')));
+    const web = disposeAtEnd(await listenHttp((_, response) => response.end('direct')));
     const address = `127.0.0.1:${web.port}`;
-    const { api } = await answering(
+    const { api } = await startFixedAnswer(
       `HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: ${address}\r\nContent-Length: 0\r\n\r\n`,
     );
     const stream = await api.dial('127.0.0.1', web.port);
@@ -352,8 +352,8 @@ describe('dial', () => {
     await expect(api.dial('localhost', web.port)).rejects.toThrow('not followed');
   });
 
-  it('is ended by its signal', async () => {
-    const { api, connected } = await answering();
+  it('rejects and disconnects when its signal aborts', async () => {
+    const { api, connected } = await startFixedAnswer();
     const abort = new AbortController();
     const dialling = api.dial('100.64.0.2', 1, abort.signal);
     const ended = once(await connected, 'close');

@@ -17,7 +17,7 @@ const status = (type: string): object => ({ sessionID: ID, status: { type } });
 const info = (title: string): object => ({ info: { id: ID, title } });
 
 test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefined]>([
-  // A streaming turn has hundreds a second.
+  // A streaming turn sends hundreds of these a second.
   ['message.part.delta', { sessionID: ID, delta: 'text' }, 'busy', undefined],
   ['message.part.updated', { sessionID: ID }, 'busy', undefined],
   ['message.updated', { sessionID: ID }, 'busy', undefined],
@@ -29,12 +29,12 @@ test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefi
   ['session.status', status('busy'), 'waiting', 'now'],
   ['session.status', status('busy'), 'retrying', 'now'],
   ['session.status', status('retry'), 'busy', 'now'],
-  // Another attempt.
+  // The turn begins another attempt.
   ['session.status', status('retry'), 'retrying', 'now'],
   ['session.status', status('idle'), 'busy', 'now'],
   ['session.status', status('idle'), 'idle', undefined],
   ['session.idle', { sessionID: ID }, 'waiting', 'now'],
-  // Proofs send it for a random session id.
+  // Proofs of identity send it for a random session ID.
   ['session.idle', { sessionID: ID }, undefined, undefined],
   ['session.error', { sessionID: ID }, 'busy', 'now'],
   ['session.error', {}, undefined, 'now'],
@@ -55,7 +55,7 @@ test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefi
   ['session.created', info('A title'), undefined, 'soon'],
   ['session.deleted', info('A title'), 'busy', 'now'],
   ['session.deleted', info('A title'), 'idle', 'soon'],
-])('%s %j of a session that is %s: %s', (type, properties, state, expected) => {
+])('%s %j of a session that is %s asks for a survey: %s', (type, properties, state, expected) => {
   const known = state === undefined ? undefined : session(state);
   expect(hintIn({ type, properties: { ...properties } }, known, false)).toBe(expected);
 });
@@ -65,18 +65,21 @@ test.each([
   ['session.status', status('idle'), 'idle'],
   ['session.idle', { sessionID: ID }, undefined],
   ['prompt.taken', { sessionID: ID }, 'busy'],
-] as const)('%s %j counts during a survey, whose answers may be older', (type, properties, state) => {
-  const known = state === undefined ? undefined : session(state);
-  expect(hintIn({ type, properties: { ...properties } }, known, true)).toBe('now');
-});
+] as const)(
+  '%s %j during a survey asks for another, since the answers of the survey may be older',
+  (type, properties, state) => {
+    const known = state === undefined ? undefined : session(state);
+    expect(hintIn({ type, properties: { ...properties } }, known, true)).toBe('now');
+  },
+);
 
-test('the session of an event', () => {
+test('sessionIn returns the session ID of an event, or an empty text', () => {
   expect(sessionIn({ type: 'session.idle', properties: { sessionID: ID } })).toBe(ID);
   expect(sessionIn({ type: 'session.updated', properties: { ...info('') } })).toBe(ID);
   expect(sessionIn({ type: 'server.heartbeat', properties: {} })).toBe('');
 });
 
-test('sessions that begin, fail or are deleted are looked up', () => {
+test('isEpoch is true for events after which a session begins, fails or is deleted', () => {
   const epochs = [
     ['session.status', status('busy')],
     ['session.status', status('retry')],

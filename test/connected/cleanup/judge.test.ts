@@ -17,7 +17,7 @@ const REGISTERED: SurveyedRegistration = {
   name: 'app',
   isMine: true,
   ownerUid: 1000,
-  version: 'as read',
+  version: 'version-1',
   registration: { id: 'id-app', port: 4100 },
   listens: 'none',
 };
@@ -55,7 +55,7 @@ function stateOf(id: string, isRunning: boolean): RunStateFile {
   };
 }
 
-it('finds a registration with a dead claim and a silent port dead', () => {
+it('judges a registration dead if its claim is dead and its port silent', () => {
   expect(judge({ registrations: [REGISTERED], claims: [DEAD] })).toEqual([
     ['registration', 'the process that held its name (pid 7) has ended, and nothing listens on its port 4100', true],
   ]);
@@ -64,18 +64,18 @@ it('finds a registration with a dead claim and a silent port dead', () => {
 it.each<readonly [string, Partial<SurveyedRegistration>, string]>([
   ['something listens on its port', { listens: 'some' }, 'has ended, but something listens on its port 4100'],
   ['something may listen on its port', { listens: 'unknown' }, 'but it is not known whether something listens'],
-  ["it is another user's", { isMine: false }, 'belongs to uid 1000, not to this user'],
-])('leaves a registration with a dead claim if %s', (_, fields, reason) => {
+  ["it is another user's registration", { isMine: false }, 'belongs to uid 1000, not to this user'],
+])('keeps a registration with a dead claim if %s', (_, fields, reason) => {
   const registrations = [{ ...REGISTERED, ...fields }];
   expect(judge({ registrations, claims: [DEAD] })).toEqual([['registration', expect.stringContaining(reason), false]]);
 });
 
-it('leaves a registration that listens, or whose wrapper runs here, and reports nothing', () => {
+it('reports nothing about a registration whose port listens or whose wrapper runs here', () => {
   expect(judge({ registrations: [{ ...REGISTERED, listens: 'some' }] })).toEqual([]);
   expect(judge({ registrations: [REGISTERED], claims: [DEAD] }, { states: [stateOf('id-app', true)] })).toEqual([]);
 });
 
-it('finds a registration without a claim dead if its wrapper here has ended', () => {
+it('judges a registration without a claim dead if its wrapper ran here and has ended', () => {
   const reason = 'its opencode-connected (pid 8) has ended, and nothing listens on its port 4100';
   const registrations = [REGISTERED];
   expect(judge({ registrations }, { states: [stateOf('id-app', false)] })).toEqual([['registration', reason, true]]);
@@ -86,7 +86,7 @@ it.each<readonly [string, Partial<SurveyedRegistration>, readonly SurveyedClaim[
   ['without an id', { registration: { port: 4100 } }, []],
   ['without an id, whose name has a dead claim', { registration: { port: 4100 } }, [DEAD]],
   ['whose name another instance has claimed', {}, [{ ...DEAD, id: 'another' }]],
-])('leaves a silent registration %s', (_, fields, claims) => {
+])('keeps a silent registration %s', (_, fields, claims) => {
   const reason = 'its writer is unknown, so it may be alive; remove it by hand if it is dead';
   const registrations = [{ ...REGISTERED, ...fields }];
   expect(judge({ registrations, claims })).toEqual([['registration', reason, false]]);
@@ -96,35 +96,35 @@ it.each<readonly [SurveyedClaim['holder'], string | undefined]>([
   ['alive', undefined],
   ['elsewhere', 'is held by a process of "relay", which cannot be checked here'],
   ['unknown', 'its writer is unknown'],
-])('leaves a claim alone whose holder is %s, and its registration', (holder, reason) => {
+])('keeps a claim, and its registration, if the holder of the claim is %s', (holder, reason) => {
   const claims = [{ ...DEAD, holder }];
   expect(judge({ claims })).toEqual([]);
   const expected = reason === undefined ? [] : [['registration', expect.stringContaining(reason), false]];
   expect(judge({ registrations: [REGISTERED], claims })).toEqual(expected);
 });
 
-it("leaves another user's claim, even of a dead holder", () => {
+it("keeps another user's claim, even if its holder is dead", () => {
   expect(judge({ claims: [{ ...DEAD, isMine: false }] })).toEqual([]);
 });
 
-it('leaves the claim of an instance whose wrapper runs here', () => {
+it('keeps the claim of an instance whose wrapper runs here', () => {
   expect(judge({ claims: [DEAD] }, { states: [stateOf('another', true)] })).toHaveLength(1);
   expect(judge({ claims: [DEAD] }, { states: [stateOf('id-app', true)] })).toEqual([]);
 });
 
-it('leaves a file that is no registration, with the claim of its name: it may still be in use', () => {
+it('keeps a file that is not a registration, and the claim of its name, which may still be in use', () => {
   expect(judge({ odd: [{ fileName: 'app.json', reason: 'is empty' }], claims: [DEAD] })).toEqual([
     ['registration', 'is empty; remove it by hand if it is in the way', false],
   ]);
 });
 
-it("leaves another user's password", () => {
+it("keeps another user's password", () => {
   expect(judge({ passwords: [{ id: 'id-app', isMine: false, isOld: true }] })).toEqual([
     ['password', 'belongs to another user', false],
   ]);
 });
 
-it('leaves everything in a directory that is not ours alone', () => {
+it('keeps everything in a directory that other users can write to', () => {
   const found = { registrations: [REGISTERED], claims: [DEAD], isOursAlone: false };
   expect(judge(found)).toEqual([['registration', expect.stringContaining('others can write'), false]]);
 });

@@ -5,9 +5,9 @@ import { describe, expect, it } from 'vitest';
 
 import { splitCommand as split } from '../../../src/connected/relay/ssh-command.ts';
 
-const characters = (text: string): string[] => Array.from(text);
+const charactersOf = (text: string): string[] => Array.from(text);
 
-/** The words as a real shell has them. */
+/** The words into which a real shell splits the command. */
 function shellWords(command: string): string[] {
   const output = execFileSync('sh', ['-fc', String.raw`printf '%s\000' ` + command], {
     encoding: 'utf8',
@@ -16,7 +16,7 @@ function shellWords(command: string): string[] {
   return output.split('\0').slice(0, -1);
 }
 
-describe('splitting a command into words', () => {
+describe('splitCommand', () => {
   it.each([
     ['ssh user@relay', ['ssh', 'user@relay']],
     [
@@ -62,21 +62,21 @@ describe('splitting a command into words', () => {
     ],
     ['ssh a\0b', 'RELAY_SSH_CMD: expected text, got a NUL character'],
     ['   ', 'RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing'],
-  ])('refuses %j with the reason', (command, message) => {
+  ])('refuses %j and gives the reason', (command, message) => {
     expect(() => split(command)).toThrow(message);
   });
 
   it('agrees with a real shell on all quoted text', () => {
     const text = fc.string({
-      unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[]#~=!{}\n-é🙂`)),
+      unit: fc.constantFrom(...charactersOf(`ab \t'"\\$\`;|&<>()*?[]#~=!{}\n-é🙂`)),
       maxLength: 12,
     });
-    const bare = fc.stringMatching(/^[a-zA-Z0-9@%+:,./_-]{1,8}$/);
+    const unquoted = fc.stringMatching(/^[a-zA-Z0-9@%+:,./_-]{1,8}$/);
     const piece = fc.oneof(
-      bare,
-      text.map((raw) => `'${raw.replaceAll("'", '')}'`),
-      text.map((raw) => `"${raw.replace(/[$`"\\]/g, String.raw`\$&`)}"`),
-      // A backslash before an ordinary character stays.
+      unquoted,
+      text.map((characters) => `'${characters.replaceAll("'", '')}'`),
+      text.map((characters) => `"${characters.replace(/[$`"\\]/g, String.raw`\$&`)}"`),
+      // In double quotes, a backslash stays before most characters.
       fc.constantFrom(
         '"\\a"',
         '"\\ "',
@@ -95,7 +95,7 @@ describe('splitting a command into words', () => {
     );
     const word = fc.array(piece, { minLength: 1, maxLength: 4 }).map((pieces) => pieces.join(''));
     const command = fc.array(word, { maxLength: 6 }).map((words) => ['ssh', ...words].join(' '));
-    // Blanks around the whole setting belong to no word.
+    // The setting is trimmed, so blanks at its ends belong to no word.
     fc.assert(
       fc.property(command, (line) => {
         fc.pre(!/\\\n?$/.test(line.trim()) && line === line.trim());
@@ -105,13 +105,13 @@ describe('splitting a command into words', () => {
     );
   });
 
-  it('never returns words that differ from a real shell', () => {
-    const text = fc.string({ unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[#=~-`)), maxLength: 16 });
-    let compared = 0;
+  it("never returns words that differ from a real shell's", () => {
+    const text = fc.string({ unit: fc.constantFrom(...charactersOf(`ab \t'"\\$\`;|&<>()*?[#=~-`)), maxLength: 16 });
+    let comparisons = 0;
     fc.assert(
       fc.property(text, (line) => {
         const command = `x ${line}`.trim();
-        // Left to ssh, on purpose.
+        // splitCommand leaves ~ to ssh on purpose.
         fc.pre(!command.includes('~'));
         let words: readonly string[];
         try {
@@ -119,11 +119,11 @@ describe('splitting a command into words', () => {
         } catch {
           return;
         }
-        compared += 1;
+        comparisons += 1;
         expect(words).toEqual(shellWords(command));
       }),
       { numRuns: 2_000 },
     );
-    expect(compared).toBeGreaterThan(100);
+    expect(comparisons).toBeGreaterThan(100);
   });
 });

@@ -30,9 +30,9 @@ const healthOf = (port: number): Promise<Response> => fetch(`http://127.0.0.1:${
 
 describe('opencode-connected --headless', () => {
   test('starts opencode with the given arguments and environment, without npm variables, and returns its exit code', async () => {
-    const seen = join(folder().path, 'seen');
+    const record = join(folder().path, 'seen');
     const child = await startWrapper({
-      opencode: await program(`{ printf '%s\\n' "$@"; env; } >"${seen}"; exit 7`),
+      opencode: await program(`{ printf '%s\\n' "$@"; env; } >"${record}"; exit 7`),
       args: ['--headless', '--', '--log-level', 'a "b" $c'],
       env: {
         npm_config_registry: 'http://127.0.0.1:9/',
@@ -42,7 +42,7 @@ describe('opencode-connected --headless', () => {
       },
     });
     expect(await child.exited).toEqual({ code: 7, signal: null });
-    const lines = (await readFile(seen, 'utf8')).split('\n');
+    const lines = (await readFile(record, 'utf8')).split('\n');
     const port: unknown = expect.stringMatching(/^\d+$/);
     expect(lines.slice(0, 7)).toEqual(['serve', '--port', port, '--hostname', '127.0.0.1', '--log-level', 'a "b" $c']);
     expect(lines.filter((line) => line.startsWith('npm_'))).toEqual([]);
@@ -51,16 +51,16 @@ describe('opencode-connected --headless', () => {
     await nothingLeft(child);
   });
 
-  test('takes another port if another program listens on the chosen one', async () => {
-    const asked = join(folder().path, 'asked');
-    const opencode = await program(`[ -e "${asked}" ] && exec $server "$@"
-echo "$3" >"${asked}.tmp" && mv "${asked}.tmp" "${asked}"
+  test('takes another port if another program listens on the chosen port', async () => {
+    const portFile = join(folder().path, 'port');
+    const opencode = await program(`[ -e "${portFile}" ] && exec $server "$@"
+echo "$3" >"${portFile}.tmp" && mv "${portFile}.tmp" "${portFile}"
 exec sleep 600`);
     const child = await startWrapper({ opencode });
-    const port = Number(await until('the port', () => readFile(asked, 'utf8').catch(() => undefined)));
-    const other = createServer((socket) => socket.destroy());
-    await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
-    atEnd(() => new Promise((resolve) => other.close(resolve)));
+    const port = Number(await until('the port', () => readFile(portFile, 'utf8').catch(() => undefined)));
+    const otherServer = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => otherServer.listen(port, '127.0.0.1', resolve));
+    atEnd(() => new Promise((resolve) => otherServer.close(resolve)));
     const registered = await child.registered();
     expect(registered.port).not.toBe(port);
     expect((await healthOf(registered.port)).status).toBe(401);
@@ -75,7 +75,7 @@ exec sleep 600`);
     await nothingLeft(child);
   });
 
-  test('--no-password warns and stores no password; SIGHUP ends it and withdraws everything', async () => {
+  test('warns with --no-password and stores no password; removes all its files at SIGHUP', async () => {
     const child = await startWrapper({ opencode: await program(), args: ['--headless', '--no-password'] });
     const { port } = await child.registered();
     expect(child.output()).toContain('without a password every user of this machine');
@@ -93,17 +93,20 @@ exec sleep 600`);
     expect(await child.left()).toEqual([]);
   });
 
-  test.each(['SIGTERM', 'SIGKILL'] as const)('%s leaves no orphan of an opencode behind a script', async (signal) => {
-    const child = await startWrapper({ opencode: await program('$server "$@"\nexit $?') });
-    await child.registered();
-    child.kill(signal);
-    expect(await child.exited).toEqual({ code: null, signal });
-    await nothingLeft(child);
-  });
+  test.each(['SIGTERM', 'SIGKILL'] as const)(
+    'leaves no orphan after %s if opencode is a script that starts another process',
+    async (signal) => {
+      const child = await startWrapper({ opencode: await program('$server "$@"\nexit $?') });
+      await child.registered();
+      child.kill(signal);
+      expect(await child.exited).toEqual({ code: null, signal });
+      await nothingLeft(child);
+    },
+  );
 });
 
 describe('opencode-connected with a relay', () => {
-  test('a kill -9 of the wrapper, even while its ssh is stopped, leaves nothing here and there', async (context) => {
+  test('leaves nothing on either machine after kill -9, even while its ssh is stopped', async (context) => {
     needSshd(context);
     const relay = await openRelay();
     const child = await startWrapper({ opencode: await program(), env: relay.env });
@@ -117,7 +120,7 @@ describe('opencode-connected with a relay', () => {
     await nothingLeft(child);
   });
 
-  test('starts opencode though the relay accepts and sends nothing, and registers there once the relay works', async (context) => {
+  test('starts opencode if the relay accepts connections but sends nothing, and registers once the relay works', async (context) => {
     needSshd(context);
     const relay = await openRelay();
     await relay.sshd.stop();
@@ -137,7 +140,7 @@ describe('opencode-connected with a relay', () => {
     expect((await healthOf((await stateOf(child)).relay?.port ?? 0)).status).toBe(401);
   });
 
-  test('the first connection may ask for host key and passphrase at the terminal, which opencode gets next', async (context) => {
+  test('asks for the host key and the passphrase at the terminal, and then gives the terminal to opencode', async (context) => {
     needSshd(context);
     needTmux(context);
     const relay = await openRelay();
@@ -151,7 +154,7 @@ describe('opencode-connected with a relay', () => {
       .replace(`-i ${ownKey}`, `-i ${key}`)
       .replace(/UserKnownHostsFile=\S+/, `UserKnownHostsFile=${hosts}`)
       .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask');
-    const { terminal, nothingLeft: nothingHere } = await openTerminalStage({
+    const { terminal, nothingLeft: nothingLeftHere } = await openTerminalStage({
       opencode: await program('$server "$@" & read -r line; echo "opencode reads $line"; kill $!'),
       env: { ...relay.env, RELAY_SSH_CMD: command },
     });
@@ -164,13 +167,13 @@ describe('opencode-connected with a relay', () => {
     await terminal.type('a line', 'Enter');
     expect(await terminal.shows(/^code=0/m)).toContain('opencode reads a line');
     await nothingOnRelay(relay);
-    await nothingHere();
+    await nothingLeftHere();
   });
 
-  test('Ctrl-C while it waits for the relay starts opencode without one, and the next Ctrl-C ends it', async (context) => {
+  test('starts opencode without the relay at Ctrl-C while it connects, and ends at the next Ctrl-C', async (context) => {
     needTmux(context);
     const ssh = join(folder().path, 'ssh');
-    // It hangs once it may ask.
+    // This ssh fails in batch mode, and hangs where it may ask questions.
     await writeFile(
       ssh,
       `#!/bin/sh
@@ -180,14 +183,14 @@ exec sleep 600
       { mode: 0o755 },
     );
     const env = { RELAY_SSH_CMD: `${ssh} relay` };
-    const { terminal, nothingLeft: nothingHere } = await openTerminalStage({ opencode: await program(), env });
+    const { terminal, nothingLeft: nothingLeftHere } = await openTerminalStage({ opencode: await program(), env });
     await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
     await terminal.shows(/connecting to the relay; Ctrl-C continues without it/);
     await terminal.type('', 'C-c');
     expect(await terminal.shows(/answers at http/)).toContain('no connection to the relay');
     await terminal.type('', 'C-c');
-    // The shell sees that an interrupt ended it, and abandons the line as for any program.
-    await nothingHere();
+    // The shell sees that an interrupt ended the wrapper, and abandons the rest of its line.
+    await nothingLeftHere();
     await terminal.type('echo back$((1+1))', 'Enter');
     await terminal.shows(/^back2$/m);
   });

@@ -100,7 +100,7 @@ test('a row that changes its place or its group keeps the focus', async ({ page,
   }
 });
 
-test('the list stays while the node restarts, and reconnects by itself', async ({ page, api }) => {
+test('the list stays visible while the node restarts, and reconnects by itself', async ({ page, api }) => {
   await page.open('', '.row');
   await api.stop();
   await page.getByText('Not connected').waitFor();
@@ -113,7 +113,7 @@ test('the list stays while the node restarts, and reconnects by itself', async (
   expect(await page.getByText(/Trying again/).isVisible()).toBe(false);
 });
 
-test('a refusal is shown in the node\u2019s words', async ({ page, api }) => {
+test("a refusal is shown with the node's text", async ({ page, api }) => {
   api.refuse('fleet', 403, 'access denied: ask Ada to admit you');
   await page.open('', '.error');
   await page.getByText('access denied: ask Ada to admit you').waitFor();
@@ -165,7 +165,7 @@ test('a button shows the other ended sessions, and moves the focus there', async
   await page.focusIsOn('.row:nth-child(13) a');
 });
 
-test('the page says that its reader may not act, and sees one machine only', async ({ page, api }) => {
+test('the page says that its user cannot act and sees only one machine', async ({ page, api }) => {
   api.setFleet({ ...threeMachines(), you: { name: 'bob@example.com', role: 'read', all: false } });
   await page.open('', '.row');
   await page

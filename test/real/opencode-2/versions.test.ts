@@ -66,20 +66,20 @@ test('list shows early and newer versions of OpenCode 2 as unsupported, and Open
   expect(instances).toContainEqual(expect.objectContaining({ name: 'current', state: 'idle', version: '1.19.3' }));
 });
 
-test.each(UNSUPPORTED)('send to %s says why not, and sends nothing', async (name, reason) => {
+test.each(UNSUPPORTED)('send to %s prints the reason and sends nothing', async (name, reason) => {
   const { out, code } = await run('send', name, 'hello');
   expect(out).toContain(reason);
   expect(code).not.toBe(0);
   expect(posts).toEqual([]);
 });
 
-test.each(UNSUPPORTED)('doctor %s says why, and what to do', async (name, reason) => {
+test.each(UNSUPPORTED)('doctor %s prints the reason and what to do', async (name, reason) => {
   const { out } = await run('doctor', name);
   expect(out).toContain('unsupported');
   expect(out.replaceAll(/\s+/g, ' ')).toContain(reason);
 });
 
-test.each(['README.md', 'docs/opencode-2.md'])('%s claims no more than was tested', async (page) => {
+test.each(['README.md', 'docs/opencode-2.md'])('%s says which versions of OpenCode 2 were tested', async (page) => {
   const text = await readFile(new URL(`../../../${page}`, import.meta.url), 'utf8');
   expect(text.replaceAll(/\s+/g, ' ')).toContain(
     'OpenCode 2.x: built to the contract of 2.1, tested on the 1.18.18 preview and on a fake; not run against a 2.x binary',

@@ -18,7 +18,7 @@ export { signalProcess };
 
 const run = promisify(execFile);
 
-/** Debian installs it where only root's PATH leads; it insists on being started by its absolute path. */
+/** Debian installs sshd outside of users' PATH, and sshd must be started by its absolute path. */
 const SSHD = ['/usr/sbin/sshd', '/usr/local/sbin/sshd', '/usr/bin/sshd'].find((path) => existsSync(path));
 
 export interface SshdOptions {
@@ -46,7 +46,7 @@ export async function installConnected(
   await writeFile(join(bin, 'opencode-connected'), script, { mode: 0o755 });
 }
 
-/** First line of a test that needs one. */
+/** The first line of a test that needs an sshd. */
 export function needSshd(context: TestContext, shell: SshdOptions['shell'] = 'system'): void {
   const missing = missingPrograms(shell);
   skipFor(context, missing.length === 0 ? undefined : `needs ${missing.join(' and ')}: ${SYSTEM_PACKAGES}`);
@@ -84,7 +84,7 @@ export class Sshd implements AsyncDisposable {
   readonly home: string;
   /** The first folder on the sessions' PATH; empty. */
   readonly bin: string;
-  /** The words of the command that reaches it; it reads no file of the person's. */
+  /** The words of the ssh command that reaches this sshd, and reads none of the user's files. */
   readonly command: readonly string[];
   readonly #temp = tempDir('sshd-rig');
   readonly #binary: string;
@@ -110,7 +110,7 @@ export class Sshd implements AsyncDisposable {
     this.command = [...words, ...settings, `${userInfo().username}@${this.#address}`];
   }
 
-  /** Of the listening process, or of the last one. */
+  /** The pid of the listening process, or of the last one. */
   get pid(): number {
     return this.#child?.pid ?? 0;
   }
@@ -133,14 +133,14 @@ export class Sshd implements AsyncDisposable {
     await writeFile(this.#file('authorized_keys'), await readFile(this.#file('client_key.pub')));
     const hostKey = await readFile(this.#file('host_key.pub'), 'utf8');
     await writeFile(this.#file('known_hosts'), `[${this.#address}]:${this.port} ${hostKey}`);
-    // sshd run by root refuses to start without it; the package's service makes it, and no service runs here.
+    // As root, sshd refuses to start without this directory, which the package's service would create.
     if (process.getuid?.() === 0) await mkdir('/run/sshd', { recursive: true, mode: 0o755 });
     await writeFile(this.#file('sshd_config'), `${this.#config(await this.#path()).join('\n')}\n`);
   }
 
   #config(path: string): string[] {
     return [
-      // The first of two lines counts.
+      // sshd uses the first line of each setting.
       ...(this.#options.config ?? []),
       `Port ${this.port}`,
       `ListenAddress ${this.#address}`,
@@ -153,7 +153,7 @@ export class Sshd implements AsyncDisposable {
       'KbdInteractiveAuthentication no',
       'PrintMotd no',
       'PrintLastLog no',
-      // Tests connect again and again; the default drops at random from 10 on.
+      // Tests connect often; by default, sshd drops connections at random from the 10th on.
       'MaxStartups 100',
       'LogLevel VERBOSE',
       // TMPDIR marks the processes of a session, even after their parent has changed.
@@ -173,14 +173,14 @@ export class Sshd implements AsyncDisposable {
     return folder;
   }
 
-  /** Listens, again on the same port with the same host key. */
+  /** Listens, each time on the same port and with the same host key. */
   async start(): Promise<void> {
     const [program, ...args] = [...(this.#options.elsewhere?.prefix ?? []), this.#binary];
     const child = spawn(program, [...args, '-D', '-e', '-f', this.#file('sshd_config')], {
       env: { PATH: process.env['PATH'] ?? '', TMPDIR: this.#temp.tmp },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
-    // TMPDIR does not mark it.
+    // TMPDIR does not mark sshd's own processes.
     guardProcess(child);
     this.#earlierLogs += this.#child?.output ?? '';
     const logged = (this.#child = new LoggedChild(child));
@@ -190,7 +190,7 @@ export class Sshd implements AsyncDisposable {
 
   /** Ends the listener and its sessions. Connecting is refused until `start`. */
   async stop(): Promise<void> {
-    // Nothing identifies them once the listener is gone.
+    // Nothing identifies sshd's processes for sessions once the listener has ended.
     const servers = await this.#servers();
     await this.#child?.end();
     for (const { pid } of servers) signalProcess(pid, 'SIGKILL');
@@ -206,10 +206,10 @@ export class Sshd implements AsyncDisposable {
     return [...(await this.#servers()), ...(await this.remoteProcesses())];
   }
 
-  /** What the sessions started: everything but sshd's own processes, even if their sshd is gone. */
+  /** The processes that the sessions started, even if their sshd has ended, without sshd's own. */
   async remoteProcesses(): Promise<SessionProcess[]> {
     const listed = await Promise.all((await processesIn(this.#temp.tmp)).map(describeProcess));
-    return listed.filter((one) => one !== undefined).filter((one) => !isSshd(one));
+    return listed.filter((found) => found !== undefined).filter((found) => !isSshd(found));
   }
 
   /** Signals sshd's own processes of every session, not the listener. Returns their number. */
@@ -253,7 +253,7 @@ function isSshd({ command }: SessionProcess): boolean {
   return /^(?:\S*\/)?sshd(?:-session|-auth)?\b/.test(command);
 }
 
-/** Undefined for one that has ended. */
+/** Undefined if the process has ended. */
 export async function describeProcess(pid: number): Promise<SessionProcess | undefined> {
   try {
     const [stat, commandLine] = await Promise.all([

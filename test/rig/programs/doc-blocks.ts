@@ -5,7 +5,7 @@ const root = join(import.meta.dirname, '../../..');
 
 /** One fenced block of shell commands in a page. */
 export interface DocBlock {
-  /** From the root of the project. */
+  /** The path from the root of the project. */
   readonly page: string;
   /** Words after the language, which GitHub does not show: `run`, or `run stays` for a program that stays open. */
   readonly marks: readonly string[];
@@ -19,7 +19,7 @@ export async function docPages(): Promise<readonly string[]> {
   return ['README.md', 'AGENTS.md', ...pages.toSorted()];
 }
 
-/** The blocks of shell commands in a page, those in a list without its indentation. */
+/** The blocks of shell commands in a page; a block in a list loses the indentation of the list. */
 export async function docBlocks(page: string): Promise<readonly DocBlock[]> {
   const text = await readFile(join(root, page), 'utf8');
   const fences = text.matchAll(/^( *)```(\S*)(.*)\n([^]*?)^\1```$/gm);
