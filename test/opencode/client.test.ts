@@ -186,7 +186,7 @@ describe('a call that ends before the next endpoint is tried', () => {
     expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
   });
 
-  test('ends without an error of the first if that sent nothing', async () => {
+  test('reports the error of the second endpoint if nothing was sent to the first', async () => {
     expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
   });
 });
@@ -220,7 +220,7 @@ describe('an endpoint that is left', () => {
   });
 
   test.each(['unreachable', 'broken', 'timeout', 'status', 'malformed', 'locked'] as const)(
-    'events, %s: subscribing changes nothing, so another endpoint is tried',
+    'is left by events after the failure %s, since subscribing changes nothing',
     async (kind) => {
       const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
       const api = endpoints.client();
