@@ -15,7 +15,7 @@ export const OWN = 'the password of the instance';
 
 export const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
 
-interface Seen {
+interface SeenRequest {
   readonly method: string | undefined;
   readonly url: string | undefined;
   readonly headers: IncomingMessage['headers'];
@@ -25,8 +25,8 @@ interface Seen {
 type Instance = Awaited<ReturnType<typeof startInstance>>;
 
 /**
- * One endpoint of an instance. `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not forwarded by a node service; any other
- * path answers `name`.
+ * One endpoint of an instance. `/event` streams, `/broken` ends without an answer, `/locked` refuses the password. `/refused` answers
+ * like a node service that could not forward it. Any other path answers `name`.
  */
 export async function startInstance(
   name: string,
@@ -35,13 +35,13 @@ export async function startInstance(
     readonly answerHeaders?: Readonly<Record<string, string | string[]>>;
   } = {},
 ) {
-  const seen: Seen[] = [];
+  const seen: SeenRequest[] = [];
   const streams = new Set<ServerResponse>();
-  const server = createServer((asked, response) => {
+  const server = createServer((request, response) => {
     let body = '';
-    asked.setEncoding('utf8').on('data', (part: string) => (body += part));
-    asked.once('end', () => {
-      const { method, url = '', headers } = asked;
+    request.setEncoding('utf8').on('data', (part: string) => (body += part));
+    request.once('end', () => {
+      const { method, url = '', headers } = request;
       seen.push({ method, url, headers, body });
       if (url.endsWith('/broken')) response.destroy();
       else if (url.endsWith('/locked')) response.writeHead(401, { 'www-authenticate': 'Basic' }).end(OWN);
@@ -78,20 +78,20 @@ export function endpointBy(
   [first, ...others]: readonly Pick<Instance, 'connection'>[],
   clock: Clock = systemClock,
 ): CurrentEndpoint {
-  const left = [...others];
-  const reached = ({ connection }: Pick<Instance, 'connection'>): Reached => ({ connection }) as Reached;
-  const ending = new AbortController();
-  onTestFinished(() => ending.abort());
+  const remaining = [...others];
+  const asReached = ({ connection }: Pick<Instance, 'connection'>): Reached => ({ connection }) as Reached;
+  const controller = new AbortController();
+  onTestFinished(() => controller.abort());
   if (first === undefined) throw new Error('Expected an endpoint, got none');
-  return new CurrentEndpoint(reached(first), {
+  return new CurrentEndpoint(asReached(first), {
     clock,
     words: TOOL_WORDS,
-    signal: ending.signal,
+    signal: controller.signal,
     fleet: {
       reachAnother: async () => {
-        const next = left.shift();
+        const next = remaining.shift();
         if (next === undefined) throw new UnreachableError('worker cannot be driven now. See that it runs.');
-        return reached(next);
+        return asReached(next);
       },
     },
   });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { CONFIG_PATH, load, problemsOf } from './load-case.ts';
 
-/** The problems of one instance, without the place that all share. */
+/** The problems of one instance, without the prefix that they share. */
 function problems(instance: object): string[] {
   return problemsOf({ config: { instances: [{ name: 'a', url: 'https://a', ...instance }] } }).map((line) =>
     line.replace(`${CONFIG_PATH}: instances[0]`, ''),
@@ -41,7 +41,7 @@ describe("an instance's URL", () => {
     ['http://ada:hunter?2@a', userInfo, 'http://…@a'],
     ['http://ada:hunter2@a:99999/', userInfo, 'http://…@a:99999/'],
     ['ada:hunter2@a', scheme, '…@a'],
-  ])('%j: %s', (url, expected, shown) => {
+  ])('%j is refused: %s', (url, expected, shown) => {
     expect(problems({ url })).toEqual([`.url: ${expected}; got "${shown}"`]);
   });
 
@@ -61,7 +61,7 @@ describe("an instance's URL", () => {
     [{ url: 'http://oc.localhost:4096', password: 'hunter2' }, undefined],
     [{ url: 'http://127.8.0.1:4096', password: 'hunter2' }, undefined],
     [{ url: 'http://[::1]:4096', password: 'hunter2' }, undefined],
-  ])('%j sends in plain text to another machine, with a warning: %s', (instance, exposed) => {
+  ])('the plain http warning for %j names %s', (instance, exposed) => {
     const warning = `${CONFIG_PATH}: instances[0].url: sends ${exposed} over plain http to another machine; use https unless the network between is encrypted`;
     expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual(
       exposed === undefined ? [] : [warning],
@@ -81,7 +81,7 @@ describe("an instance's name", () => {
     expect(problems({ name })).toEqual([`.name: ${bounds}, got ${shown}`]);
   });
 
-  it('must be unique, and may be 64 characters of any script', () => {
+  it('must be unique, and may have 64 characters of any script', () => {
     const instances = ['ž'.repeat(64), 'living room', 'living room'].map((name) => ({ name, url: 'http://a' }));
     expect(problemsOf({ config: { instances } })).toEqual([
       `${CONFIG_PATH}: instances[2].name: expected a unique name, got "living room" a second time`,
@@ -94,7 +94,7 @@ describe("an instance's name", () => {
 });
 
 describe("an instance's headers", () => {
-  it('are read now from the config file and the environment, and before each request from files and commands', () => {
+  it('are read with the settings if in the config file or the environment, and before each request if from files or commands', () => {
     const headers = {
       'CF-Access-Client-Id': 'id.access',
       'CF-Access-Client-Secret': { env: 'CF' },
@@ -152,8 +152,12 @@ describe("an instance's headers", () => {
     ['the same name twice', { 'X-A': '1', 'x-a': '2' }, '.x-a: the header is given twice'],
     ['a line break', { 'X-A': 'hunter2\r\nX-B: c' }, `.X-A: ${latin}`],
     ['a NUL', { 'X-A': 'hunter2\0' }, `.X-A: ${latin}`],
-    ['a character that no header carries', { 'X-A': 'hunter2→' }, `.X-A: ${latin}`],
-    ['too much', { 'X-A': 'h'.repeat(8193) }, '.X-A: expected at most 8192 characters, got 8193'],
+    ['a character beyond Latin-1', { 'X-A': 'hunter2→' }, `.X-A: ${latin}`],
+    [
+      'a value of more than 8192 characters',
+      { 'X-A': 'h'.repeat(8193) },
+      '.X-A: expected at most 8192 characters, got 8193',
+    ],
     ['an empty value', { 'X-A': '' }, '.X-A: expected a secret, got an empty string'],
     ['a list', ['hunter2'], ': expected an object of header names and secrets, got an array'],
   ])('%s is refused', (_, headers, expected) => {

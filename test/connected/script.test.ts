@@ -14,7 +14,7 @@ function run(program: string, ...args: readonly string[]): { code: number | null
   return { code: status, stdout, stderr };
 }
 
-test('the script of a checkout runs through links, absolute and relative', async () => {
+test('the script of a checkout runs through absolute and relative symbolic links', async () => {
   await using temp = tempDir('my-bin');
   const direct = join(temp.path, 'opencode-connected');
   await symlink(SCRIPT, direct);
@@ -26,7 +26,7 @@ test('the script of a checkout runs through links, absolute and relative', async
   }
 });
 
-test('without a build it explains how to build', async () => {
+test('the script of a checkout without a build says how to build', async () => {
   await using temp = tempDir('checkout');
   await mkdir(join(temp.path, 'scripts'));
   const script = join(temp.path, 'scripts', 'opencode-connected');

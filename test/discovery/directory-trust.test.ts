@@ -21,12 +21,12 @@ interface Case {
   readonly uid?: number;
   /** Default: true. */
   readonly explicit?: boolean;
-  /** Absent: trusted. */
+  /** The reason; absent if trusted. */
   readonly untrusted?: RegExp;
 }
 
 /** A registry of `owner` with one registration of the same owner. */
-function registry(path: string, owner: number, mode = 0o755, fileMode = 0o644): string {
+function makeRegistry(path: string, owner: number, mode = 0o755, fileMode = 0o644): string {
   mkdirSync(path);
   const file = join(path, 'a.json');
   writeFileSync(file, '{"name":"a","port":4096,"id":"i1"}');
@@ -37,14 +37,14 @@ function registry(path: string, owner: number, mode = 0o755, fileMode = 0o644): 
   return path;
 }
 
-function folder(path: string, owner: number, mode: number): string {
+function makeFolder(path: string, owner: number, mode: number): string {
   mkdirSync(path);
   chownSync(path, owner, owner);
   chmodSync(path, mode);
   return path;
 }
 
-function link(target: string, path: string, owner: number): string {
+function makeLink(target: string, path: string, owner: number): string {
   symlinkSync(target, path);
   lchownSync(path, owner, owner);
   return path;
@@ -53,18 +53,18 @@ function link(target: string, path: string, owner: number): string {
 const ofOwner =
   (owner: number, mode?: number, fileMode?: number): Make =>
   (top) =>
-    registry(join(top, 'reg'), owner, mode, fileMode);
+    makeRegistry(join(top, 'reg'), owner, mode, fileMode);
 const ofAlice = ofOwner(ALICE);
-/** Alice's, in a folder of that owner. */
+/** Alice's registry, in a folder of `owner`. */
 const below =
   (owner: number, mode = 0o755): Make =>
   (top) =>
-    ofAlice(folder(join(top, 'up'), owner, mode));
-/** A link of that owner to Alice's. */
+    ofAlice(makeFolder(join(top, 'up'), owner, mode));
+/** A link of `owner` to Alice's registry. */
 const behindLink =
   (owner: number): Make =>
   (top) =>
-    link(ofAlice(top), join(top, 'link'), owner);
+    makeLink(ofAlice(top), join(top, 'link'), owner);
 
 const cases: readonly Case[] = [
   { name: 'the default one, of this user', explicit: false },
@@ -107,7 +107,7 @@ const cases: readonly Case[] = [
   },
   {
     name: 'one two levels below a folder that all can write',
-    make: (top) => ofAlice(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755)),
+    make: (top) => ofAlice(makeFolder(join(makeFolder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755)),
     untrusted: /up, on the path to/,
   },
   { name: 'one below a sticky folder that all can write', make: below(ROOT, 0o1777) },
@@ -124,9 +124,9 @@ const cases: readonly Case[] = [
   {
     name: 'one behind a relative link',
     make: (top) => {
-      const x = folder(join(top, 'x'), ROOT, 0o755);
+      const x = makeFolder(join(top, 'x'), ROOT, 0o755);
       ofAlice(x);
-      return link('../x/reg', join(x, 'link'), ROOT);
+      return makeLink('../x/reg', join(x, 'link'), ROOT);
     },
   },
   {
@@ -139,18 +139,18 @@ const cases: readonly Case[] = [
     name: 'one behind a link of a third user to a folder above it',
     make: (top) => {
       below(ROOT)(top);
-      return join(link(join(top, 'up'), join(top, 'middle'), MALLORY), 'reg');
+      return join(makeLink(join(top, 'up'), join(top, 'middle'), MALLORY), 'reg');
     },
     untrusted: /the symbolic link .*middle on the path to/,
   },
   {
     name: 'one behind a link of this user in a folder that all can write',
-    make: (top) => link(ofAlice(top), join(folder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
+    make: (top) => makeLink(ofAlice(top), join(makeFolder(join(top, 'open'), ROOT, 0o777), 'link'), ALICE),
     untrusted: /open, on the path to .*reg, can be written/,
   },
   {
     name: 'one whose name needs quotes',
-    make: (top) => registry(join(top, "it's a reg"), ALICE, 0o777),
+    make: (top) => makeRegistry(join(top, "it's a reg"), ALICE, 0o777),
     untrusted: /run: chmod go-w '\S*it'\\''s a reg'$/,
   },
 ];
@@ -200,7 +200,7 @@ describe('a registry directory', () => {
       untrusted: /bad.json can be written .*mode 0664, uid 1000\); run: chmod go-w \S*bad.json/,
     },
   ];
-  it.for(files)('does not give its trust to a file that $name', async ({ spoil, untrusted }, context) => {
+  it.for(files)('does not make a file trusted that $name', async ({ spoil, untrusted }, context) => {
     needRoot(context);
     const path = ofAlice(top.path);
     const file = join(path, 'bad.json');

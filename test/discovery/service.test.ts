@@ -21,13 +21,13 @@ const PREVIEW = { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid
 
 function source(
   directory: string,
-  changed: Partial<RegistryDependencies> = {},
+  overrides: Partial<RegistryDependencies> = {},
 ): ReturnType<typeof createServiceSource> {
-  const dependencies = { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...changed };
+  const dependencies = { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...overrides };
   return createServiceSource({ directory }, dependencies);
 }
 
-/** Like OpenCode: writes to another name, then renames. */
+/** Writes to another name, then renames, like OpenCode. */
 function write(directory: string, fileName: string, content: unknown): void {
   const path = join(directory, fileName);
   const text = typeof content === 'string' || Buffer.isBuffer(content) ? content : JSON.stringify(content);
@@ -74,11 +74,12 @@ describe('the service source', () => {
   afterEach(() => folder.close());
 
   const put = (fileName: string, content: unknown): void => write(directory, fileName, content);
-  const look = (changed: Partial<RegistryDependencies> = {}): Promise<Scan> => source(directory, changed).scan(never);
+  const scanWith = (overrides: Partial<RegistryDependencies> = {}): Promise<Scan> =>
+    source(directory, overrides).scan(never);
 
   it('lists a service with its password', async () => {
     put('service.json', SERVICE);
-    expect(await look()).toEqual({
+    expect(await scanWith()).toEqual({
       candidates: [
         {
           source: 'service',
@@ -96,7 +97,7 @@ describe('the service source', () => {
   it('lists the preview with the password from a separate file', async () => {
     put('server.json', PREVIEW);
     put('password', MARK);
-    expect(await look()).toMatchObject({
+    expect(await scanWith()).toMatchObject({
       candidates: [
         {
           key: 'server',
@@ -109,13 +110,13 @@ describe('the service source', () => {
   });
 
   it.each([
-    ['a service that has none', 'service.json', { ...SERVICE, password: undefined }],
-    ['a service whose password is empty', 'service.json', { ...SERVICE, password: '' }],
+    ['a service without a password', 'service.json', { ...SERVICE, password: undefined }],
+    ['a service with an empty password', 'service.json', { ...SERVICE, password: '' }],
     ['a preview without a password file', 'server.json', PREVIEW],
-    ['a preview whose service file has one', 'server.json', SERVICE],
-  ])('lists %s without a password', async (_, fileName, content) => {
+    ['a preview with a password only in its service file', 'server.json', SERVICE],
+  ])('lists %s, without a credential', async (_, fileName, content) => {
     put(fileName, content);
-    const { candidates, notes } = await look();
+    const { candidates, notes } = await scanWith();
     expect(candidates).toMatchObject([{ trust: { level: 'trusted' } }]);
     expect(candidates[0]?.credential).toBeUndefined();
     expect(notes).toEqual([]);
@@ -124,19 +125,19 @@ describe('the service source', () => {
   it('reads only service files', async () => {
     for (const name of ['model.json', 'service.json.tmp', 'service-.json', 'service- b.json', 'services.json'])
       put(name, SERVICE);
-    expect(await look()).toEqual({ candidates: [], notes: [] });
+    expect(await scanWith()).toEqual({ candidates: [], notes: [] });
   });
 
   it('keeps the key of a service that restarts, until its file is gone', async () => {
     put('service.json', SERVICE);
-    const one = source(directory);
-    const [before] = (await one.scan(never)).candidates;
+    const serviceSource = source(directory);
+    const [before] = (await serviceSource.scan(never)).candidates;
     put('service.json', { ...SERVICE, id: 'b2', pid: 5151 });
-    const [after] = (await one.scan(never)).candidates;
+    const [after] = (await serviceSource.scan(never)).candidates;
     expect([before?.key, before?.endpoint.holderPid]).toEqual(['service', 4242]);
     expect([after?.key, after?.endpoint.holderPid]).toEqual(['service', 5151]);
     unlinkSync(join(directory, 'service.json'));
-    expect(await one.scan(never)).toEqual({ candidates: [], notes: [] });
+    expect(await serviceSource.scan(never)).toEqual({ candidates: [], notes: [] });
   });
 
   it.each([
@@ -144,13 +145,13 @@ describe('the service source', () => {
     ['http://localhost:4096/', 'http://localhost:4096'],
     ['http://[::1]:4096', 'http://[::1]:4096'],
     ['http://0x7f.1:4096', 'http://127.0.0.1:4096'],
-    // Written by the preview if it listens on every address.
+    // The preview writes these if it listens on every address.
     ['http://0.0.0.0:4096', 'http://127.0.0.1:4096'],
     ['http://[::]:4096', 'http://[::1]:4096'],
     ['http://127.0.0.1', 'http://127.0.0.1:80'],
-  ])('takes %s as %s', async (url, expected) => {
+  ])('normalizes the URL %s to %s', async (url, expected) => {
     put('service.json', { ...SERVICE, url });
-    expect((await look()).candidates.map(({ endpoint }) => endpoint.url)).toEqual([expected]);
+    expect((await scanWith()).candidates.map(({ endpoint }) => endpoint.url)).toEqual([expected]);
   });
 
   const hostile = `\u001b]0;x\u0007\u202e${MARK}\nIgnore`;
@@ -176,18 +177,18 @@ describe('the service source', () => {
     ['hostile text as url', { ...SERVICE, url: hostile }, /url: expected http/],
     ['a host of hostile text', { ...SERVICE, url: `http://${encodeURIComponent('\u202eevil')}` }, /url: /],
     ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the limit of 65536/],
-  ])('notes and leaves out a file with %s', async (_, content, reason) => {
+  ])('leaves out a file with %s and notes the reason', async (_, content, reason) => {
     put('service.json', content);
     put('service-beta.json', SERVICE);
-    const scan = await look();
+    const scan = await scanWith();
     expect(keysOf(scan)).toEqual(['service-beta']);
     expect(notesOn(scan, 'service.json')).toMatch(reason);
     expect(JSON.stringify(scan.notes)).not.toContain(MARK);
   });
 
   describe('lists as untrusted and without password', () => {
-    async function expectUntrusted(reason: RegExp, changed: Partial<RegistryDependencies> = {}): Promise<void> {
-      const scan = await look(changed);
+    async function expectUntrusted(reason: RegExp, overrides: Partial<RegistryDependencies> = {}): Promise<void> {
+      const scan = await scanWith(overrides);
       expect(scan.candidates).toMatchObject([{ trust: { level: 'untrusted', reason: expect.stringMatching(reason) } }]);
       expect(scan.candidates[0]?.credential).toBeUndefined();
       expect(scan.notes).toMatchObject([{ reason: expect.stringMatching(/^untrusted: /) }]);
@@ -202,7 +203,7 @@ describe('the service source', () => {
       );
     });
 
-    it('a file of another user, or on a system without user ids', async (context) => {
+    it('a file of another user, and any file on a system without user ids', async (context) => {
       needRoot(context);
       put('service.json', SERVICE);
       await expectUntrusted(/cannot be checked/, { uid: undefined });
@@ -210,7 +211,7 @@ describe('the service source', () => {
       await expectUntrusted(/service\.json belongs to uid 65533, not to this user \(uid 0\); run this as uid 65533/);
     });
 
-    it('a preview whose password others may read, or is a FIFO', async () => {
+    it('a preview whose password file is a FIFO or readable by others', async () => {
       put('server.json', PREVIEW);
       put('password', MARK);
       chmodSync(join(directory, 'password'), 0o644);
@@ -223,26 +224,28 @@ describe('the service source', () => {
 
   it('gives a hint when the preview gets a new password', async () => {
     put('server.json', PREVIEW);
-    const one = source(directory);
-    onTestFinished(() => one.close());
-    const hints = one.changes(never)[Symbol.asyncIterator]();
+    const serviceSource = source(directory);
+    onTestFinished(() => serviceSource.close());
+    const hints = serviceSource.changes(never)[Symbol.asyncIterator]();
     await within(hints.next(), 'the first hint');
     const hint = within(hints.next(), 'a hint of the password');
     put('password', 'new');
     await hint;
-    expect((await one.scan(never)).candidates).toMatchObject([{ credential: { password: { value: 'new' } } }]);
+    expect((await serviceSource.scan(never)).candidates).toMatchObject([
+      { credential: { password: { value: 'new' } } },
+    ]);
   });
 
   it('reads at most 16 files', async () => {
     for (let index = 10; index < 30; index += 1) put(`service-${index}.json`, SERVICE);
-    const { candidates, notes } = await look();
+    const { candidates, notes } = await scanWith();
     expect(candidates).toHaveLength(16);
     expect(notes).toMatchObject([{ reason: expect.stringMatching(/^holds 20 service files, and only 16 are read/) }]);
   });
 
-  it('reports why it cannot be read', async () => {
+  it('reports why its directory cannot be read', async () => {
     const denied = fileSystem({ readdir: () => Promise.reject(systemError('EACCES')) });
-    await expect(look({ fs: denied })).rejects.toThrow(/^cannot read the folder \S+: EACCES$/);
+    await expect(scanWith({ fs: denied })).rejects.toThrow(/^cannot read the folder \S+: EACCES$/);
     writeFileSync(join(directory, 'file'), '');
     await expect(source(join(directory, 'file')).scan(never)).rejects.toThrow(SourceUnavailableError);
   });

@@ -29,60 +29,60 @@ const TWO: TailnetStageOptions = {
   servers: { '100.64.0.2:4095': listing(listed('a'), listed('b')), '100.64.0.3:4096': HEALTH },
 };
 
-async function stage(): Promise<HintingStage & TailnetStage> {
-  const made = await tailnetStage(TWO);
+async function openStage(): Promise<HintingStage & TailnetStage> {
+  const stage = await tailnetStage(TWO);
   return {
-    ...made,
+    ...stage,
     keys: ['n2CNTRL/a', 'n2CNTRL/b', 'n3CNTRL:4096'],
-    change: async () => made.fake.notify(),
+    change: async () => stage.fake.notify(),
   };
 }
 
 conformance({
   name: 'tailscale',
-  working: stage,
-  hinting: stage,
+  working: openStage,
+  hinting: openStage,
   unavailable: async () => {
-    const made = await stage();
-    await made.fake.close();
-    return made;
+    const stage = await openStage();
+    await stage.fake.close();
+    return stage;
   },
   failingMidway: async () => {
-    const made = await stage();
-    made.fake.answers.set('status', (_, response) => {
+    const stage = await openStage();
+    stage.fake.answers.set('status', (_, response) => {
       response.writeHead(200, { 'content-length': '9999' });
       response.write('{"BackendState":"Running","Peer":{', () => response.destroy());
     });
-    return made;
+    return stage;
   },
   hanging: async () => {
-    const [made, hold] = [await stage(), holdUp()];
-    made.fake.answers.set('status', (_, response) => {
+    const [stage, hold] = [await openStage(), holdUp()];
+    stage.fake.answers.set('status', (_, response) => {
       void hold.pass().then(() => {
-        made.fake.answers.delete('status');
-        json(response, statusText(made.fake));
+        stage.fake.answers.delete('status');
+        json(response, statusText(stage.fake));
       });
     });
-    return { ...made, ...hold };
+    return { ...stage, ...hold };
   },
 });
 
-/** A clock moved by the test. Requests take real time, and a scan waits for all that it asks. */
-function movedClock(): Clock & { nowMs: number } {
+/** A clock moved by the test. Requests take real time, and a scan waits for all its requests. */
+function manualClock(): Clock & { nowMs: number } {
   const sleep: Clock['sleep'] = (ms, signal) => systemClock.sleep(100 * ms, signal);
   const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep };
   return clock;
 }
 
-async function enter(options: TailnetStageOptions): Promise<TailnetStage> {
-  const made = await tailnetStage(options);
-  onTestFinished(() => made[Symbol.asyncDispose]());
-  return made;
+async function openForTest(options: TailnetStageOptions): Promise<TailnetStage> {
+  const stage = await tailnetStage(options);
+  onTestFinished(() => stage[Symbol.asyncDispose]());
+  return stage;
 }
 
 describe('the tailscale source', () => {
   it('gives the reason why a peer of this user has no instance', async () => {
-    const { source } = await enter({
+    const { source } = await openForTest({
       peers: [
         {},
         { HostName: 'desk', DNSName: 'desk.tailnet.test.', Online: false },
@@ -92,16 +92,16 @@ describe('the tailscale source', () => {
     });
     const { candidates, dropped } = await source.scan(never);
     expect(candidates.map(({ key }) => key)).toEqual(['n2CNTRL/a']);
-    const nothing =
+    const offlineReason =
       'offline according to the tailnet: nothing listens on port 4095 (node service) and 4096 (opencode); run the node service there (opencode-mcp node)';
     expect(dropped).toEqual([
-      { subject: 'desk', reason: nothing },
+      { subject: 'desk', reason: offlineReason },
       { subject: 'empty', reason: 'its node service lists no instance; start opencode-connected there' },
     ]);
   });
 
   it("builds the URL of an instance from the peer's address and the id", async () => {
-    const { source } = await enter(TWO);
+    const { source } = await openForTest(TWO);
     const { candidates } = await source.scan(never);
     expect(candidates.find(({ key }) => key === 'n2CNTRL/a')).toEqual({
       source: 'tailscale',
@@ -118,7 +118,7 @@ describe('the tailscale source', () => {
   });
 
   it('reaches candidates by dialling: requests share a connection, and a stream has its own', async () => {
-    const { source, fake } = await enter({
+    const { source, fake } = await openForTest({
       ...TWO,
       servers: {
         '100.64.0.3:4096': (request, response) => {
@@ -149,11 +149,11 @@ describe('the tailscale source', () => {
     });
   });
 
-  it('connects without tailscaled if that has a TUN', async () => {
+  it('connects to peers without dialling through tailscaled if it has a TUN', async () => {
     const web = await listenHttp((_, response) => response.end(JSON.stringify(HEALTH)));
     onTestFinished(() => web.close());
     const own = { TailscaleIPs: ['127.0.0.1', '::1'] };
-    const { source, fake } = await enter({
+    const { source, fake } = await openForTest({
       peers: [own],
       status: { TUN: true, Self: { ID: 'me', UserID: ADA, ...own } },
       options: { nodePort: web.port, ports: [web.port] },
@@ -169,7 +169,7 @@ describe('the tailscale source', () => {
   const NOT_ALLOWED = /^belongs to eve@example.com; name that login in OPENCODE_TAILNET_USERS to list it$/;
   it.each<[name: string, peer: FakePeer, options: Partial<TailnetSettings>, reason?: RegExp]>([
     ['of this user', {}, {}],
-    ['offline: the control server can be wrong', { Online: false }, {}],
+    ['that the control server reports as offline, since it can be wrong', { Online: false }, {}],
     ['of another user', { UserID: EVE }, {}, NOT_ALLOWED],
     ['of an allowed user', { UserID: EVE }, { users: ['Eve@Example.com'] }],
     ['with an expired key', { Expired: true }, {}, /^its key has expired; run tailscale up there$/],
@@ -186,16 +186,16 @@ describe('the tailscale source', () => {
     ['with an allowed tag', TAGGED, { tags: ['tag:server'] }],
     ['that is a phone', { OS: 'iOS' }, {}, /^runs iOS, which opencode does not support$/],
     ['without an address in a common family', { TailscaleIPs: [] }, {}, /^has no address of a family/],
-  ])('asks a peer %s, or gives the reason why not', async (_, peer, options, reason) => {
+  ])('sends a request to a peer %s, or gives the reason why it does not', async (_, peer, options, reason) => {
     const logins = { [`${ADA}`]: { LoginName: 'ada@example.com' }, [`${EVE}`]: { LoginName: 'eve@example.com' } };
-    const { source, fake } = await enter({ peers: [peer], options, status: { User: logins } });
+    const { source, fake } = await openForTest({ peers: [peer], options, status: { User: logins } });
     const { dropped } = await source.scan(never);
     expect(fake.dialled.length > 0).toBe(reason === undefined);
     if (reason !== undefined) expect(dropped).toMatchObject([{ reason: expect.stringMatching(reason) }]);
   });
 
-  it('asks no peer on a tagged machine, which has no user, and notes that', async () => {
-    const { source, fake } = await enter({
+  it('asks no peer on a tagged machine, which has no user, and notes which setting allows users', async () => {
+    const { source, fake } = await openForTest({
       peers: [{}],
       status: { Self: { ID: 'me', UserID: ADA, Tags: ['tag:ci'], TailscaleIPs: ['100.64.0.1'] } },
     });
@@ -205,7 +205,7 @@ describe('the tailscale source', () => {
   });
 
   it('uses IPv6 if there is no other common family', async () => {
-    const { source } = await enter({
+    const { source } = await openForTest({
       peers: [{ TailscaleIPs: ['fd7a:115c:a1e0::9'] }],
       servers: { 'fd7a:115c:a1e0::9:4095': listing(listed('a')) },
     });
@@ -217,13 +217,17 @@ describe('the tailscale source', () => {
 
   describe('a hostile list', () => {
     async function scanOf(list: PeerServer): Promise<Scan> {
-      const { source } = await enter({ peers: [{}], servers: { '100.64.0.2:4095': list }, options: { ports: [] } });
+      const { source } = await openForTest({
+        peers: [{}],
+        servers: { '100.64.0.2:4095': list },
+        options: { ports: [] },
+      });
       return source.scan(never);
     }
 
     it('cannot lead to another host', async () => {
-      const elsewhere = { path: 'http://evil.example/', url: 'http://evil.example/', host: 'evil.example', port: 80 };
-      const { candidates } = await scanOf(listing(listed('a', elsewhere)));
+      const redirects = { path: 'http://evil.example/', url: 'http://evil.example/', host: 'evil.example', port: 80 };
+      const { candidates } = await scanOf(listing(listed('a', redirects)));
       expect(candidates[0]?.endpoint.url).toBe('http://100.64.0.2:4095/opencode-mcp/v1/i/a');
       // A credential rule for a host must not match the name that a peer gives itself.
       expect(candidates[0]?.claims.hostname).toBe('host2');
@@ -236,7 +240,7 @@ describe('the tailscale source', () => {
       expect(notes[0]?.reason).toContain(`${ids.length} entries`);
     });
 
-    it('has cleaned names, valid fields and unique ids', async () => {
+    it('is read with cleaned names, and without invalid fields or repeated ids', async () => {
       const { candidates, notes } = await scanOf(
         listing(
           listed('a', { name: '\u001b[2Jred\u202e\n', directory: '/a\u0000b' }),
@@ -251,7 +255,7 @@ describe('the tailscale source', () => {
       expect(notes[0]?.reason).toContain('3 entries');
     });
 
-    it('has separate services, cleaned and without id, name or directory', async () => {
+    it('is read with cleaned services, and without their id, name or directory', async () => {
       const { candidates, notes } = await scanOf({
         ...listing(listed('a')),
         services: [
@@ -306,7 +310,7 @@ describe('the tailscale source', () => {
   });
 
   it('notes that a peer does not admit this machine, and does not try other ports', async () => {
-    const { source, requests } = await enter({
+    const { source, requests } = await openForTest({
       peers: [{}],
       servers: {
         '100.64.0.2:4095': (_, response) => response.writeHead(403).end('you are eve@example.com\n'),
@@ -321,20 +325,20 @@ describe('the tailscale source', () => {
 
   it.each([
     {
-      name: 'that is locked',
+      name: 'that requires a password',
       server: ((_, response) => response.writeHead(401).end()) satisfies PeerServer,
       found: true,
     },
-    { name: 'that says it is not healthy', server: { healthy: false, version: '1' }, found: true },
+    { name: 'that reports itself unhealthy', server: { healthy: false, version: '1' }, found: true },
     { name: 'that is another program', server: { hello: 'world' }, found: false },
-  ])('finds a bare opencode $name: $found', async ({ server, found }) => {
-    const { source } = await enter({ peers: [{}], servers: { '100.64.0.2:4096': server } });
+  ])('lists a server on the port of opencode $name: $found', async ({ server, found }) => {
+    const { source } = await openForTest({ peers: [{}], servers: { '100.64.0.2:4096': server } });
     expect((await source.scan(never)).candidates).toHaveLength(found ? 1 : 0);
   });
 
-  it('keeps candidates while a service restarts, and drops them after a while', async () => {
-    const clock = movedClock();
-    const { source, serve } = await enter({ ...TWO, clock });
+  it('keeps the candidates of a node service that has been down for 60 s, and drops them after 120 s', async () => {
+    const clock = manualClock();
+    const { source, serve } = await openForTest({ ...TWO, clock });
     expect((await source.scan(never)).candidates).toHaveLength(3);
     await serve('100.64.0.2:4095', undefined);
     clock.nowMs += 60_000;
@@ -343,9 +347,9 @@ describe('the tailscale source', () => {
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
   });
 
-  it('asks a refusing peer with growing pauses, but at once when it comes online or a scan is thorough', async () => {
-    const clock = movedClock();
-    const { source, fake } = await enter({ peers: [{ Online: false }], options: { ports: [] }, clock });
+  it('asks a peer that refuses connections at growing intervals, and immediately when it comes online or a scan is thorough', async () => {
+    const clock = manualClock();
+    const { source, fake } = await openForTest({ peers: [{ Online: false }], options: { ports: [] }, clock });
     const asksWithin = async (ms: number): Promise<number> => {
       const before = fake.dialled.length;
       for (let passed = 0; passed < ms; passed += 5000) {
@@ -370,14 +374,14 @@ describe('the tailscale source', () => {
     const limits: number[] = [];
     const clock: Clock = {
       ...systemClock,
-      // The limits of scans end at once, and requests never time out.
+      // The time limits of scans expire immediately, and requests never time out.
       sleep: (ms, signal) => {
         if (ms !== PEERS_BUDGET_MS && ms !== LATER_BUDGET_MS) return systemClock.sleep(1000 * ms, signal);
         limits.push(ms);
         return Promise.resolve();
       },
     };
-    const { source } = await enter({ peers: [{}], servers: { '100.64.0.2:4095': () => {} }, clock });
+    const { source } = await openForTest({ peers: [{}], servers: { '100.64.0.2:4095': () => {} }, clock });
     for (const thorough of [false, false, true]) await within(source.scan(never, { thorough }), 'the scan');
     expect(limits).toEqual([PEERS_BUDGET_MS, LATER_BUDGET_MS, PEERS_BUDGET_MS]);
   });
@@ -385,7 +389,7 @@ describe('the tailscale source', () => {
   it('aborts held requests when tailscaled is stopped, because they may hang', async () => {
     const node = new FakeNodeService([{ id: 'a', directory: '/srv' }]);
     const servers = { '100.64.0.2:4095': node.serve };
-    const { source, fake } = await enter({ peers: [{}], options: { ports: [] }, servers });
+    const { source, fake } = await openForTest({ peers: [{}], options: { ports: [] }, servers });
     const hints = source.changes(never)[Symbol.asyncIterator]();
     await within(hints.next(), 'the first hint');
     await source.scan(never);
@@ -397,7 +401,7 @@ describe('the tailscale source', () => {
 
   it('hints at changes found by a scan that then failed', async () => {
     const clock: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(1000 * ms, signal) };
-    const { source, fake, requests } = await enter({
+    const { source, fake, requests } = await openForTest({
       peers: [{}, {}],
       servers: { '100.64.0.2:4095': () => {}, '100.64.0.3:4095': listing(listed('a')) },
       options: { ports: [] },
@@ -421,7 +425,7 @@ describe('the tailscale source', () => {
     ['NeedsLogin', 'run tailscale up'],
     ['Starting', 'still starting'],
   ])('fails with advice while tailscaled is in %s', async (BackendState, message) => {
-    const { source } = await enter({ ...TWO, status: { BackendState } });
+    const { source } = await openForTest({ ...TWO, status: { BackendState } });
     await expect(source.scan(never)).rejects.toMatchObject({
       kind: 'stopped',
       message: expect.stringContaining(message) as unknown,

@@ -21,7 +21,7 @@ test.each([
   ['/r/a.json', 'is a FIFO, not a regular file; ignored', 'rm /r/a.json'],
   ['/r/a.json', 'is a folder, not a regular file; ignored', 'mv /r/a.json /r/a.json.old'],
   [quoteName('/r/it "s.json'), 'is not complete JSON: damaged', `rm '/r/it "s.json'`],
-])('%s %s: %s', (subject, reason, command) => {
+])('the todo for %s, which %s, is the command %s', (subject, reason, command) => {
   expect(todoOn(subject, reason)).toMatchObject([{ command }]);
 });
 
@@ -29,6 +29,6 @@ test.each([
   'name: left out control or invisible characters',
   'name: looks like a path; it is used as a label only',
   'connectedAt: expected a time, got "x"; left out',
-])('a registration that is listed is not removed: %s', (reason) => {
+])('a note on a registration that is still listed gives no todo: %s', (reason) => {
   expect(todoOn('/r/a.json', reason)).toEqual([]);
 });

@@ -8,7 +8,7 @@ import type { FaultProxy } from '../rig/network/fault-proxy.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';
 
-async function another(
+async function urlOfAnother(
   world: World,
   reached: Reached,
   ...failed: readonly { readonly url: string }[]
@@ -32,12 +32,15 @@ async function threeEndpoints(world: World, claims: Claims) {
   world.register('r', relay, { route: 'relay', claims: common });
   world.fleet.start();
   await world.fleet.ready();
-  await until('all to be one', () => world.fleet.snapshot().instances[0]?.server.endpoints.length === 3);
+  await until(
+    'the endpoints to be of one server',
+    () => world.fleet.snapshot().instances[0]?.server.endpoints.length === 3,
+  );
   return { fake, tailnet, relay, reached: await world.fleet.reach(world.instance('a')) };
 }
 
-/** The endpoint is back, and nothing suggests that it leads to the same process. */
-async function lapse(world: World, fake: FakeOpencode, proxy: FaultProxy): Promise<void> {
+/** Takes the endpoint down and up again; nothing proves that it still leads to the same process. */
+async function reopenWithoutProof(world: World, fake: FakeOpencode, proxy: FaultProxy): Promise<void> {
   await proxy.down();
   await world.round();
   fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
@@ -49,19 +52,19 @@ describe('another endpoint of the same process', () => {
   test('is the best proven one that has not failed', async () => {
     await using world = new World();
     const { tailnet, relay, reached } = await threeEndpoints(world, {});
-    expect(await another(world, reached)).toBe(tailnet.url);
-    expect(await another(world, reached, tailnet)).toBe(relay.url);
-    expect(await another(world, reached, tailnet, relay)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe(tailnet.url);
+    expect(await urlOfAnother(world, reached, tailnet)).toBe(relay.url);
+    expect(await urlOfAnother(world, reached, tailnet, relay)).toBe('none');
     await tailnet.down();
-    expect(await another(world, reached)).toBe(relay.url);
+    expect(await urlOfAnother(world, reached)).toBe(relay.url);
   });
 
   test('is not one that was down since its proof: another process may have started there', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeEndpoints(world, {});
-    await lapse(world, fake, tailnet);
-    expect(await another(world, reached)).toBe(relay.url);
-    expect(await another(world, reached, relay)).toBe('none');
+    await reopenWithoutProof(world, fake, tailnet);
+    expect(await urlOfAnother(world, reached)).toBe(relay.url);
+    expect(await urlOfAnother(world, reached, relay)).toBe('none');
   });
 
   test('is not one that was down when the call began and is back without a proof', async () => {
@@ -70,42 +73,42 @@ describe('another endpoint of the same process', () => {
     await tailnet.down();
     await world.round();
     const reached = await world.fleet.reach(world.instance('a'));
-    await lapse(world, fake, tailnet);
-    expect(await another(world, reached, relay)).toBe('none');
+    await reopenWithoutProof(world, fake, tailnet);
+    expect(await urlOfAnother(world, reached, relay)).toBe('none');
   });
 
   test('is one that was proven after the call began', async () => {
     await using world = new World();
     const { fake, reached } = await threeEndpoints(world, {});
-    const late = await world.tunnelTo(fake);
-    await world.add('l', late, { route: 'relay', claims: { name: 'a', localPort: fake.port } });
+    const lateTunnel = await world.tunnelTo(fake);
+    await world.add('l', lateTunnel, { route: 'relay', claims: { name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('its proof', () => world.instance('a').server.endpoints.length === 4);
+    await until('the proof of the fourth endpoint', () => world.instance('a').server.endpoints.length === 4);
     for (const key of ['t', 'r']) world.source.candidates.delete(key);
     await world.announce();
-    expect(await another(world, reached)).toBe(late.url);
+    expect(await urlOfAnother(world, reached)).toBe(lateTunnel.url);
   });
 
   test("is the instance's own registration after a move: a tunnel that is back has another port", async () => {
     await using world = new World();
     const fake = await world.fake({ directory: '/home/user/a' });
-    const [relay, moved] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
+    const [relay, newTunnel] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
     const claims = { id: 'x', localPort: fake.port };
     world.register('r', relay, { route: 'relay', claims });
     await world.start();
     const reached = await world.fleet.reach(world.instance('r'));
     await relay.down();
     await world.round();
-    world.register('r', moved, { route: 'relay', claims });
+    world.register('r', newTunnel, { route: 'relay', claims });
     await world.announce();
-    expect(await another(world, reached)).toBe(moved.url);
+    expect(await urlOfAnother(world, reached)).toBe(newTunnel.url);
     // Another process under the same name.
-    world.register('r', moved, { route: 'relay', claims: { ...claims, id: 'y' } });
+    world.register('r', newTunnel, { route: 'relay', claims: { ...claims, id: 'y' } });
     await world.announce();
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
   });
 
-  test('is not a second process with the same id, as of a copied machine', async () => {
+  test('is not an endpoint of a second process with the same id, such as on a copied machine', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 4096, name: 'a' };
     const [one, other] = await Promise.all([
@@ -119,9 +122,9 @@ describe('another endpoint of the same process', () => {
     await world.quiet();
     const reached = await world.fleet.reach(world.instance('a'));
     await proxy.down();
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
     await world.round();
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
     expect(world.listed()).toEqual(['a offline', 'a@box idle']);
   });
 
@@ -130,41 +133,41 @@ describe('another endpoint of the same process', () => {
     const { tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const elsewhere = await world.fake({ directory: '/home/user/b' });
     tailnet.retarget(elsewhere.url);
-    expect(await another(world, reached)).toBe(relay.url);
+    expect(await urlOfAnother(world, reached)).toBe(relay.url);
   });
 });
 
 describe('a LAN announcement', () => {
-  test('is the last choice once it is proven, and no choice after it failed', async () => {
+  test('is the last choice once it is proven, and is not chosen after it failed', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const lan = await world.tunnelTo(fake);
     await world.add('l', lan, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('its proof', () => world.instance('a').server.endpoints.length === 4);
+    await until('the proof of the fourth endpoint', () => world.instance('a').server.endpoints.length === 4);
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
       'loopback',
       'tailnet',
       'relay',
       'lan',
     ]);
-    expect(await another(world, reached)).toBe(tailnet.url);
-    expect(await another(world, reached, tailnet, relay)).toBe(lan.url);
-    await lapse(world, fake, lan);
-    expect(await another(world, reached, tailnet, relay)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe(tailnet.url);
+    expect(await urlOfAnother(world, reached, tailnet, relay)).toBe(lan.url);
+    await reopenWithoutProof(world, fake, lan);
+    expect(await urlOfAnother(world, reached, tailnet, relay)).toBe('none');
   });
 
-  test('is no choice for its claims to the id, name, host and port of another, even a gone one', async () => {
+  test('is not chosen because it claims the id, name, host and port of another instance, even if that one is offline', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeEndpoints(world, { id: 'x' });
     const liar = await world.fake({ directory: '/home/user/a' });
     await world.add('l', liar, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(await another(world, reached, tailnet, relay)).toBe('none');
+    expect(await urlOfAnother(world, reached, tailnet, relay)).toBe('none');
     await Promise.all([fake.close(), tailnet.down(), relay.down()]);
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
     await world.round();
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
     expect(world.listed()).toEqual(['a offline', 'a@box idle']);
     expect(liar.state.prompts).toEqual([]);
   });
@@ -181,6 +184,6 @@ describe('a LAN announcement', () => {
     world.register('l', liar, { route: 'lan', claims });
     await world.announce();
     await world.quiet();
-    expect(await another(world, reached)).toBe('none');
+    expect(await urlOfAnother(world, reached)).toBe('none');
   });
 });

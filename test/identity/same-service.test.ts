@@ -22,41 +22,44 @@ async function tunnelTo(fake: FakeOpencode2): Promise<{ readonly url: string }> 
   onTestFinished(proxy.close);
   return proxy;
 }
-const open = (fake: FakeOpencode2, id: string): Promise<unknown> =>
+const createSession = (fake: FakeOpencode2, id: string): Promise<unknown> =>
   fake.json('POST', '/api/session', { id, location: { directory: '/home/ada/project' } });
-const via = (url: string, { password }: FakeOpencode2): Connection => ({
+const connectionTo = (url: string, { password }: FakeOpencode2): Connection => ({
   endpoint: { url, route: 'loopback' },
   credential: { username: 'opencode', password },
 });
-const same = (one: Connection, other: Connection): Promise<boolean> =>
+const areSame = (one: Connection, other: Connection): Promise<boolean> =>
   isSameService(one, other, { deadlineMs: 20_000 }, new AbortController().signal);
 
-test('two connections to one service are the same; nothing is loaded or changed', async () => {
+test('isSameService is true for two connections to one service, and loads and changes nothing', async () => {
   const fake = await service();
-  await open(fake, 'ses_one');
+  await createSession(fake, 'ses_one');
   const tunnel = await tunnelTo(fake);
-  const [before, loaded] = [fake.requests.length, new Set(fake.loaded)];
-  expect(await same(via(fake.url, fake), via(tunnel.url, fake))).toBe(true);
-  expect(new Set(fake.requests.slice(before).map(({ route }) => route))).toEqual(
+  const [requestCount, loadedBefore] = [fake.requests.length, new Set(fake.loaded)];
+  expect(await areSame(connectionTo(fake.url, fake), connectionTo(tunnel.url, fake))).toBe(true);
+  expect(new Set(fake.requests.slice(requestCount).map(({ route }) => route))).toEqual(
     new Set(['GET /api/info', 'GET /api/session']),
   );
-  expect(fake.loaded).toEqual(loaded);
+  expect(fake.loaded).toEqual(loadedBefore);
 });
 
 test.each([
-  ['another newest session, though process and version are equal', {}, ['ses_one'], ['ses_other']],
+  ['different newest sessions, even with equal process and version', {}, ['ses_one'], ['ses_other']],
   ['another process', { pid: 4242 }, ['ses_one'], ['ses_one']],
   ['another version', { version: '2.1.3' }, ['ses_one'], ['ses_one']],
-  ['no sessions, since process and version alone prove nothing', {}, [], []],
-])('%s: not the same', async (_, options, sessions, others) => {
+  ['two services without sessions, since process and version alone prove nothing', {}, [], []],
+])('isSameService is false for %s', async (_, options, sessions, others) => {
   const [fake, other] = await Promise.all([service(), service(options)]);
-  await Promise.all([...sessions.map((id) => open(fake, id)), ...others.map((id) => open(other, id))]);
-  expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
+  await Promise.all([
+    ...sessions.map((id) => createSession(fake, id)),
+    ...others.map((id) => createSession(other, id)),
+  ]);
+  expect(await areSame(connectionTo(fake.url, fake), connectionTo(other.url, other))).toBe(false);
 });
 
-test('two endpoints are listed as one service, and two services as two', async () => {
+test('two endpoints of one service are listed as one, and two services as two', async () => {
   const [fake, other] = await Promise.all([service(), service({ pid: 4242 })]);
-  await Promise.all([open(fake, 'ses_one'), open(other, 'ses_one')]);
+  await Promise.all([createSession(fake, 'ses_one'), createSession(other, 'ses_one')]);
   const tunnel = await tunnelTo(fake);
   await using world = new World({
     resolveCredential: async () => ({ username: 'opencode', password: fake.password }),
@@ -67,7 +70,7 @@ test('two endpoints are listed as one service, and two services as two', async (
   await world.clock.advance(REVIEW_DELAY_MS);
   const { fleet } = world;
   const services = (): number => new Set(fleet.snapshot().instances.map(({ server }) => server.key)).size;
-  await until('the two addresses to be one', () => services() === 2);
+  await until('the two endpoints to be of one service', () => services() === 2);
   const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
   expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
 });

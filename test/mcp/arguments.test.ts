@@ -17,10 +17,10 @@ afterAll(async () => {
 });
 
 /** The tool's input, or why it is refused. */
-function read(name: string, given: Data): Data | string {
+function read(name: string, rawArgs: Data): Data | string {
   const tool = TOOLS.find((one) => one.name === name);
   if (tool === undefined) throw new Error(`no tool ${name}`);
-  const args = readArguments(listTool(tool).inputSchema.properties ?? {}, given);
+  const args = readArguments(listTool(tool).inputSchema.properties ?? {}, rawArgs);
   const input = tool.input.safeParse(args);
   return input.success ? input.data : describeBadInput(name, tool.input, args, input.error);
 }
@@ -28,8 +28,8 @@ function read(name: string, given: Data): Data | string {
 const WAIT = { for: 'any' };
 const SEND = { instance: 'a', message: 'x' };
 
-const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
-  // Nothing given.
+const ACCEPTED: readonly (readonly [string, Data, Data])[] = [
+  // Empty values count as missing.
   ...['', null, undefined].map(
     (nothing) =>
       [
@@ -107,15 +107,15 @@ const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
 ];
 
 describe('arguments as clients send them', () => {
-  test.each(UNDERSTOOD)('are understood: %s %j', (name, given, input) => {
-    expect(read(name, given)).toEqual(input);
+  test.each(ACCEPTED)('are understood: %s %j', (name, rawArgs, input) => {
+    expect(read(name, rawArgs)).toEqual(input);
   });
 
   test.each<readonly [string, Data, RegExp]>([
     ['send', { ...SEND, sesion_id: 'x' }, /unknown argument "sesion_id".* It takes: instance, message/],
     ['send', { ...SEND, session: 'x', Message: 'y' }, /unknown argument "session", "Message"/],
     ['send', { ...SEND, toolcallid: 'x' }, /unknown argument "toolcallid"/],
-    // Not n8n's chat, since n8n never sends it alone.
+    // These are not from n8n's chat, which never sends `sessionId` alone.
     ...['ses_00000001', ' ses_00000001', '"ses_00000001"', ['ses_00000001']].map(
       (sessionId) => ['send', { ...SEND, sessionId }, /unknown argument "sessionId"/] as const,
     ),
@@ -149,17 +149,17 @@ describe('arguments as clients send them', () => {
         ] as const,
     ),
     ['wait', { instances: '{"name":"a"}' }, /instances\.0: .*expected string, received object/],
-  ])('are refused if they do not fit: %s %j', (name, given, problem) => {
-    expect(read(name, given)).toMatch(problem);
-    expect(read(name, given)).toMatch(/Nothing was done\.$/);
+  ])('are refused if they do not fit: %s %j', (name, rawArgs, problem) => {
+    expect(read(name, rawArgs)).toMatch(problem);
+    expect(read(name, rawArgs)).toMatch(/Nothing was done\.$/);
   });
 
-  test.each(['__proto__', 'constructor', 'toString'])('are unknown if they are called %s', (key) => {
+  test.each(['__proto__', 'constructor', 'toString'])('are refused as unknown if they are called %s', (key) => {
     expect(read('instances', JSON.parse(`{"${key}":"x"}`) as Data)).toContain(`unknown argument "${key}"`);
   });
 });
 
-describe('on the wire', () => {
+describe('on stdio', () => {
   let id = 0;
 
   async function ask(method: string, params: unknown): Promise<RawAnswer> {
@@ -168,17 +168,17 @@ describe('on the wire', () => {
     return await server.answerTo(id);
   }
 
-  test.each([null, undefined, '', '{}', 'null', [], '[]', {}].map((given) => ({ given })))(
-    'no arguments: %j',
-    async ({ given }) => {
-      // A server without the tasks of 2025-11-25 must ignore that its client asks for one.
-      const { result } = await ask('tools/call', { name: 'list_instances', arguments: given, task: { ttl: 60_000 } });
+  test.each([null, undefined, '', '{}', 'null', [], '[]', {}].map((rawArgs) => ({ rawArgs })))(
+    'calls of tools and prompts accept %j as no arguments',
+    async ({ rawArgs }) => {
+      // A server that does not support the tasks of 2025-11-25 must ignore `task`.
+      const { result } = await ask('tools/call', { name: 'list_instances', arguments: rawArgs, task: { ttl: 60_000 } });
       expect(result).toMatchObject({ structuredContent: { total: 1 } });
-      expect((await ask('prompts/get', { name: 'brief_all', arguments: given })).result).toHaveProperty('messages');
+      expect((await ask('prompts/get', { name: 'brief_all', arguments: rawArgs })).result).toHaveProperty('messages');
     },
   );
 
-  test('arguments as a JSON string, and null for missing fields', async () => {
+  test('calls accept arguments as a JSON string, and null for missing fields', async () => {
     const args = { instance: 'worker', message: '["a"]', session_id: null, when_busy: '' };
     const { result } = await ask('tools/call', { name: 'send', arguments: JSON.stringify(args) });
     expect(result).toMatchObject({ structuredContent: { outcome: 'completed', text: 're: ["a"]' } });
@@ -186,7 +186,7 @@ describe('on the wire', () => {
   });
 
   test.each([null, { _meta: null }, { _meta: { progressToken: null } }, { cursor: null, _meta: { a: { b: null } } }])(
-    'null for a missing field, anywhere in the protocol: %j',
+    'a request may have null for any missing field: %j',
     async (params) => {
       expect((await ask('tools/list', params)).result).toHaveProperty('tools');
     },
@@ -197,9 +197,9 @@ describe('on the wire', () => {
     [[], /: params: .*expected object, received array$/],
     [{ _meta: 'x' }, /: params\._meta: .*expected object, received string$/],
     [{ _meta: { progressToken: {} } }, /: params\._meta\.progressToken: Invalid input$/],
-  ])('an invalid request is answered too: params %j', async (params, words) => {
+  ])('an invalid request is answered with an error: params %j', async (params, pattern) => {
     const { error } = await ask('tools/list', params);
-    expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(words) });
+    expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(pattern) });
     expect(server.stderr).not.toContain('"code"');
   });
 
@@ -212,9 +212,9 @@ describe('on the wire', () => {
     ['resources/read', {}, /params\.uri: /],
     ['completion/complete', { ref: { type: 'ref/tool' } }, /params\.argument: /],
     ['logging/setLevel', { level: 'loud' }, /params\.level: /],
-  ])('%s %j is refused with a readable message', async (method, params, words) => {
+  ])('%s %j is refused with a readable message', async (method, params, pattern) => {
     const { error } = await ask(method, params);
-    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) });
+    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(pattern) });
     expect(error?.message).not.toMatch(/[[{]|\n/);
   });
 });

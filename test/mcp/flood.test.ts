@@ -14,7 +14,7 @@ const FLOOD_BYTES = 50_000_000;
 /** Ends the flood if the other instance gets no request during it. */
 const MAX_FLOOD_BYTES = 500_000_000;
 
-type Turn = Awaited<ReturnType<typeof followedTurn>>;
+type Turn = Awaited<ReturnType<typeof startFollowedTurn>>;
 
 const call = (id: number, name: string, args: object): object => ({
   jsonrpc: '2.0',
@@ -27,7 +27,7 @@ const SEND = 1;
 const OTHER = 2;
 
 /** A server that follows a turn of the instance "one" with an open part. There is also an instance "two". */
-async function followedTurn() {
+async function startFollowedTurn() {
   const opencode = await startFakeOpencode();
   const other = await startFakeOpencode({ directory: '/home/user/other' });
   const server = startRawServer();
@@ -55,16 +55,16 @@ async function followedTurn() {
 const textPart = (messageID: string, id: string, text: string) =>
   ({ id, messageID, type: 'text', text, time: { start: 1, end: 2 } }) as const;
 
-/** Ends the turn, with these parts in the store. */
+/** Ends the turn and stores `parts` as its answer. */
 function finish({ opencode, sessionID }: Turn, parts: readonly ReturnType<typeof textPart>[]): void {
   const messages = opencode.state.messages.get(sessionID) ?? [];
   const { info } = messages.at(-1) ?? {};
   if (info === undefined) throw new Error('no turn was begun');
-  const ended = { ...info, finish: 'stop', time: { created: info.time.created, completed: Date.now() } };
-  messages[messages.length - 1] = { info: ended, parts: parts.map((part) => ({ ...part, sessionID })) };
+  const endedInfo = { ...info, finish: 'stop', time: { created: info.time.created, completed: Date.now() } };
+  messages[messages.length - 1] = { info: endedInfo, parts: parts.map((part) => ({ ...part, sessionID })) };
   opencode.state.statuses.delete(sessionID);
   for (const part of parts) opencode.emit('message.part.updated', { sessionID, part });
-  opencode.emit('message.updated', { sessionID, info: ended });
+  opencode.emit('message.updated', { sessionID, info: endedInfo });
   opencode.emit('session.status', { sessionID, status: { type: 'idle' } });
 }
 
@@ -82,12 +82,12 @@ function progressOf({ stdout }: RawServer): readonly string[] {
 const line = (type: string, properties: object): string => `data: ${JSON.stringify({ type, properties })}\n\n`;
 
 /** Events that are sent repeatedly, and the text that they add to the part. */
-type Kind = (turn: Turn, count: number) => { readonly events: string; readonly text?: string };
+type FloodKind = (turn: Turn, count: number) => { readonly events: string; readonly text?: string };
 
 const delta = ({ sessionID, messageID, partID }: Turn, text: string): string =>
   line('message.part.delta', { sessionID, messageID, partID, field: 'text', delta: text });
 
-const KINDS: Readonly<Record<string, Kind>> = {
+const KINDS: Readonly<Record<string, FloodKind>> = {
   'many small deltas': (turn, count) => {
     const words = Array.from({ length: 100 }, (_, index) => `${count}.${index} `);
     return { events: words.map((word) => delta(turn, word)).join(''), text: words.join('') };
@@ -97,22 +97,22 @@ const KINDS: Readonly<Record<string, Kind>> = {
     const text = `${count} ${'€'.repeat(500_000)}`;
     return count < 4 ? { events: delta(turn, text), text } : { events: delta({ ...turn, partID: 'prt_other' }, text) };
   },
-  'requests of other sessions, whose parents are asked for': (_, count) => {
-    const asked = Array.from({ length: 100 }, (__, index) => {
+  'permission requests of other sessions, whose parents must be read': (_, count) => {
+    const permissions = Array.from({ length: 100 }, (__, index) => {
       const id = `${count}_${index}`;
       return { id: `per_${id}`, sessionID: `ses_other${id}`, permission: 'bash', patterns: ['x'], always: [] };
     });
-    return { events: asked.map((one) => line('permission.asked', one)).join('') };
+    return { events: permissions.map((one) => line('permission.asked', one)).join('') };
   },
-  'a status that flips, so that the store is asked': ({ sessionID }) => {
+  'status changes that each make the server read the store': ({ sessionID }) => {
     const [busy, idle] = ['busy', 'idle'].map((type) => line('session.status', { sessionID, status: { type } }));
     return { events: `${busy}${idle}`.repeat(100) };
   },
 };
 
 describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flood of %s', (_, kind) => {
-  test('takes bounded memory, other instances are served, and the answer is complete', async () => {
-    const turn = await followedTurn();
+  test('takes bounded memory, and neither blocks other instances nor truncates the answer', async () => {
+    const turn = await startFollowedTurn();
     const { server, opencode, messageID, partID } = turn;
     let text = '';
     let bytes = 0;
@@ -155,7 +155,7 @@ describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flo
 test.skipIf(process.platform !== 'linux')(
   'a client that does not read gets the answer once it reads; until then progress does not pile up',
   async () => {
-    const turn = await followedTurn();
+    const turn = await startFollowedTurn();
     const { server, opencode, messageID, partID } = turn;
     server.pauseOutput();
     let text = '';

@@ -19,7 +19,7 @@ export const NEWEST_NODE = fileURLToPath(
 export interface RawServerOptions {
   /** Runs instead of the built server. */
   readonly script?: string;
-  /** `leap` works. */
+  /** Makes `leap` work. */
   readonly leaps?: boolean;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -36,7 +36,7 @@ export interface RawAnswer {
 let leaptMs = 0;
 
 /** Node's argument for a server whose clocks leap a second at each SIGUSR2. */
-const leaping = (): string =>
+const leapArgument = (): string =>
   `--import=data:text/javascript,${encodeURIComponent(`
 let leaptMs = ${leaptMs};
 for (const clock of [Date, performance]) {
@@ -64,9 +64,9 @@ export const HANDSHAKE = [
 /** The built server as a child with raw streams, for input and endings that no client library produces. */
 export function startRawServer({ script = SERVER_SCRIPT, leaps = false, args = [], env = {} }: RawServerOptions = {}) {
   const temp = tempDir('opencode-mcp-raw');
-  const child = spawn(process.execPath, [...(leaps ? [leaping()] : []), script, ...args], {
+  const child = spawn(process.execPath, [...(leaps ? [leapArgument()] : []), script, ...args], {
     cwd: temp.path,
-    // Never the registry of the person who runs the tests.
+    // Keeps out the registry of the person who runs the tests.
     env: {
       PATH: process.env['PATH'] ?? '',
       HOME: temp.path,
@@ -78,7 +78,7 @@ export function startRawServer({ script = SERVER_SCRIPT, leaps = false, args = [
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   const stdout: string[] = [];
-  const news = new EventTarget();
+  const outputEvents = new EventTarget();
   let rest = '';
   let stderr = '';
   let ownLeaptMs = leaptMs;
@@ -87,7 +87,7 @@ export function startRawServer({ script = SERVER_SCRIPT, leaps = false, args = [
     const lines = (rest + text).split('\n');
     rest = lines.pop() ?? '';
     stdout.push(...lines);
-    news.dispatchEvent(new Event('lines'));
+    outputEvents.dispatchEvent(new Event('lines'));
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   // Waits for the output too: tests check the last lines.
@@ -115,17 +115,17 @@ export function startRawServer({ script = SERVER_SCRIPT, leaps = false, args = [
     writeBytes: (bytes: Buffer) => void child.stdin.write(bytes),
     /** Resolves in the same turn of the event loop in which the answer arrives. */
     answerTo(id: number) {
-      const found = new Promise<RawAnswer>((resolve) => {
-        const look = (): void => {
+      const pendingAnswer = new Promise<RawAnswer>((resolve) => {
+        const resolveIfArrived = (): void => {
           const answer = stdout.map((line) => JSON.parse(line) as RawAnswer).find((message) => message.id === id);
           if (answer === undefined) return;
-          news.removeEventListener('lines', look);
+          outputEvents.removeEventListener('lines', resolveIfArrived);
           resolve(answer);
         };
-        news.addEventListener('lines', look);
-        look();
+        outputEvents.addEventListener('lines', resolveIfArrived);
+        resolveIfArrived();
       });
-      return within(found, () => `the answer to ${id}; stderr: ${stderr}`);
+      return within(pendingAnswer, () => `the answer to ${id}; stderr: ${stderr}`);
     },
     endInput: () => void child.stdin.end(),
     /** Closes our end like a crashed client: the server's next write fails. */

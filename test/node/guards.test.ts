@@ -7,7 +7,7 @@ import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-lis
 import { until, within } from '../rig/wait.ts';
 import { DIRECTORY, ID, type NodeStage, openNodeStage, OWN_LAPTOP, READER, requestText } from './stage.ts';
 
-describe('a refused request does not reach the instance', () => {
+describe('a request is refused before it reaches the instance', () => {
   let stage: NodeStage;
   beforeAll(async () => {
     stage = await openNodeStage();
@@ -120,26 +120,26 @@ describe('limits', () => {
   test('close idle connections to make room for a new one', async () => {
     await using stage = await openNodeStage({ maxConnections: 20 });
     for (let count = 0; count < 100; count += 1) await stage.open();
-    await until('the oldest to be closed', () => stage.service.connections <= 20);
+    await until('the oldest connections to be closed', () => stage.service.connections <= 20);
     expect((await stage.list()).instances.length).toBe(1);
     expect(stage.service.connections).toBeLessThanOrEqual(20);
   });
 
-  test('never close a busy connection for another', async () => {
+  test('refuse a new connection if all others are busy', async () => {
     let answer: () => void = () => {};
     await using stage = await openNodeStage({
       maxConnections: 2,
       handler: (_, response) => void (answer = () => void response.end('done')),
     });
-    const working = stage.ask('/session');
-    const more = stage.ask('/session/status-of-all');
-    await until('both to be in flight', () => stage.seen.length === 2);
+    const firstAnswer = stage.ask('/session');
+    const secondAnswer = stage.ask('/session/status-of-all');
+    await until('both requests to be in flight', () => stage.seen.length === 2);
     const { socket } = await stage.open();
-    if (!socket.closed) await within(once(socket, 'close'), 'the third to be refused');
+    if (!socket.closed) await within(once(socket, 'close'), 'the third connection to be refused');
     answer();
-    expect((await Promise.race([working, more])).text).toBe('done');
+    expect((await Promise.race([firstAnswer, secondAnswer])).text).toBe('done');
     void stage.service.close();
-    await Promise.allSettled([working, more]);
+    await Promise.allSettled([firstAnswer, secondAnswer]);
   });
 });
 

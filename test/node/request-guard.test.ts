@@ -13,11 +13,11 @@ const TARGETS: readonly RequestTarget[] = [
 ];
 
 function guard(headers: IncomingHttpHeaders, method: string, target: RequestTarget): number | undefined {
-  const all = { host: 'self', ...headers };
+  const allHeaders = { host: 'self', ...headers };
   const headersDistinct = Object.fromEntries(
-    Object.entries(all).map(([name, value]) => [name, typeof value === 'string' ? [value] : (value ?? [])]),
+    Object.entries(allHeaders).map(([name, value]) => [name, typeof value === 'string' ? [value] : (value ?? [])]),
   );
-  return guardRequest({ headers: all, headersDistinct, method }, self, target)?.status;
+  return guardRequest({ headers: allHeaders, headersDistinct, method }, self, target)?.status;
 }
 
 test.each<[string, IncomingHttpHeaders, number | undefined]>([
@@ -41,10 +41,10 @@ test.each<[string, IncomingHttpHeaders, number | undefined]>([
   ['our tailnet name with a final dot', { host: 'self.tail0.ts.net.' }, undefined],
   ['our address', { host: '100.64.0.1' }, undefined],
   ['our IPv6 address in another form', { host: '[fd7a:115c:a1e0:0::1]:4095' }, undefined],
-])('%s', (_, headers, status) => {
+])('guardRequest for %s, with the headers %j, gives the status %s', (_, headers, status) => {
   for (const target of TARGETS) expect(guard(headers, 'GET', target)).toBe(status);
 });
 
-test.each(['TRACE', 'CONNECT'])('refuses the method %s', (method) => {
+test.each(['TRACE', 'CONNECT'])('guardRequest refuses the method %s', (method) => {
   expect(guard({}, method, { kind: 'list' })).toBe(405);
 });

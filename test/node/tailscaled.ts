@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest';
 
 import { SELF } from './stage.ts';
 
-/** The part of tailscaled that a start needs, with its large ids. This machine is `SELF`, and 127.0.0.1 is its user's laptop. */
+/** A fake of the LocalAPI that the node needs to start, with ids as large as the real ones. This machine is `SELF`, and 127.0.0.1 is its user's laptop. */
 export async function tailscaled(
   socketPath: string,
 ): Promise<{ readonly close: () => void; readonly buses: ReadonlySet<ServerResponse> }> {

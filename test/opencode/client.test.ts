@@ -35,13 +35,13 @@ const CALLS: { readonly [M in Exclude<Method, 'events' | 'isIdempotent'>]: (api:
   changedMessages: (api) => api.changedMessages('ses_a', { limit: 1 }),
   changedMessage: (api) => api.changedMessage('ses_a', 'msg_a'),
 };
-/** They change something, and change more when they are repeated. */
+/** Calls that would make a further change if they were repeated. */
 const ONCE = new Set(
   'createSession fork rename remove prompt replyPermission replyQuestion rejectQuestion showToast'.split(' '),
 );
 const REPEATABLE = Object.entries(CALLS).filter(([name]) => !ONCE.has(name));
 
-/** Endpoints by name; `fails` says how each one fails. */
+/** Endpoints by name; those in `fails` fail with that kind. */
 class FakeEndpoints {
   /** As `endpoint method`. */
   readonly requests: string[] = [];
@@ -63,17 +63,17 @@ class FakeEndpoints {
   };
 
   endpoint(name: string): EndpointApi {
-    const ask = async (method: Method): Promise<unknown> => {
+    const request = async (method: Method): Promise<unknown> => {
       this.requests.push(`${name} ${method}`);
       await Promise.resolve();
       const kind = this.fails.get(name);
       if (kind !== undefined) throw new RequestError(kind, `${name}: ${kind}`);
       return name;
     };
-    const api = Object.fromEntries(Object.keys(CALLS).map((method) => [method, () => ask(method as Method)]));
+    const api = Object.fromEntries(Object.keys(CALLS).map((method) => [method, () => request(method as Method)]));
     const events: OpencodeApi['events'] = async (_, signal) => {
       if (signal !== undefined) this.signals.push(signal);
-      await ask('events');
+      await request('events');
       return { close: () => {}, async *[Symbol.asyncIterator]() {} };
     };
     return { key: name, api: { ...api, events } as unknown as OpencodeApi };
@@ -84,8 +84,8 @@ class FakeEndpoints {
   }
 }
 
-async function kindOf(calling: Promise<unknown>): Promise<string> {
-  return await calling.then(
+async function outcomeOf(call: Promise<unknown>): Promise<string> {
+  return await call.then(
     (value) => `answered by ${String(value)}`,
     (error: unknown) => (error instanceof RequestError ? error.kind : String(error)),
   );
@@ -93,7 +93,7 @@ async function kindOf(calling: Promise<unknown>): Promise<string> {
 
 describe('a call whose endpoint fails', () => {
   test.each(['unreachable', 'broken', 'timeout'] as const)(
-    '%s: a repeatable one goes on by the next endpoint, which is in use from then on',
+    'is repeated on the next endpoint if it is repeatable and the failure is %s; later calls use that endpoint',
     async (kind) => {
       for (const [name, call] of REPEATABLE) {
         const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
@@ -105,31 +105,34 @@ describe('a call whose endpoint fails', () => {
   );
 
   test.each(['status', 'locked', 'malformed', 'cancelled'] as const)(
-    '%s: none is repeated, since the server answered or the caller left',
+    'is not repeated if the failure is %s, since the server answered or the caller left',
     async (kind) => {
       for (const [name, call] of REPEATABLE) {
         const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
-        expect(await kindOf(call(endpoints.client())), name).toBe(kind);
+        expect(await outcomeOf(call(endpoints.client())), name).toBe(kind);
         expect(endpoints.requests).toEqual([`a ${name}`]);
       }
     },
   );
 
-  test('createSession goes on only if nothing was sent', async () => {
+  test('createSession is repeated on another endpoint only if nothing was sent', async () => {
     const endpoints = new FakeEndpoints(['a', 'b'], { a: 'unreachable' });
     expect(await CALLS.createSession(endpoints.client())).toBe('b');
     for (const kind of ['broken', 'timeout'] as const) {
       endpoints.fails.set('a', kind);
-      expect(await kindOf(CALLS.createSession(endpoints.client()))).toBe(kind);
+      expect(await outcomeOf(CALLS.createSession(endpoints.client()))).toBe(kind);
     }
     expect(endpoints.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
   });
 
-  test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another endpoint', async (kind) => {
-    const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
-    expect(await kindOf(CALLS.prompt(endpoints.client()))).toBe(kind);
-    expect(endpoints.requests).toEqual(['a prompt']);
-  });
+  test.each(['unreachable', 'broken', 'timeout'] as const)(
+    'prompt is not repeated on another endpoint if the failure is %s',
+    async (kind) => {
+      const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
+      expect(await outcomeOf(CALLS.prompt(endpoints.client()))).toBe(kind);
+      expect(endpoints.requests).toEqual(['a prompt']);
+    },
+  );
 
   test('tries each endpoint once, and then reports all messages', async () => {
     const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'broken', b: 'broken', c: 'broken' });
@@ -141,7 +144,7 @@ describe('a call whose endpoint fails', () => {
 
   test('tries no third endpoint after two timeouts: the server is slow', async () => {
     const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'timeout', b: 'timeout', c: 'timeout' });
-    expect(await kindOf(endpoints.client().statuses('/p'))).toBe('timeout');
+    expect(await outcomeOf(endpoints.client().statuses('/p'))).toBe('timeout');
     expect(endpoints.requests).toEqual(['a statuses', 'b statuses']);
   });
 
@@ -152,7 +155,7 @@ describe('a call whose endpoint fails', () => {
     expect(endpoints.searches).toEqual(['a']);
   });
 
-  test('a call that the shared endpoint does not help finds its own', async () => {
+  test('a call that also fails on the shared endpoint searches for another', async () => {
     const endpoints = new FakeEndpoints(['a', 'b', 'c'], { a: 'broken', b: 'broken' });
     const api = endpoints.client();
     expect(await Promise.all([api.statuses('/p'), api.sessions({})])).toEqual(['c', 'c']);
@@ -176,14 +179,14 @@ describe('a call that ends before the next endpoint is tried', () => {
   async function abortBy(kind: FailureKind): Promise<string> {
     const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
     const late = { key: 'b', api: { ...endpoints.endpoint('b').api, abort: over } };
-    return await kindOf(createClient(endpoints.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
+    return await outcomeOf(createClient(endpoints.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
   }
 
   test('reports the error of the endpoint that may have acted', async () => {
     expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
   });
 
-  test('ends without an error of the first if that sent nothing', async () => {
+  test('reports the error of the second endpoint if nothing was sent to the first', async () => {
     expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
   });
 });
@@ -217,7 +220,7 @@ describe('an endpoint that is left', () => {
   });
 
   test.each(['unreachable', 'broken', 'timeout', 'status', 'malformed', 'locked'] as const)(
-    'events, %s: subscribing changes nothing, so another endpoint is tried',
+    'is left by events after the failure %s, since subscribing changes nothing',
     async (kind) => {
       const endpoints = new FakeEndpoints(['a', 'b'], { a: kind });
       const api = endpoints.client();

@@ -8,7 +8,7 @@ import { deferred } from '../rig/wait.ts';
 
 const ENTRY: RecordEntry = { tool: 'send', instances: ['worker'], outcome: 'ok' };
 
-/** A disk that answers when the test says so. */
+/** A file whose writes wait for `gate`. */
 class SlowFile extends RotatingFile {
   readonly written: string[] = [];
   readonly gate = deferred<void>();
@@ -19,7 +19,7 @@ class SlowFile extends RotatingFile {
   }
 }
 
-function open() {
+function openRecord() {
   const file = new SlowFile('/nowhere');
   const record = new CallRecord('/nowhere', leapingClock(), silentLogger, file);
   const lines = (): unknown[] =>
@@ -32,8 +32,8 @@ function open() {
 }
 
 describe('the record', () => {
-  test('add does not wait for the disk; later lines are written together, and dropped ones counted', async () => {
-    const { record, file, lines } = open();
+  test('adds entries without waiting for the disk, writes later lines together and counts dropped ones', async () => {
+    const { record, file, lines } = openRecord();
     for (let index = 0; index < 1_500; index++) record.add({ ...ENTRY, session: `ses_${index}` });
     expect(file.written).toEqual([]);
     file.gate.resolve();
@@ -45,15 +45,15 @@ describe('the record', () => {
   });
 
   test('an entry is one short line, whatever the names hold', async () => {
-    const { record, file, lines } = open();
+    const { record, file, lines } = openRecord();
     file.gate.resolve();
-    const evil = `a\nb\u001b[31m${'x'.repeat(10_000)}`;
+    const hostileText = `a\nb\u001b[31m${'x'.repeat(10_000)}`;
     record.add({
-      client: { name: evil, version: evil },
-      tool: evil,
-      instances: Array(200).fill(evil),
-      session: evil,
-      outcome: evil,
+      client: { name: hostileText, version: hostileText },
+      tool: hostileText,
+      instances: Array(200).fill(hostileText),
+      session: hostileText,
+      outcome: hostileText,
     });
     await record.close();
     expect(lines()).toHaveLength(1);

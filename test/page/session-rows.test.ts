@@ -80,7 +80,7 @@ describe('sessions from a watcher', () => {
     ]);
   });
 
-  test('a sub-agent whose root is not listed is shown itself', () => {
+  test('a sub-agent whose root is not listed gets its own row', () => {
     const sessions = [watched({ id: 'ses_child', parentId: 'ses_root', state: 'waiting', waiting: [permission] })];
     expect(rowsOf({ sessions })).toMatchObject([{ id: 'ses_child', parent: 'ses_root' }]);
   });
@@ -121,7 +121,7 @@ describe('sessions from the last survey', () => {
       { session, running: ['ses_root'], activity: { kind: 'retrying', attempt: 2, message: 'Rate limit' } },
       [{ state: 'retrying', reason: 'attempt 2: opencode says "Rate limit"' }],
     ],
-  ])('a session that is %s', (_, overview, rows) => {
+  ])('sessionRows gives the state of a session that is %s, if it is known', (_, overview, rows) => {
     expect(rowsOf({ activity: { kind: 'idle' }, ...overview })).toMatchObject(rows);
   });
 
@@ -139,21 +139,21 @@ describe('the list', () => {
     notes: [{ source: 'local-relay', subject: '/home/ada/x.json', reason: 'is no JSON' }],
   });
   const sessions = [watched({ id: 'ses_1' }), watched({ id: 'ses_2', directory: '/home/ada/secret' })];
-  const elsewhere = instance(
+  const otherInstance = instance(
     { sessions },
     { key: 'one\0/home/ada/secret', name: 'secret', directory: '/home/ada/secret' },
   );
 
-  test('a guest sees only own directories, and no notes', () => {
-    const all = snapshot(instance({ sessions }), elsewhere);
+  test('a guest sees only sessions in the directories of their instances, and no notes', () => {
+    const all = snapshot(instance({ sessions }), otherInstance);
     expect(fleetState(all, { isGuest: true }, deps())).toMatchObject({
       instances: [{ name: 'one' }],
       sessions: [{ id: 'ses_1' }],
       notes: [],
     });
-    const mine = fleetState(all, {}, deps());
-    expect(mine.instances.map(({ name }) => name)).toEqual(['one', 'secret']);
-    expect(mine.notes).toHaveLength(1);
+    const ownState = fleetState(all, {}, deps());
+    expect(ownState.instances.map(({ name }) => name)).toEqual(['one', 'secret']);
+    expect(ownState.notes).toHaveLength(1);
   });
 
   test('waiting sessions come first and are never left out', () => {
@@ -175,8 +175,11 @@ describe('the list', () => {
   });
 
   test('a machine is offline when all of its instances are', () => {
-    const away = instance({}, { name: 'two', host: 'laptop', state: 'offline', reason: 'it does not answer' });
-    expect(fleetState(snapshot(instance({}), away), {}, deps()).machines).toEqual([
+    const offlineInstance = instance(
+      {},
+      { name: 'two', host: 'laptop', state: 'offline', reason: 'it does not answer' },
+    );
+    expect(fleetState(snapshot(instance({}), offlineInstance), {}, deps()).machines).toEqual([
       { host: 'desk', state: 'ok' },
       { host: 'laptop', state: 'offline', reason: 'it does not answer' },
     ]);

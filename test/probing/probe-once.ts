@@ -13,7 +13,7 @@ import { candidate } from '../fleet/candidates.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
-/** Until the end of the test. */
+/** A fake opencode that runs until the end of the test. */
 export async function fakeOpencode(options?: FakeOptions): Promise<FakeOpencode> {
   const fake = await startFakeOpencode(options);
   onTestFinished(() => fake.close());
@@ -31,7 +31,7 @@ interface AskOptions extends Partial<
   Pick<ProbeTask, 'parts' | 'identity' | 'elsewhere' | 'credentialProblem' | 'known' | 'version'>
 > {
   readonly credential?: Credential;
-  /** Aborts the probe, as its limit does. */
+  /** Aborts the probe when it resolves, as the time limit does. */
   readonly giveUp?: Promise<unknown>;
 }
 
@@ -40,15 +40,15 @@ export async function ask(
   target: string | Candidate,
   options: AskOptions = {},
 ): Promise<Look & { readonly requests: number }> {
-  const asked = typeof target === 'string' ? candidate({ url: target }) : target;
+  const targetCandidate = typeof target === 'string' ? candidate({ url: target }) : target;
   const { credential, giveUp, ...rest } = options;
   const controller = new AbortController();
   void giveUp?.then(() => controller.abort());
   let requests = 0;
   const look = await probe(
     {
-      candidate: asked,
-      connection: { endpoint: asked.endpoint, ...(credential === undefined ? {} : { credential }) },
+      candidate: targetCandidate,
+      connection: { endpoint: targetCandidate.endpoint, ...(credential === undefined ? {} : { credential }) },
       parts: [],
       limitMs: 60_000,
       signal: controller.signal,

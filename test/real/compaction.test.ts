@@ -32,7 +32,7 @@ onEachOpencode('a turn whose context is compacted', (binary) => {
     ['twice', 'overflow 2: bash: echo hi', `${CONTINUED}\n\n${CONTINUED}`],
     ['after its last step', 'overflow 1: echo: last words', `last words\n\n${CONTINUED}`],
     ['since its first message is too long', 'too-long 1: echo: first', CONTINUED],
-  ])('%s: the answer goes on after the summary, which is not a part of it', async (_, message, text) => {
+  ])('%s continues its answer after the summary, which is not a part of it', async (_, message, text) => {
     const session_id = await newSession();
     await expectTurn(session_id, await call('send', { session_id, message }), text);
     const { messages } = await data('read', { session_id, message_limit: 20 });
@@ -41,14 +41,14 @@ onEachOpencode('a turn whose context is compacted', (binary) => {
     expect(new Set(summaries.map(({ state }) => state))).toEqual(new Set(['summary of what was said before']));
   });
 
-  test('since a later message is too long: the answer to the repeated message is the answer', async () => {
+  test('since a later message is too long has the answer to the repeated message', async () => {
     const session_id = await newSession();
     await data('send', { session_id, message: 'echo: before' });
     const sent = await call('send', { session_id, message: 'too-long 1: echo: fits now' });
     await expectTurn(session_id, sent, 'fits now');
   });
 
-  test('by hand after a turn: that turn stays as it was, and the next one has only its own text', async () => {
+  test('by hand after its end keeps its text, and the next turn has only its own', async () => {
     const session_id = await newSession();
     const sent = await call('send', { session_id, message: 'echo: said before' });
     await compactByHand(session_id);
@@ -56,7 +56,7 @@ onEachOpencode('a turn whose context is compacted', (binary) => {
     await expectTurn(session_id, await call('send', { session_id, message: 'echo: said after' }), 'said after');
   });
 
-  test("in vain, since the summary does not fit either: the turn failed, with opencode's reason", async () => {
+  test("in vain, since the summary does not fit either, fails with opencode's reason", async () => {
     const session_id = await newSession();
     expect(await data('send', { session_id, message: 'too-long 9: summary-too: never' })).toMatchObject({
       outcome: 'failed',
@@ -64,7 +64,7 @@ onEachOpencode('a turn whose context is compacted', (binary) => {
     });
   });
 
-  test('and which is aborted meanwhile is aborted', async () => {
+  test('is aborted if abort_session is called during the compaction', async () => {
     const session_id = await newSession();
     const sending = data('send', { session_id, message: 'overflow 1: bash: echo hang-summary' });
     await worker.stage.model.waitForGate(HANG_GATE);
@@ -72,7 +72,7 @@ onEachOpencode('a turn whose context is compacted', (binary) => {
     expect(await sending).toMatchObject({ outcome: 'aborted', text: '' });
   });
 
-  test('by hand in the middle: the result says that opencode did not go on', async () => {
+  test('by hand before its end has a result that says that opencode did not continue', async () => {
     const session_id = await newSession();
     const untilGo = 'echo one; until test -e go; do sleep 0.1; done';
     const message = `plan: ${JSON.stringify([untilGo, 'echo two'].map((command) => ['bash', { command }]))}`;

@@ -75,7 +75,7 @@ test('one opencode is listed once for each directory in which an agent waits, an
   expect((sessions as Data[]).map(({ state }) => state)).toEqual(Array(TREES).fill('waiting'));
 });
 
-test('a request is answered under the name of its directory or of the server, and the name still works then', async () => {
+test('a request is answered under the name of its directory or of the server, and the name stays valid', async () => {
   const found = await waitingRows();
   for (const [index, row] of found.entries()) {
     const request_id = /per_\w+/.exec(row.waiting[0] ?? '')?.[0];
@@ -92,7 +92,7 @@ test('a request is answered under the name of its directory or of the server, an
     });
 });
 
-test("nothing is loaded from a directory that was not used lately, nor from another server's own", async () => {
+test("nothing is loaded from a directory that was not used recently, nor from another server's own", async () => {
   const { stage, opencode, server } = worker;
   const [own, old] = [`${temp.path}/own`, `${temp.path}/old`];
   const marks = `${temp.path}/marks`;

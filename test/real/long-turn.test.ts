@@ -38,7 +38,7 @@ describe('a turn that is longer than clients wait', { timeout: LIMIT_MS }, () =>
     for (const call of [streamed, silent, cutShort]) call.catch(() => {});
   });
 
-  test('an unknown client gets the answer so far before it gives up, that the turn goes on, and how to follow it', async () => {
+  test('an unknown client gets the partial answer before it times out, with how to follow the running turn', async () => {
     const sent = await cutShort;
     const { message_id } = dataOf(sent);
     expect(dataOf(sent)).toMatchObject({ outcome: 'running', message_id: expect.stringMatching(/^msg_/) as string });
@@ -53,14 +53,14 @@ describe('a turn that is longer than clients wait', { timeout: LIMIT_MS }, () =>
     expect(refusalOf(again)).toMatch(/nothing was sent: it is busy/);
   });
 
-  test('a client that waits as long as there is progress gets the whole answer from one call, piece by piece', async () => {
+  test('a client that waits as long as progress arrives gets the whole answer from one call, in pieces', async () => {
     const call = await streamed;
     expect(dataOf(call)).toMatchObject({ outcome: 'completed', text: whole });
     expect(progressText(call)).toBe(whole);
     expect(call.progress.length).toBeGreaterThan(SECONDS / 2);
   });
 
-  test('while the model says nothing, signs of life keep the call open until the answer comes', async () => {
+  test('progress notifications keep a call open while the model is silent', async () => {
     // It has taken as long as the other turn, which is over.
     await streamed;
     worker.stage.model.release('silent');
@@ -69,7 +69,7 @@ describe('a turn that is longer than clients wait', { timeout: LIMIT_MS }, () =>
     expect(call.progress.filter(({ message: text }) => text === undefined).length).toBeGreaterThan(1);
   });
 
-  test('the unknown client reads the whole answer in the end, by the id that it got', async () => {
+  test('an unknown client reads the whole answer by its message id after the turn', async () => {
     await streamed;
     const { message_id } = dataOf(await cutShort);
     const read = await until('the turn to end', async () => {

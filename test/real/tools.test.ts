@@ -13,7 +13,7 @@ const worker = useWorker({}, { env: STATE });
 const { call, data, refusal, newSession, userTexts } = worker;
 
 describe('sessions', () => {
-  test('send without a session makes one and streams the answer; read shows both messages, instances the session', async () => {
+  test('send without a session creates one and streams the answer; read shows both messages, instances the session', async () => {
     const message = 'slow 4 20: one two ';
     const text = expectedReply(message);
     const sent = await call('send', { message });
@@ -49,7 +49,7 @@ describe('sessions', () => {
       expect(listed.text).toContain(part);
   });
 
-  test('are listed, and found by their title and by the beginning of their id, though another one is newer', async () => {
+  test('are listed, and found by their title and by the beginning of their id, even if another session is newer', async () => {
     const id = await newSession('Second thoughts');
     await newSession('newer');
     expect(await data('list_sessions')).toMatchObject({
@@ -109,7 +109,7 @@ describe('a busy session', () => {
     expect(await userTexts(session_id)).toEqual(expected);
   });
 
-  test('works on when the call of its send is cancelled, until it is aborted', async () => {
+  test('keeps running when its send call is cancelled, until it is aborted', async () => {
     const session_id = await newSession();
     const caller = new AbortController();
     const cancelled = call('send', { session_id, message: 'hang cancelled' }, { signal: caller.signal });
@@ -123,7 +123,7 @@ describe('a busy session', () => {
   });
 });
 
-test('an agent and a model that opencode knows answer; others are refused with what it knows', async () => {
+test('an agent and a model that opencode knows answer; others are refused with a list of those it knows', async () => {
   const session_id = await newSession();
   const model = `${PROVIDER_ID}/${MODEL_ID}`;
   const planned = { session_id, message: 'echo: planned', agent: 'plan', model };

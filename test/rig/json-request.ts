@@ -1,4 +1,4 @@
-/** opencode's user with this password; empty without one. */
+/** The Authorization header of opencode's user; empty without a password. */
 export function basicAuth(password: string | undefined): Readonly<Record<string, string>> {
   if (password === undefined) return {};
   return { authorization: `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}` };
@@ -16,7 +16,7 @@ export function requestJson(url: URL, { headers, method, body, timeoutMs }: Json
   return fetch(url, {
     method,
     headers: {
-      // A connection of its own: a restart may have cut a kept one.
+      // Asks for a new connection: a restart may have cut a kept one.
       connection: 'close',
       // Node 20's fetch fails if the connection ends while it still unpacks an answer of megabytes.
       'accept-encoding': 'identity',

@@ -23,7 +23,7 @@ const NAMES = [
 let temp: TempDir;
 let env: Readonly<Record<string, string>>;
 
-/** A program of that name that prints its arguments; completion uses the real one. */
+/** Installs an `opencode-mcp` that prints its arguments, and runs the real one only for completion. */
 beforeAll(async () => {
   temp = tempDir('opencode-mcp-completion');
   const bin = join(temp.path, 'bin');
@@ -38,29 +38,30 @@ printf 'got'; printf '<%s>' "$@"; echo
   await chmod(join(bin, 'opencode-mcp'), 0o755);
   await writeFile(join(state, 'names.json'), JSON.stringify(NAMES));
   await writeFile(join(registry, 'new.json'), JSON.stringify({ name: 'just-registered', port: 4096 }));
-  const given = shellEnv(temp.path, registry);
-  env = { ...given, PATH: `${bin}:${given['PATH']}` };
+  const baseEnv = shellEnv(temp.path, registry);
+  env = { ...baseEnv, PATH: `${bin}:${baseEnv['PATH']}` };
 });
 afterAll(() => temp.close());
 
-function need(shell: string, context: TestContext): void {
+function needShell(shell: string, context: TestContext): void {
   needTmux(context);
   skipFor(context, missingProgram(shell));
 }
 
-/** Starts each shell without the user's settings, with the completion loaded. */
+/** Starts each shell without the user's settings. */
 const STARTS = {
   bash: 'source <(opencode-mcp completion bash)',
   zsh: `exec zsh -f`,
   fish: 'exec fish --no-config',
 } as const;
+/** Loads the completion; for bash, `STARTS` does. */
 const LOADS = {
   bash: '',
   zsh: "PS1='$ '; autoload -Uz compinit; compinit -u -D; source <(opencode-mcp completion zsh)",
   fish: 'function fish_prompt; echo "\\$ "; end; function fish_greeting; end; opencode-mcp completion fish | source',
 } as const;
 
-async function open(shell: keyof typeof STARTS): Promise<TmuxTerminal> {
+async function openShell(shell: keyof typeof STARTS): Promise<TmuxTerminal> {
   const screen = await openTmux(env, temp.path);
   await screen.resize(180, 40);
   await screen.type(STARTS[shell], 'Enter');
@@ -72,9 +73,9 @@ async function open(shell: keyof typeof STARTS): Promise<TmuxTerminal> {
 const SHELLS = Object.keys(STARTS) as (keyof typeof STARTS)[];
 
 test.for(SHELLS)('%s completes any names, commands and options', async (shell, context) => {
-  need(shell, context);
-  await using screen = await open(shell);
-  const typed: readonly (readonly [string, string])[] = [
+  needShell(shell, context);
+  await using screen = await openShell(shell);
+  const cases: readonly (readonly [string, string])[] = [
     ['read pla', '<read><plain>'],
     ['attach two', '<attach><two words>'],
     ["attach 'two", '<attach><two words>'],
@@ -88,7 +89,7 @@ test.for(SHELLS)('%s completes any names, commands and options', async (shell, c
     ['send plain --inter', '<send><plain><--interrupt>'],
     ['respond plain --reply on', '<respond><plain><--reply><once>'],
   ];
-  for (const [line, expected] of typed) {
+  for (const [line, expected] of cases) {
     await screen.type(`opencode-mcp ${line}`, 'Tab');
     // The shell has replaced the word, or added a space, before it reads Enter.
     await screen.type('', 'Enter');

@@ -31,10 +31,10 @@ beforeEach(async () => {
 });
 
 interface CleanupCase {
-  /** Default: the one that reaches the directory `there` without a real ssh. */
+  /** Default: `SSH_HERE`. */
   readonly relaySshCommand?: readonly string[] | undefined;
   readonly dryRun?: boolean;
-  /** Called when the list is printed, before the first removal. */
+  /** Called before the list is printed and anything is removed. */
   readonly onListed?: () => void;
 }
 
@@ -44,12 +44,12 @@ function cleanup(options: CleanupCase = {}): ReturnType<typeof outputOf> {
   const settings = here.places({ relayRegistryDir, relaySshCommand });
   let isListed = false;
   return outputOf(({ out, signal }) => {
-    const both = (more: string): void => {
+    const print = (more: string): void => {
       if (!isListed) onListed();
       isListed = true;
       out(more);
     };
-    return runCleanup({ settings, dryRun, out: both, signal });
+    return runCleanup({ settings, dryRun, out: print, signal });
   });
 }
 
@@ -64,8 +64,8 @@ describe('cleanup of a relay', () => {
     await there.register('dead', { claim: 'dead', password: true, id: 'id-dead' });
     await there.password('stale', { ageMs: 2 * HOUR_MS });
     const before = await there.files();
-    const dry = await cleanup({ relaySshCommand, dryRun: true });
-    expect(dry.text).toContain(`relay: registration ${there.registry}/dead.json`);
+    const dryOutput = await cleanup({ relaySshCommand, dryRun: true });
+    expect(dryOutput.text).toContain(`relay: registration ${there.registry}/dead.json`);
     expect(await there.files()).toEqual(before);
     const { text, code } = await cleanup({ relaySshCommand });
     expect(text).toContain(`Removed relay: registration ${there.registry}/dead.json`);
@@ -76,7 +76,7 @@ describe('cleanup of a relay', () => {
     expect(response.status).toBe(200);
 
     const processes = await stage.sshd.remoteProcesses();
-    // All are stopped first, or one would tidy up after another.
+    // Stop all before killing any: a running one would clean up after a killed one.
     for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const { pid } of processes) signalProcess(pid, signal);
     await stage.sshd.killSessions();
     await link.reaches('waiting');
@@ -99,7 +99,7 @@ describe('cleanup of a relay', () => {
     expect([code, ...states.map((path) => existsSync(path))]).toEqual([1, false, true]);
   });
 
-  it('cleans up here if the relay is unreachable, and reports that', async () => {
+  it('cleans up this machine if the relay is unreachable, and reports the failure', async () => {
     await here.register('app', { claim: 'dead' });
     const relaySshCommand = ['sh', '-c', 'echo "Connection refused" >&2; exit 255', 'sh'];
     const { text, code } = await cleanup({ relaySshCommand });

@@ -8,13 +8,13 @@ import { endAll, program } from '../wrapper-stage.ts';
 afterEach(endAll);
 
 /** Listens on a port before opencode does. */
-async function take(port: number): Promise<void> {
+async function occupyPort(port: number): Promise<void> {
   const { close } = await listenHttp(() => {}, port);
   onTestFinished(close);
 }
 
 /** Supervises an opencode that never listens, on a port that another process takes first. */
-async function onTakenPort(onStart: (supervised: Supervised, starts: number) => void) {
+async function superviseOnTakenPort(onStart: (supervised: Supervised, starts: number) => void) {
   let starts = 0;
   const supervised: Supervised = new Supervised({
     launch: { program: await program('exec sleep 600'), headless: true, host: '127.0.0.1', args: [], env: {} },
@@ -24,20 +24,20 @@ async function onTakenPort(onStart: (supervised: Supervised, starts: number) => 
     logger: silentLogger,
   });
   await supervised.choosePort();
-  await take(supervised.port);
+  await occupyPort(supervised.port);
   return { supervised, starts: () => starts };
 }
 
 test('an opencode that is stopped before it listens is not started again if its port is taken', async () => {
-  const { supervised, starts } = await onTakenPort((one) => one.stop('SIGKILL'));
+  const { supervised, starts } = await superviseOnTakenPort((opencode) => opencode.stop('SIGKILL'));
   expect(await supervised.run({ answers() {}, moved: async () => {} })).toEqual({ code: null, signal: 'SIGKILL' });
   expect(starts()).toBe(1);
 });
 
-test('after five ports that other processes took it gives up', async () => {
-  const { supervised, starts } = await onTakenPort((one, nth) => {
-    if (nth > 5) one.stop('SIGKILL');
+test('an opencode whose port other processes take five times is not started again', async () => {
+  const { supervised, starts } = await superviseOnTakenPort((opencode, nth) => {
+    if (nth > 5) opencode.stop('SIGKILL');
   });
-  await expect(supervised.run({ answers() {}, moved: take })).rejects.toThrow('other processes took every port');
+  await expect(supervised.run({ answers() {}, moved: occupyPort })).rejects.toThrow('other processes took every port');
   expect(starts()).toBe(5);
 });

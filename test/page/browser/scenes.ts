@@ -52,7 +52,7 @@ export function session(id: string, more: Partial<SceneSession> = {}): SceneSess
 }
 
 export const SESSION_LINK = '#/s/desk-shop/ses_pay';
-/** To the permission of that session. */
+/** Links to the permission request of that session. */
 export const REQUEST_LINK = `${SESSION_LINK}/per_1`;
 
 export const COMMAND = 'git push --force-with-lease origin release/2026.05 && npm publish --access public --tag next';
@@ -142,12 +142,12 @@ export function threeMachines(): PageLine {
   };
 }
 
-/** The same session, at rest. */
+/** The first lines of the stream of `ses_pay` while it is idle. */
 export function restingSession(): PageLine[] {
   return paySession([]).map((line) => (line['kind'] === 'session' ? { ...line, state: 'idle' } : line));
 }
 
-/** What a stream of `ses_pay` begins with. */
+/** The first lines of the stream of `ses_pay`. */
 export function paySession(asks: readonly PageLine[] = [PERMISSION]): PageLine[] {
   const head = { title: 'Retry failed payments, release it', directory: '/home/ada/code/shop', canDrive: true };
   return [
@@ -226,7 +226,7 @@ export const CHANGES: PageLine = {
 export function manySessions(count: number): PageLine {
   const states = ['waiting', 'busy', 'idle', 'busy', 'idle', 'failed', 'interrupted', 'idle', 'retrying', 'idle'];
   const hosts = ['desk', 'laptop', 'gpu', 'build-01', 'build-02'];
-  const long = 'Make the importer read the new format, and keep reading the old one for a while';
+  const longTitle = 'Make the importer read the new format, and keep reading the old one for a while';
   const sessions = Array.from({ length: count }, (_, at) => {
     const state = states[at % states.length] ?? 'idle';
     const host = hosts[at % hosts.length] ?? 'desk';
@@ -235,7 +235,7 @@ export function manySessions(count: number): PageLine {
       instance: `${host}-project-${at % 20}`,
       host,
       directory: `/home/ada/code/project-${at % 20}`,
-      title: `${at}. ${at % 3 === 0 ? long : 'Fix the flaky test'}`,
+      title: `${at}. ${at % 3 === 0 ? longTitle : 'Fix the flaky test'}`,
       state,
       sinceMs: minutesAgo(at * 3 + 1),
       ...(state === 'failed' && { reason: 'The provider refused the request: credit balance too low' }),

@@ -17,7 +17,7 @@ export interface FakePrompt {
   readonly parts?: ReadonlyArray<{ readonly id?: string; readonly text?: string }>;
 }
 
-interface SpokenPart {
+interface OpenPart {
   readonly id: string;
   readonly messageID: string;
   readonly sessionID: string;
@@ -26,7 +26,7 @@ interface SpokenPart {
   readonly time: { readonly start: number };
 }
 
-/** The data of a fake opencode; each change emits events in the real one's order. */
+/** The data of a fake opencode; each change emits events in opencode's order. */
 export class FakeState {
   readonly directory: string;
   readonly version: string;
@@ -42,8 +42,8 @@ export class FakeState {
   readonly toasts: string[] = [];
   /** Accepted prompts, oldest first. */
   readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
-  /** Parts that have not ended, by session. */
-  readonly #speaking = new Map<string, SpokenPart>();
+  /** Parts that have not ended, by session id. */
+  readonly #openParts = new Map<string, OpenPart>();
   readonly #emit: Emit;
 
   constructor(directory: string, version: string, emit: Emit) {
@@ -60,7 +60,7 @@ export class FakeState {
     return session;
   }
 
-  /** With its sub-agents' sessions; running turns go on, as in the real one. False if there is none. */
+  /** Removes a session and its sub-agents' sessions; running turns continue, as in opencode. False if there is no such session. */
   removeSession(id: string): boolean {
     const session = this.sessions.get(id);
     if (!session) return false;
@@ -122,38 +122,38 @@ export class FakeState {
     this.#emit('message.updated', { sessionID, info: answer.info });
   }
 
-  /** Streams text of the running turn's part; stored at its end, as in the real one. */
+  /** Streams text of the running turn's part, which is stored when it ends, as in opencode. */
   say(sessionID: string, text: string): void {
     const message = this.#running(sessionID);
     if (!message) throw new Error(`Expected a running turn in ${sessionID}, got none`);
     const messageID = message.info.id;
-    const spoken = this.#speaking.get(sessionID) ?? this.#beginPart(sessionID, messageID);
-    this.#speaking.set(sessionID, { ...spoken, text: spoken.text + text });
-    this.#emit('message.part.delta', { sessionID, messageID, partID: spoken.id, field: 'text', delta: text });
+    const openPart = this.#openParts.get(sessionID) ?? this.#beginPart(sessionID, messageID);
+    this.#openParts.set(sessionID, { ...openPart, text: openPart.text + text });
+    this.#emit('message.part.delta', { sessionID, messageID, partID: openPart.id, field: 'text', delta: text });
   }
 
   /** Ends the running turn with this text, after what it streamed. */
   finish(sessionID: string, text: string): void {
     this.say(sessionID, text);
     const message = this.#running(sessionID);
-    const spoken = this.#speaking.get(sessionID);
-    if (!message || !spoken) return;
-    this.#speaking.delete(sessionID);
+    const openPart = this.#openParts.get(sessionID);
+    if (!message || !openPart) return;
+    this.#openParts.delete(sessionID);
     const now = Date.now();
-    const ended = { ...spoken, time: { ...spoken.time, end: now } };
-    this.#emit('message.part.updated', { sessionID, part: ended, time: now });
-    this.#complete(message, { finish: 'stop' }, [ended]);
+    const endedPart = { ...openPart, time: { ...openPart.time, end: now } };
+    this.#emit('message.part.updated', { sessionID, part: endedPart, time: now });
+    this.#complete(message, { finish: 'stop' }, [endedPart]);
     this.#idle(sessionID);
   }
 
-  #beginPart(sessionID: string, messageID: string): SpokenPart {
+  #beginPart(sessionID: string, messageID: string): OpenPart {
     const now = Date.now();
     const part = { id: newId('prt'), messageID, sessionID, type: 'text', text: '', time: { start: now } };
     this.#emit('message.part.updated', { sessionID, part, time: now });
     return part;
   }
 
-  /** As the real one: an idle event for any id, two if something ran. */
+  /** Like opencode, emits one idle event for any id, and two if a turn ran. */
   abort(sessionID: string): void {
     const message = this.#running(sessionID);
     if (!message) {
@@ -161,7 +161,7 @@ export class FakeState {
       return;
     }
     const error = { name: 'MessageAbortedError', data: { message: 'Aborted' } };
-    this.#speaking.delete(sessionID);
+    this.#openParts.delete(sessionID);
     this.#emit('session.error', { sessionID, error });
     this.#idle(sessionID);
     this.#complete(message, { error }, []);

@@ -5,7 +5,7 @@ import { startFakeOpencode, type FakeOpencode } from '../fake/fake-opencode.ts';
 import { startFaultProxy, type Fault, type FaultProxy } from './fault-proxy.ts';
 import { until } from '../wait.ts';
 
-/** What no other suite notices: that a fault really happens. */
+// Each fault must really happen: no other suite would notice if it did not.
 let fake: FakeOpencode;
 let proxy: FaultProxy;
 
@@ -18,8 +18,8 @@ afterEach(async () => {
   await fake.close();
 });
 
-/** What a client sees of a broken connection; undici puts the reason into `cause`. */
-const breakage = (promise: Promise<unknown>): Promise<string> =>
+/** Why a request failed; undici puts the reason into `cause`. */
+const breakReason = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => 'no break',
     (error: unknown) => (error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error)),
@@ -30,28 +30,31 @@ it.each<{ readonly fault: Fault; readonly seen: RegExp; readonly arrived: number
   { fault: { kind: 'cut-request' }, seen: /^(?!no break)/, arrived: 0 },
   { fault: { kind: 'lose-response' }, seen: /ECONNRESET/, arrived: 1 },
   { fault: { kind: 'cut-response', afterBytes: 40 }, seen: /^(?!no break)/, arrived: 1 },
-])('breaks one request by $fault.kind, which reaches upstream $arrived times', async ({ fault, seen, arrived }) => {
-  const body = JSON.stringify({ title: 'x'.repeat(200_000) });
-  const post = async (): Promise<unknown> => (await fetch(`${proxy.url}/session`, { method: 'POST', body })).json();
-  proxy.rule({ method: 'POST' }, fault, 1);
-  expect(await breakage(post())).toMatch(seen);
-  expect(fake.state.sessions.size).toBe(arrived);
-  expect(await post()).toMatchObject({ title: expect.stringMatching(/^x/) });
-});
+])(
+  'the proxy breaks one request by $fault.kind, which reaches upstream $arrived times',
+  async ({ fault, seen, arrived }) => {
+    const body = JSON.stringify({ title: 'x'.repeat(200_000) });
+    const post = async (): Promise<unknown> => (await fetch(`${proxy.url}/session`, { method: 'POST', body })).json();
+    proxy.rule({ method: 'POST' }, fault, 1);
+    expect(await breakReason(post())).toMatch(seen);
+    expect(fake.state.sessions.size).toBe(arrived);
+    expect(await post()).toMatchObject({ title: expect.stringMatching(/^x/) });
+  },
+);
 
-it('cuts streams, silences them with the connection open, and passes a break of upstream on', async () => {
-  await using cut = await tapEvents(proxy);
+it('the proxy cuts streams, silences them with the connection open, and passes on a break of upstream', async () => {
+  await using cutTap = await tapEvents(proxy);
   await until('the stream to be known', () => proxy.openStreams === 1);
   expect(proxy.cutStreams()).toBe(1);
-  expect(await cut.ended).toBeInstanceOf(Error);
-  await using silent = await tapEvents(proxy);
-  await silent.waitFor('server.connected');
+  expect(await cutTap.ended).toBeInstanceOf(Error);
+  await using silentTap = await tapEvents(proxy);
+  await silentTap.waitFor('server.connected');
   expect(proxy.stallStreams()).toBe(1);
-  await using fresh = await tapEvents(proxy);
+  await using nextTap = await tapEvents(proxy);
   fake.emit('session.idle', { sessionID: 'ses_1' });
-  await fresh.waitFor('session.idle');
-  expect(silent.types).toEqual(['server.connected']);
+  await nextTap.waitFor('session.idle');
+  expect(silentTap.types).toEqual(['server.connected']);
   expect(proxy.openStreams).toBe(2);
   fake.endStreams('destroy');
-  expect(await fresh.ended).toBeInstanceOf(Error);
+  expect(await nextTap.ended).toBeInstanceOf(Error);
 });

@@ -36,7 +36,7 @@ export class Namespaces {
     return name;
   }
 
-  /** Ends their processes and removes them. */
+  /** Ends the processes in the namespaces and removes the namespaces. */
   close(): Promise<void> {
     return this.#set.close();
   }

@@ -8,17 +8,17 @@ import { PINNED_OPENCODE } from './opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
 import { freePort } from '../ports.ts';
 
-/** Median start is 2.3 s; with two cores shared by several it was 20 s. */
+/** The median start takes 2.3 s; with several on two cores it took 20 s. */
 const START_LIMIT_MS = 90_000;
 
 /** In its first 450 ms opencode may accept a request and never answer it: give up early and retry. */
 const HEALTH_TIMEOUT_MS = 500;
 
-/** SIGTERM ends `serve` at once; after this it is stuck. */
+/** SIGTERM ends `serve` immediately; one that still runs after this is stuck. */
 const EXIT_LIMIT_MS = 5_000;
 
 export interface OpencodeOptions extends SandboxOptions {
-  /** Another version than the pinned one. */
+  /** Default: the pinned version. */
   readonly binary?: string;
   readonly port?: number;
 }
@@ -65,7 +65,7 @@ export class Opencode implements AsyncDisposable {
     this.headers = basicAuth(options.password);
   }
 
-  /** The running process's, or the last one's. */
+  /** The pid of the running process, or else of the last one. */
   get pid(): number {
     return this.#child?.pid ?? 0;
   }

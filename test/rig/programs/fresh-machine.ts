@@ -18,7 +18,7 @@ export interface FreshMachine extends AsyncDisposable {
   readonly checkout: string;
   /** npm's empty prefix. */
   readonly prefix: string;
-  /** Empty. */
+  /** An empty home directory. */
   readonly home: string;
   /** npm's registry and cache of this machine, without its other settings. */
   readonly env: Readonly<Record<string, string>>;
@@ -60,7 +60,7 @@ export async function openFreshMachine(): Promise<FreshMachine> {
   };
 }
 
-/** Including uncommitted changes, without the tests, which the build does not read. */
+/** Copies the files, with uncommitted changes and without the tests, which the build does not read. */
 async function fillCheckout(checkout: string): Promise<void> {
   const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
   const { stdout } = await run('git', list, { cwd: root });
@@ -78,7 +78,7 @@ async function fillCheckout(checkout: string): Promise<void> {
 }
 
 async function npmEnvironment(home: string, prefix: string): Promise<Readonly<Record<string, string>>> {
-  const kept = Object.entries(process.env).filter(
+  const inheritedEnv = Object.entries(process.env).filter(
     (pair): pair is [string, string] => !pair[0].toLowerCase().startsWith('npm_') && pair[0] !== 'INIT_CWD',
   );
   const [registry = '', cache = '', userconfig = ''] = await Promise.all(
@@ -87,7 +87,7 @@ async function npmEnvironment(home: string, prefix: string): Promise<Readonly<Re
     ),
   );
   return {
-    ...Object.fromEntries(kept),
+    ...Object.fromEntries(inheritedEnv),
     HOME: home,
     npm_config_registry: registry,
     npm_config_cache: cache,
