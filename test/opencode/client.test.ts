@@ -186,7 +186,7 @@ describe('a call that ends before the next endpoint is tried', () => {
     expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
   });
 
-  test('reports the error of the second endpoint if nothing was sent to the first', async () => {
+  test('reports that the call was cancelled if nothing was sent to the first endpoint', async () => {
     expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
   });
 });
