@@ -16,47 +16,47 @@ const LOWEST_PORT = 1_024;
 const POLL_MS = 2_000;
 const GIVE_UP_MS = 180_000;
 
-/** As many registrations as are read at most; nine of ten belong to ended instances. */
+/** The most registrations that are read; nine of ten are left over from ended instances. */
 export async function crowdFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: ALIVE });
   const registry = await stage.registryOf({ live: fleet.ports.live, silent: await closedPorts(DEAD) });
-  const firstAnswerMs: number[] = [];
-  const allLiveProbedMs: number[] = [];
-  const allKnownMs: number[] = [];
-  const aliveRows: number[] = [];
-  const residentNow: number[] = [];
-  const residentHighest: number[] = [];
+  const first: number[] = [];
+  const asked: number[] = [];
+  const complete: number[] = [];
+  const alive: number[] = [];
+  const now: number[] = [];
+  const highest: number[] = [];
   const probes: number[] = [];
   for (let run = 0; run < runs; run++) {
     await fleet.count();
     await using server = await stage.startServer({ registry });
     const startMs = performance.now();
-    const firstAnswer = server.call<Listing>('instances', { limit: 1 });
+    const answering = server.call<Listing>('instances', { limit: 1 });
     await fleet.surveyed(GIVE_UP_MS);
-    allLiveProbedMs.push(performance.now() - startMs);
-    firstAnswerMs.push((await firstAnswer).ms);
-    aliveRows.push(await countAlive(server));
+    asked.push(performance.now() - startMs);
+    first.push((await answering).ms);
+    alive.push(await countAlive(server));
     const { byRoute } = await fleet.count();
     probes.push((byRoute['GET /global/health'] ?? 0) / ALIVE);
     await untilAllKnown(server);
-    allKnownMs.push(performance.now() - startMs);
+    complete.push(performance.now() - startMs);
     const memory = residentMb(server.pid);
-    residentNow.push(memory.now);
-    residentHighest.push(memory.highest);
+    now.push(memory.now);
+    highest.push(memory.highest);
   }
   const among = `${ALIVE + DEAD} registrations, ${ALIVE} alive`;
   return [
-    figure(`${among}: first answer of instances`, 'ms', firstAnswerMs),
-    figure(`${among}: until every live one was asked`, 'ms', allLiveProbedMs),
-    figure(`${among}: until every dead one was found dead`, 'ms', allKnownMs),
-    figure(`${among}: alive in the list`, 'count', aliveRows, { goal: exactly(ALIVE) }),
+    figure(`${among}: first answer of instances`, 'ms', first),
+    figure(`${among}: until every live one was asked`, 'ms', asked),
+    figure(`${among}: until every dead one was found dead`, 'ms', complete),
+    figure(`${among}: alive in the list`, 'count', alive, { goal: exactly(ALIVE) }),
     figure(`${among}: probes per live instance until then`, 'count', probes),
-    figure(`${among}: resident memory`, 'MB', residentNow),
-    figure(`${among}: highest resident memory`, 'MB', residentHighest),
+    figure(`${among}: resident memory`, 'MB', now),
+    figure(`${among}: highest resident memory`, 'MB', highest),
   ];
 }
 
-/** Ports on which nothing listens. */
+/** Nothing listens there. */
 async function closedPorts(count: number): Promise<readonly number[]> {
   const taken = new Set(
     [...(await readFile('/proc/net/tcp', 'utf8')).matchAll(/^\s*\d+: [0-9A-F]+:([0-9A-F]{4})/gm)].map(([, port = '']) =>
@@ -70,15 +70,15 @@ async function closedPorts(count: number): Promise<readonly number[]> {
   return ports;
 }
 
-/** An instance becomes a row with its first probe; until then only a note counts it. A dead one is a row, as offline. */
+/** Instances that wait for their first probe are in a note only; those that answered badly are listed as offline. */
 async function untilAllKnown(server: ServerProcess): Promise<void> {
   let last: Listing | undefined;
-  const expectation = (): string => `${ALIVE + DEAD} rows, got ${last?.total}; ${last?.notes.join('; ')}`;
-  const hasAllRows = async (): Promise<boolean> => {
+  const what = (): string => `${ALIVE + DEAD} rows, got ${last?.total}; ${last?.notes.join('; ')}`;
+  const isAll = async (): Promise<boolean> => {
     last = (await server.call<Listing>('list_instances', { limit: 1 })).data;
     return last.total === ALIVE + DEAD;
   };
-  await until(expectation, hasAllRows, GIVE_UP_MS, POLL_MS);
+  await until(what, isAll, GIVE_UP_MS, POLL_MS);
 }
 
 async function countAlive(server: ServerProcess): Promise<number> {

@@ -10,18 +10,18 @@ import type { Stage } from '../stage.ts';
 import type { Listing } from './listing.ts';
 
 const CANDIDATES = 10_000;
-/** Endpoints that are proven to lead to one server. */
-const ENDPOINTS_PER_SERVER = 2;
+/** Proven endpoints per instance. */
+const PER_SERVER = 2;
 const NS_PER_MS = 1e6;
-/** Pause between two words of the answer. */
-const WORD_PAUSE_MS = 20;
+/** Between two words of the answer. */
+const WORD_MS = 20;
 const GIVE_UP_MS = 30_000;
 const POLL_MS = 1;
 
 /** The cost of many endpoints: merging 10,000, and switching from one to another in the middle of a turn. */
 export async function endpointFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
   return [
-    figure(`merge of ${CANDIDATES} candidates, ${ENDPOINTS_PER_SERVER} endpoints each`, 'ms', mergeTimes(samples)),
+    figure(`merge of ${CANDIDATES} candidates, ${PER_SERVER} ways each`, 'ms', mergeTimes(samples)),
     await failoverFigure(stage, samples),
   ];
 }
@@ -30,23 +30,22 @@ function mergeTimes(samples: number): number[] {
   const endpoints = Array.from({ length: CANDIDATES }, (_, index) => endpointOf(index));
   const proven = endpoints.flatMap((endpoint, index): KeyPair[] => {
     const other = endpoints[index + 1];
-    return index % ENDPOINTS_PER_SERVER === 0 && other !== undefined ? [[urlOf(endpoint), urlOf(other)]] : [];
+    return index % PER_SERVER === 0 && other !== undefined ? [[urlOf(endpoint), urlOf(other)]] : [];
   });
   return Array.from({ length: samples }, () => {
     const startMs = performance.now();
     const { servers } = merge(endpoints, { proven, former: [] });
-    if (servers.length !== CANDIDATES / ENDPOINTS_PER_SERVER)
-      throw new Error(`Expected pairs, got ${servers.length} servers`);
+    if (servers.length !== CANDIDATES / PER_SERVER) throw new Error(`Expected pairs, got ${servers.length} servers`);
     return performance.now() - startMs;
   });
 }
 
 function endpointOf(index: number): ProbedEndpoint {
-  const process = Math.floor(index / ENDPOINTS_PER_SERVER);
+  const process = Math.floor(index / PER_SERVER);
   return probed({
     key: `k${index}`,
     url: `http://10.${index >> 16}.${(index >> 8) & 255}.${index & 255}:4096`,
-    route: index % ENDPOINTS_PER_SERVER === 0 ? 'tailnet' : 'relay',
+    route: index % PER_SERVER === 0 ? 'tailnet' : 'relay',
     claims: { id: `i${process}`, name: `project-${process}`, hostname: `host-${process % 100}`, localPort: 4096 },
   });
 }
@@ -55,7 +54,7 @@ function urlOf({ candidate }: ProbedEndpoint): string {
   return candidate.endpoint.url;
 }
 
-/** The time from cutting the endpoint in use, in the middle of a turn, to the next text that `send` shows. */
+/** From cutting the endpoint in use, in the middle of a streaming turn, to the next text that `send` shows. */
 async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
   await using fleet = await stage.startFleet({ live: 1 });
   const [port = 0] = fleet.ports.live;
@@ -78,16 +77,16 @@ async function failoverFigure(stage: Stage, samples: number): Promise<Figure> {
     await fleet.token('Hello');
     await until('the first text', () => arrivals.length > 0, GIVE_UP_MS, POLL_MS);
     const cutNs = process.hrtime.bigint();
-    const arrivalsAtCut = arrivals.length;
+    const before = arrivals.length;
     const [inUse, other] = better.openStreams > 0 ? [better, worse] : [worse, better];
     await inUse.down();
     await until('the other stream', () => other.openStreams > 0, GIVE_UP_MS, POLL_MS);
-    while (arrivals.length === arrivalsAtCut) {
-      // Each word is a separate part: `send` shows the part that was streaming at the cut only when that part ends.
+    while (arrivals.length === before) {
+      // Each is a separate part: the one that was streaming when the route broke is shown when it ends.
       await fleet.token('word ');
-      await delay(WORD_PAUSE_MS);
+      await delay(WORD_MS);
     }
-    times.push(Number((arrivals[arrivalsAtCut] ?? cutNs) - cutNs) / NS_PER_MS);
+    times.push(Number((arrivals[before] ?? cutNs) - cutNs) / NS_PER_MS);
     await fleet.finish('Done.');
     await sending;
     await inUse.up();

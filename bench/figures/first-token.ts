@@ -8,10 +8,10 @@ import { differences } from '../statistics.ts';
 
 const GOAL_MS = 10;
 const NS_PER_MS = 1e6;
-/** Lets both readers become idle; a model takes longer to write its first words. */
+/** A model's first words take longer; by then both readers are idle. */
 const REST_MS = 50;
 
-/** Measures how long a turn's first text takes to arrive, as a progress notification of `send` and at a bare reader of the stream. */
+/** From sending a turn's first text to its arrival, as a progress notification of `send` and at a bare reader of the stream. */
 export async function firstTokenFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: 1 });
   await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });
@@ -23,23 +23,23 @@ export async function firstTokenFigures(stage: Stage, pairs: number): Promise<re
   const { ours, theirs } = await interleave(pairs, {
     theirs: async () => {
       await bare.ask({ order: 'open' });
-      const arrival = bare.ask<BareArrival>({ order: 'wait' });
+      const arriving = bare.ask<BareArrival>({ order: 'wait' });
       await delay(REST_MS);
       const { atNs } = await fleet.token('Hello');
-      const bareArrival = await arrival;
+      const arrived = await arriving;
       await bare.ask({ order: 'close' });
-      return msBetween(BigInt(atNs), BigInt(bareArrival.atNs));
+      return msBetween(BigInt(atNs), BigInt(arrived.atNs));
     },
     ours: async () => {
-      let resolveArrival: (atNs: bigint) => void = () => {};
-      const arrival = new Promise<bigint>((resolve) => (resolveArrival = resolve));
+      let arrive: (atNs: bigint) => void = () => {};
+      const arriving = new Promise<bigint>((resolve) => (arrive = resolve));
       const sending = server.call('send', { instance: 'project-0', message: 'Hi' }, (text, atNs) => {
-        if (text !== '') resolveArrival(atNs);
+        if (text !== '') arrive(atNs);
       });
       await fleet.prompted();
       await delay(REST_MS);
       const { atNs } = await fleet.token('Hello');
-      const arrivedNs = await arrival;
+      const arrivedNs = await arriving;
       await fleet.finish('Hello.');
       await sending;
       return msBetween(BigInt(atNs), arrivedNs);

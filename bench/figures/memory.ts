@@ -21,7 +21,7 @@ export async function memoryFigures(stage: Stage, runs: number): Promise<readonl
   ];
 }
 
-/** In MB, one sample of each kind per run. */
+/** In MB, one of each per run. */
 export async function measureMemory(
   stage: Stage,
   runs: number,

@@ -8,9 +8,9 @@ import { openNodeScene } from './node.ts';
 
 const MINUTES = 10;
 const MINUTE_MS = 60_000;
-/** Other machines that each hold a request at the node service. */
+/** Machines that hold a request here. */
 const WATCHERS = 5;
-/** 0.1 % of a core. */
+/** A thousandth of a core. */
 const MOST_PROCESSOR_MS = MINUTE_MS / 1000;
 const MOST_MB = 90;
 
@@ -18,27 +18,27 @@ const MOST_MB = 90;
 export async function nodeIdleFigures(stage: Stage): Promise<readonly Figure[]> {
   await using scene = await openNodeScene(stage);
   const { node, list } = scene;
-  const idleLoad = await measureMinutes(node.pid);
+  const alone = await minutesOf(node.pid);
   const end = new AbortController();
-  const heldRequests = Array.from({ length: WATCHERS }, () => holdRequests(list, end.signal));
-  const heldLoad = await measureMinutes(node.pid);
+  const watching = Array.from({ length: WATCHERS }, () => watch(list, end.signal));
+  const watched = await minutesOf(node.pid);
   end.abort();
-  await Promise.all(heldRequests);
+  await Promise.all(watching);
   return [
-    figure('node service idle: processor time in a minute', 'ms', idleLoad.processorMs, {
+    figure('node service idle: processor time in a minute', 'ms', alone.processorMs, {
       goal: atMost(MOST_PROCESSOR_MS),
     }),
-    figure(`node service idle: resident memory after ${MINUTES} minutes`, 'MB', idleLoad.residentMb, {
+    figure(`node service idle: resident memory after ${MINUTES} minutes`, 'MB', alone.residentMb, {
       goal: atMost(MOST_MB),
     }),
-    figure(`… with ${WATCHERS} held requests: processor time in a minute`, 'ms', heldLoad.processorMs),
-    figure(`… with ${WATCHERS} held requests: resident memory`, 'MB', heldLoad.residentMb, {
+    figure(`… with ${WATCHERS} that wait for news: processor time in a minute`, 'ms', watched.processorMs),
+    figure(`… with ${WATCHERS} that wait for news: resident memory`, 'MB', watched.residentMb, {
       goal: atMost(MOST_MB),
     }),
   ];
 }
 
-async function measureMinutes(
+async function minutesOf(
   pid: number,
 ): Promise<{ readonly processorMs: readonly number[]; readonly residentMb: number }> {
   const samples: number[] = [];
@@ -50,8 +50,8 @@ async function measureMinutes(
   return { processorMs: samples, residentMb: residentMb(pid).now };
 }
 
-/** Holds one request after another, as another machine's source does. */
-async function holdRequests(list: Place, signal: AbortSignal): Promise<void> {
+/** As another machine's source does: one held request after another. */
+async function watch(list: Place, signal: AbortSignal): Promise<void> {
   const { etag } = await get(list);
   const headers = { 'if-none-match': etag, prefer: 'wait=25' };
   while (!signal.aborted)

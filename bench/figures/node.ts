@@ -12,7 +12,7 @@ export const CALLER = '127.0.0.1';
 const LIST = '/opencode-mcp/v1/instances';
 const STREAM_BYTES = 64 * 1024 * 1024;
 export const REQUESTS = 100;
-/** The node service needs two connections instead of one, and whois. */
+/** Two connections instead of one, and whois. */
 export const FIRST_BYTE_RATIO = 5;
 
 /** One instance, and the node service that passes requests on to it. */
@@ -84,15 +84,15 @@ async function throughput({ direct, proxied }: NodeScene, pairs: number): Promis
   const measure = async (place: Place): Promise<number> => (await get(place)).restMs;
   const measures = { theirs: () => measure(direct(path)), ours: () => measure(proxied(path)) };
   const { ours, theirs } = await interleave(pairs, measures);
-  const title = `event stream: ${STREAM_BYTES / 1024 / 1024} MiB`;
+  const what = `event stream: ${STREAM_BYTES / 1024 / 1024} MiB`;
   return [
-    figure(`${title}, direct`, 'ms', theirs),
-    figure(`${title}, by the node service`, 'ms', ours),
-    figure(`${title}, node service / direct`, '×', ratios(ours, theirs)),
+    figure(`${what}, direct`, 'ms', theirs),
+    figure(`${what}, by the node service`, 'ms', ours),
+    figure(`${what}, node service / direct`, '×', ratios(ours, theirs)),
   ];
 }
 
-/** The node service answers the list itself, so a first request exceeds later ones only by connecting and whois. */
+/** A request for the list is not passed on: on a new connection it takes longer by connecting and whois. */
 async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<readonly Figure[]> {
   const { both } = await interleave(pairs, {
     both: async () => {
@@ -104,12 +104,12 @@ async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<re
     },
   });
   const [first, later] = [both.map(([ms]) => ms), both.map(([, ms]) => ms)];
-  const whoisRequests = await whoisAsked(list, tailscaled);
+  const asked = await whoisAsked(list, tailscaled);
   return [
     figure('list: first request of a connection, with whois', 'ms', first),
     figure('list: second request of a connection, whois known', 'ms', later),
     figure('list: first − second', 'ms', differences(first, later)),
-    figure(`whois requests for ${REQUESTS} requests of one connection`, 'count', whoisRequests, { goal: exactly(1) }),
+    figure(`whois requests for ${REQUESTS} requests of one connection`, 'count', asked, { goal: exactly(1) }),
   ];
 }
 

@@ -6,7 +6,7 @@ import type { Stage } from '../stage.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
 const GOAL_MS = 300;
-/** Instances that are registered at the start. */
+/** Instances that are listed already. */
 const INSTANCES = 10;
 /** Poll interval; one list takes about as long. */
 const POLL_MS = 2;
@@ -14,7 +14,7 @@ const POLL_MS = 2;
 const REST_MS = 400;
 const GIVE_UP_MS = 10_000;
 
-/** Measures the time from the rename that adds a registration to the first list that shows the instance, and from its removal to the first without it. */
+/** From the rename that adds a registration to the first list that shows the instance healthy. */
 export async function renameFigures(stage: Stage, samples: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: INSTANCES });
   const registry = await stage.registryOf(fleet.ports);
@@ -22,35 +22,35 @@ export async function renameFigures(stage: Stage, samples: number): Promise<read
   await server.call('instances');
   const [port = 0] = fleet.ports.live;
   const name = 'project-0';
-  const isListed = async (expected: boolean): Promise<boolean> => {
+  const has = async (wanted: boolean): Promise<boolean> => {
     const { data } = await server.call<Listing>('list_instances', { limit: MOST_ROWS });
-    return data.instances.some((row) => row.name === name && row.state === 'idle') === expected;
+    return data.instances.some((row) => row.name === name && row.state === 'idle') === wanted;
   };
-  const listingTimes: number[] = [];
-  const removalTimes: number[] = [];
+  const listed: number[] = [];
+  const unlisted: number[] = [];
   for (let sample = 0; sample < samples; sample++) {
-    removalTimes.push(
+    unlisted.push(
       await timeUntil(
         () => registry.remove(name),
-        () => isListed(false),
+        () => has(false),
       ),
     );
     await delay(REST_MS);
-    listingTimes.push(
+    listed.push(
       await timeUntil(
         () => registry.add({ name, port, cwd: '/home/user/project-0' }),
-        () => isListed(true),
+        () => has(true),
       ),
     );
     await delay(REST_MS);
   }
   return [
-    figure('from a registration’s rename to its listing', 'ms', listingTimes, { goal: atMost(GOAL_MS) }),
-    figure('from a registration’s removal to its disappearance from the list', 'ms', removalTimes),
+    figure('from a registration’s rename to its listing', 'ms', listed, { goal: atMost(GOAL_MS) }),
+    figure('from a registration’s removal to its end in the list', 'ms', unlisted),
   ];
 }
 
-/** Milliseconds from the end of `change` until `done` returns true. */
+/** From the end of `change`, by which the file exists or is gone. */
 async function timeUntil(change: () => Promise<unknown>, done: () => Promise<boolean>): Promise<number> {
   await change();
   const startMs = performance.now();

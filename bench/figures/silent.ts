@@ -4,7 +4,7 @@ import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 
 /** The server's default health deadline. */
 const DEADLINE_MS = 3_000;
-/** Added to the deadline for a timer, 200 rows and two pipes. */
+/** What a timer, 200 rows and two pipes may add to the deadline. */
 const TRANSPORT_MS = 100;
 const RUNS = { servers: 5, callsEach: 7 };
 
@@ -20,7 +20,7 @@ export interface SilentSurvey {
   readonly later: SilentCalls;
 }
 
-/** Calls `instances` while some endpoints accept connections and never answer. */
+/** `instances` with some endpoints that accept and never answer. */
 export async function silentSurvey(
   stage: Stage,
   endpoints: { readonly live: number; readonly silent: number; readonly deadlineMs: number },
@@ -47,21 +47,17 @@ export async function silentFigures(stage: Stage): Promise<readonly Figure[]> {
   const live = 180;
   const silent = 20;
   const { first, later } = await silentSurvey(stage, { live, silent, deadlineMs: DEADLINE_MS }, RUNS);
-  const endpointMix = `${silent} silent among ${live + silent}`;
+  const among = `${silent} silent among ${live + silent}`;
   const fewest = (counts: readonly number[]): number => Math.min(...counts);
   return [
-    figure(`instances with ${endpointMix}, first call`, 'ms', first.ms, {
+    figure(`instances with ${among}, first call`, 'ms', first.ms, {
       goal: atMost(2 * DEADLINE_MS + TRANSPORT_MS),
       note: 'waits for the first round too',
     }),
-    figure(`instances with ${endpointMix}, later calls`, 'ms', later.ms, {
+    figure(`instances with ${among}, later calls`, 'ms', later.ms, {
       goal: atMost(DEADLINE_MS + TRANSPORT_MS),
     }),
-    figure(`fewest complete rows with ${endpointMix}, first call`, 'count', fewest(first.complete), {
-      goal: exactly(live),
-    }),
-    figure(`fewest complete rows with ${endpointMix}, later calls`, 'count', fewest(later.complete), {
-      goal: exactly(live),
-    }),
+    figure(`fewest complete rows with ${among}, first call`, 'count', fewest(first.complete), { goal: exactly(live) }),
+    figure(`fewest complete rows with ${among}, later calls`, 'count', fewest(later.complete), { goal: exactly(live) }),
   ];
 }

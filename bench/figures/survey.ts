@@ -10,7 +10,7 @@ import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 export const SURVEY_RATIO = 1.5;
 /** Requests of an idle OpenCode 1: path, status, latest session. */
 export const REQUESTS_PER_INSTANCE = 3;
-/** Requests of an OpenCode 2, for all its directories: sessions, active sessions. */
+/** Requests of an OpenCode 2, for all its directories: sessions, and active ones. */
 export const REQUESTS_PER_SERVICE = 2;
 /** The server's default. */
 const CONCURRENCY = 16;
@@ -34,7 +34,7 @@ export interface Survey {
   readonly residentMb: number;
 }
 
-/** Alternates between a call of `instances` and the same requests made bare, each in its own process. */
+/** A call of `instances` and the same requests made bare, in turn, each in its own process. */
 export async function survey(stage: Stage, instances: number, pairs: number, generation: 1 | 2 = 1): Promise<Survey> {
   await using fleet = await stage.startFleet({ live: instances, generation });
   const registry = await stage.registryOf(fleet.ports, generation === 2 ? FLEET_PASSWORD : undefined);
@@ -44,9 +44,9 @@ export async function survey(stage: Stage, instances: number, pairs: number, gen
   const round = async (pid: number, measure: () => Promise<number>): Promise<Round> => {
     const before = processorMs(pid);
     const ms = await measure();
-    const usedMs = processorMs(pid) - before;
+    const used = processorMs(pid) - before;
     const { requests } = await fleet.count();
-    return { ms, processorMs: usedMs, requests: requests / instances };
+    return { ms, processorMs: used, requests: requests / instances };
   };
   // The first call waits for the first discovery round.
   await server.call('instances', { limit: MOST_ROWS });
@@ -67,16 +67,16 @@ export async function surveyFigures(stage: Stage, sizes: readonly number[], pair
   const figures: Figure[] = [];
   for (const size of sizes) {
     const { ours, theirs, complete } = await survey(stage, size, pairs);
-    const values = (rounds: readonly Round[], key: keyof Round): number[] => rounds.map((round) => round[key]);
-    const ratiosOf = (key: keyof Round): number[] => ratios(values(ours, key), values(theirs, key));
+    const of = (rounds: readonly Round[], what: keyof Round): number[] => rounds.map((round) => round[what]);
+    const compared = (what: keyof Round): number[] => ratios(of(ours, what), of(theirs, what));
     const over = `over ${size} instance${size === 1 ? '' : 's'}`;
     figures.push(
-      figure(`the requests of instances made bare, ${over}`, 'ms', values(theirs, 'ms')),
-      figure(`instances ${over}`, 'ms', values(ours, 'ms')),
-      figure(`instances ${over}, ours / bare`, '×', ratiosOf('ms'), { goal: atMost(SURVEY_RATIO) }),
-      figure(`processor time of instances ${over}, ours / bare`, '×', ratiosOf('processorMs')),
-      figure(`requests per instance and call ${over}, bare`, 'count', values(theirs, 'requests')),
-      figure(`requests per instance and call ${over}, ours`, 'count', values(ours, 'requests'), {
+      figure(`the requests of instances made bare, ${over}`, 'ms', of(theirs, 'ms')),
+      figure(`instances ${over}`, 'ms', of(ours, 'ms')),
+      figure(`instances ${over}, ours / bare`, '×', compared('ms'), { goal: atMost(SURVEY_RATIO) }),
+      figure(`processor time of instances ${over}, ours / bare`, '×', compared('processorMs')),
+      figure(`requests per instance and call ${over}, bare`, 'count', of(theirs, 'requests')),
+      figure(`requests per instance and call ${over}, ours`, 'count', of(ours, 'requests'), {
         goal: atMost(REQUESTS_PER_INSTANCE),
       }),
       figure(`complete rows ${over}`, 'count', complete, { goal: exactly(size) }),

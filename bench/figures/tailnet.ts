@@ -7,31 +7,31 @@ import { ratios } from '../statistics.ts';
 import type { Listing } from './listing.ts';
 import { CALLER, HOST, openNodeScene } from './node.ts';
 
-const MANY_PEERS = 5_000;
+const MANY = 5_000;
 
 /** From a server's start to its first list with another machine's instance, in a small and a large tailnet. */
 export async function tailnetFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
   await using scene = await openNodeScene(stage);
-  // The server's own address; the node service listens on HOST.
-  const addresses = { address: CALLER, peer: HOST };
-  await using small = await stage.startTailscaled({ ...addresses, strangers: 0 });
-  await using large = await stage.startTailscaled({ ...addresses, strangers: MANY_PEERS - 1 });
+  // The viewer's; the node service listens on the other one.
+  const seen = { address: CALLER, peer: HOST };
+  await using small = await stage.startTailscaled({ ...seen, strangers: 0 });
+  await using large = await stage.startTailscaled({ ...seen, strangers: MANY - 1 });
   const { few, many } = await interleave(pairs, {
-    few: () => measureFirstList(stage, small, scene.node.port),
-    many: () => measureFirstList(stage, large, scene.node.port),
+    few: () => firstList(stage, small, scene.node.port),
+    many: () => firstList(stage, large, scene.node.port),
   });
   const ms = (samples: readonly Sample[]): number[] => samples.map(({ listedMs }) => listedMs);
   return [
     figure('start to a list of another machine, 1 peer', 'ms', ms(few)),
-    figure(`start to a list of another machine, ${MANY_PEERS} peers`, 'ms', ms(many)),
-    figure(`start to a list of another machine, ${MANY_PEERS} peers / 1`, '×', ratios(ms(many), ms(few))),
+    figure(`start to a list of another machine, ${MANY} peers`, 'ms', ms(many)),
+    figure(`start to a list of another machine, ${MANY} peers / 1`, '×', ratios(ms(many), ms(few))),
     figure(
-      `status requests until then, ${MANY_PEERS} peers`,
+      `status asked for until then, ${MANY} peers`,
       'count',
       many.map(({ statuses }) => statuses),
     ),
     figure(
-      `resident memory then, ${MANY_PEERS} peers`,
+      `resident memory then, ${MANY} peers`,
       'MB',
       many.map(({ memoryMb }) => memoryMb),
     ),
@@ -44,7 +44,7 @@ interface Sample {
   readonly memoryMb: number;
 }
 
-async function measureFirstList(stage: Stage, tailscaled: Tailscaled, nodePort: number): Promise<Sample> {
+async function firstList(stage: Stage, tailscaled: Tailscaled, nodePort: number): Promise<Sample> {
   await countsOf(tailscaled);
   const env = {
     ...NO_ROUNDS,

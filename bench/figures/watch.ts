@@ -12,7 +12,7 @@ const STATES = '/opencode-mcp/v1/states';
 
 const SERVERS = 40;
 const STREAMING = 10;
-/** Models write about this fast. */
+/** As fast as models write. */
 const WORD_EVERY_MS = 20;
 
 /** V8 has compiled and collected its start-up garbage by then. */
@@ -38,14 +38,14 @@ export interface WatchScene extends AsyncDisposable {
   readonly states: Place;
 }
 
-/** Returns once the node service follows all servers. */
+/** Ready once all of them are followed. */
 export async function openWatchScene(stage: Stage, servers: number): Promise<WatchScene> {
   const fleet = await stage.startFleet({ live: servers });
   const registry = await stage.registryOf(fleet.ports);
   const tailscaled = await stage.startTailscaled({ address: HOST, peer: CALLER, strangers: 0 });
   const node = await stage.startNode({ registry, socketPath: tailscaled.place.socketPath, host: HOST });
   const states: Place = { host: HOST, port: node.port, path: STATES };
-  // Polls seldom, since each answer adds to the measured cost.
+  // Seldom, since each answer adds to the measured cost.
   const areFollowed = async (): Promise<boolean> =>
     (await get(states)).text.split('"overviews"').length === servers + 1;
   await until('all servers to be followed', areFollowed, undefined, POLL_MS);
@@ -86,7 +86,7 @@ export async function watchFigures(stage: Stage, pairs: number): Promise<readonl
   ];
 }
 
-/** Processor time per second, in ms. */
+/** Of a second, in ms. */
 async function processorShare({ node }: WatchScene, ms: number): Promise<number> {
   const before = processorMs(node.pid);
   await delay(ms);
@@ -113,16 +113,16 @@ export async function streaming(
 /** From a change at the last server to the answer of the held request, in ms. */
 export async function changesSeen({ fleet, states }: WatchScene, count: number): Promise<readonly number[]> {
   const agent = keptConnection();
-  const delaysMs: number[] = [];
+  const taken: number[] = [];
   for (let change = 0; change < count; change += 1) {
     const { etag } = await get(states, { agent });
     const headers = { 'if-none-match': etag, prefer: 'wait=20' };
-    const answerNs = get({ ...states, headers }, { agent }).then(() => process.hrtime.bigint());
+    const answered = get({ ...states, headers }, { agent }).then(() => process.hrtime.bigint());
     // The request must be held first.
     await delay(BETWEEN_CHANGES_MS);
     const { atNs } = await fleet.change();
-    delaysMs.push(Number((await answerNs) - BigInt(atNs)) / 1e6);
+    taken.push(Number((await answered) - BigInt(atNs)) / 1e6);
   }
   agent.destroy();
-  return delaysMs;
+  return taken;
 }

@@ -1,14 +1,14 @@
 /**
- * The baseline for start-up time: an MCP server as in the SDK's guide, whose tools do nothing. Its only argument is the
- * number of tools. zod is imported as a namespace so that the bundler drops its unused parts.
+ * Baseline of the start-up: an MCP server as in the SDK's guide, with as many tools as ours (its only argument) and nothing
+ * behind them. zod is imported as a namespace so that the bundler drops its unused parts.
  */
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
 import * as z from 'zod';
 
-const toolCount = Number(process.argv[2] ?? '1');
+const count = Number(process.argv[2] ?? '1');
 const server = new McpServer({ name: 'bare', version: '1.0.0' });
-for (let number = 1; number <= toolCount; number++) {
+for (let number = 1; number <= count; number++) {
   server.registerTool(
     `tool_${number}`,
     {

@@ -1,5 +1,5 @@
 /**
- * Baseline of the first streamed token: only reads the event stream at the URL of its only argument. Orders: `open`, `wait`
+ * Baseline of the first streamed token: only a reader of the event stream, whose URL is its only argument. Orders: `open`, `wait`
  * (for the next text delta) and `close`.
  */
 import { serveOrders } from './orders.ts';
@@ -14,16 +14,16 @@ export interface BareArrival {
 }
 
 const url = process.argv[2] ?? '';
-let reading = new AbortController();
-let resolveArrival: (arrival: BareArrival) => void = () => {};
+let stop = new AbortController();
+let arrive: (arrival: BareArrival) => void = () => {};
 
 await serveOrders({}, async (line) => {
   const { order } = line as BareStreamOrder;
-  if (order === 'wait') return await new Promise<BareArrival>((resolve) => (resolveArrival = resolve));
-  reading.abort();
+  if (order === 'wait') return await new Promise<BareArrival>((resolve) => (arrive = resolve));
+  stop.abort();
   if (order === 'open') {
-    reading = new AbortController();
-    const { body } = await fetch(url, { signal: reading.signal, headers: { accept: 'text/event-stream' } });
+    stop = new AbortController();
+    const { body } = await fetch(url, { signal: stop.signal, headers: { accept: 'text/event-stream' } });
     if (body === null) throw new Error(`Expected an event stream at ${url}, got no body`);
     void follow(body).catch(() => {});
   }
@@ -33,13 +33,13 @@ process.exit(0);
 
 async function follow(body: ReadableStream<Uint8Array>): Promise<void> {
   const decoder = new TextDecoder();
-  let incomplete = '';
+  let rest = '';
   for await (const chunk of body) {
-    const blocks = (incomplete + decoder.decode(chunk, { stream: true })).split('\n\n');
-    incomplete = blocks.pop() ?? '';
+    const blocks = (rest + decoder.decode(chunk, { stream: true })).split('\n\n');
+    rest = blocks.pop() ?? '';
     for (const block of blocks) {
       const event = JSON.parse(block.slice('data: '.length)) as { readonly type: string };
-      if (event.type === 'message.part.delta') resolveArrival({ atNs: String(process.hrtime.bigint()) });
+      if (event.type === 'message.part.delta') arrive({ atNs: String(process.hrtime.bigint()) });
     }
   }
 }

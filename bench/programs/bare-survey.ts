@@ -13,7 +13,7 @@ export interface BareSurveyOptions {
   readonly generation?: 1 | 2;
 }
 
-/** The duration of one round by this process's clock. */
+/** One round, by this process's clock. */
 export interface BareRound {
   readonly ms: number;
 }
@@ -24,10 +24,10 @@ const PASSWORD = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
 
 await serveOrders({}, async () => {
   const startMs = performance.now();
-  const remainingPorts = ports.values();
+  const left = ports.values();
   // All workers take ports from one iterator.
   const worker = async (): Promise<void> => {
-    for (const port of remainingPorts) await survey(`http://127.0.0.1:${port}`);
+    for (const port of left) await ask(`http://127.0.0.1:${port}`);
   };
   await Promise.all(Array.from({ length: concurrency }, worker));
   const round: BareRound = { ms: performance.now() - startMs };
@@ -35,17 +35,17 @@ await serveOrders({}, async () => {
 });
 process.exit(0);
 
-async function survey(url: string): Promise<void> {
+async function ask(url: string): Promise<void> {
   if (generation === 2) {
-    await Promise.all(['/api/session?limit=100', '/api/session/active'].map((path) => getJson(url + path)));
+    await Promise.all(['/api/session?limit=100', '/api/session/active'].map((path) => get(url + path)));
     return;
   }
-  const { directory } = (await getJson(`${url}/path`)) as { readonly directory: string };
-  const paths = ['/session/status', `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
-  await Promise.all(paths.map((path) => getJson(url + path)));
+  const { directory } = (await get(`${url}/path`)) as { readonly directory: string };
+  const parts = ['/session/status', `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
+  await Promise.all(parts.map((path) => get(url + path)));
 }
 
-async function getJson(url: string): Promise<unknown> {
+async function get(url: string): Promise<unknown> {
   const response = await fetch(url, generation === 2 ? { headers: { authorization: PASSWORD } } : {});
   return JSON.parse(await response.text()) as unknown;
 }

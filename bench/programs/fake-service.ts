@@ -3,13 +3,13 @@ import { listenHttp } from '../../test/rig/http-listener.ts';
 /** The part of an OpenCode 2 that a listing requests: one idle session in one directory. */
 export interface FakeService {
   readonly port: number;
-  /** The number of requests so far. */
+  /** Requests so far. */
   readonly requests: number;
 }
 
 /** The password of every OpenCode 2 of a fleet. */
 export const FLEET_PASSWORD = 'of the fleet';
-const AUTHORIZATION = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
+const ALLOWED = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
 
 export async function startFakeService(index: number): Promise<FakeService> {
   const nowMs = Date.now();
@@ -30,7 +30,7 @@ export async function startFakeService(index: number): Promise<FakeService> {
     requests += 1;
     const answer = answers[request.url?.split('?', 1)[0] ?? ''];
     if (answer === undefined) response.writeHead(200, { 'content-type': 'text/html' }).end('<html></html>');
-    else if (request.headers.authorization !== AUTHORIZATION)
+    else if (request.headers.authorization !== ALLOWED)
       response.writeHead(401, { 'content-type': 'application/json' }).end('{"_tag":"UnauthorizedError"}');
     else response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
   });

@@ -16,7 +16,7 @@ export interface FleetOptions {
   readonly live: number;
   /** Ports that accept connections and never answer. */
   readonly silent?: number;
-  /** 2: each is an OpenCode 2 with one session in a directory; default 1. */
+  /** OpenCode 2, each with one session in a directory; default 1. */
   readonly generation?: 1 | 2;
   /** How long each answer to `GET /global/health` takes; default 0. */
   readonly healthMs?: number;
@@ -27,13 +27,13 @@ export interface FleetPorts {
   readonly silent: readonly number[];
 }
 
-/** `Fleet` in `stage.ts` describes the orders. */
+/** `Fleet` in `stage.ts` describes them. */
 export type FleetOrder =
   | { readonly order: 'count' | 'surveyed' | 'prompted' | 'hush' | 'change' }
   | { readonly order: 'token' | 'finish'; readonly text: string }
   | { readonly order: 'speak'; readonly instances: number; readonly everyMs: number };
 
-/** The number of words emitted since `speak`. */
+/** Words emitted. */
 export interface FleetWords {
   readonly words: number;
 }
@@ -45,7 +45,7 @@ export interface FleetCounts {
   readonly instancesAtOnce: number;
 }
 
-/** When the token was sent, in ns of the monotonic clock that all processes share. */
+/** When it was sent, in ns of the monotonic clock that all processes share. */
 export interface FleetToken {
   readonly atNs: string;
 }
@@ -56,15 +56,15 @@ const fakes: FakeOpencode[] = [];
 const services: FakeService[] = [];
 for (let index = 0; index < options.live; index += 1)
   if (options.generation === 2) services.push(await startFakeService(index));
-  else fakes.push(await startFake(index));
+  else fakes.push(await start(index));
 const silent = await Promise.all(Array.from({ length: options.silent ?? 0 }, listenSilently));
 const ports: FleetPorts = { live: [...fakes, ...services].map(({ port }) => port), silent };
-const countedByRoute = new Map<string, number>();
+const counted = new Map<string, number>();
 /** Per instance, since the last `count`. */
-let sessionRequests: readonly number[] = [];
+let sessionsAsked: readonly number[] = [];
 let promptsSeen = 0;
 let servicesCounted = 0;
-let speakTimer: NodeJS.Timeout | undefined;
+let speaking: NodeJS.Timeout | undefined;
 let words = 0;
 /** Poll interval of an order that waits. */
 const POLL_MS = 1;
@@ -75,23 +75,23 @@ await serveOrders(ports, async (line) => {
     case 'count':
       return count();
     case 'surveyed':
-      await waitUntil(() =>
-        fakes.every((fake, index) => fake.count('GET /experimental/session') > (sessionRequests[index] ?? 0)),
+      await holds(() =>
+        fakes.every((fake, index) => fake.count('GET /experimental/session') > (sessionsAsked[index] ?? 0)),
       );
       return {};
     case 'prompted':
-      await waitUntil(() => firstFake().state.prompts.length > promptsSeen);
-      promptsSeen = firstFake().state.prompts.length;
+      await holds(() => first().state.prompts.length > promptsSeen);
+      promptsSeen = first().state.prompts.length;
       return {};
     case 'token':
-      return say(firstFake(), order.text);
+      return say(first(), order.text);
     case 'finish':
-      firstFake().state.finish(promptedSession(firstFake()), order.text);
+      first().state.finish(promptedSession(first()), order.text);
       return {};
     case 'speak':
       return speak(order.instances, order.everyMs);
     case 'hush':
-      clearInterval(speakTimer);
+      clearInterval(speaking);
       for (const { state } of fakes) for (const id of state.statuses.keys()) state.finish(id, 'Done.');
       return { words } satisfies FleetWords;
     case 'change':
@@ -100,7 +100,7 @@ await serveOrders(ports, async (line) => {
 });
 process.exit(0);
 
-async function startFake(index: number): Promise<FakeOpencode> {
+async function start(index: number): Promise<FakeOpencode> {
   const fake = await startFakeOpencode({ directory: `/home/user/project-${index}`, load: busy.gauge() });
   const session = fake.addSession({ title: `Session of ${index}` });
   if (index === 0) addWork(fake, session.id);
@@ -125,7 +125,7 @@ function addWork({ state }: FakeOpencode, sessionID: string): void {
     );
 }
 
-/** Accepts connections and never reads from them. */
+/** Accepts and never reads. */
 async function listenSilently(): Promise<number> {
   const server = createServer((socket) => socket.on('error', () => {}));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -137,24 +137,24 @@ function count(): FleetCounts {
   let requests = 0;
   for (const route of [...FAKE_ROUTES, 'other'] as readonly (FakeRoute | 'other')[]) {
     const total = fakes.reduce((sum, fake) => sum + fake.count(route), 0);
-    const fresh = total - (countedByRoute.get(route) ?? 0);
-    countedByRoute.set(route, total);
+    const fresh = total - (counted.get(route) ?? 0);
+    counted.set(route, total);
     requests += fresh;
     if (fresh > 0) byRoute[route] = fresh;
   }
-  const serviceRequests = services.reduce((sum, { requests: all }) => sum + all, 0);
-  requests += serviceRequests - servicesCounted;
-  servicesCounted = serviceRequests;
-  sessionRequests = fakes.map((fake) => fake.count('GET /experimental/session'));
+  const ofServices = services.reduce((sum, { requests: all }) => sum + all, 0);
+  requests += ofServices - servicesCounted;
+  servicesCounted = ofServices;
+  sessionsAsked = fakes.map((fake) => fake.count('GET /experimental/session'));
   return { requests, byRoute, instancesAtOnce: busy.takeMax() };
 }
 
-/** Has no deadline: the bench has one. */
-async function waitUntil(condition: () => boolean): Promise<void> {
+/** As long as it takes: the bench gives up on its side. */
+async function holds(condition: () => boolean): Promise<void> {
   await until('an order', condition, Infinity, POLL_MS);
 }
 
-function firstFake(): FakeOpencode {
+function first(): FakeOpencode {
   const [fake] = fakes;
   if (fake === undefined) throw new Error('Expected a live instance, got none');
   return fake;
@@ -173,7 +173,7 @@ function speak(instances: number, everyMs: number): object {
     return () => state.say(id, 'a word ');
   });
   words = 0;
-  speakTimer = setInterval(() => {
+  speaking = setInterval(() => {
     for (const say of speakers) say();
     words += speakers.length;
   }, everyMs);
@@ -191,7 +191,7 @@ function change(): FleetToken {
   return { atNs: String(atNs) };
 }
 
-/** Emits a text part and its first words, as a real opencode does. */
+/** A text part and its first words, as a real one announces them. */
 function say(fake: FakeOpencode, text: string): FleetToken {
   const sessionID = promptedSession(fake);
   const messageID = fake.state.messages.get(sessionID)?.at(-1)?.info.id ?? newId('msg');

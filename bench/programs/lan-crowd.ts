@@ -20,7 +20,7 @@ export interface CrowdOptions {
 export type CrowdOrder =
   /** Announces one of the fake opencodes. */
   | { readonly order: 'announce'; readonly port: number }
-  /** Advertises all services of the addresses, and repeats them on every mDNS question. Answers with their number. */
+  /** From now on answers mDNS questions with everything that the addresses advertise. Answers with their number. */
   | { readonly order: 'crowd' };
 
 const FIRST_CROWD_PORT = 30_000;
@@ -28,33 +28,33 @@ const MDNS_PORT = 5353;
 const GROUP = '224.0.0.251';
 
 const options = JSON.parse(process.argv[2] ?? '{}') as CrowdOptions;
-const sockets = await Promise.all(options.addresses.map(openSocket));
-await Promise.all(options.live.map(serveFake));
+const sockets = await Promise.all(options.addresses.map(open));
+await Promise.all(options.live.map(serve));
 const crowd = Array.from({ length: options.each }, (_, index) => packetOf(FIRST_CROWD_PORT + index));
 
-await serveOrders({ ready: true }, async (input) => {
-  const order = input as CrowdOrder;
-  if (order.order === 'announce') await send(sockets[0], packetOf(order.port));
-  else await startAnswering();
+await serveOrders({ ready: true }, async (given) => {
+  const order = given as CrowdOrder;
+  if (order.order === 'announce') await say(sockets[0], packetOf(order.port));
+  else await answerQuestions();
   return { services: options.each * options.addresses.length };
 });
 
-async function startAnswering(): Promise<void> {
+async function answerQuestions(): Promise<void> {
   const listener = createSocket({ type: 'udp4', reuseAddr: true });
   listener.on('message', (packet) => {
     const isQuestion = packet.length > 2 && ((packet[2] ?? 0) & 0x80) === 0;
-    if (isQuestion && packet.includes('_http')) for (const socket of sockets) void sendCrowd(socket);
+    if (isQuestion && packet.includes('_http')) for (const socket of sockets) void sayAll(socket);
   });
   await new Promise<void>((resolve) => listener.bind(MDNS_PORT, '0.0.0.0', resolve));
   for (const address of options.addresses.slice(0, 1)) listener.addMembership(GROUP, address);
-  for (const socket of sockets) await sendCrowd(socket);
+  for (const socket of sockets) await sayAll(socket);
 }
 
-async function sendCrowd(socket: Socket): Promise<void> {
-  for (const packet of crowd) await send(socket, packet);
+async function sayAll(socket: Socket): Promise<void> {
+  for (const packet of crowd) await say(socket, packet);
 }
 
-function send(socket: Socket | undefined, packet: Buffer): Promise<void> {
+function say(socket: Socket | undefined, packet: Buffer): Promise<void> {
   return new Promise((resolve) => {
     if (socket === undefined) resolve();
     else socket.send(packet, MDNS_PORT, GROUP, () => resolve());
@@ -70,7 +70,7 @@ function packetOf(port: number): Buffer {
   });
 }
 
-function openSocket(address: string): Promise<Socket> {
+function open(address: string): Promise<Socket> {
   return new Promise((resolve) => {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
     socket.bind(MDNS_PORT, address, () => {
@@ -80,8 +80,8 @@ function openSocket(address: string): Promise<Socket> {
   });
 }
 
-/** Forwards `port` on every interface to a new fake, which listens on loopback only. */
-async function serveFake(port: number): Promise<void> {
+/** Fakes listen on loopback only. */
+async function serve(port: number): Promise<void> {
   const fake = await startFakeOpencode({ directory: `/home/user/project-${port}` });
   fake.addSession({ title: 'A session' });
   const server = createServer((inbound) => {

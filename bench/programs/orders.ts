@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 
-/** Answers each line of JSON on standard input with a line of JSON on standard output, until the input ends. */
+/** Answers each line of JSON on standard input with one on standard output, until the input ends. */
 export async function serveOrders(
   ready: object,
   carryOut: (order: unknown) => Promise<object> | object,

@@ -1,4 +1,4 @@
-/** Serves the routes of opencode that a node service requests, and event streams of any length: `GET /event?bytes=<n>`. */
+/** The part of an opencode that a node service requests, and an event stream of any length: `GET /event?bytes=<n>`. */
 import type { ServerResponse } from 'node:http';
 import { pipeline, Readable } from 'node:stream';
 
@@ -13,10 +13,10 @@ export interface StreamerPlace {
 const DIRECTORY = '/home/user/streamer';
 
 /** The first event of a stream. */
-const FIRST_EVENT = 'data: {"id":"evt_1","type":"server.connected","properties":{}}\n\n';
+const FIRST = 'data: {"id":"evt_1","type":"server.connected","properties":{}}\n\n';
 /** A text delta of a model's answer. */
-const DELTA_EVENT = `data: ${JSON.stringify({ id: 'evt_2', type: 'message.part.delta', properties: { delta: 'x'.repeat(900) } })}\n\n`;
-const BLOCK = Buffer.from(DELTA_EVENT.repeat(16));
+const EVENT = `data: ${JSON.stringify({ id: 'evt_2', type: 'message.part.delta', properties: { delta: 'x'.repeat(900) } })}\n\n`;
+const BLOCK = Buffer.from(EVENT.repeat(16));
 
 const listener = await listenHttp(({ url = '' }, response) => {
   const { pathname, searchParams } = new URL(url, 'http://streamer');
@@ -36,14 +36,14 @@ function answer(response: ServerResponse, value: object): void {
 
 function stream(response: ServerResponse, bytes: number): void {
   response.writeHead(200, { 'content-type': 'text/event-stream' });
-  response.write(FIRST_EVENT);
+  response.write(FIRST);
   if (bytes === 0) return;
-  let blocksLeft = Math.ceil(bytes / BLOCK.length);
+  let left = Math.ceil(bytes / BLOCK.length);
   const blocks = new Readable({
     highWaterMark: BLOCK.length,
     read() {
-      blocksLeft -= 1;
-      this.push(blocksLeft >= 0 ? BLOCK : null);
+      left -= 1;
+      this.push(left >= 0 ? BLOCK : null);
     },
   });
   pipeline(blocks, response, () => {});

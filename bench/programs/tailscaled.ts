@@ -20,12 +20,12 @@ export interface TailscaledPlace {
 /** Requests since the last order. */
 export interface TailscaledCounts {
   readonly whois: number;
-  /** Status requests whose answer contains every peer. */
+  /** Those with every peer in the answer. */
   readonly status: number;
 }
 
-/** The user id of `strangers`. */
-const STRANGER_USER_ID = 7n;
+/** The other user's id. */
+const STRANGER = 7n;
 
 const { address, peer, strangers } = JSON.parse(process.argv[2] ?? '{}') as TailscaledOptions;
 const fake = await startFakeLocalApi({
@@ -34,7 +34,7 @@ const fake = await startFakeLocalApi({
   },
   peers: [
     { ID: 'nPeerCNTRL', TailscaleIPs: [peer] },
-    ...Array.from({ length: strangers }, () => ({ UserID: STRANGER_USER_ID })),
+    ...Array.from({ length: strangers }, () => ({ UserID: STRANGER })),
   ],
 });
 fake.answers.set('whois', (_, response) =>
@@ -50,10 +50,10 @@ fake.answers.set('whois', (_, response) =>
 
 const place: TailscaledPlace = { socketPath: fake.socketPath };
 await serveOrders(place, () => {
-  const paths = fake.asked.splice(0);
+  const asked = fake.asked.splice(0);
   const counts: TailscaledCounts = {
-    whois: paths.filter((path) => path.startsWith('whois?')).length,
-    status: paths.filter((path) => path === 'status').length,
+    whois: asked.filter((path) => path.startsWith('whois?')).length,
+    status: asked.filter((path) => path === 'status').length,
   };
   return counts;
 });
