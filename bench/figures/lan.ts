@@ -67,7 +67,11 @@ const MAX_IDLE_S = 600;
 async function browsing(stage: Stage, viewer: Machine, other: Machine, seconds: number): Promise<readonly Figure[]> {
   const addresses = Array.from({ length: ADDRESSES }, (_, index) => `192.168.1.${200 + index}`);
   for (const address of addresses) await other.alias(address);
-  await using crowd = await stage.startLanCrowd(inside(other.namespace), { addresses, each: SERVICES_PER_ADDRESS, live: [] });
+  await using crowd = await stage.startLanCrowd(inside(other.namespace), {
+    addresses,
+    each: SERVICES_PER_ADDRESS,
+    live: [],
+  });
   const measure = async (
     seconds: number,
   ): Promise<{ readonly share: number; readonly mb: number; readonly highest: number }> => {

@@ -31,18 +31,21 @@ test('parseLsof() reads the output of lsof -Fpcutn on macOS', () => {
   ]);
 });
 
-test.skipIf(process.platform !== 'linux')('readListeners() finds every listening socket, even over several pages', async () => {
-  // At 150 characters a row, the table takes several pages, which the kernel returns one at a time.
-  const ports = await Promise.all(
-    Array.from({ length: 200 }, async (_, index) => {
-      const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');
-      onTestFinished(() => void server.close());
-      await once(server, 'listening');
-      return (server.address() as AddressInfo).port;
-    }),
-  );
-  const listeners = await readListeners();
-  expect(listeners?.every(({ listening }) => listening)).toBe(true);
-  const foundPorts = new Set(listeners?.map(({ local }) => local.port));
-  expect(ports.filter((port) => !foundPorts.has(port))).toEqual([]);
-});
+test.skipIf(process.platform !== 'linux')(
+  'readListeners() finds every listening socket, even over several pages',
+  async () => {
+    // At 150 characters a row, the table takes several pages, which the kernel returns one at a time.
+    const ports = await Promise.all(
+      Array.from({ length: 200 }, async (_, index) => {
+        const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');
+        onTestFinished(() => void server.close());
+        await once(server, 'listening');
+        return (server.address() as AddressInfo).port;
+      }),
+    );
+    const listeners = await readListeners();
+    expect(listeners?.every(({ listening }) => listening)).toBe(true);
+    const foundPorts = new Set(listeners?.map(({ local }) => local.port));
+    expect(ports.filter((port) => !foundPorts.has(port))).toEqual([]);
+  },
+);
