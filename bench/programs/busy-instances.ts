@@ -1,11 +1,11 @@
 import type { LoadGauge } from '../../test/rig/fake/fake-opencode.ts';
 
-/** How many instances have a request open: now, and at most since the last reading. */
+/** Counts the instances with an open request, and their maximum since the last `takeMax()`. */
 export class BusyInstances {
   #now = 0;
   #max = 0;
 
-  /** The gauge of one instance. */
+  /** Returns a gauge for one instance. */
   gauge(): LoadGauge {
     let open = 0;
     const change = (next: number): void => {

@@ -18,7 +18,7 @@ test.each([
   expect(kernelAddress(address)).toBe(written);
 });
 
-test('the output of lsof -Fpcutn on macOS', () => {
+test('parseLsof() reads the output of lsof -Fpcutn on macOS', () => {
   const text =
     'p1234\ncopencode\nu501\nf21\ntIPv4\nn127.0.0.1:4096\nf22\ntIPv6\nn*:4097\np1300\ncsshd\nu0\nf5\ntIPv6\nn[::1]:631\nf6\ntIPv4\nn*:22\n';
   expect(
@@ -31,18 +31,21 @@ test('the output of lsof -Fpcutn on macOS', () => {
   ]);
 });
 
-test.skipIf(process.platform !== 'linux')('every listening socket is found, however many there are', async () => {
-  // 150 characters a row: several pages, which the kernel returns one at a time.
-  const ports = await Promise.all(
-    Array.from({ length: 200 }, async (_, index) => {
-      const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');
-      onTestFinished(() => void server.close());
-      await once(server, 'listening');
-      return (server.address() as AddressInfo).port;
-    }),
-  );
-  const listeners = await readListeners();
-  expect(listeners?.every(({ listening }) => listening)).toBe(true);
-  const found = new Set(listeners?.map(({ local }) => local.port));
-  expect(ports.filter((port) => !found.has(port))).toEqual([]);
-});
+test.skipIf(process.platform !== 'linux')(
+  'readListeners() finds every listening socket, even over several pages',
+  async () => {
+    // At 150 characters a row, the table takes several pages, which the kernel returns one at a time.
+    const ports = await Promise.all(
+      Array.from({ length: 200 }, async (_, index) => {
+        const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');
+        onTestFinished(() => void server.close());
+        await once(server, 'listening');
+        return (server.address() as AddressInfo).port;
+      }),
+    );
+    const listeners = await readListeners();
+    expect(listeners?.every(({ listening }) => listening)).toBe(true);
+    const foundPorts = new Set(listeners?.map(({ local }) => local.port));
+    expect(ports.filter((port) => !foundPorts.has(port))).toEqual([]);
+  },
+);

@@ -3,7 +3,7 @@ import { readFlags } from '../../src/config/flags.ts';
 import { load, problemsOf } from './load-case.ts';
 
 describe('flags', () => {
-  it('a repeated list flag adds up; of other flags the last one counts', () => {
+  it('joins the values of a repeated list flag, and takes the last value of any other flag', () => {
     const command = { flags: { client: 'list', relay: 'string' }, positionals: false } as const;
     const argv = ['--client', 'codex', '--relay', 'a', '--client=zed,cursor', '--relay', 'b'];
     const { flags } = readFlags([...argv, '--read-only', '--no-read-only'], 'opencode-mcp', command, []);
@@ -31,7 +31,7 @@ describe('flags', () => {
     [['-p', 'hunter2'], `-p: ${unknown}`],
     [['-phunter2'], `-p: ${unknown}`],
     [['--=hunter2'], `--: ${unknown}`],
-  ])('%j: %s', (argv, expected) => {
+  ])('rejects %j: %s', (argv, expected) => {
     expect(problemsOf({ argv })).toEqual([expected]);
   });
 

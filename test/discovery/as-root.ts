@@ -4,7 +4,7 @@ import type { TestContext } from 'vitest';
 import { skipFor } from '../rig/needed.ts';
 
 /**
- * First line of a test that changes owners or mounts. Without root the test is skipped;
+ * Call first in a test that changes owners or mounts. Skips the test without root;
  * in CI, which has root, that is a failure.
  */
 export function needRoot(context: TestContext): void {
@@ -12,7 +12,7 @@ export function needRoot(context: TestContext): void {
   skipFor(context, isRoot ? undefined : 'needs root on Linux, to give files to other users and to mount');
 }
 
-/** Runs `work` with the rights of another user. */
+/** Runs `work` as another user. */
 export async function asUser<T>(uid: number, work: () => Promise<T>): Promise<T> {
   process.seteuid?.(uid);
   try {

@@ -28,34 +28,37 @@ describe('hints of the registry source', () => {
     await top.close();
   });
 
-  /** Scans only after hints, until it finds `keys`. */
-  async function see(keys: readonly string[] | 'unavailable'): Promise<void> {
-    let seen: readonly string[] | 'unavailable' | undefined;
-    const look = async (): Promise<void> => {
+  /** Scans after each hint until a scan finds `keys`. */
+  async function scanUntil(keys: readonly string[] | 'unavailable'): Promise<void> {
+    let found: readonly string[] | 'unavailable' | undefined;
+    const scanAfterHints = async (): Promise<void> => {
       do {
         await hints.next();
-        seen = await source.scan(never).then(keysOf, (error: unknown) => {
+        found = await source.scan(never).then(keysOf, (error: unknown) => {
           if (error instanceof SourceUnavailableError) return 'unavailable';
           throw error;
         });
-      } while (JSON.stringify(seen) !== JSON.stringify(keys));
+      } while (JSON.stringify(found) !== JSON.stringify(keys));
     };
-    await within(look(), () => `hints that lead to ${JSON.stringify(keys)}; last seen ${JSON.stringify(seen)}`);
+    await within(
+      scanAfterHints(),
+      () => `hints that lead to ${JSON.stringify(keys)}; last found ${JSON.stringify(found)}`,
+    );
   }
 
   it("follow the default directory and this user's own as they appear, change, and disappear", async () => {
-    await see('unavailable');
+    await scanUntil('unavailable');
     const registry = await openRegistry(directory);
-    await see([]);
+    await scanUntil([]);
     await registry.add({ name: 'a', port: 4096 });
-    await see(['a.json']);
+    await scanUntil(['a.json']);
     const own = await openRegistry(join(top.path, 'own'));
     await own.add({ name: 'b', port: 4097 });
-    await see(['a.json', 'own/b.json']);
+    await scanUntil(['a.json', 'own/b.json']);
     rmSync(directory, { recursive: true });
-    await see(['own/b.json']);
+    await scanUntil(['own/b.json']);
     await own.remove('b');
-    await see([]);
+    await scanUntil([]);
   });
 
   it('continue after a scan finds that the directory was moved without an event', async () => {
@@ -66,7 +69,7 @@ describe('hints of the registry source', () => {
     await source.scan(never);
     await within(hints.next(), 'the hint of the new watch');
     await registry.add({ name: 'a', port: 4096 });
-    await see(['a.json']);
+    await scanUntil(['a.json']);
   });
 
   it('are missing, with one log line, if the kernel allows no watch', async (context) => {

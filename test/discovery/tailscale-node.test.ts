@@ -22,12 +22,12 @@ import { testCall, testRuntime } from '../rig/runtime.ts';
 import { until, within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
-/** The machine with the node service, as the other sees it. */
+/** Tailnet address of the machine with the node service. */
 const ADDRESS = '100.64.0.2';
 
 type Pair = Awaited<ReturnType<typeof openPair>>;
 
-/** A node service on a machine without a TUN, and a source on another such machine, which dials it. */
+/** A node service on a machine without a TUN, and a source on another machine without a TUN, which dials that service. */
 async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeStateDir'> = {}) {
   const uid = process.getuid?.();
   const service = await openNodeStage({
@@ -61,7 +61,7 @@ async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeState
 }
 
 /** The fleet of the other machine, and the requests it makes through the node service. */
-function fleetOver({ source, service }: Pair) {
+function openRemoteFleet({ source, service }: Pair) {
   const fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
     sources: [source],
@@ -73,24 +73,24 @@ function fleetOver({ source, service }: Pair) {
   fleet.start();
   return {
     runtime: testRuntime(fleet),
-    /** Waits until a report has the state and, unless it is idle, the session: until then the instance itself is asked. */
-    isIn: (wanted: string, state: string): Promise<Instance> =>
-      until(`${wanted} to be ${state}`, () =>
-        fleet.snapshot().instances.find(({ name, state: now, server, overview }) => {
+    /** Waits until a report has the state and, unless idle, the session. Before that, the instance itself gets requests. */
+    waitForState: (instanceName: string, state: string): Promise<Instance> =>
+      until(`${instanceName} to be ${state}`, () =>
+        fleet.snapshot().instances.find(({ name, state: current, server, overview }) => {
           const isComplete = state === 'idle' || (overview?.sessions ?? []).length > 0;
-          return name === wanted && now === state && isReported(server) && isComplete;
+          return name === instanceName && current === state && isReported(server) && isComplete;
         }),
       ),
-    /** Waits for the end of probes from before it was followed. */
-    quiet: (): Promise<true> => until('the first probes to end', () => fleet.counters.inFlight === 0),
-    /** Requests that the node service forwarded to the instance with that id. */
-    passedOn: (id: string): readonly string[] =>
+    /** Waits for probes that started before the reports were followed. */
+    waitForProbes: (): Promise<true> => until('the first probes to end', () => fleet.counters.inFlight === 0),
+    /** Paths of the requests that the node service forwarded to the instance with this id. */
+    forwardedPaths: (id: string): readonly string[] =>
       service.log.map(({ fields }) => String(fields['path'])).filter((path) => path.startsWith(INSTANCE_PREFIX + id)),
   };
 }
 
 describe.skipIf(process.platform !== 'linux')('a source and a node service', () => {
-  test('an instance that starts or ends causes a hint without a scan, also through dial', async () => {
+  test('an instance that starts or ends causes a hint without a scan, even over a dialled connection', async () => {
     await using pair = await openPair();
     const { service, source, names } = pair;
     const listening = new AbortController();
@@ -115,63 +115,65 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('the held request to end', () => service.service.waiting === 0);
   });
 
-  test('the state of an instance is known without a request to it, from busy to idle', async () => {
+  test('the state of an instance is known from busy to idle without a request to the instance', async () => {
     await using pair = await openPair({ watch: true });
     const { service } = pair;
     await using fake = await startFakeOpencode();
     await service.registry.add({ name: 'worker', port: fake.port, cwd: fake.directory, id: 'worker' });
-    const { runtime, isIn, quiet, passedOn } = fleetOver(pair);
-    await isIn('worker', 'idle');
-    await quiet();
-    const before = passedOn('worker');
+    const { runtime, waitForState, waitForProbes, forwardedPaths } = openRemoteFleet(pair);
+    await waitForState('worker', 'idle');
+    await waitForProbes();
+    const before = forwardedPaths('worker');
     const { id } = fake.addSession({ title: 'Fix the build' });
     fake.state.begin(id, 'do it');
-    await isIn('worker', 'busy');
+    await waitForState('worker', 'busy');
     const { id: request } = fake.addPermission({ sessionID: id });
-    await isIn('worker', 'waiting');
+    await waitForState('worker', 'waiting');
     const status = await getStatus(runtime, { instance: 'worker' }, testCall());
     expect(status.data).toMatchObject({ state: 'waiting', waiting: [`permission ${request}: «bash "ls"»`] });
-    expect(passedOn('worker')).toEqual(before);
+    expect(forwardedPaths('worker')).toEqual(before);
     fake.state.permissions.clear();
     fake.emit('permission.replied', { sessionID: id, requestID: request, reply: 'once' });
-    await isIn('worker', 'busy');
-    const ending = wait(runtime, { instances: ['worker'], for: 'any' }, testCall());
+    await waitForState('worker', 'busy');
+    const waitResult = wait(runtime, { instances: ['worker'], for: 'any' }, testCall());
     fake.state.finish(id, 'all is well');
-    expect((await ending).data.turns).toMatchObject([{ session: { id }, outcome: 'completed', text: 'all is well' }]);
-    await isIn('worker', 'idle');
-    expect(passedOn('worker').length).toBeGreaterThan(before.length);
+    expect((await waitResult).data.turns).toMatchObject([
+      { session: { id }, outcome: 'completed', text: 'all is well' },
+    ]);
+    await waitForState('worker', 'idle');
+    expect(forwardedPaths('worker').length).toBeGreaterThan(before.length);
   });
 
-  test('the state of an OpenCode 2 and of its directories is known without loading a directory', async () => {
+  test('the state of an OpenCode 2 service and of its directories is known without loading a directory', async () => {
     await using folder = tempDir('reported-service');
     await mkdir(folder.path, { recursive: true });
     await using fake = await startFakeOpencode2();
     await fake.register(folder.path);
     await using pair = await openPair({ watch: true, opencodeStateDir: folder.path });
-    const { runtime, isIn, quiet, passedOn } = fleetOver(pair);
-    await isIn('host2:service', 'idle');
-    await quiet();
-    const before = passedOn('service');
-    // The directory of another server, which lists it while idle.
+    const { runtime, waitForState, waitForProbes, forwardedPaths } = openRemoteFleet(pair);
+    await waitForState('host2:service', 'idle');
+    await waitForProbes();
+    const before = forwardedPaths('service');
+    // Another server also lists this directory, as idle.
     const directory = DIRECTORY;
-    const { data: made } = await fake.json<{ data: { id: string } }>('POST', '/api/session', {
+    const { data: session } = await fake.json<{ data: { id: string } }>('POST', '/api/session', {
       location: { directory },
     });
-    await fake.json('POST', `/api/session/${made.id}/prompt`, { text: 'gate turn: done' });
+    await fake.json('POST', `/api/session/${session.id}/prompt`, { text: 'gate turn: done' });
     await fake.model.waitForGate('turn');
-    await isIn('host2-project', 'busy');
+    await waitForState('host2-project', 'busy');
     for (const instance of ['host2-project', 'host2:service']) {
       const { data } = await getStatus(runtime, { instance }, testCall());
-      expect(data).toMatchObject({ state: 'busy', sessions: [{ id: made.id, state: 'busy' }] });
+      expect(data).toMatchObject({ state: 'busy', sessions: [{ id: session.id, state: 'busy' }] });
     }
-    const waiting = wait(runtime, { instances: ['host2-project'], for: 'any' }, testCall());
-    expect(passedOn('service')).toEqual(before);
+    const waitResult = wait(runtime, { instances: ['host2-project'], for: 'any' }, testCall());
+    expect(forwardedPaths('service')).toEqual(before);
     fake.model.release('turn');
-    expect((await waiting).data.turns).toMatchObject([
+    expect((await waitResult).data.turns).toMatchObject([
       { instance: 'host2-project', outcome: 'completed', text: 'done' },
     ]);
-    await isIn('host2:service', 'idle');
-    // Not the state in which it was listed last.
+    await waitForState('host2:service', 'idle');
+    // Not busy, as it was last listed.
     expect((await getStatus(runtime, { instance: 'host2-project' }, testCall())).data.state).toBe('idle');
   });
 });

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { programChecks } from '../../src/doctor/program.ts';
 import { tempDir } from '../rig/temp.ts';
 
-test('shows the opencode that it would start; a missing one is no fault', async () => {
+test('programChecks() shows the opencode that would be started, and reports a missing opencode as no fault', async () => {
   await using temp = tempDir('doctor-program');
   const checkOf = (env: NodeJS.ProcessEnv): unknown =>
     programChecks({

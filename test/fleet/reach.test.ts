@@ -9,7 +9,7 @@ import { until } from '../rig/wait.ts';
 import { candidate, DEAD } from './candidates.ts';
 import { DEADLINE_MS, World } from './world.ts';
 
-/** The URL that was reached, or the error. */
+/** Returns the reached URL or the error message. */
 async function reach(world: World, instance: Instance, signal?: AbortSignal): Promise<string> {
   try {
     const { connection } = await world.fleet.reach(instance, signal);
@@ -21,7 +21,7 @@ async function reach(world: World, instance: Instance, signal?: AbortSignal): Pr
 }
 
 describe('reaching', () => {
-  test('probes again and returns what a request needs', async () => {
+  test('probes the instance again and returns the connection, directories and version', async () => {
     const credential = { username: 'opencode', password: 'secret' };
     await using world = new World({ resolveCredential: async () => credential });
     const fake = await world.startWith('a', { directory: '/home/user/a', password: 'secret' });
@@ -38,7 +38,7 @@ describe('reaching', () => {
     expect(JSON.stringify(world.fleet.snapshot())).not.toContain('secret');
   });
 
-  test('uses the best endpoint, or within the same call the next one if that refuses', async () => {
+  test('uses the best endpoint, and in the same call the next endpoint if the best one refuses', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     expect(await reach(world, instance)).toBe(`reached ${proxy.url}`);
@@ -49,7 +49,7 @@ describe('reaching', () => {
     ).toEqual(['r healthy', 'a unhealthy']);
   });
 
-  test('a hanging endpoint costs a short probe and is unhealthy then', async () => {
+  test('a hanging endpoint is unhealthy after a short probe', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     proxy.rule({}, { kind: 'hang' });
@@ -61,12 +61,12 @@ describe('reaching', () => {
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
   });
 
-  test('the only endpoint is probed twice if it is silent at first', async () => {
+  test('the only endpoint is probed again if its first probe gets no answer', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     fake.override('GET /global/health', { kind: 'hang' }, 1);
     const reaching = reach(world, world.instance('a'));
-    await until('the first look', () => fake.load.current === 1);
+    await until('the first probe', () => fake.load.current === 1);
     expect(world.listed()).toEqual(['a idle']);
     await world.clock.advance(DEADLINE_MS / 4);
     expect(await reaching).toBe(`reached ${fake.url}`);
@@ -84,7 +84,7 @@ describe('reaching', () => {
 });
 
 describe('an instance that cannot be reached', () => {
-  test('is an error with each endpoint, why it failed, and what to do', async () => {
+  test('causes an error that lists each endpoint, why it failed, and what to do', async () => {
     await using world = new World();
     const { proxy, fake, instance } = await world.startWithTwoEndpoints();
     await Promise.all([proxy.down(), fake.close()]);
@@ -96,13 +96,13 @@ describe('an instance that cannot be reached', () => {
   test.each([
     ['locked', { password: 'secret' }, /HTTP 401: it asks for a password.*Run opencode-mcp doctor a where this server/],
     ['unsupported', { version: '1.0.0' }, /Update opencode on that machine/],
-  ])('says what to do if it is %s', async (_, options, advice) => {
+  ])('causes an error with advice if it is %s', async (_, options, advice) => {
     await using world = new World();
     await world.startWith('a', options);
     expect(await reach(world, world.instance('a'))).toMatch(advice);
   });
 
-  test('names both directories if another one answers now', async () => {
+  test('causes an error with both directories if another instance answers at its address', async () => {
     await using world = new World();
     const [fake, other] = await Promise.all([
       world.fake({ directory: '/home/user/a' }),
@@ -116,11 +116,11 @@ describe('an instance that cannot be reached', () => {
     expect(await reach(world, instance)).toContain(
       'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again.',
     );
-    // Resolved again, it is the instance that answers.
+    // Looked up again, `a` is the instance that answers.
     expect(await reach(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
   });
 
-  test("is not probed if its registration is gone or another's now", async () => {
+  test('is not probed if its registration is gone or belongs to another instance', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     const instance = world.instance('a');
@@ -133,26 +133,26 @@ describe('an instance that cannot be reached', () => {
     expect(fake.count('GET /global/health')).toBe(before);
   });
 
-  test('is given up after eight endpoints', async () => {
+  test('is tried at no more than eight endpoints', async () => {
     const records = Array.from({ length: 9 }, (_, index) => new EndpointRecord(`test:${index}`, candidate()));
-    let looks = 0;
+    let probeCount = 0;
     const { endpoint } = candidate();
     const look = async (): Promise<ProbeOutcome> => {
-      looks += 1;
-      return { result: DEAD, learnt: {}, missing: [], timedOut: false, connection: { endpoint }, sequence: looks };
+      probeCount += 1;
+      return { result: DEAD, learnt: {}, missing: [], timedOut: false, connection: { endpoint }, sequence: probeCount };
     };
     const goal = { name: 'a', records, directory: undefined };
     await expect(findEndpoint(goal, { look, end: () => {} })).rejects.toThrow(UnreachableError);
-    expect(looks).toBe(8);
+    expect(probeCount).toBe(8);
   });
 
-  test('is an error that says so if the caller gave up', async () => {
+  test('causes an error about the cancellation if the caller aborts', async () => {
     await using world = new World();
     const fake = await world.startWith('a');
     fake.override('GET /global/health', { kind: 'hang' });
     const controller = new AbortController();
     const reaching = reach(world, world.instance('a'), controller.signal);
-    await until('the look', () => fake.load.current === 1);
+    await until('the probe', () => fake.load.current === 1);
     controller.abort();
     expect(await reaching).toBe('Probing a was cancelled; nothing was done there.');
     expect(await reach(world, world.instance('a'), controller.signal)).toContain('was cancelled');

@@ -6,12 +6,12 @@ import { type Pair, Prover } from '../../src/identity/prover.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
 
-const via = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
+const connectionTo = ({ url }: { readonly url: string }): Connection => ({ endpoint: { url, route: 'loopback' } });
 
 describe('the prover', () => {
-  function rig() {
+  function openProver() {
     const clock = new ManualClock();
-    const tried: { readonly pair: string; readonly answer: Deferred<boolean> }[] = [];
+    const attempts: { readonly pair: string; readonly answer: Deferred<boolean> }[] = [];
     let settled = 0;
     const probes: string[] = [];
     const prover = new Prover({
@@ -19,7 +19,7 @@ describe('the prover', () => {
       isSame: (_, listen, abort, signal) => {
         const answer = deferred<boolean>();
         signal.addEventListener('abort', () => answer.resolve(false), { once: true });
-        tried.push({ pair: `${listen.endpoint.url}<${abort.endpoint.url}`, answer });
+        attempts.push({ pair: `${listen.endpoint.url}<${abort.endpoint.url}`, answer });
         return answer.promise;
       },
       probe: (keys) => Promise.resolve(probes.push(keys.join(' '))),
@@ -29,11 +29,11 @@ describe('the prover', () => {
     return {
       prover,
       clock,
-      tried,
+      attempts,
       probes,
       settled: () => settled,
       answer: async (index: number, same: boolean) => {
-        tried[index]?.answer.resolve(same);
+        attempts[index]?.answer.resolve(same);
         await settle();
       },
     };
@@ -41,51 +41,51 @@ describe('the prover', () => {
 
   const pair = (one: string, other: string): Pair => ({
     keys: [one, other],
-    connections: [via({ url: one }), via({ url: other })],
+    connections: [connectionTo({ url: one }), connectionTo({ url: other })],
     dialect: 'opencode-1',
   });
   const pairsOf = (list: readonly KeyPair[]): string[] => list.map((keys) => keys.join(' '));
 
-  /** A prover that has proven these pairs. */
-  async function proven(...pairs: readonly Pair[]) {
-    const made = rig();
-    made.prover.consider(pairs);
-    for (const index of pairs.keys()) await made.answer(index, true);
-    return made;
+  /** Opens a prover and lets it prove these pairs. */
+  async function openProverWithProofs(...pairs: readonly Pair[]) {
+    const opened = openProver();
+    opened.prover.consider(pairs);
+    for (const index of pairs.keys()) await opened.answer(index, true);
+    return opened;
   }
 
-  test('keeps a proof until an end goes unhealthy, and then as a former one', async () => {
-    const { prover, tried, settled } = await proven(pair('a', 'b'));
-    expect(tried.map((one) => one.pair)).toEqual(['a<b']);
+  test('keeps a proof until an end goes unhealthy, then keeps it as a former proof', async () => {
+    const { prover, attempts, settled } = await openProverWithProofs(pair('a', 'b'));
+    expect(attempts.map((one) => one.pair)).toEqual(['a<b']);
     expect(settled()).toBe(1);
     expect(prover.proofs()).toEqual({ proven: [['a', 'b']], former: [] });
     prover.consider([pair('a', 'b')]);
-    expect(tried).toHaveLength(1);
+    expect(attempts).toHaveLength(1);
     prover.unhealthy('b');
     expect(prover.proofs()).toEqual({ proven: [], former: [['a', 'b']] });
   });
 
   test('drops a former proof when both ends are healthy again', async () => {
-    const { prover, tried } = await proven(pair('a', 'b'));
+    const { prover, attempts } = await openProverWithProofs(pair('a', 'b'));
     prover.unhealthy('b');
     prover.healthy('a', (key) => key === 'a');
     expect(pairsOf(prover.proofs().former)).toEqual(['a b']);
     prover.healthy('b', () => true);
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
     prover.consider([pair('a', 'b')]);
-    expect(tried).toHaveLength(2);
+    expect(attempts).toHaveLength(2);
   });
 
   describe('a returning end', () => {
-    async function back() {
-      const made = await proven(pair('a', 'b'), pair('a', 'c'));
-      made.prover.unhealthy('a');
-      made.prover.healthy('a', () => true);
-      return made;
+    async function openWithReturningEnd() {
+      const opened = await openProverWithProofs(pair('a', 'b'), pair('a', 'c'));
+      opened.prover.unhealthy('a');
+      opened.prover.healthy('a', () => true);
+      return opened;
     }
 
-    test('is held back until any pair proves it', async () => {
-      const { prover, answer, settled } = await back();
+    test('is held back until a proof of any of its pairs succeeds', async () => {
+      const { prover, answer, settled } = await openWithReturningEnd();
       expect([...prover.returning()]).toEqual(['a']);
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
       expect([...prover.returning()]).toEqual(['a']);
@@ -94,8 +94,8 @@ describe('the prover', () => {
       expect(settled()).toBe(3);
     });
 
-    test('is listed if the proof fails and it still answers', async () => {
-      const { prover, answer, settled, probes } = await back();
+    test('is listed once the proofs of all its pairs have failed', async () => {
+      const { prover, answer, settled, probes } = await openWithReturningEnd();
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
       await answer(2, false);
       expect([[...prover.returning()], settled()]).toEqual([['a'], 3]);
@@ -104,48 +104,48 @@ describe('the prover', () => {
       expect(probes).toEqual(['a b', 'a c']);
     });
 
-    test('stays with its instance if it is gone again before a proof', async () => {
-      const { prover } = await back();
+    test('stays with its instance if it goes unhealthy again before a proof', async () => {
+      const { prover } = await openWithReturningEnd();
       prover.unhealthy('a');
       expect([...prover.returning()]).toEqual([]);
       expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);
     });
 
     test('is listed if the pair is no longer suspected', async () => {
-      const { prover } = await back();
+      const { prover } = await openWithReturningEnd();
       prover.consider([]);
       expect([...prover.returning()]).toEqual([]);
     });
   });
 
   test('ignores a proof that succeeds after an end went unhealthy', async () => {
-    const { prover, answer } = rig();
+    const { prover, answer } = openProver();
     prover.consider([pair('a', 'b')]);
     prover.unhealthy('a');
     await answer(0, true);
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
   });
 
-  test('forgets an address without a registration', async () => {
-    const { prover } = await proven(pair('a', 'b'));
+  test('forgets the proofs of an address that is no longer registered', async () => {
+    const { prover } = await openProverWithProofs(pair('a', 'b'));
     prover.forget('a');
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
   });
 
   test('lists the newest former proof first', async () => {
-    const { prover } = await proven(pair('a', 'b'), pair('a', 'c'));
+    const { prover } = await openProverWithProofs(pair('a', 'b'), pair('a', 'c'));
     prover.unhealthy('b');
     prover.unhealthy('c');
     expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);
   });
 
-  test('repeats failed proofs with growing gaps, in the other order each time', async () => {
-    const { prover, clock, tried, answer } = rig();
+  test('repeats failed proofs at growing intervals, reversing the pair each time', async () => {
+    const { prover, clock, attempts, answer } = openProver();
     const gaps: number[] = [];
     for (let attempt = 0; attempt < 6; attempt += 1) {
       let gap = 0;
       prover.consider([pair('a', 'b')]);
-      while (tried.length === attempt) {
+      while (attempts.length === attempt) {
         await clock.advance(1000);
         gap += 1000;
         prover.consider([pair('a', 'b')]);
@@ -154,53 +154,53 @@ describe('the prover', () => {
       await answer(attempt, false);
     }
     expect(gaps).toEqual([0, 2000, 8000, 32_000, 128_000, 512_000]);
-    expect(tried.slice(0, 3).map((one) => one.pair)).toEqual(['a<b', 'b<a', 'a<b']);
+    expect(attempts.slice(0, 3).map((one) => one.pair)).toEqual(['a<b', 'b<a', 'a<b']);
   });
 
-  test('repeats failed proofs of the preview without growing gaps', async () => {
-    const { prover, clock, tried, answer } = rig();
+  test('repeats failed proofs of the OpenCode 2 preview at a constant interval', async () => {
+    const { prover, clock, attempts, answer } = openProver();
     const preview: Pair = { ...pair('a', 'b'), dialect: 'opencode-2-preview' };
     prover.consider([preview]);
     for (let attempt = 0; attempt < 4; attempt += 1) {
       await answer(attempt, false);
       await clock.advance(1000);
       prover.consider([preview]);
-      expect(tried).toHaveLength(attempt + 1);
+      expect(attempts).toHaveLength(attempt + 1);
       await clock.advance(1000);
       prover.consider([preview]);
     }
-    expect(tried).toHaveLength(5);
+    expect(attempts).toHaveLength(5);
   });
 
-  test('tries a returning end at once', async () => {
-    const { prover, tried, answer } = rig();
+  test('retries a failed pair immediately after an end goes unhealthy', async () => {
+    const { prover, attempts, answer } = openProver();
     prover.consider([pair('a', 'b')]);
     await answer(0, false);
     prover.unhealthy('a');
     prover.consider([pair('a', 'b')]);
-    expect(tried).toHaveLength(2);
+    expect(attempts).toHaveLength(2);
   });
 
   test('tries at most four pairs at once', async () => {
-    const { prover, tried, answer } = rig();
+    const { prover, attempts, answer } = openProver();
     prover.consider(['b', 'c', 'd', 'e', 'f', 'g'].map((other) => pair('a', other)));
-    expect(tried).toHaveLength(4);
+    expect(attempts).toHaveLength(4);
     await answer(0, false);
-    expect(tried).toHaveLength(5);
+    expect(attempts).toHaveLength(5);
     let idle = false;
     void prover.idle().then(() => (idle = true));
     for (const index of [1, 2, 3, 4]) await answer(index, false);
-    expect([tried.length, idle]).toEqual([6, false]);
+    expect([attempts.length, idle]).toEqual([6, false]);
     await answer(5, false);
     expect(idle).toBe(true);
   });
 
-  test('ends proofs when closed, and starts none afterwards', async () => {
-    const { prover, tried } = rig();
+  test('cancels running proofs when closed, and starts none afterwards', async () => {
+    const { prover, attempts } = openProver();
     prover.consider([pair('a', 'b')]);
     await prover.close();
     prover.consider([pair('c', 'd')]);
-    expect(tried).toHaveLength(1);
+    expect(attempts).toHaveLength(1);
     expect(prover.proofs().proven).toEqual([]);
   });
 });

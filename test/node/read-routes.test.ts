@@ -4,7 +4,7 @@ import { readRoute } from '../../src/node/proxy/read-routes.ts';
 
 const directory = '/home/ada/my project';
 const pinned = 'directory=%2Fhome%2Fada%2Fmy+project';
-const get = (path: string, query = '') => readRoute({ method: 'GET', path, query }, directory);
+const decideGet = (path: string, query = '') => readRoute({ method: 'GET', path, query }, directory);
 
 test.each([
   ['/global/health', '', `/global/health?${pinned}`],
@@ -15,14 +15,14 @@ test.each([
   ['/session/status', '?workspace=w', `/session/status?${pinned}`],
   ['/session', '?roots=true&limit=1&x=2', `/session?roots=true&limit=1&${pinned}`],
   ['/session', `?${pinned}`, `/session?${pinned}`],
-])('%s%s is allowed, with the directory pinned', (path, query, sent) => {
-  expect(get(path, query)).toEqual({ path: sent });
+])('GET %s%s is allowed, with the directory pinned', (path, query, forwarded) => {
+  expect(decideGet(path, query)).toEqual({ path: forwarded });
 });
 
 test.each(['/session/ses_1', '/session/ses_1/message', '/session/ses_1/message/msg_1'])(
-  '%s is allowed for a session of that directory',
+  'GET %s is allowed for a session of the directory',
   (path) => {
-    expect(get(path)).toEqual({ path: `${path}?${pinned}`, session: 'ses_1' });
+    expect(decideGet(path)).toEqual({ path: `${path}?${pinned}`, session: 'ses_1' });
   },
 );
 
@@ -34,10 +34,10 @@ test.each([
   ['other directories', ['GET /global/event', 'GET /experimental/session', 'GET /api/session']],
   ['other routes of a session', ['GET /session/ses_1/share', 'GET /session/ses_1/message/msg_1/part']],
   [
-    'other spellings',
+    'other spellings of allowed paths',
     ['GET /', 'GET /Session', 'GET /session/', 'GET /session/%73es_1', 'GET /session/ses_1/message/'],
   ],
-])('%s are refused', (_, requests) => {
+])('requests for %s are refused', (_, requests) => {
   for (const request of requests) {
     const [method = '', path = ''] = request.split(' ');
     const decision = readRoute({ method, path, query: '' }, directory);
@@ -46,8 +46,8 @@ test.each([
 });
 
 test.each(['?directory=/etc', '?directory=', `?${pinned}&directory=/etc`, '?%64irectory=/etc'])(
-  'another directory is refused: %s',
+  'a query with another directory is refused: %s',
   (query) => {
-    expect(get('/session', query)).toEqual({ refusal: expect.stringContaining('directory') });
+    expect(decideGet('/session', query)).toEqual({ refusal: expect.stringContaining('directory') });
   },
 );

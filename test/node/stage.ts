@@ -31,7 +31,7 @@ import { testRuntime } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
-/** Tailnet addresses of this machine and of its callers, from the many that loopback has. */
+/** Loopback addresses that act as the tailnet addresses of this machine and its callers. */
 export const SELF = '127.0.0.2';
 export const OWN_LAPTOP = '127.0.0.3';
 export const READER = '127.0.0.4';
@@ -53,23 +53,23 @@ export interface Seen {
 type PassedToService = Pick<NodeServiceDeps, 'clock' | 'limits' | 'maxConnections' | 'maxRequestsPerCaller'>;
 
 export interface ServiceOptions extends Partial<PassedToService> {
-  /** The folder of the files in which OpenCode 2 services name themselves; default: none. */
+  /** The folder of the service files of OpenCode 2; default: a folder that does not exist. */
   readonly opencodeStateDir?: string;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
-  /** Watches the instances, which sends them requests. */
+  /** Runs the watcher, which sends requests to the instances. */
   readonly watch?: boolean;
   /** See `Approvals`. */
   readonly approve?: Approver;
-  /** What the node's user sees on the page; default: it cannot start. */
+  /** Starts the fleet that the node's user sees on the page; default: rejects. */
   readonly startAll?: () => Promise<StartedFleet>;
 }
 
 export interface NodeStageOptions extends ServiceOptions {
   readonly tun?: boolean;
-  /** The instance needs no password, and none is registered. */
+  /** The instance needs no password and is registered without one. */
   readonly open?: boolean;
-  /** How the instance answers requests other than those of the probe. */
+  /** Answers the instance's requests other than those of the probe. */
   readonly handler?: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   readonly onUpgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 }
@@ -80,7 +80,7 @@ interface LogLine {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** A request with these header lines, as text. */
+/** Returns the text of a request with these header lines. */
 export function requestText(path: string, headers: readonly string[] = [], method = 'GET'): string {
   return [`${method} ${path} HTTP/1.1`, `Host: ${SELF}`, ...headers, '', ''].join('\r\n');
 }
@@ -97,7 +97,7 @@ export function acceptTerminal(onClose: () => void = () => {}): NonNullable<Node
   };
 }
 
-/** Lets every port count as held by this user. */
+/** Treats every port as held by this user. */
 export const trustingPorts: OwnInstancesDeps['ports'] = { ours: (claims) => Promise.resolve(claims) };
 
 export type NodeStage = Awaited<ReturnType<typeof openNodeStage>>;
@@ -124,8 +124,8 @@ export async function openNodeStage(options: NodeStageOptions = {}) {
   await until('the service to listen', () => service.addresses.includes(host));
   await until('the instance to be found', async () => (await instances.list()).length > 0);
 
-  /** The service's path of the instance's path. */
-  const path = (below = ''): string => INSTANCE_PREFIX + ID + below;
+  /** Returns the service's path for a path of the instance. */
+  const path = (instancePath = ''): string => INSTANCE_PREFIX + ID + instancePath;
   const call = (target: string, callOptions: CallOptions = {}) =>
     sendRequest({ host, port, path: target }, { from: OWN_LAPTOP, ...callOptions });
   const list = async (callOptions?: CallOptions): Promise<Listing> => {
@@ -156,7 +156,7 @@ export async function openNodeStage(options: NodeStageOptions = {}) {
     const before = service.waiting;
     const known = tag === '' ? (await call(target, { from })).headers.etag : tag;
     const answer = call(target, { from, headers: { 'if-none-match': known, prefer: `wait=${seconds}` } });
-    // A test that awaits it sees the error.
+    // A test that awaits `answer` sees the error.
     answer.catch(() => {});
     await until('the request to be held', () => service.waiting > before);
     return { answer };
@@ -169,8 +169,8 @@ export async function openNodeStage(options: NodeStageOptions = {}) {
     seen,
     path,
     call,
-    /** A request to the instance. */
-    ask: (below: string, callOptions?: CallOptions) => call(path(below), callOptions),
+    /** Sends a request to the instance. */
+    ask: (instancePath: string, callOptions?: CallOptions) => call(path(instancePath), callOptions),
     list,
     open: connectAndSend,
     raw,
@@ -217,7 +217,7 @@ export async function runService(registryPath: string, api: MemoryLocalApi, opti
     watch = false,
     approve,
     startAll = () => Promise.reject(new Error('no other machines here')),
-    ...passed
+    ...serviceDeps
   } = options;
   const instances = new OwnInstances({
     settings: {
@@ -261,7 +261,7 @@ export async function runService(registryPath: string, api: MemoryLocalApi, opti
       holders: () => Promise.resolve([]),
       ...loopbackPeer,
     },
-    ...passed,
+    ...serviceDeps,
   });
   service.start();
   if (watch) watcher.start();
@@ -298,7 +298,7 @@ async function serve(
   }
 }
 
-/** Answers to the requests of the probe and of the watcher. */
+/** Answers to the requests that the probe and the watcher send. */
 const PROBE_ANSWERS: Readonly<Record<string, unknown>> = {
   '/global/health': { healthy: true, version: '1.18.33' },
   '/path': { directory: DIRECTORY, worktree: DIRECTORY },

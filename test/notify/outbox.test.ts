@@ -26,43 +26,43 @@ beforeEach(() => {
   channel = new HandChannel();
   logged = [];
   changes = 0;
-  outbox = open();
+  outbox = openOutbox();
 });
 
 afterEach(() => outbox.close());
 
-function open(rules: Partial<ChannelRules> = {}, kept?: Outbox['kept']): Outbox {
+function openOutbox(rules: Partial<ChannelRules> = {}, kept?: Outbox['kept']): Outbox {
   const all: ChannelRules = { name: 'phone', text: 'full', events: NOTIFY_EVENTS, instances: [], ...rules };
-  const made = new Outbox({ rules: all, channel, clock, logger, onChange: () => void (changes += 1) });
-  if (kept !== undefined) made.restore(kept);
-  made.start();
-  return made;
+  const opened = new Outbox({ rules: all, channel, clock, logger, onChange: () => void (changes += 1) });
+  if (kept !== undefined) opened.restore(kept);
+  opened.start();
+  return opened;
 }
 
 async function reopen(rules: Partial<ChannelRules>): Promise<void> {
   await outbox.close();
-  outbox = open(rules);
+  outbox = openOutbox(rules);
 }
 
-function notice(event: Notice['event'], id = 'one', given: Partial<Notice> = {}): Notice {
-  return { id, event, atMs: clock.now(), host: 'desk', instance: 'desk-web', ...given };
+function notice(event: Notice['event'], id = 'one', fields: Partial<Notice> = {}): Notice {
+  return { id, event, atMs: clock.now(), host: 'desk', instance: 'desk-web', ...fields };
 }
 
-/** Offers notices, and lets deliveries happen that need no time. */
+/** Offers notices and waits for the deliveries that need no timer. */
 async function offer(...notices: readonly Notice[]): Promise<void> {
   for (const one of notices) outbox.offer(one);
   await settle();
 }
 
 describe('delivery', () => {
-  it('delivers immediately, and keeps only what is needed to replace it', async () => {
+  it('delivers immediately, and keeps only the data needed to replace a request', async () => {
     await offer(notice('permission'), notice('done', 'two'));
     expect(channel.events).toEqual(['permission', 'done']);
     expect(outbox.kept).toEqual({ pending: [], shown: [['one', 'at 1']] });
     expect(changes).toBeGreaterThan(0);
   });
 
-  it('tries again, less and less often, and logs it once', async () => {
+  it('retries at growing intervals up to a minute, and logs the failure once', async () => {
     channel.error = DEAD;
     outbox.offer(notice('permission'));
     const tries: number[] = [];
@@ -72,7 +72,7 @@ describe('delivery', () => {
     }
     expect(tries).toEqual([1, 2, 3, 4]);
     await clock.advance(60 * MINUTE);
-    // At most once a minute.
+    // One retry a minute at most.
     expect(channel.tries).toBeLessThan(70);
     expect(logged).toEqual([
       'warn cannot deliver a notification; trying again {"channel":"phone","to":"by hand","reason":"ECONNREFUSED"}',
@@ -83,7 +83,7 @@ describe('delivery', () => {
     expect(logged.at(-1)).toContain('info notifications arrive again');
   });
 
-  it('goes on with the others while one is refused, and drops that in the end', async () => {
+  it('delivers other notices while one is refused, and finally drops the refused notice', async () => {
     channel.error = new DeliveryError('refused', 'HTTP 400');
     await offer(notice('failed', 'bad'));
     channel.error = undefined;
@@ -99,7 +99,7 @@ describe('delivery', () => {
     expect(logged.at(-1)).toContain('error a notification was dropped: its channel refuses it');
   });
 
-  it('is off if this machine lacks the program', async () => {
+  it('drops notices without a retry if this machine lacks the program of the channel', async () => {
     channel.error = new DeliveryError('absent', 'no such program');
     await offer(notice('permission'));
     outbox.offer(notice('permission', 'two'));
@@ -107,18 +107,18 @@ describe('delivery', () => {
     expect([channel.tries, outbox.kept.pending.length, logged.length]).toEqual([1, 0, 1]);
   });
 
-  it('drops events that need no action after a day, and never a request', async () => {
+  it('drops events that need no action after a day, but never drops a request', async () => {
     channel.error = DEAD;
     outbox.offer(notice('done', 'old'));
-    outbox.offer(notice('question', 'asked'));
+    outbox.offer(notice('question', 'request'));
     await clock.advance(2 * DAY);
-    expect(outbox.kept.pending.map((one) => one.notice.id)).toEqual(['asked']);
+    expect(outbox.kept.pending.map((one) => one.notice.id)).toEqual(['request']);
     channel.error = undefined;
     await clock.advance(MINUTE);
     expect(channel.events).toEqual(['question']);
   });
 
-  it('puts requests first', async () => {
+  it('delivers requests before other events', async () => {
     channel.hold();
     await offer(notice('done', 'first'));
     outbox.offer(notice('failed', 'second'));
@@ -129,8 +129,8 @@ describe('delivery', () => {
   });
 });
 
-describe('of one fact', () => {
-  it('only the newest notice is delivered again after a failure', async () => {
+describe('notices with the same id', () => {
+  it('are retried as the newest one only', async () => {
     channel.hold();
     await offer(notice('permission'));
     await offer(notice('unanswered'));
@@ -142,7 +142,7 @@ describe('of one fact', () => {
     expect(channel.events).toEqual(['unanswered']);
   });
 
-  it('a settlement replaces the request, and is forgotten', async () => {
+  it('a settlement replaces the delivered request, and neither is kept', async () => {
     await offer(notice('permission'));
     await offer(notice('settled'));
     expect(channel.arrived.map(({ notice, replaces }) => [notice.event, replaces])).toEqual([
@@ -171,7 +171,7 @@ describe('of one fact', () => {
     expect(channel.events).toEqual(['permission', 'settled']);
   });
 
-  it('a request that may have arrived is replaced', async () => {
+  it('a settlement is delivered after a failed request, which may have arrived', async () => {
     channel.error = DEAD;
     await offer(notice('permission'));
     channel.error = undefined;
@@ -182,14 +182,14 @@ describe('of one fact', () => {
 });
 
 describe('after a restart', () => {
-  it('a request that is settled meanwhile is replaced if it may have arrived', async () => {
+  it('a settlement replaces a request that may have arrived before the restart', async () => {
     await offer(notice('permission', 'shown'));
     const { shown } = outbox.kept;
     await outbox.close();
     channel.hold();
-    // As written by a process that was killed during the delivery.
+    // The state that a process wrote before it was killed during the delivery.
     const pending = ['ahead', 'maybe'].map((id) => ({ notice: notice('permission', id), fromMs: 0, attempts: 0 }));
-    outbox = open({}, { pending, shown });
+    outbox = openOutbox({}, { pending, shown });
     outbox.offer(notice('settled', 'shown'));
     outbox.offer(notice('settled', 'maybe'));
     channel.release();
@@ -204,20 +204,20 @@ describe('after a restart', () => {
 });
 
 describe('the rules of a channel', () => {
-  it('name events', async () => {
+  it('select events', async () => {
     await reopen({ events: ['failed', 'unanswered'] });
     for (const event of NOTIFY_EVENTS) outbox.offer(notice(event, event));
     await settle();
     expect([...channel.events].toSorted()).toEqual(['failed', 'unanswered']);
   });
 
-  it('name instances by patterns', async () => {
+  it('select instances by patterns', async () => {
     await reopen({ instances: ['laptop*', 'desk-w*'] });
     await offer(notice('done', 'one', { instance: 'desk-web' }), notice('done', 'two', { instance: 'desk-api' }));
     expect(channel.arrived.map((one) => one.notice.id)).toEqual(['one']);
   });
 
-  it('have hours: a request waits for them, other events are dropped', async () => {
+  it('set hours, outside which requests wait and other events are dropped', async () => {
     const now = new Date(clock.now());
     const minute = now.getHours() * 60 + now.getMinutes();
     await reopen({ hours: { from: (minute + 60) % 1_440, to: (minute + 120) % 1_440 } });
@@ -240,14 +240,14 @@ it('a machine that slept delivers within a minute of waking', async () => {
   await reopen({ hours: { from: (minute + 600) % 1_440, to: (minute + 660) % 1_440 } });
   outbox.offer(notice('permission'));
   await settle();
-  // During sleep its clock advances, and no timer does.
+  // During sleep the clock advances, but no timer runs.
   clock.step(600 * MINUTE);
   await clock.advance(MINUTE);
   expect(channel.events).toEqual(['permission']);
 });
 
-describe('a flood of 500', () => {
-  it('is counted in a summary beyond the burst', async () => {
+describe('a flood of notices', () => {
+  it('of 500 at once is delivered as 20 notices and a summary of the rest', async () => {
     for (let count = 0; count < 400; count += 1) outbox.offer(notice('done', `done ${count}`));
     for (let count = 0; count < 100; count += 1) outbox.offer(notice('failed', `failed ${count}`));
     await clock.advance(MINUTE);
@@ -255,7 +255,7 @@ describe('a flood of 500', () => {
     expect(channel.arrived.at(-1)?.notice).toMatchObject({ event: 'summary', counts: { done: 380, failed: 100 } });
   });
 
-  it('over hours stays bounded if nothing arrives', async () => {
+  it('over hours keeps at most 20 notices and a summary if no delivery succeeds', async () => {
     channel.error = DEAD;
     for (let count = 0; count < 100; count += 1) {
       outbox.offer(notice('done', `done ${count}`));
@@ -266,7 +266,7 @@ describe('a flood of 500', () => {
     expect(sum?.notice.counts).toEqual({ done: 80 });
   });
 
-  it('over hours stays bounded', async () => {
+  it('over 50 minutes is delivered as single notices and summaries that count every notice', async () => {
     for (let count = 0; count < 500; count += 1) {
       outbox.offer(notice('done', `done ${count}`));
       await clock.advance(6 * SECOND);
@@ -275,7 +275,7 @@ describe('a flood of 500', () => {
     const notices = channel.arrived.map((one) => one.notice);
     const counted = notices.reduce((sum, { counts = { done: 1 } }) => sum + (counts.done ?? 0), 0);
     expect(counted).toBe(500);
-    // 50 minutes: the first 20, then one notice and one summary per half minute.
+    // In 50 minutes: the first 20 notices, then one notice and one summary per half minute.
     expect(notices.length).toBeLessThanOrEqual(20 + 2 * 101);
   });
 });

@@ -41,8 +41,8 @@ function runtimeFor(approvals: Partial<Approvals> = {}, clock = systemClock): Ru
 /** A person who answers forms when the test says so; a form closes when its signal aborts. */
 class Person {
   readonly forms: Form[] = [];
-  /** Open at the same time. */
-  most = 0;
+  /** The most forms open at the same time. */
+  maxOpen = 0;
   #open: ((answer: PersonAnswer) => void)[] = [];
 
   readonly ask: NonNullable<Call['askPerson']> = (form, { signal }) =>
@@ -53,15 +53,15 @@ class Person {
       };
       this.forms.push(form);
       this.#open.push(close);
-      this.most = Math.max(this.most, this.#open.length);
+      this.maxOpen = Math.max(this.maxOpen, this.#open.length);
       signal.addEventListener('abort', () => close({ kind: 'late' }), { once: true });
     });
 
-  get asked(): number {
+  get openForms(): number {
     return this.#open.length;
   }
 
-  async answers(answer: PersonAnswer): Promise<void> {
+  async answerNext(answer: PersonAnswer): Promise<void> {
     await until('the person to be asked', () => this.#open.length > 0);
     this.#open[0]?.(answer);
   }
@@ -73,8 +73,8 @@ function call(person: Person, extra: Partial<Call> = {}): Call {
   return testCall({ askPerson: person.ask, ...extra });
 }
 
-/** Lets the running turn write some text and stop at a request; returns its session. */
-async function stopsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
+/** Lets the running turn write some text and stop at a request; returns the session's id. */
+async function stopAtRequest(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
   await until('the turn to run', () => fake.state.statuses.size === 1);
   const [sessionID = ''] = fake.state.statuses.keys();
   fake.state.say(sessionID, 'before, ');
@@ -83,31 +83,31 @@ async function stopsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'pe
   return sessionID;
 }
 
-const settled = (fake: FakeOpencode): Promise<unknown> =>
+const untilSettled = (fake: FakeOpencode): Promise<unknown> =>
   until('the request to be settled', () => fake.state.permissions.size === 0 && fake.state.questions.size === 0);
-const replies = (fake: FakeOpencode): number =>
+const replyCount = (fake: FakeOpencode): number =>
   fake.count('POST /permission/:id/reply') +
   fake.count('POST /question/:id/reply') +
   fake.count('POST /question/:id/reject');
 
-const sending = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> =>
+const sendToA = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> =>
   (await send(runtime, { instance: 'a', message: 'x' }, call(person, extra))).data;
-const waiting = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> => {
+const waitForA = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> => {
   fakes.a.state.begin(fakes.a.addSession().id, 'x', {});
   const { data } = await wait(runtime, { instances: ['a'], for: 'any' }, call(person, extra));
   return data.turns?.[0] ?? data;
 };
 
 test.each([
-  ['send', 'ask', sending],
-  ['wait', 'human', waiting],
+  ['send', 'ask', sendToA],
+  ['wait', 'human', waitForA],
 ] as const)('%s (approve: %s) asks the person and returns the answer of the whole turn', async (_, approve, begin) => {
   const person = new Person();
   const progress: string[] = [];
   const turn = begin(person, runtimeFor({ approve }), { onProgress: (text) => progress.push(text) });
-  const sessionID = await stopsAt(fakes.a);
-  await person.answers(ONCE);
-  await settled(fakes.a);
+  const sessionID = await stopAtRequest(fakes.a);
+  await person.answerNext(ONCE);
+  await untilSettled(fakes.a);
   fakes.a.state.finish(sessionID, 'after');
   expect(await turn).toMatchObject({
     outcome: 'completed',
@@ -118,25 +118,25 @@ test.each([
   expect(person.forms).toHaveLength(1);
 });
 
-/** A turn of `send` that has stopped at a request. */
-async function stopped({
+/** Sends a message whose turn stops at a request. */
+async function sendUntilRequest({
   kind,
   approvals,
   ...extra
 }: Partial<Call> & { readonly kind?: 'permission' | 'question'; readonly approvals?: Partial<Approvals> } = {}) {
   const person = new Person();
-  const turn = sending(person, runtimeFor(approvals), extra);
-  return { person, turn, sessionID: await stopsAt(fakes.a, kind) };
+  const turn = sendToA(person, runtimeFor(approvals), extra);
+  return { person, turn, sessionID: await stopAtRequest(fakes.a, kind) };
 }
 
-describe('a turn that comes to a request', () => {
-  test('asks for each request', async () => {
-    const { person, turn, sessionID } = await stopped();
-    await person.answers(ONCE);
-    await settled(fakes.a);
+describe('a turn that stops at a request', () => {
+  test('asks the person about each request', async () => {
+    const { person, turn, sessionID } = await sendUntilRequest();
+    await person.answerNext(ONCE);
+    await untilSettled(fakes.a);
     fakes.a.addQuestion({ sessionID });
-    await person.answers({ kind: 'accepted', fields: { answer_1: 'Yes' } });
-    await settled(fakes.a);
+    await person.answerNext({ kind: 'accepted', fields: { answer_1: 'Yes' } });
+    await untilSettled(fakes.a);
     fakes.a.state.finish(sessionID, 'after');
     expect(await turn).toMatchObject({
       outcome: 'completed',
@@ -145,30 +145,30 @@ describe('a turn that comes to a request', () => {
   });
 
   test.each(['permission', 'question'] as const)('rejects a declined %s', async (kind) => {
-    const { person, turn, sessionID } = await stopped({ kind });
-    await person.answers({ kind: 'declined' });
-    await settled(fakes.a);
+    const { person, turn, sessionID } = await sendUntilRequest({ kind });
+    await person.answerNext({ kind: 'declined' });
+    await untilSettled(fakes.a);
     fakes.a.state.finish(sessionID, 'after');
     expect(await turn).toMatchObject({ outcome: 'completed', settled: expect.stringMatching(/^rejected/) as string });
     expect(fakes.a.count('POST /question/:id/reject') + fakes.a.count('POST /permission/:id/reply')).toBe(1);
   });
 
-  test('settles nothing without an answer, and says why', async () => {
-    const { person, turn } = await stopped();
-    await person.answers({ kind: 'dismissed' });
+  test('settles nothing if the person closes the form, and gives that as the reason', async () => {
+    const { person, turn } = await sendUntilRequest();
+    await person.answerNext({ kind: 'dismissed' });
     const data = await turn;
     expect(data).toMatchObject({ outcome: 'waiting', reason: expect.stringContaining('closed the form') as string });
     expect(data.waiting).toEqual([expect.stringMatching(/^permission per_/)]);
-    // respond would ask in vain once more.
-    expect([data.next, data.settled, replies(fakes.a), person.forms.length]).toEqual([undefined, undefined, 0, 1]);
+    // `next` does not advise respond, which would ask the same person again.
+    expect([data.next, data.settled, replyCount(fakes.a), person.forms.length]).toEqual([undefined, undefined, 0, 1]);
   });
 
   test.each([
     ['never', { approve: 'never' }],
     ['the model', { approve: 'model' }],
     ['the model, by a rule', { approvalRules: [{ permission: 'bash', pattern: 'ls', approve: 'model' }] }],
-  ] as const)('asks nobody if the approver is %s', async (_, approvals) => {
-    const { person, turn } = await stopped({ approvals });
+  ] as const)('shows no form if the approver is %s', async (_, approvals) => {
+    const { person, turn } = await sendUntilRequest({ approvals });
     expect(await turn).toMatchObject({
       outcome: 'waiting',
       next: expect.stringContaining('Settle it with respond') as string,
@@ -176,41 +176,41 @@ describe('a turn that comes to a request', () => {
     expect(person.forms).toEqual([]);
   });
 
-  test('withdraws a question that is settled elsewhere, and follows the turn', async () => {
-    const { person, turn, sessionID } = await stopped();
-    await until('the person to be asked', () => person.asked === 1);
+  test('closes the form of a request that is settled elsewhere, and follows the turn', async () => {
+    const { person, turn, sessionID } = await sendUntilRequest();
+    await until('the person to be asked', () => person.openForms === 1);
     const [id = ''] = fakes.a.state.permissions.keys();
     fakes.a.state.settle(id, 'permission.replied', { reply: 'once' });
-    await until('the form to be taken away', () => person.asked === 0);
+    await until('the form to be closed', () => person.openForms === 0);
     fakes.a.state.finish(sessionID, 'after');
     expect(await turn).toMatchObject({
       outcome: 'completed',
       text: 'before, after',
       settled: expect.stringMatching(/^settled elsewhere/) as string,
     });
-    expect(replies(fakes.a)).toBe(0);
+    expect(replyCount(fakes.a)).toBe(0);
   });
 
-  test('withdraws a question whose turn is aborted, and reports the abort', async () => {
-    const { person, turn, sessionID } = await stopped();
-    await until('the person to be asked', () => person.asked === 1);
-    // Its request stays on the list, as with the real one.
+  test('closes the form of a request whose turn is aborted, and reports the abort', async () => {
+    const { person, turn, sessionID } = await sendUntilRequest();
+    await until('the person to be asked', () => person.openForms === 1);
+    // The request stays listed, as in the real opencode.
     fakes.a.state.abort(sessionID);
     const data = await turn;
-    expect([data.outcome, data.settled, person.asked, replies(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
+    expect([data.outcome, data.settled, person.openForms, replyCount(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
   });
 
   test('settles nothing if its call is cancelled while a form is open', async () => {
     const caller = new AbortController();
-    const { person, turn } = await stopped({ signal: caller.signal });
-    await until('the person to be asked', () => person.asked === 1);
+    const { person, turn } = await sendUntilRequest({ signal: caller.signal });
+    await until('the person to be asked', () => person.openForms === 1);
     caller.abort();
     await turn;
-    expect([person.asked, replies(fakes.a)]).toEqual([0, 0]);
+    expect([person.openForms, replyCount(fakes.a)]).toEqual([0, 0]);
   });
 });
 
-test('a decision that comes when the call is over is not sent, and the message stays sent', async () => {
+test('a decision that arrives after the deadline of the call is not sent, and the message stays in the journal', async () => {
   const clock = new ManualClock();
   const runtime = runtimeFor({}, clock);
   const askPerson: Call['askPerson'] = async () => {
@@ -220,20 +220,20 @@ test('a decision that comes when the call is over is not sent, and the message s
   const input = { instance: 'a', message: 'x', request_id: 'r' };
   const limit = { deadlineMs: clock.monotonic() + CALL_MS, askPerson };
   const turn = send(runtime, input, call(new Person(), limit));
-  await stopsAt(fakes.a);
+  await stopAtRequest(fakes.a);
   expect((await turn).data).toMatchObject({
     outcome: 'waiting',
     reason: expect.stringMatching(/ran out, and nothing was answered\. Settle it with respond/) as string,
   });
-  expect(replies(fakes.a)).toBe(0);
+  expect(replyCount(fakes.a)).toBe(0);
   expect(await readdir(requestsFolder())).toHaveLength(1);
 });
 
-test('an async send asks nobody', async () => {
+test('an async send shows no form', async () => {
   const person = new Person();
   const { state } = fakes.a;
   const begin = state.begin.bind(state);
-  // The first sign of the turn.
+  // The request comes before any other event of the turn.
   state.begin = (sessionID, ...prompt) => {
     state.addPermission({ sessionID });
     begin(sessionID, ...prompt);
@@ -244,8 +244,8 @@ test('an async send asks nobody', async () => {
   expect(person.forms).toEqual([]);
 });
 
-describe('wait for two agents that ask', () => {
-  const both = (): readonly [string, string] => {
+describe('wait for two agents with a request each', () => {
+  const startBoth = (): readonly [string, string] => {
     const [one, other] = [fakes.a, fakes.b].map((fake) => {
       const { id: sessionID } = fake.addSession();
       fake.state.begin(sessionID, 'x', {});
@@ -256,39 +256,39 @@ describe('wait for two agents that ask', () => {
   };
 
   test('shows one form at a time', async () => {
-    const [one, other] = both();
+    const [one, other] = startBoth();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
-    await person.answers(ONCE);
-    await person.answers(ONCE);
-    await Promise.all([settled(fakes.a), settled(fakes.b)]);
+    await person.answerNext(ONCE);
+    await person.answerNext(ONCE);
+    await Promise.all([untilSettled(fakes.a), untilSettled(fakes.b)]);
     fakes.a.state.finish(one, 'a is done');
     fakes.b.state.finish(other, 'b is done');
     expect((await turns).data).toMatchObject({ outcome: '2 completed' });
-    expect([person.forms.length, person.most]).toEqual([2, 1]);
+    expect([person.forms.length, person.maxOpen]).toEqual([2, 1]);
   });
 
   test('skips a request that was settled before its form was shown', async () => {
-    const [one, other] = both();
+    const [one, other] = startBoth();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
-    await until('the person to be asked', () => person.asked === 1);
+    await until('the person to be asked', () => person.openForms === 1);
     const [first, second] = person.forms[0]?.message.includes(' on b ') ? [fakes.b, fakes.a] : [fakes.a, fakes.b];
     second.state.permissions.clear();
-    await person.answers(ONCE);
-    await settled(first);
+    await person.answerNext(ONCE);
+    await untilSettled(first);
     fakes.a.state.finish(one, 'a is done');
     fakes.b.state.finish(other, 'b is done');
     expect((await turns).data).toMatchObject({ outcome: '2 completed' });
     expect(person.forms).toHaveLength(1);
   });
 
-  test('returns when the first is done, and withdraws the other form', async () => {
-    both();
+  test('returns when the first turn is done, and closes the form of the other', async () => {
+    startBoth();
     fakes.b.state.permissions.clear();
     const person = new Person();
     const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'any' }, call(person));
-    await until('the person to be asked', () => person.asked === 1);
+    await until('the person to be asked', () => person.openForms === 1);
     fakes.b.state.finish([...fakes.b.state.statuses.keys()][0] ?? '', 'b is done');
     const { data } = await turns;
     expect(data.turns).toMatchObject([
@@ -296,6 +296,6 @@ describe('wait for two agents that ask', () => {
       { instance: 'b', outcome: 'completed', text: 'b is done' },
     ]);
     expect(data.turns?.[0]?.reason).toBeUndefined();
-    expect([person.asked, replies(fakes.a)]).toEqual([0, 0]);
+    expect([person.openForms, replyCount(fakes.a)]).toEqual([0, 0]);
   });
 });

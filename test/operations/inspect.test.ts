@@ -56,7 +56,7 @@ describe('paths', () => {
   });
 
   test.each(['src/a.txt', './src//a.txt', '/home/user/project/src/a.txt', 'src/./a.txt'])(
-    '%j is the file',
+    '%j is read as src/a.txt',
     async (path) => {
       fake.state.files.set('src/a.txt', 'content');
       expect((await read(path)).data).toMatchObject({ path: 'src/a.txt', text: 'content' });
@@ -65,7 +65,7 @@ describe('paths', () => {
 });
 
 describe('files', () => {
-  test('a large folder comes in pages that join', async () => {
+  test('list_files returns a large folder in pages without gaps or repeats', async () => {
     for (let index = 0; index < 400; index++) fake.state.files.set(`file-${String(index).padStart(3, '0')}.txt`, 'x');
     const names: string[] = [];
     let offset: number | undefined = 0;
@@ -78,31 +78,31 @@ describe('files', () => {
     expect(names).toEqual([...fake.state.files.keys()]);
   });
 
-  test('a line that is too long is cut, and its number and those after it stay', async () => {
+  test('read_file cuts a line that is too long, and keeps all line numbers', async () => {
     fake.state.files.set('min.js', `first\n${'x'.repeat(50_000)}\r\n\u2028last\u2029`);
     const { data } = await read('min.js', { max_chars: 20_000 });
     const lines = data.text?.split('\n') ?? [];
     expect([data.lines, lines.length, lines[1]?.length, lines[1]?.at(-1)]).toEqual([3, 3, 1_000, '…']);
   });
 
-  test('at least one line is shown, however small the limit', async () => {
+  test('read_file returns at least one line, however small max_chars is', async () => {
     fake.state.files.set('a.txt', 'one line\nanother');
     expect((await read('a.txt', { max_chars: 1 })).data).toMatchObject({ text: 'one line', next_line: 2 });
   });
 
-  test('a missing file is an error, though opencode returns it as an empty one', async () => {
+  test('read_file rejects a missing file, which opencode returns as an empty file', async () => {
     fake.state.files.set('src/empty.txt', '');
     expect((await read('src/empty.txt')).data).toMatchObject({ lines: 0, text: '' });
     await expect(read('src/nothing.txt')).rejects.toThrow(/has no file "src\/nothing.txt"/);
     await expect(read('nowhere/nothing.txt')).rejects.toThrow(/has no file/);
   });
 
-  test('a file that exceeds the limit of an answer is an error that says so', async () => {
+  test('read_file rejects a file over the response limit as too large', async () => {
     fake.override('GET /file/content', { kind: 'endless' });
     await expect(read('big.txt')).rejects.toThrow(/"big.txt" is too large/);
   });
 
-  test("with a session, in that session's directory; never in one that a caller names", async () => {
+  test("list_files with a session lists that session's directory", async () => {
     const session = fake.addSession({ directory: '/home/user/worktree' });
     fake.state.files.set('a.txt', 'x');
     const { data } = await listFiles(runtime, { ...WORKER, path: '', offset: 0, session_id: session.id }, testCall());
@@ -110,7 +110,7 @@ describe('files', () => {
   });
 });
 
-test("search says where it stopped, and explains opencode's bare 500", async () => {
+test("search reports whether there are more matches, and explains opencode's HTTP 500", async () => {
   fake.state.files.set('a.txt', 'hit\n'.repeat(30));
   const { data } = await find('hit');
   expect(data).toMatchObject({ more: true });
@@ -140,7 +140,7 @@ describe('get_diff', () => {
     ...more,
   });
 
-  test('a long patch comes in pages that join; more files than fit are counted', async () => {
+  test('a long patch is returned in pages without gaps or repeats, and files that do not fit are counted', async () => {
     const { id } = fake.addSession();
     const line = '+0123456789\n';
     turn(id, ...Array.from({ length: 50 }, (_, index) => change(`src/file-${index}.ts`, line.repeat(30).trimEnd())));
@@ -168,7 +168,7 @@ describe('get_diff', () => {
     expect([data.total, data.files.length > 0]).toEqual([50, true]);
   });
 
-  test('a file over several turns is one row', async () => {
+  test('a file that several turns changed is one row', async () => {
     const { id } = fake.addSession();
     turn(
       id,
@@ -184,7 +184,7 @@ describe('get_diff', () => {
     ]);
   });
 
-  test('an old session is read page by page, up to a bound that the answer names', async () => {
+  test('a long session is read page by page, up to 500 messages, which the result notes', async () => {
     const { id } = fake.addSession();
     const first = turn(id, change('first'));
     for (let index = 0; index < 60; index++) turn(id);
@@ -194,7 +194,7 @@ describe('get_diff', () => {
     expect(data).toMatchObject({ total: 0, note: 'only its newest 500 messages were read' });
   });
 
-  test("an answer's id selects its turn; a folder selects all files in it", async () => {
+  test("an assistant message's id selects its turn, and a folder selects all files in it", async () => {
     const { id } = fake.addSession();
     const message_id = turn(id, change('src/a'), change('srcs'));
     const [user] = fake.state.messages.get(id) ?? [];
@@ -210,18 +210,18 @@ describe('get_diff', () => {
     expect((await diff({ path: './src/' })).data.files.map(({ file }) => file)).toEqual(['src/a']);
   });
 
-  test('without a session the error says so', async () => {
+  test('an instance without a session is an error', async () => {
     await expect(diff()).rejects.toThrow(/no session/);
   });
 });
 
-describe('sessions as a whole', () => {
+describe('rename_session, delete_session and fork_session', () => {
   const rename = (session_id: string, title: string): ReturnType<typeof renameSession> =>
     renameSession(runtime, { ...WORKER, session_id, title }, testCall());
   const remove = (session_id: string): ReturnType<typeof deleteSession> =>
     deleteSession(runtime, { ...WORKER, session_id }, testCall());
 
-  test('nothing is renamed during the first turn, which would overwrite the title, or without a title', async () => {
+  test('a session is not renamed with an empty title, or during its first turn, which would overwrite the title', async () => {
     const { id } = fake.addSession();
     fake.state.begin(id, 'run', {});
     await expect(rename(id, 'mine')).rejects.toThrow(/opencode names it.*Nothing was renamed/);
@@ -231,16 +231,16 @@ describe('sessions as a whole', () => {
     expect((await rename(id, 'mine')).data.session.title).toBe('mine');
   });
 
-  test.each(['itself', 'a sub-agent', "a sub-agent's sub-agent"])(
-    'a session is not deleted while it runs: %s',
-    async (which) => {
+  test.each(['the session itself', 'a sub-agent', "a sub-agent's sub-agent"])(
+    'a session is not deleted while %s runs',
+    async (runner) => {
       const top = fake.addSession({ title: 'top' });
       const child = fake.addSession({ title: 'child', parentID: top.id });
       const grandchild = fake.addSession({ title: 'grandchild', parentID: child.id });
-      // Another session that runs does not matter.
+      // Another running session does not matter.
       const other = fake.addSession({ title: 'other' });
       fake.state.begin(other.id, 'run', {});
-      const running = which === 'itself' ? top : which === 'a sub-agent' ? child : grandchild;
+      const running = runner === 'the session itself' ? top : runner === 'a sub-agent' ? child : grandchild;
       fake.state.begin(running.id, 'run', {});
       await expect(remove(top.id)).rejects.toThrow(/is running; nothing was deleted. Call abort_session first/);
       expect(fake.count('DELETE /session/:id')).toBe(0);
@@ -261,19 +261,19 @@ describe('sessions as a whole', () => {
     );
     expect(fake.count('DELETE /session/:id')).toBe(0);
     other.state.finish(id, 'done');
-    // Of another home.
+    // An instance with other sessions.
     await stage.add('apart');
     await stage.fleet.refresh();
     await remove(id);
     expect(fake.count('DELETE /session/:id')).toBe(1);
   });
 
-  test('a deletion waits for a send of ours, which then counts as running', async () => {
+  test('a deletion waits for a send by this process, and is then refused because the session runs', async () => {
     const { id } = fake.addSession();
     const release = await runtime.lock.acquire(id, testCall());
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
-    // Time enough for a deletion that would not wait.
+    // A deletion that did not wait would happen in this time.
     for (let round = 0; round < 3; round++) await stage.fleet.survey();
     expect(fake.count('DELETE /session/:id')).toBe(0);
     fake.state.begin(id, 'run', {});
@@ -283,17 +283,17 @@ describe('sessions as a whole', () => {
 
   test('a turn that began during the deletion is aborted', async () => {
     const { id } = fake.addSession();
-    const gone = fake.state.removeSession.bind(fake.state);
-    fake.state.removeSession = (removed) => {
-      fake.state.statuses.set(removed, { type: 'busy' });
-      return gone(removed);
+    const removeSession = fake.state.removeSession.bind(fake.state);
+    fake.state.removeSession = (id) => {
+      fake.state.statuses.set(id, { type: 'busy' });
+      return removeSession(id);
     };
     await remove(id);
     expect(fake.count('POST /session/:id/abort')).toBe(1);
     expect(fake.state.statuses.has(id)).toBe(false);
   });
 
-  test('a fork leaves out the unanswered turn, and never copies too much', async () => {
+  test('a fork leaves out an unanswered message, and is refused at an unknown message', async () => {
     const { id } = fake.addSession({ title: 'source' });
     fake.state.begin(id, 'first', {});
     fake.state.finish(id, 'done');

@@ -16,17 +16,17 @@ type Headers = Readonly<Record<string, string | string[]>>;
 // The guard for all requests to the node service has its tests in test/node.
 test.each<[string, Headers, number]>([
   ['without the page’s own header', { 'x-opencode-mcp-page': [] }, 403],
-  ['without it, from a program', { 'x-opencode-mcp-page': [], 'user-agent': 'curl/8' }, 403],
-  ['with another value', { 'x-opencode-mcp-page': '0' }, 403],
-  ['by a page of another origin', { origin: 'https://evil.example' }, 403],
-  ['by a name that resolves to us', { host: 'evil.example', origin: 'http://evil.example' }, 421],
+  ['from a program, without that header', { 'x-opencode-mcp-page': [], 'user-agent': 'curl/8' }, 403],
+  ['with another value of that header', { 'x-opencode-mcp-page': '0' }, 403],
+  ['from a page of another origin', { origin: 'https://evil.example' }, 403],
+  ['for another host name that resolves to this machine', { host: 'evil.example', origin: 'http://evil.example' }, 421],
 ])('a request %s gets no data', async (_, headers, status) => {
   const answer = await stage.call(FLEET, { headers });
   expect(answer).toMatchObject({ status, json: { error: expect.any(String) } });
   expect(answer.headers['access-control-allow-origin']).toBeUndefined();
 });
 
-test('a CORS preflight is not granted', async () => {
+test('a CORS preflight is refused', async () => {
   const headers = {
     origin: 'https://evil.example',
     'access-control-request-method': 'GET',
@@ -39,8 +39,12 @@ test('a CORS preflight is not granted', async () => {
 });
 
 test.each<[string, Headers, number]>([
-  ['from a form of another page, as text', { origin: 'https://evil.example', 'content-type': 'text/plain' }, 403],
-  ['as text', { 'content-type': 'text/plain' }, 415],
+  [
+    'of type text/plain from a form of another page',
+    { origin: 'https://evil.example', 'content-type': 'text/plain' },
+    403,
+  ],
+  ['of type text/plain', { 'content-type': 'text/plain' }, 415],
   ['from a form with fields', { 'content-type': 'application/x-www-form-urlencoded' }, 415],
   ['without a type', { 'content-type': [] }, 415],
   ['with a type that only begins like JSON’s', { 'content-type': 'application/json-seq' }, 415],
@@ -57,23 +61,23 @@ test.each<[string, Headers, number]>([
 const NO_SESSION = { instance: 'one', session: 'ses_12345678' };
 
 test.each<[string, string, object, number, RegExp]>([
-  ['no JSON object', 'respond', [], 400, /does not fit/],
+  ['a body that is not a JSON object', 'respond', [], 400, /does not fit/],
   ['an unknown field', 'abort', { ...NO_SESSION, directory: '/tmp/evil' }, 400, /does not fit/],
   ['a standing permission', 'respond', { ...NO_SESSION, request: 'per_1', reply: 'always' }, 400, /reply/],
-  ['another path than a session’s', 'abort', { instance: 'one', session: '../config' }, 400, /session/],
-  ['a part of a name', 'abort', { ...NO_SESSION, instance: 'on' }, 404, /no instance on here/],
+  ['a session id with a path', 'abort', { instance: 'one', session: '../config' }, 400, /session/],
+  ['a part of an instance name', 'abort', { ...NO_SESSION, instance: 'on' }, 404, /no instance on here/],
   ['an unknown session', 'abort', NO_SESSION, 404, /no session/],
 ])('%s is refused with the reason', async (_, name, body, status, text) => {
   const answer = await stage.post(name, body);
   expect(answer).toMatchObject({ status, json: { error: expect.stringMatching(text) } });
 });
 
-test('an endless body is cut off', async () => {
+test('a body that is too large is refused', async () => {
   const answer = await stage.post('send', { message: 'x'.repeat(600_000) }).catch(() => ({ status: 413 }));
   expect(answer.status).toBe(413);
 });
 
-test('an instance’s content is not served to browsers, not even to the page itself', async () => {
+test('an instance’s content is not served to browsers, including the page itself', async () => {
   const path = `${INSTANCE_PREFIX}inst_one/session`;
   const program = await stage.call(path, { headers: { 'user-agent': 'opencode/1', 'x-opencode-mcp-page': [] } });
   expect(program).toMatchObject({ status: 200, headers: { 'content-security-policy': 'sandbox' } });
@@ -119,7 +123,7 @@ test('text of a hostile instance arrives as plain text in JSON', async () => {
   ).toEqual([]);
 });
 
-test('a request that cannot be shown as a whole can only be rejected', async () => {
+test('a permission whose command cannot be shown in full can only be rejected', async () => {
   const waiting = stage.waiting({ metadata: { command: 'ls \u001b]0;; rm -rf ~;\u0007' } });
   await using lines = await stage.follow(waiting.session);
   expect(await lines.find('the requests', (line) => line['kind'] === 'asks')).toMatchObject({

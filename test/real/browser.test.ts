@@ -24,7 +24,7 @@ interface Dashboard extends AsyncDisposable {
   readonly faults: readonly string[];
 }
 
-/** `opencode-mcp dashboard`, open in a browser. */
+/** Opens `opencode-mcp dashboard` in a browser. */
 async function openDashboard(env: Readonly<Record<string, string>>): Promise<Dashboard> {
   const program = runShell(['dashboard', '--print'], env);
   await program.shows(/^http:\S+$/m);
@@ -34,7 +34,7 @@ async function openDashboard(env: Readonly<Record<string, string>>): Promise<Das
   const faults: string[] = [];
   page.on('pageerror', (error) => faults.push(String(error)));
   page.on('console', (message) => {
-    // A refusal is shown on the page.
+    // The page itself shows a refused request, so this console message is no fault.
     if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) faults.push(message.text());
   });
   await page.goto(program.stdout().trim());
@@ -76,7 +76,7 @@ describe('OpenCode 1', () => {
     await person.close();
   });
 
-  test('one permission is answered on the page, another in the terminal, while both show them', async (context) => {
+  test('one permission is answered on the page and another in the terminal, while both show both permissions', async (context) => {
     needTmux(context);
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
@@ -112,7 +112,7 @@ describe('OpenCode 1', () => {
     expect(dashboard.faults).toEqual([]);
   });
 
-  test("open shows opencode's own page of a session, which shows new messages", async () => {
+  test("`open` opens opencode's own page of a session, which shows new messages", async () => {
     const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'In its own page' });
     const program = runShell(['open', 'worker', id, '--print'], env);
     await program.shows(/^http:\S+$/m);
@@ -172,7 +172,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview of OpenCode 2', () => 
     await model?.close();
   });
 
-  test('a permission is rejected with a reason, one of a new session allowed', async () => {
+  test('a permission is rejected with a reason, and a permission of a new session is allowed', async () => {
     const env = { ...shellEnv(preview.home, join(preview.home, 'no-registry')), TRANSPORT: 'service' };
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;

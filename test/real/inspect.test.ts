@@ -21,7 +21,7 @@ onEachOpencode('inspecting', (binary) => {
     await worker.server.client.listTools();
   });
 
-  /** Begins a turn that stops half way at a gate of this name; `script` may make it a sub-agent's. */
+  /** Starts a turn that stops half way at the gate `name`; `script` may run it in a sub-agent. */
   async function begin(session_id: string, gate: string, script = ''): Promise<void> {
     await data('send_message', { session_id, message: `${script}gate-mid ${gate}: half |done`, async: true });
     await worker.stage.model.waitForGate(gate);
@@ -36,7 +36,7 @@ onEachOpencode('inspecting', (binary) => {
   const texts = async (session_id: unknown): Promise<unknown[]> =>
     ((await data('read', { session_id }))['messages'] as { text: string }[]).map(({ text }) => text);
 
-  test('list_files lists folders and files, marks the ignored ones, and takes a folder', async () => {
+  test('list_files lists folders and files, marks ignored ones, and accepts a folder', async () => {
     const { directory } = worker.opencode;
     const top = await data('list_files');
     expect(top).toMatchObject({ directory, path: '', ignored: ['ignored.txt'] });
@@ -46,7 +46,7 @@ onEachOpencode('inspecting', (binary) => {
     expect(await data('list_files', absolute)).toMatchObject({ path: 'src/deep', entries: ['b.ts'] });
   });
 
-  test('read_file reads a text page by page, an empty file, and a link that stays inside; a binary by its kind', async () => {
+  test('read_file reads a text page by page, an empty file and a link inside the directory, and reports only the type of a binary file', async () => {
     const pages: unknown[] = [];
     let line: unknown = 1;
     while (line !== undefined && pages.length < 9) {
@@ -75,13 +75,13 @@ onEachOpencode('inspecting', (binary) => {
     ['read_file', { path: 'outside-link.txt' }, /a link that leads out of/],
     ['read_file', { path: 'outside-folder/inner.txt' }, /a link that leads out of/],
     ['list_files', { path: 'outside-folder' }, /a link that leads out of/],
-  ])('%s %j is an error that says why, and shows nothing of the file', async (tool, args, reason) => {
+  ])('%s of %j fails with the reason, and returns none of the file', async (tool, args, reason) => {
     const text = await refusal(tool, args);
     expect(text).toMatch(reason);
     expect(text).not.toContain('secret');
   });
 
-  test('opencode itself refuses what leads out of the directory', async () => {
+  test('opencode itself refuses paths that lead out of the directory', async () => {
     const outside = join(dirname(worker.opencode.directory), 'outside.txt');
     for (const path of ['../outside.txt', outside, 'outside-link.txt']) {
       const response = await worker.opencode.request('GET', `/file/content?path=${encodeURIComponent(path)}`);
@@ -145,7 +145,7 @@ onEachOpencode('inspecting', (binary) => {
     worker.stage.model.release('diff');
   });
 
-  test('fork_session copies all, or all before a message, and of a running session only what has ended', async () => {
+  test('fork_session copies all messages or those before a given message, and of a running session only the completed turns', async () => {
     const session_id = await session('to fork', 'echo: first', 'echo: second');
     const all = ['echo: first', 'first', 'echo: second', 'second'];
     const forked = async (args: Data = {}): Promise<unknown[]> => {
@@ -164,7 +164,7 @@ onEachOpencode('inspecting', (binary) => {
     worker.stage.model.release('fork');
   });
 
-  test('rename_session renames an idle session, and a running one, which goes on', async () => {
+  test('rename_session renames an idle session and a running session, whose turn continues', async () => {
     const session_id = await worker.newSession('old name');
     const renamed = { session: { id: session_id, title: 'new name' } };
     expect(await data('rename_session', { session_id, title: ' new\nname ' })).toMatchObject(renamed);
@@ -177,7 +177,7 @@ onEachOpencode('inspecting', (binary) => {
     expect(await data('list_sessions', { search: 'while it runs' })).toMatchObject({ sessions: [{ id: session_id }] });
   });
 
-  test('delete_session deletes an idle session, and refuses one that runs, itself or in a sub-agent', async () => {
+  test('delete_session deletes an idle session, and refuses a session that runs or whose sub-agent runs', async () => {
     const idle = await session('to delete', 'echo: hello');
     const deleted = { session: { id: idle }, deleted: true };
     expect(await data('delete_session', { session_id: idle })).toMatchObject(deleted);
@@ -194,7 +194,7 @@ onEachOpencode('inspecting', (binary) => {
     expect(await data('delete_session', { session_id: parent })).toMatchObject({ deleted: true });
   });
 
-  test('opencode lets a session that is deleted while it runs go on until it is aborted, hence that refusal', async () => {
+  test('opencode keeps running a deleted session until it is aborted, which is why delete_session refuses running sessions', async () => {
     const running = await createRealSession(worker.opencode, 'deleted under way');
     await running.prompt('hang ghost');
     await worker.stage.model.waitForGate('ghost');

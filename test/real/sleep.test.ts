@@ -24,7 +24,7 @@ test.each([
       worker.server.kill('SIGCONT');
     },
   ],
-])('%s: it comes whole, and each character once', async (gate, sleep) => {
+])('%s: the answer arrives complete, with each character once', async (gate, sleep) => {
   const { model } = worker.stage;
   const name = gate.replaceAll(' ', '-');
   const message = `gate-mid ${name}: before it slept, |and after`;

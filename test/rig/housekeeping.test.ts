@@ -10,7 +10,7 @@ import { processesIn } from './processes.ts';
 import { until, within } from './wait.ts';
 
 it.each(['SIGKILL', 'SIGTERM'] as const)(
-  'a temporary directory and its processes end when their owner dies of %s',
+  'a temporary directory and its processes are removed when %s kills their owner',
   async (signal) => {
     const script = `
       import { spawn } from 'node:child_process';
@@ -32,7 +32,7 @@ it.each(['SIGKILL', 'SIGTERM'] as const)(
     expect(existsSync(`/proc/${pid}/exe`)).toBe(true);
     owner.kill(signal);
     await until('the directory to be removed', () => !existsSync(path));
-    // A killed process is listed until it has ended.
+    // A killed process stays listed until it has ended.
     await until('the children to end', async () => (await processesIn(join(path, 'tmp'))).length === 0);
     await until('the guarded child to end', () => !existsSync(`/proc/${pid}/exe`));
   },

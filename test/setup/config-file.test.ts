@@ -6,9 +6,9 @@ import { type Rewrite, rewriteConfig } from '../../src/setup/config-file.ts';
 import { tempDir } from '../rig/temp.ts';
 
 const append = (text = ''): string => `${text}new\n`;
-const never = (): Promise<never> => Promise.reject(new Error('Expected no wait'));
+const expectNoPause = (): Promise<never> => Promise.reject(new Error('Expected no wait'));
 const rewrite = (path: string, change: Rewrite['change'] = append): Promise<string | undefined> =>
-  rewriteConfig(path, { pause: never, locks: false, change });
+  rewriteConfig(path, { pause: expectNoPause, locks: false, change });
 
 function folder(): string {
   const temp = tempDir('opencode-mcp-config-file');
@@ -16,7 +16,7 @@ function folder(): string {
   return temp.path;
 }
 
-test('a file is replaced, and copied beside it, with its mode', async () => {
+test('rewriteConfig() replaces a file and keeps a copy beside it, both with the mode of the file', async () => {
   const path = join(folder(), 'config.json');
   await writeFile(path, 'old\n');
   for (const mode of [0o600, 0o640]) {
@@ -29,12 +29,12 @@ test('a file is replaced, and copied beside it, with its mode', async () => {
     expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe(before);
     const now = await stat(path);
     expect([now.mode & 0o777, (await stat(backup ?? '')).mode & 0o777]).toEqual([mode, mode]);
-    // Replaced in one step: it is another file now.
+    // A new inode: the file was replaced in one step.
     expect(now.ino).not.toBe(ino);
   }
 });
 
-test('a link stays; its target is replaced, and copied beside the target', async () => {
+test('rewriteConfig() keeps a link, and replaces and copies its target', async () => {
   const home = folder();
   await mkdir(join(home, 'dotfiles'));
   await writeFile(join(home, 'dotfiles', 'zed.json'), 'old\n');
@@ -45,7 +45,7 @@ test('a link stays; its target is replaced, and copied beside the target', async
   expect(await readFile(join(home, 'dotfiles', 'zed.json'), 'utf8')).toBe('old\nnew\n');
 });
 
-test('an existing copy is replaced, and not followed if it is a link', async () => {
+test('rewriteConfig() replaces an existing copy without following it if it is a link', async () => {
   const path = join(folder(), 'config.json');
   await writeFile(path, 'old\n');
   await writeFile(`${path}.other`, 'other\n');
@@ -55,14 +55,14 @@ test('an existing copy is replaced, and not followed if it is a link', async () 
   expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe('old\n');
 });
 
-test('a new file is for its owner only; missing folders are created; nothing is left beside it', async () => {
+test('rewriteConfig() creates missing folders and a new file for its owner only, and leaves no other file', async () => {
   const path = join(folder(), 'Code', 'User', 'mcp.json');
   expect(await rewrite(path)).toBeUndefined();
   expect((await stat(path)).mode & 0o777).toBe(0o600);
   expect(await readdir(join(path, '..'))).toEqual(['mcp.json']);
 });
 
-test('a file that is not text, and a broken link, are left alone', async () => {
+test('rewriteConfig() refuses a binary file, a broken link and a directory', async () => {
   const home = folder();
   await writeFile(join(home, 'binary'), Buffer.from([0x7b, 0xff, 0x7d]));
   await symlink('nowhere', join(home, 'link'));
@@ -73,19 +73,19 @@ test('a file that is not text, and a broken link, are left alone', async () => {
   expect((await readdir(home)).toSorted()).toEqual(['binary', 'directory', 'link', 'tmp']);
 });
 
-test('a refused change leaves the file alone, and nothing beside it', async () => {
+test('rewriteConfig() leaves no copy and no lock if the change throws', async () => {
   const home = folder();
   await writeFile(join(home, 'a'), 'old\n');
   const refuse = (): never => {
     throw new Error('refused');
   };
-  await expect(rewriteConfig(join(home, 'a'), { pause: never, locks: true, change: refuse })).rejects.toThrow(
+  await expect(rewriteConfig(join(home, 'a'), { pause: expectNoPause, locks: true, change: refuse })).rejects.toThrow(
     'refused',
   );
   expect((await readdir(home)).toSorted()).toEqual(['a', 'tmp']);
 });
 
-test('keeps changes that the client writes under its lock', async () => {
+test('rewriteConfig() waits for the client to release its lock, and keeps its changes', async () => {
   const path = join(folder(), '.claude.json');
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);
@@ -96,7 +96,7 @@ test('keeps changes that the client writes under its lock', async () => {
     async pause() {
       waits += 1;
       if (waits < 3) return;
-      // The client ends its own change.
+      // The client finishes its own change.
       await writeFile(path, "old\nclient's\n");
       const { rmdir } = await import('node:fs/promises');
       await rmdir(`${path}.lock`);
@@ -106,7 +106,7 @@ test('keeps changes that the client writes under its lock', async () => {
   expect(await readFile(path, 'utf8')).toBe("old\nclient's\nnew\n");
 });
 
-test('a lock that is never released ends the wait with advice', async () => {
+test('rewriteConfig() fails with advice if the client never releases its lock', async () => {
   const path = join(folder(), '.claude.json');
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);

@@ -32,19 +32,22 @@ describe('a tailnet without IPv4 and without MagicDNS', () => {
   it.each([
     ['desk', 'box'],
     ['box', 'desk'],
-  ])('%s lists and drives the instance of %s, and finds and reads a bare opencode', async (from, to) => {
-    expect(machine(to).ip4).toBe('');
-    const name = instances.get(to)?.name ?? '';
-    const server = await stage.server(machine(from));
-    const row = await listed(server, name);
-    expect(row.via).toContain(`tailnet ${originOf(machine(to))}/`);
-    const message = `slow 5 20: from ${from} to ${to} `;
-    const { result, progress, text } = await server.call('send', { instance: name, message });
-    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-    expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
-    const plain = await listed(server, 'plain');
-    expect(plain).toMatchObject({ host: 'plain', directory: bare.directory });
-    expect(plain.via).toContain(`tailnet http://[${machine('plain').ip6}]:${BARE_PORT}`);
-    expect(data(await server.call('list_sessions', { instance: 'plain' }))).toMatchObject({ sessions: [] });
-  });
+  ])(
+    '%s lists the instance of %s and sends to it, and finds and reads an opencode without a wrapper',
+    async (from, to) => {
+      expect(machine(to).ip4).toBe('');
+      const name = instances.get(to)?.name ?? '';
+      const server = await stage.server(machine(from));
+      const row = await listed(server, name);
+      expect(row.via).toContain(`tailnet ${originOf(machine(to))}/`);
+      const message = `slow 5 20: from ${from} to ${to} `;
+      const { result, progress, text } = await server.call('send', { instance: name, message });
+      expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+      expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
+      const plain = await listed(server, 'plain');
+      expect(plain).toMatchObject({ host: 'plain', directory: bare.directory });
+      expect(plain.via).toContain(`tailnet http://[${machine('plain').ip6}]:${BARE_PORT}`);
+      expect(data(await server.call('list_sessions', { instance: 'plain' }))).toMatchObject({ sessions: [] });
+    },
+  );
 });

@@ -30,7 +30,7 @@ export class HandWatcher implements Watcher {
     for (const listener of this.#listeners) listener();
   }
 
-  /** One server with these sessions. */
+  /** Sets one server with these sessions. */
   show(...sessions: readonly WatchedSession[]): void {
     this.set(serverWith(sessions));
   }
@@ -59,7 +59,7 @@ export function serverWith(
   };
 }
 
-/** The same server while its event stream is down. */
+/** Returns the same server while its event stream is down. */
 export function unseen(server: WatchedServer): WatchedServer {
   return { ...server, checkedMs: undefined };
 }
@@ -67,21 +67,21 @@ export function unseen(server: WatchedServer): WatchedServer {
 export function sessionIn(
   state: WatchedSession['state'],
   sinceMs: number,
-  given: Partial<WatchedSession> = {},
+  fields: Partial<WatchedSession> = {},
 ): WatchedSession {
-  return { id: 'ses_1', title: 'Fix the build', directory: DIRECTORY, state, sinceMs, waiting: [], ...given };
+  return { id: 'ses_1', title: 'Fix the build', directory: DIRECTORY, state, sinceMs, waiting: [], ...fields };
 }
 
-/** A session that waits for a permission. */
+/** Returns a session that waits for a permission. */
 export function asking(
   sinceMs: number,
   {
     request = 'per_1',
     text = 'bash "rm -rf build"',
-    ...given
+    ...fields
   }: Partial<WatchedSession> & { request?: string; text?: string } = {},
 ): WatchedSession {
-  const session = sessionIn('waiting', sinceMs, given);
+  const session = sessionIn('waiting', sinceMs, fields);
   const waiting: Waiting = { kind: 'permission', id: request, sessionId: session.id, text };
   return { ...session, waiting: [waiting] };
 }

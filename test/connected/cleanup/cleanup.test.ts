@@ -12,7 +12,7 @@ import { HOUR_MS, openRemains, outputOf, type Remains } from './remains.ts';
 
 interface CleanupCase {
   readonly dryRun?: boolean;
-  /** Called with each piece of output. */
+  /** Called with each chunk of output. */
   readonly onText?: (text: string) => void;
 }
 
@@ -25,11 +25,11 @@ describe('cleanup on this machine', () => {
 
   function cleanup({ dryRun = false, onText = () => {} }: CleanupCase = {}): ReturnType<typeof outputOf> {
     return outputOf(({ out, signal }) => {
-      const both = (more: string): void => {
-        out(more);
-        onText(more);
+      const outAndNotify = (chunk: string): void => {
+        out(chunk);
+        onText(chunk);
       };
-      return runCleanup({ settings: remains.places(), dryRun, out: both, signal });
+      return runCleanup({ settings: remains.places(), dryRun, out: outAndNotify, signal });
     });
   }
 
@@ -39,7 +39,7 @@ describe('cleanup on this machine', () => {
     return port;
   }
 
-  it('removes the remains of a dead instance, password and state file too', async () => {
+  it("removes a dead instance's registration, password and state file", async () => {
     const states = [];
     for (const [name, claim] of [
       ['claimed', 'dead'],
@@ -71,13 +71,13 @@ describe('cleanup on this machine', () => {
     expect(steps.slice(1).every((step) => step.startsWith('Removed '))).toBe(true);
   });
 
-  it('reports that there is nothing to do, even without a directory', async () => {
+  it('reports that nothing is dead, with an empty registry directory and with none', async () => {
     expect(await cleanup()).toEqual({ text: 'Nothing is provably dead.\n', code: 0 });
     await rm(remains.registry, { recursive: true });
     expect(await cleanup()).toEqual({ text: 'Nothing is provably dead.\n', code: 0 });
   });
 
-  it('leaves a held claim, a running wrapper and a port that answers', async () => {
+  it('keeps the files of a held claim, of a running wrapper and of an open port', async () => {
     const { pid, started } = await remains.process();
     await remains.register('held', { claim: { pid }, password: true });
     const wrapped = await remains.register('wrapped', { password: true });
@@ -94,7 +94,7 @@ describe('cleanup on this machine', () => {
     expect(text).toContain(`has ended, but something listens on its port ${outlived.port}`);
   });
 
-  it('leaves files that are no registrations, and lists them without characters that control a terminal', async () => {
+  it('keeps files that are not registrations, and lists them without control characters', async () => {
     await writeFile(join(remains.registry, 'half.json'), '{"name":"ha');
     await writeFile(join(remains.registry, 'binary.json'), Buffer.from([0xff, 0x00, 0x0a, 0x0a, 0x1b, 0x5b, 0x41]));
     await writeFile(join(remains.registry, 'line\nbreak.json'), '{}');
@@ -102,13 +102,13 @@ describe('cleanup on this machine', () => {
     const { text, code } = await cleanup();
     expect(text).toMatch(/half\.json\n {4}is not complete JSON/);
     expect(text).toMatch(/line break\.json'?"?\n {4}port: expected/);
-    // oxlint-disable-next-line no-control-regex -- none may be there
+    // oxlint-disable-next-line no-control-regex -- the output must not contain any
     expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
     expect(code).toBe(0);
     expect(await remains.files()).toEqual(before);
   });
 
-  it('reports why it cannot enter the directory, and cleans up the rest', async () => {
+  it('reports why it cannot read the registry directory, and cleans up the rest', async () => {
     const state = await remains.state({ id: 'gone' });
     await rm(remains.registry, { recursive: true });
     await writeFile(remains.registry, 'no directory');
@@ -121,7 +121,7 @@ describe('cleanup on this machine', () => {
     expect(code).toBe(1);
   });
 
-  it('removes an old password that no registration needs, and no other', async () => {
+  it('removes only old passwords that nothing uses', async () => {
     await remains.password('old', { ageMs: 2 * HOUR_MS });
     await remains.password('young');
     const { id } = await remains.register('kept', { fields: {} });
@@ -152,7 +152,7 @@ describe('cleanup on this machine', () => {
     expect(await remains.files()).toEqual([]);
   });
 
-  it('removes registrations of any name', async () => {
+  it('removes registrations whose names have quotes, spaces or shell syntax', async () => {
     for (const name of [
       'it\'s "quoted"',
       '$(touch ran) `touch ran` ; & | > *',
@@ -166,14 +166,14 @@ describe('cleanup on this machine', () => {
     expect(await remains.files()).toEqual([]);
   });
 
-  it('leaves the state file of a wrapper whose opencode still runs', async () => {
+  it('keeps the state file of a dead wrapper whose opencode still runs', async () => {
     const { pid, started } = await remains.process();
     const state = await remains.state({ id: 'app', opencodePid: pid, opencodeStarted: started });
     expect((await cleanup()).text).toContain(`but its opencode (pid ${pid}) still runs`);
     expect(existsSync(state)).toBe(true);
   });
 
-  it('leaves a state file whose registration is in another directory, and names it', async () => {
+  it('keeps a state file whose registration is in another directory, and names that directory', async () => {
     const other = join(remains.path, 'other');
     await mkdir(other);
     await writeFile(join(other, 'app.json'), '{}');
@@ -184,22 +184,22 @@ describe('cleanup on this machine', () => {
   });
 
   describe('if something changes between the listing and the removal', () => {
-    /** Runs `change` when the list is out, before the first removal. What each removal checks: remove.test.ts. */
-    async function meanwhile(change: () => void): Promise<string> {
-      let done = false;
+    /** Runs `change` between the list and the first removal. remove.test.ts tests the checks of each removal. */
+    async function cleanupWithChange(change: () => void): Promise<string> {
+      let changed = false;
       const { text } = await cleanup({
         onText: () => {
-          if (!done) change();
-          done = true;
+          if (!changed) change();
+          changed = true;
         },
       });
       return text;
     }
 
-    it('leaves a registration that is claimed now, and the state file that proves the rest dead', async () => {
+    it('keeps a registration that has been claimed, and the state file that proves its other files dead', async () => {
       const { id } = await remains.register('app');
       const state = await remains.state({ id });
-      const text = await meanwhile(() =>
+      const text = await cleanupWithChange(() =>
         writeFileSync(join(remains.registry, '.app.claim'), `id-new ${process.pid} 1 ${hostname()}\n`),
       );
       expect(text).toMatch(/Left registration .*: it has been claimed since/);
@@ -208,10 +208,10 @@ describe('cleanup on this machine', () => {
       expect(existsSync(state)).toBe(true);
     });
 
-    it('leaves a state file that a new wrapper has written', async () => {
+    it('keeps a state file that a new wrapper has rewritten', async () => {
       const path = await remains.state({ id: 'app' });
       const { started } = (await identifyProcess(process.pid)) ?? {};
-      const text = await meanwhile(() => {
+      const text = await cleanupWithChange(() => {
         const state = { ...JSON.parse(readFileSync(path, 'utf8')), pid: process.pid, started };
         writeFileSync(path, JSON.stringify(state));
       });

@@ -5,16 +5,16 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { passSignals, type Signals } from '../../../src/connected/start/signals.ts';
 
 let terminal: EventEmitter;
-let passed: string[];
+let calls: string[];
 let signals: Signals;
 
 beforeEach(() => {
   vi.useFakeTimers();
   terminal = new EventEmitter();
-  passed = [];
+  calls = [];
   signals = passSignals(terminal as unknown as NodeJS.Process, {
-    pass: (signal) => void passed.push(`pass ${signal}`),
-    stop: (signal) => void passed.push(`stop ${signal}`),
+    pass: (signal) => void calls.push(`pass ${signal}`),
+    stop: (signal) => void calls.push(`stop ${signal}`),
   });
 });
 afterEach(() => {
@@ -22,20 +22,20 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('an interrupt gives up the relay before opencode starts, and is passed on afterwards', () => {
+test('SIGINT gives up the relay before opencode starts, and is passed to opencode afterwards', () => {
   terminal.emit('SIGINT');
   expect(signals.giveUp.aborted).toBe(true);
   signals.starting();
   vi.advanceTimersByTime(5_000);
-  expect(passed).toEqual([]);
+  expect(calls).toEqual([]);
   terminal.emit('SIGINT');
   vi.advanceTimersByTime(5_000);
-  expect(passed).toEqual(['pass SIGINT']);
+  expect(calls).toEqual(['pass SIGINT']);
 });
 
-test('a signal to end before the start stops opencode as soon as it starts', () => {
+test('SIGTERM before opencode starts stops opencode as soon as it starts', () => {
   terminal.emit('SIGTERM');
   expect([signals.giveUp.aborted, signals.ended]).toEqual([true, 'SIGTERM']);
   signals.starting();
-  expect(passed).toEqual(['stop SIGTERM']);
+  expect(calls).toEqual(['stop SIGTERM']);
 });

@@ -3,13 +3,13 @@ import { createInterface } from 'node:readline';
 
 import type { Order } from '../speaker.ts';
 
-// Multicasts packets from addresses of its machine. Reads one order per line as JSON, and writes a line after each.
+// Multicasts packets from this machine's addresses. Reads one order per line as JSON, and writes a line after each order.
 const sockets = new Map<string, Promise<Socket>>();
 
 function socketFrom(address: string): Promise<Socket> {
-  const known = sockets.get(address);
-  if (known !== undefined) return known;
-  const made = new Promise<Socket>((resolve) => {
+  const existing = sockets.get(address);
+  if (existing !== undefined) return existing;
+  const opened = new Promise<Socket>((resolve) => {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
     socket.bind(5353, address, () => {
       socket.setMulticastInterface(address);
@@ -17,17 +17,17 @@ function socketFrom(address: string): Promise<Socket> {
       resolve(socket);
     });
   });
-  sockets.set(address, made);
-  return made;
+  sockets.set(address, opened);
+  return opened;
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { from, packets, times } = JSON.parse(line) as Order;
   const socket = await socketFrom(from);
-  const bytes = packets.map((packet) => Buffer.from(packet, 'base64'));
+  const buffers = packets.map((packet) => Buffer.from(packet, 'base64'));
   for (let round = 0; round < times; round += 1) {
     // A packet that the system refuses to send is lost, as on any network.
-    for (const packet of bytes)
+    for (const packet of buffers)
       await new Promise<void>((resolve) => socket.send(packet, 5353, '224.0.0.251', () => resolve()));
   }
   process.stdout.write('done\n');

@@ -8,13 +8,13 @@ import { tempDir } from '../../rig/temp.ts';
 
 const STATE = { call: 'a', question: 'b', askedAtMs: 1, requestId: 'c' };
 
-test('a sealer opens only states that are sealed with its key', () => {
+test('a sealer opens only states sealed with its own key', () => {
   const [one, other] = [new StateSealer(Buffer.alloc(32, 1)), new StateSealer(Buffer.alloc(32, 2))];
   expect(one.open(one.seal(STATE))).toEqual(STATE);
   expect(other.open(one.seal(STATE))).toBe(undefined);
 });
 
-test('a change of any character is detected', () => {
+test('a sealer rejects a state with any character changed', () => {
   const sealer = new StateSealer(Buffer.alloc(32, 1));
   const sealed = sealer.seal(STATE);
   for (let at = 0; at < sealed.length; at += 1)
@@ -22,7 +22,7 @@ test('a change of any character is detected', () => {
       if (sealed[at] !== other) expect(sealer.open(sealed.slice(0, at) + other + sealed.slice(at + 1))).toBe(undefined);
 });
 
-test('processes that start at the same time share one key', async () => {
+test('sealers opened at the same time share one key', async () => {
   const temp = tempDir('sealed');
   const folder = join(temp.path, 'state');
   const sealers = await Promise.all([1, 2, 3, 4].map(() => StateSealer.open(folder)));
@@ -30,7 +30,7 @@ test('processes that start at the same time share one key', async () => {
   await temp.close();
 });
 
-test('a damaged key is an error, and is not replaced', async () => {
+test('open() rejects a damaged key file', async () => {
   const temp = tempDir('sealed');
   await mkdir(join(temp.path, 'state'));
   await writeFile(join(temp.path, 'state/question.key'), 'short');
@@ -38,7 +38,7 @@ test('a damaged key is an error, and is not replaced', async () => {
   await temp.close();
 });
 
-test('a digest does not depend on the order of keys', () => {
+test('a digest depends on the order of array items, but not on the order of object keys', () => {
   expect(digestOf({ a: 1, b: [{ c: 2, d: 3 }] })).toBe(digestOf({ b: [{ d: 3, c: 2 }], a: 1 }));
   expect(digestOf({ a: 1 })).not.toBe(digestOf([['a', 1]]));
   expect(digestOf(['a', 'b'])).not.toBe(digestOf(['b', 'a']));

@@ -22,7 +22,7 @@ const HOSTILE = [
 describe('on a phone', () => {
   test.override({ pageOptions: PHONE });
 
-  test('nothing is wider than the screen, and each button is as high as a thumb', async ({ page, api }) => {
+  test('nothing is wider than the screen, and each control is at least 44 px high', async ({ page, api }) => {
     const long = { title: LONG, host: LONG, directory: `/${LONG}` };
     const waiting = [{ kind: 'permission', id: 'per_1', text: LONG }];
     api.setFleet(
@@ -38,32 +38,32 @@ describe('on a phone', () => {
       more: 3,
     });
     const command = { ...PERMISSION, command: LONG, patterns: [LONG], always: [LONG] };
-    const asked = {
+    const request = {
       ...QUESTION,
       questions: [{ question: LONG, options: [{ label: LONG, description: LONG }], multiple: false, custom: true }],
     };
     api.setSession('ses_pay', [
       { kind: 'session', title: LONG, directory: `/${LONG}`, state: 'retrying', reason: LONG, canDrive: true },
-      ...paySession([command, asked]).slice(1),
+      ...paySession([command, request]).slice(1),
       { kind: 'text', message: 'msg_2', part: 'prt_3', text: ` ${LONG}\n\n\`\`\`\n${LONG}\n\`\`\`` },
       { kind: 'error', text: LONG },
     ]);
     await page.open('', '.row');
-    await fitsPhone(page, 'the list');
+    await expectFitsPhone(page, 'the list');
     await page.open(SESSION_LINK, '.choices');
     await page.button('Changes (4)').waitFor();
-    await fitsPhone(page, 'the session');
-    // The command is never cut.
+    await expectFitsPhone(page, 'the session');
+    // The command must be visible in full.
     const hidden = `((one) => one.scrollHeight - one.clientHeight + one.scrollWidth - one.clientWidth)(document.querySelector('.command'))`;
     expect(await page.evaluate<number>(hidden)).toBe(0);
     await page.button('Changes (4)').click();
     await page.locator('ins.line').waitFor();
-    await fitsPhone(page, 'the changes');
+    await expectFitsPhone(page, 'the changes');
     await page.getByRole('link', { name: 'Back to all sessions' }).click();
     await page.locator('.row').first().waitFor();
   });
 
-  test('Escape leads from the message box to the list, and keeps the text', async ({ page }) => {
+  test('Escape in the message box returns to the list and keeps the text', async ({ page }) => {
     await page.open(SESSION_LINK, '.composer');
     await page.messageBox.fill('Half a thought');
     await page.keyboard.press('Escape');
@@ -84,15 +84,15 @@ test('the keyboard alone leads past the list\u2019s head, into a session, to its
   await page.focusIsOn('#fleet');
   await page.keyboard.press('Tab');
   await page.focusIsOn('.row a');
-  await focusIsSeen(page);
+  await expectFocusOutline(page);
   await page.keyboard.press('Enter');
   await page.focusIsOn('.ask');
-  await focusIsSeen(page);
+  await expectFocusOutline(page);
   await until('a card that can be pressed', () => page.locator('.ask button.primary').isEnabled());
   for (const stop of ['button.primary', 'input[name=word]', 'button[type=submit]', 'textarea']) {
     await page.keyboard.press('Tab');
     await page.focusIsOn(stop);
-    await focusIsSeen(page);
+    await expectFocusOutline(page);
   }
   for (let back = 0; back < 3; back += 1) await page.keyboard.press('Shift+Tab');
   await page.focusIsOn('button.primary');
@@ -131,13 +131,16 @@ describe.each([
   });
 });
 
-test('nothing moves with reduced motion', async ({ page }) => {
+test('the list runs no animation with reduced motion', async ({ page }) => {
   await page.emulateMedia({ reducedMotion: 'reduce' });
   await page.open('', '.row');
   expect(await page.evaluate<number>('document.getAnimations().length')).toBe(0);
 });
 
-test('remote text stays text: nothing of it runs, and nothing leaves the origin', async ({ page, api }) => {
+test('hostile remote text creates no elements, runs no script and sends no request to another origin', async ({
+  page,
+  api,
+}) => {
   const hostile = { instance: HOSTILE, title: HOSTILE, host: HOSTILE, directory: HOSTILE, reason: HOSTILE };
   const waiting = [{ kind: HOSTILE, id: HOSTILE, text: HOSTILE }];
   api.setFleet(
@@ -172,8 +175,8 @@ test('remote text stays text: nothing of it runs, and nothing leaves the origin'
   await page.getByText(/^Not sent. <img/).waitFor();
   await page.button('Changes (1)').click();
   await page.locator('ins.line').waitFor();
-  const made = `document.querySelectorAll('main img, main svg, main script, main b, main iframe, [onerror], [onload], [onclick], [href^="javascript:"]').length`;
-  expect(await page.evaluate<number>(made)).toBe(0);
+  const injectedElements = `document.querySelectorAll('main img, main svg, main script, main b, main iframe, [onerror], [onload], [onclick], [href^="javascript:"]').length`;
+  expect(await page.evaluate<number>(injectedElements)).toBe(0);
   expect(await page.evaluate<unknown>('window.ran ?? null')).toBeNull();
   expect(requests.filter((url) => !url.startsWith(`${api.url}/`))).toEqual([]);
 });
@@ -182,7 +185,7 @@ function hostileSession(): PageLine[] {
   const words = { text: HOSTILE, tool: HOSTILE, title: HOSTILE, state: HOSTILE };
   const parts = ['text', 'reasoning', 'tool', 'file', 'other'].map((kind) => ({ id: kind, kind, ...words }));
   const message = { id: HOSTILE, role: HOSTILE, atMs: 0, parts, error: HOSTILE, done: false };
-  const asked = { permission: HOSTILE, command: HOSTILE, patterns: [HOSTILE], always: [HOSTILE] };
+  const request = { permission: HOSTILE, command: HOSTILE, patterns: [HOSTILE], always: [HOSTILE] };
   const options = [{ label: HOSTILE, description: HOSTILE }];
   const questions = [{ header: HOSTILE, question: HOSTILE, options, multiple: true, custom: true }];
   return [
@@ -192,7 +195,7 @@ function hostileSession(): PageLine[] {
     {
       kind: 'asks',
       asks: [
-        { ...PERMISSION, sessionId: HOSTILE, ...asked },
+        { ...PERMISSION, sessionId: HOSTILE, ...request },
         { ...QUESTION, sessionId: HOSTILE, questions },
       ],
     },
@@ -201,7 +204,7 @@ function hostileSession(): PageLine[] {
   ];
 }
 
-async function fitsPhone(page: BrowserPage, what: string): Promise<void> {
+async function expectFitsPhone(page: BrowserPage, what: string): Promise<void> {
   const faults = `(() => {
     const seen = (one) => one.checkVisibility() && one.closest('.sr-only') === null;
     const all = [...document.querySelectorAll('body *')].filter(seen);
@@ -213,8 +216,8 @@ async function fitsPhone(page: BrowserPage, what: string): Promise<void> {
   expect(await page.evaluate<string[]>(faults), what).toEqual([]);
 }
 
-/** By an outline. */
-async function focusIsSeen(page: BrowserPage): Promise<void> {
+/** Expects an outline of at least 2 px around the focused element. */
+async function expectFocusOutline(page: BrowserPage): Promise<void> {
   const width = `parseFloat(getComputedStyle(document.activeElement).outlineWidth) * Number(getComputedStyle(document.activeElement).outlineStyle !== 'none')`;
   expect(await page.evaluate<number>(width)).toBeGreaterThanOrEqual(2);
 }

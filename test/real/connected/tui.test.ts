@@ -16,12 +16,12 @@ const READY = /Ask anything/;
 afterEach(endAll);
 
 test.skipIf(isMissing(PINNED_OPENCODE))(
-  'opencode draws, takes keys, follows the size, stops by Ctrl-Z, and ends; the terminal is as before',
+  'opencode draws, takes keys, resizes, stops on Ctrl-Z and ends, and the terminal is restored',
   async (context) => {
     needTmux(context);
     const { terminal, sandbox, registered, nothingLeft } = await openTerminalStage();
     const before = await ask(terminal, 'stty -a');
-    // As an alias of opencode: from elsewhere, with the directory to work in.
+    // Started as an alias of opencode would: in another directory, with the directory to work in as the argument.
     await terminal.type(`clear; cd /; ${WRAPPER} ${sandbox.directory}; echo "code=$?"`, 'Enter');
     await terminal.shows(READY);
     const file = await registered();
@@ -41,7 +41,7 @@ test.skipIf(isMissing(PINNED_OPENCODE))(
     await terminal.shows(/Stopped/);
     await terminal.type('clear; fg; echo "code=$?"', 'Enter');
     await terminal.shows(/typed "by hand"/);
-    // The first clears the line, the second ends it.
+    // The first Ctrl-C clears the line, the second one ends opencode.
     await terminal.type('', 'C-c');
     await terminal.shows(READY);
     await terminal.type('', 'C-c');

@@ -9,7 +9,7 @@ import { RESUMED_REPLY } from '../../rig/opencode-2/turns.ts';
 import { CONTINUED } from '../../rig/model/model-script.ts';
 import { data, openFakeService } from '../generations/grounds.ts';
 
-/** Behaviour of 2.1 that the preview lacks, on the fake. */
+/** Tests behaviour of 2.1 that the preview lacks, on the fake. */
 let fake: FakeOpencode2;
 let close: () => Promise<void>;
 let server: McpChild;
@@ -56,7 +56,7 @@ const since = async (work: () => Promise<unknown>): Promise<readonly FakeRequest
 };
 
 describe('a listing', () => {
-  test('asks two requests for all directories, and loads nothing', async () => {
+  test('sends two requests for all directories, and loads no directory', async () => {
     await rows();
     const asked = await since(() => rows());
     expect(asked.map(({ path }) => path).toSorted()).toEqual(['/api/session', '/api/session/active']);
@@ -69,7 +69,7 @@ describe('a listing', () => {
     expect([...fake.loaded]).toEqual([]);
   });
 
-  test('names directories as for OpenCode 1, and part of a name never means the service', async () => {
+  test('names directories as for OpenCode 1, and never resolves part of a name to the service', async () => {
     const names = (await rows()).map(({ name }) => name);
     expect(names).toEqual([
       expect.stringMatching(/^[\w.]+-app$/),
@@ -80,7 +80,7 @@ describe('a listing', () => {
     expect((await server.call('list_sessions', { instance: ':service' })).text).toContain('No instance fits');
   });
 
-  test('asks two more requests for each running session, and shows what it waits for', async () => {
+  test('sends two more requests for each running session, and shows its waiting requests', async () => {
     const { instance, session_id } = await newSession(other);
     await server.call('send', { instance, session_id, message: 'bash: echo wait' });
     const asked = await since(rows);
@@ -98,7 +98,7 @@ describe('a listing', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('asks many running sessions without a warning from Node', async () => {
+  test('of many running sessions causes no warning from Node', async () => {
     const { instance } = await newSession();
     const ids = Array.from({ length: 8 }, () => fake.addSession({ directory: app }).info.id);
     const gate = (index: number): string => `many-${index}`;
@@ -113,7 +113,7 @@ describe('a listing', () => {
     expect(server.stderr.slice(warned).join('\n')).not.toContain('MaxListeners');
   });
 
-  test('does not take an archived session as the latest', async () => {
+  test('does not show an archived session as the latest', async () => {
     const { instance, session_id } = await newSession();
     await fake.json('PATCH', `/api/session/${session_id}`, { archived: true }).catch(() => {});
     expect(data(await server.call('read', { instance }))['session']).not.toMatchObject({ id: session_id });
@@ -149,7 +149,7 @@ describe('a prompt runs once', () => {
 });
 
 describe('a request of an agent', () => {
-  test('by a form is answered in the types of its fields, and checked before anything is sent', async () => {
+  test('in a form is answered in the types of its fields, after a check of the answer', async () => {
     const { instance, session_id } = await newSession();
     fake.script('fill in', [
       {
@@ -186,7 +186,7 @@ describe('a request of an agent', () => {
     expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
   });
 
-  test('by a form that another client has just settled is not answered twice', async () => {
+  test('in a form that another client has just settled is not answered again', async () => {
     const { instance, session_id } = await newSession();
     fake.script('ask all', [{ kind: 'form', title: 'Which?', fields: [{ key: 'k', type: 'string' }] }]);
     await server.call('send', { instance, session_id, message: 'ask all' });
@@ -200,7 +200,7 @@ describe('a request of an agent', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('of a sub-agent is listed as one of a sub-agent', async () => {
+  test('of a sub-agent is listed as a request of a sub-agent', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));
     expect(sent).toMatchObject({ outcome: 'waiting' });
@@ -213,7 +213,7 @@ describe('a request of an agent', () => {
 });
 
 describe('a turn', () => {
-  test('continues through a compaction, whose summary is no answer', async () => {
+  test('continues through a compaction, and the summary is not part of its answer', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'too-long 1: echo: x' }));
     expect(sent).toMatchObject({ outcome: 'completed', text: CONTINUED });
@@ -228,7 +228,7 @@ describe('a turn', () => {
     });
   });
 
-  test('whose model is retried for long shows as retrying', async () => {
+  test('whose model is retried for a long time is shown as retrying', async () => {
     const { instance, session_id } = await newSession();
     fake.script('try long', [
       { kind: 'retry', message: 'the model is overloaded', status: 529 },
@@ -264,7 +264,7 @@ describe('a turn', () => {
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'warm' });
   });
 
-  test('without text completes, also after a message with a client’s own id', async () => {
+  test('without text completes, even after a message whose id a client chose', async () => {
     const { instance, session_id } = await newSession();
     await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: other' });
     await server.call('wait', { instances: [instance], session_id });
@@ -308,7 +308,7 @@ describe('a turn', () => {
   });
 });
 
-test('a killed service is offline in the next listing, and back in the one after its start', async () => {
+test('a killed service is offline in the next listing, and listed again after its restart', async () => {
   await rows();
   await fake.kill9();
   expect(new Set((await rows()).map(({ state }) => state))).toEqual(new Set(['offline']));
@@ -316,7 +316,7 @@ test('a killed service is offline in the next listing, and back in the one after
   expect(new Set((await rows()).map(({ state }) => state))).not.toContain('offline');
 });
 
-test('an answer that does not fit the contract is logged once, with route and field, over several surveys', async () => {
+test('an answer that does not match the contract is logged once over several surveys, with its route and field', async () => {
   const { instance, session_id } = await newSession();
   await server.call('send', { instance, session_id, message: 'bash: echo wait' });
   fake.setFault(({ path }) =>
@@ -350,7 +350,7 @@ test('get_diff shows the changes of a session', async () => {
   expect((await server.call('get_diff', { instance, session_id })).text).toContain('a.txt');
 });
 
-test('a stale password or version in the service file is an error that names the service', async () => {
+test('a stale password or version in the service file causes an error that names the service', async () => {
   const instance = await nameOf(undefined);
   const stateDir = join(fake.home, '.local', 'state', 'opencode');
   const { url, pid, version } = fake;

@@ -48,7 +48,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     return id;
   }
 
-  test('sees a turn run and end', async () => {
+  test('reports a turn as running and then as ended', async () => {
     const before = Date.now();
     const id = await prompt('gate-mid one: Begun. | Done.');
     const running = await world.becomes(id, 'busy');
@@ -61,7 +61,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     expect(await world.becomes(id, 'idle')).toMatchObject({ waiting: [] });
   });
 
-  test('sees a turn wait, and go on once a person has allowed it', async () => {
+  test('reports a turn that waits for a permission, and that it continues once the permission is given', async () => {
     const id = await prompt('bash: echo from the watcher');
     const { waiting } = await world.becomes(id, 'waiting');
     expect(waiting).toMatchObject([{ kind: 'permission', text: 'bash "echo from the watcher"' }]);
@@ -80,7 +80,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     await world.becomes(asking, 'idle');
   });
 
-  test('sees a turn fail, and one that is stopped', async () => {
+  test('reports a failed turn and an aborted turn', async () => {
     const failing = await prompt('fail 401');
     expect((await world.becomes(failing, 'failed')).reason).toMatch(/^opencode says "/);
     const stopped = await prompt('gate-mid two: Begun. | Done.');
@@ -89,7 +89,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     await preview.api(`/api/session/${stopped}/interrupt`, { method: 'POST' });
     expect((await world.becomes(stopped, 'interrupted')).reason).toBeDefined();
     model.release('two');
-    // The preview reports this by no event.
+    // The preview sends no event for this.
     const early = await prompt('gate early: Done.');
     await model.waitForGate('early');
     await world.becomes(early, 'busy');
@@ -98,7 +98,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     model.release('early');
   });
 
-  test('sees that the process was killed, and how its turn ended once it is back', async () => {
+  test('reports that the process was killed, and after a restart how its turn ended', async () => {
     const id = await prompt('gate-mid three: Begun. | Done.');
     await model.waitForGate('three');
     await world.becomes(id, 'busy');

@@ -6,23 +6,23 @@ import type { ReportedOverview } from '../../../src/model/report.ts';
 import type { WatchedSession } from '../../../src/model/watched.ts';
 import { forward } from '../http-listener.ts';
 
-/** One OpenCode 1 behind a fake node service. */
+/** An OpenCode 1 server behind a fake node service. */
 export interface FakeNodeServer {
   readonly id: string;
   readonly directory: string;
-  /** Target of the proxied requests. */
+  /** URL to which requests are forwarded. */
   readonly url?: string;
-  /** The watcher's report per directory, the own one first; undefined: its event stream is down. */
+  /** The watcher's report for each directory, the server's own directory first; undefined: the event stream is down. */
   readonly overviews?: readonly ReportedOverview[];
 }
 
 /** A scripted node service: the list, the states, and a proxy below each instance. */
 export class FakeNodeService {
-  /** False: an older service without states. */
+  /** False makes this an older service without states. */
   hasStates = true;
-  /** `states`, `instances`, or `GET <id>/path`. */
+  /** Received requests, each as `states`, `instances` or `GET <id>/path`. */
   readonly requests: string[] = [];
-  /** Held requests, with their paths. */
+  /** Responses of held requests, with the requests' paths. */
   readonly held = new Map<ServerResponse, string>();
   #servers: readonly FakeNodeServer[];
 
@@ -30,19 +30,19 @@ export class FakeNodeService {
     this.#servers = servers;
   }
 
-  /** Requests passed on to an opencode. */
+  /** Requests for an instance rather than for a list. */
   get passedOn(): readonly string[] {
     return this.requests.filter((one) => one !== 'states' && one !== 'instances');
   }
 
-  /** Changes the answer, and answers held requests with it. */
+  /** Changes the servers, and answers held requests with the new list. */
   say(servers: readonly FakeNodeServer[]): void {
     this.#servers = servers;
-    for (const [response, path] of this.held) this.#give(response, path);
+    for (const [response, path] of this.held) this.#respond(response, path);
     this.held.clear();
   }
 
-  /** Breaks every held request. */
+  /** Closes the connection of every held request. */
   cut(): void {
     for (const response of this.held.keys()) response.destroy();
     this.held.clear();
@@ -58,13 +58,13 @@ export class FakeNodeService {
     const { url = '', method, headers } = request;
     const isStates = url === STATES_PATH;
     if (!isStates && url !== LIST_PATH) {
-      this.#passOn(request, response);
+      this.#forward(request, response);
       return;
     }
     this.requests.push(isStates ? 'states' : 'instances');
     if (isStates && !this.hasStates) response.writeHead(404).end('Not a path of this service.');
     else if (method !== 'GET') response.writeHead(405).end();
-    else if (headers['if-none-match'] !== this.#answer(url).etag) this.#give(response, url);
+    else if (headers['if-none-match'] !== this.#answer(url).etag) this.#respond(response, url);
     else if (headers['prefer'] === undefined) response.writeHead(304).end();
     else {
       this.held.set(response, url);
@@ -72,7 +72,7 @@ export class FakeNodeService {
     }
   };
 
-  #give(response: ServerResponse, path: string): void {
+  #respond(response: ServerResponse, path: string): void {
     const { body, etag } = this.#answer(path);
     response.writeHead(200, { 'content-type': 'application/json', etag }).end(body);
   }
@@ -100,7 +100,7 @@ export class FakeNodeService {
     return { body, etag: `"${createHash('sha256').update(body).digest('base64url')}"` };
   }
 
-  #passOn(request: IncomingMessage, response: ServerResponse): void {
+  #forward(request: IncomingMessage, response: ServerResponse): void {
     const { url = '', method = '' } = request;
     const [id = '', ...rest] = url.slice(INSTANCE_PREFIX.length).split('/');
     this.requests.push(`${method} ${id}/${rest.join('/')}`);
@@ -113,7 +113,7 @@ export class FakeNodeService {
   }
 }
 
-/** The overview of an idle directory. */
+/** Returns the overview of an idle directory. */
 export function idleIn(directory: string, session?: Partial<WatchedSession>): ReportedOverview {
   const { id = 'ses_idle', title = 'A session' } = session ?? {};
   return {
@@ -126,7 +126,7 @@ export function idleIn(directory: string, session?: Partial<WatchedSession>): Re
   };
 }
 
-/** The overview of a directory with a running session, or with one that waits for permission to run `command`. */
+/** Returns the overview of a directory with a running session, or with a session that waits for permission to run `command`. */
 export function busyIn(directory: string, fields: Partial<WatchedSession> = {}, command?: string): ReportedOverview {
   const id = fields.id ?? 'ses_busy';
   const waiting =

@@ -16,7 +16,7 @@ export const SMALL_MODEL_ID = 'scripted-small';
 /** The model's context in tokens; opencode compacts at some 20,000 less. */
 export const CONTEXT_TOKENS = 100_000;
 
-/** Providers' own words, which opencode recognises. */
+/** An error text of real providers, which opencode recognises. */
 const TOO_LONG = `This model's maximum context length is ${CONTEXT_TOKENS} tokens.`;
 
 /** The answer to every request for the summary of a compaction. */
@@ -26,7 +26,7 @@ export const SCRIPTED_SUMMARY = 'Scripted summary of what was said';
 export const SCRIPTED_TITLE = 'Scripted session';
 
 export interface ModelRequest {
-  /** `title`: opencode asks its small model for a session's title, at any time. `summary`: it compacts. */
+  /** `title`: opencode asks its small model for a session's title, at any time. `summary`: opencode compacts the session. */
   readonly kind: 'turn' | 'title' | 'summary';
   /** The last user message without opencode's own reminders. Two text parts are joined by a newline. */
   readonly text: string;
@@ -34,9 +34,9 @@ export interface ModelRequest {
   readonly step: number;
   /** The newest tool result as the model sees it, in a request with `step` above 0. */
   readonly toolResult?: string;
-  /** The session that asked: sub-agents have their own. */
+  /** The session that sent the request; each sub-agent has its own. */
   readonly sessionID: string | undefined;
-  /** When it arrived, ms since the epoch. */
+  /** Arrival of the request, in ms since the epoch. */
   readonly atMs: number;
   readonly model: string;
   /** Every user message of the conversation so far, oldest first. */
@@ -67,7 +67,7 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
   const failures = new Map<string, number>();
   /** The number of further requests that use more tokens than the context has, by session. */
   const overflows = new Map<string, number>();
-  const matching = (text: string): ModelRequest[] =>
+  const turnsWithText = (text: string): ModelRequest[] =>
     requests.filter((request) => request.kind === 'turn' && request.step === 0 && request.text === text);
 
   const listener = await listenHttp((request, response) => {
@@ -78,48 +78,49 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
 
   async function handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
     if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') return void failWith(response, 404);
-    const gone = new AbortController();
+    const closed = new AbortController();
     const body: ChatRequest = JSON.parse(await readText(incoming));
     const recorded = { ...describeRequest(body, incoming), aborted: false };
     response.once('close', () => {
       recorded.aborted = !response.writableFinished;
-      gone.abort();
+      closed.abort();
     });
     requests.push(recorded);
 
     const sink = replySink(body, response);
     const step = parseScript(scriptOf(recorded.text));
-    const goesOn = recorded.kind === 'turn' ? perform(step, recorded, response, sink, gone.signal) : answerOpencode();
-    if (!(await goesOn) || gone.signal.aborted) return;
+    const isUnfinished =
+      recorded.kind === 'turn' ? perform(step, recorded, response, sink, closed.signal) : answerOpencode();
+    if (!(await isUnfinished) || closed.signal.aborted) return;
     sink.end(step.kind === 'ends' ? step.finish : undefined, overflowsNow(recorded, step) ? CONTEXT_TOKENS : undefined);
 
-    /** Requests of opencode's own. False once the whole response is sent. */
+    /** Answers opencode's requests for titles and summaries. Returns false if the whole response has been sent. */
     async function answerOpencode(): Promise<boolean> {
       if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
       else {
         const conversation = recorded.userTexts.join('\n');
         if (conversation.includes('summary-too')) return failWith(response, 400, { message: TOO_LONG });
-        if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, gone.signal);
+        if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, closed.signal);
         sink.text(SCRIPTED_SUMMARY);
       }
       return true;
     }
   }
 
-  /** False once the whole response is sent. */
+  /** Runs a step of the script. Returns false if the whole response has been sent. */
   async function perform(
     step: Step,
     request: ModelRequest,
     response: ServerResponse,
     sink: ReplySink,
-    gone: AbortSignal,
+    closed: AbortSignal,
   ): Promise<boolean> {
     switch (step.kind) {
       case 'text':
         for (const chunk of step.chunks) {
           sink.text(chunk);
-          if (step.everyMs > 0) await delay(step.everyMs, undefined, { signal: gone }).catch(() => {});
-          if (gone.aborted) break;
+          if (step.everyMs > 0) await delay(step.everyMs, undefined, { signal: closed }).catch(() => {});
+          if (closed.aborted) break;
         }
         return true;
       case 'reasoning':
@@ -129,12 +130,12 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
       case 'gate':
         sink.start();
         if (step.before !== '') sink.text(step.before);
-        await gates.pass(step.name, gone);
-        if (!gone.aborted) sink.text(step.after);
+        await gates.pass(step.name, closed);
+        if (!closed.aborted) sink.text(step.after);
         return true;
       case 'hang':
-        await gates.pass(step.name, gone);
-        if (!gone.aborted) sink.text(HANG_REPLY);
+        await gates.pass(step.name, closed);
+        if (!closed.aborted) sink.text(HANG_REPLY);
         return true;
       case 'ends':
         sink.text(step.text);
@@ -147,16 +148,16 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
       }
       case 'fail':
         if (failsNow(step, request.text)) {
-          // Real backoff begins at 2 s; a script that ends well should not take that long.
+          // Real backoff begins at 2 s; a script that succeeds in the end should not take that long.
           return failWith(response, step.status, step.times === undefined ? {} : { retryAfterMs: 50 });
         }
         sink.text(step.afterwards ?? '');
         return true;
       case 'too-long':
         if (failsNow(step, request.text)) return failWith(response, 400, { message: TOO_LONG });
-        return perform(step.inner, request, response, sink, gone);
+        return perform(step.inner, request, response, sink, closed);
       case 'overflow':
-        return perform(step.inner, request, response, sink, gone);
+        return perform(step.inner, request, response, sink, closed);
     }
   }
 
@@ -167,7 +168,7 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
     return count <= times;
   }
 
-  /** Whether this reply leaves no room in the context. opencode's own prompt continues the script before it. */
+  /** Whether this reply leaves no room in the context. opencode's own prompt after a compaction continues the previous script. */
   function overflowsNow({ kind, sessionID = '', text, step: results }: ModelRequest, step: Step): boolean {
     if (kind !== 'turn') return false;
     if (step.kind === 'overflow' && results === 0) overflows.set(sessionID, step.times);
@@ -180,12 +181,13 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
   return {
     url: `${listener.url}/v1`,
     requests,
-    turns: (text) => matching(text).length,
+    turns: (text) => turnsWithText(text).length,
     waitForTurn(text) {
-      const seen = (): string => JSON.stringify(requests.map(({ kind, text: got, step }) => `${kind} ${step}: ${got}`));
+      const received = (): string =>
+        JSON.stringify(requests.map(({ kind, text: got, step }) => `${kind} ${step}: ${got}`));
       return until(
-        () => `a turn of ${JSON.stringify(text)}; the model saw ${seen()}`,
-        () => matching(text)[0],
+        () => `a turn of ${JSON.stringify(text)}; the model saw ${received()}`,
+        () => turnsWithText(text)[0],
       );
     },
     release: (gate) => gates.open(gate),

@@ -13,7 +13,7 @@ const RECORDED = [
     'xvY2FsAAAQAAEAABGUAFcDdj0xE2lkPXItaThXbnpnbmxsekliMHIQbmFtZT1vbmUtcHJvamVjdAhob3N0PW9uZSRkaXI9L3RtcC9vcGVuY29k' +
     'ZS1yaWctWDd6dHh4L3Byb2plY3QJX3NlcnZpY2VzB19kbnMtc2QEX3VkcAVsb2NhbAAADAABAAAAeAAaDV9vcGVuY29kZS1tY3AEX3RjcAVsb2' +
     'NhbAAZb3BlbmNvZGUtci1pOFduemdubGx6SWIwcgVsb2NhbAAAAQABAAAAeAAEwKgBCw==',
-  // The goodbye of opencode-connected.
+  // opencode-connected --lan says goodbye.
   'AACEAAAAAAUAAAAADV9vcGVuY29kZS1tY3AEX3RjcAVsb2NhbAAADAABAAAAAAA0GW9wZW5jb2RlLXItaThXbnpnbmxsekliMHINX29wZW5jb2' +
     'RlLW1jcARfdGNwBWxvY2FsABlvcGVuY29kZS1yLWk4V256Z25sbHpJYjByDV9vcGVuY29kZS1tY3AEX3RjcAVsb2NhbAAAIQABAAAAAAAnAAAA' +
     'ABIrGW9wZW5jb2RlLXItaThXbnpnbmxsekliMHIFbG9jYWwAGW9wZW5jb2RlLXItaThXbnpnbmxsekliMHINX29wZW5jb2RlLW1jcARfdGNwBW' +

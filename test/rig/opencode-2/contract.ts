@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 
 import { z } from 'zod';
 
-/** A type of `contract.json`: as in JSON Schema, but an object with `properties` has no others, and `values` are a record's. */
+/** A type in `contract.json`: JSON Schema, except that an object with `properties` allows no others, and `values` is the type of a record's values. */
 interface Shape {
   readonly $ref?: string;
   readonly anyOf?: readonly Shape[];
@@ -16,12 +16,12 @@ interface Shape {
 }
 
 export interface ContractRoute {
-  /** The directory whose plugins it runs: named in the query or header, that of the session, or none. */
+  /** Where the route gets the directory whose plugins it runs: the query or header, the session, or nowhere. */
   readonly loads: 'nothing' | 'query' | 'session';
   readonly query?: Shape;
   readonly body?: Shape;
   readonly bodyRequired?: boolean;
-  /** By status; null: no JSON body. */
+  /** Bodies by status; null: no JSON body. */
   readonly answers: Readonly<Record<string, Shape | null>>;
 }
 
@@ -33,30 +33,30 @@ interface Contract {
   readonly $defs: Readonly<Record<string, Shape>>;
 }
 
-/** The used types and paths of OpenCode 2.1.2; `make-contract.mjs` names their origin. */
+/** The types and paths of OpenCode 2.1.2 that we use; `make-contract.mjs` names their origin. */
 export const CONTRACT: Contract = JSON.parse(readFileSync(new URL('contract.json', import.meta.url), 'utf8'));
 
-const built = new WeakMap<Shape, z.ZodType>();
+const builtTypes = new WeakMap<Shape, z.ZodType>();
 
-/** The fault in a request's query, if any. */
+/** Returns the fault in a request's query, if any. */
 export function checkQuery({ query = { properties: {} } }: ContractRoute, value: unknown): string | undefined {
   return check(query, value);
 }
 
-/** The fault in a request's body, if any. */
+/** Returns the fault in a request's body, if any. */
 export function checkBody({ body, bodyRequired }: ContractRoute, value: unknown): string | undefined {
   if (value === undefined) return bodyRequired === true ? 'a body is missing' : undefined;
   return body ? check(body, value) : 'a body that the route does not take';
 }
 
-/** The fault in an answer, if any. A stream's head and a file have no JSON body. */
+/** Returns the fault in an answer, if any. A stream's head and a file have no JSON body. */
 export function checkAnswer({ answers }: ContractRoute, status: number, body: unknown): string | undefined {
   const shape = answers[status] === undefined ? CONTRACT.errors[status] : answers[status];
   if (shape === undefined) return `status ${status} is not one of the route's`;
   return shape === null ? undefined : check(shape, body);
 }
 
-/** The fault in an event, if any. */
+/** Returns the fault in an event, if any. */
 export function checkEvent(event: { readonly type: string }): string | undefined {
   const shape = EVENTS[event.type];
   return shape ? check(shape, event) : `no event ${event.type}`;
@@ -66,7 +66,7 @@ const DURABLE: Shape = {
   properties: { aggregateID: { type: 'string' }, seq: { type: 'integer' }, version: { type: 'integer' } },
   required: ['aggregateID', 'seq', 'version'],
 };
-/** By type, envelope included. */
+/** The shape of each event type, envelope included. */
 const EVENTS: Readonly<Record<string, Shape>> = Object.fromEntries(
   Object.entries(CONTRACT.events).map(([type, { durable, data }]): [string, Shape] => {
     const properties: Record<string, Shape> = { id: { type: 'string' }, type: { const: type }, data };
@@ -82,7 +82,7 @@ function check(shape: Shape, value: unknown): string | undefined {
   return result.success ? undefined : result.error.issues.map((issue) => describe(issue)).join('; ');
 }
 
-/** The fault of the nearest variant of a union. */
+/** Describes an issue; for a union, the issues of the nearest variant. */
 function describe(issue: z.core.$ZodIssue, above: readonly PropertyKey[] = []): string {
   const path = [...above, ...issue.path];
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {
@@ -98,17 +98,17 @@ function distance(issues: readonly z.core.$ZodIssue[]): number {
 }
 
 function build(shape: Shape): z.ZodType {
-  let found = built.get(shape);
-  if (!found) built.set(shape, (found = make(shape)));
-  return found;
+  let type = builtTypes.get(shape);
+  if (!type) builtTypes.set(shape, (type = convert(shape)));
+  return type;
 }
 
-function make(shape: Shape): z.ZodType {
+function convert(shape: Shape): z.ZodType {
   if (shape.$ref !== undefined) {
-    const referred = CONTRACT.$defs[shape.$ref.slice('#/$defs/'.length)];
-    if (!referred) throw new Error(`contract.json has no ${shape.$ref}`);
+    const target = CONTRACT.$defs[shape.$ref.slice('#/$defs/'.length)];
+    if (!target) throw new Error(`contract.json has no ${shape.$ref}`);
     // Types may refer to themselves.
-    return z.lazy(() => build(referred));
+    return z.lazy(() => build(target));
   }
   if (shape.anyOf) return z.union(shape.anyOf.map(build));
   if (shape.const !== undefined) return z.literal(shape.const);

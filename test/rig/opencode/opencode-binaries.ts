@@ -3,17 +3,17 @@ import { fileURLToPath } from 'node:url';
 
 import { isSkipped } from '../needed.ts';
 
-/** What the tests mean by "opencode": the newest version that is supported. */
+/** The newest supported version, which the tests call "opencode". */
 export const PINNED_OPENCODE = fileURLToPath(
   new URL('../../opencodes/node_modules/opencode-pinned/bin/opencode.exe', import.meta.url),
 );
 
-/** The oldest version that is supported, from `test/opencodes`. */
+/** The oldest supported version. */
 export const OLDEST_OPENCODE = fileURLToPath(
   new URL('../../opencodes/node_modules/opencode-oldest/bin/opencode.exe', import.meta.url),
 );
 
-/** Both of generation 1, for suites that must hold on both. */
+/** Both versions of OpenCode 1, for suites that run on each. */
 export const OPENCODES = [
   { name: 'pinned opencode', binary: PINNED_OPENCODE },
   { name: 'oldest opencode', binary: OLDEST_OPENCODE },
@@ -24,7 +24,7 @@ export const PREVIEW_OPENCODE = fileURLToPath(
   new URL('../../opencodes/node_modules/@opencode-ai/cli-linux-x64/bin/lildax', import.meta.url),
 );
 
-/** For `describe.skipIf`. */
+/** For `describe.skipIf`: whether the binary is missing. Fails instead in CI. */
 export function isMissing(binary: string): boolean {
   return isSkipped(existsSync(binary) ? undefined : `needs ${binary}: run node scripts/install-components.mjs`);
 }

@@ -8,26 +8,26 @@ import { PINNED_OPENCODE } from '../opencode/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox, type SandboxOptions } from '../opencode/opencode-sandbox.ts';
 import { processesIn } from '../processes.ts';
 
-/** The wrapper as it is published. */
+/** The wrapper's built script. */
 export const CONNECTED_SCRIPT = fileURLToPath(new URL('../../../dist/opencode-connected.js', import.meta.url));
 
-/** As for a real opencode: two cores may be shared by several. */
+/** As for a real opencode: several wrappers may share two cores. */
 const START_LIMIT_MS = 90_000;
 
 export interface ConnectedOptions extends SandboxOptions {
   /** Default: `--headless`. */
   readonly args?: readonly string[];
-  /** Another opencode than the pinned one. */
+  /** Path of an opencode; default: the pinned one. */
   readonly opencode?: string;
-  /** A command that runs the wrapper elsewhere, as its own process: `ip netns exec …`. */
+  /** A command that replaces itself with the wrapper elsewhere, such as `ip netns exec …`. */
   readonly prefix?: readonly [string, ...string[]];
-  /** Runs it in a terminal, whose output is in `output()`; the wrapper is then a child of the spawned process. */
+  /** Runs the wrapper in a terminal, whose output is in `output()`; the wrapper is then a child of the spawned process. */
   readonly inTerminal?: boolean;
-  /** Default: its own, which does not exist yet. */
+  /** Default: a registry directory in the sandbox, which does not exist yet. */
   readonly registry?: string;
 }
 
-/** Runs a command in its own terminal and passes its exit code on. Arguments may not hold quotation marks. */
+/** Runs a command in its own terminal and returns its exit code. Arguments must not contain single quotes. */
 const IN_TERMINAL = ['/bin/sh', '-c', `exec script -qec "$(printf "'%s' " "$@")" /dev/null`, 'sh'] as const;
 
 export interface Registered {
@@ -53,7 +53,7 @@ export async function startConnected(options: ConnectedOptions = {}): Promise<Co
   return new ConnectedChild(child, sandbox, registry, env);
 }
 
-/** The wrapper's environment in a sandbox. */
+/** Returns the wrapper's environment in a sandbox. */
 export function connectedEnvironment(
   sandbox: OpencodeSandbox,
   registry: string,
@@ -63,17 +63,17 @@ export function connectedEnvironment(
   return { OPENCODE_BIN: options.opencode ?? PINNED_OPENCODE, RELAY_REGISTRY_DIR: registry, ...env };
 }
 
-/** All files below a folder, hidden ones included. */
+/** Lists all files below a folder, hidden ones included. */
 export async function filesIn(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
   return entries.filter((entry) => !entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name));
 }
 
-/** The built wrapper, running. */
+/** A running process of the built wrapper. */
 export class ConnectedChild implements AsyncDisposable {
   readonly registry: string;
   readonly directory: string;
-  /** The wrapper's environment, for other programs of the same person. */
+  /** The wrapper's environment, for other programs of the same user. */
   readonly env: Readonly<Record<string, string>>;
   readonly #child: LoggedChild;
   readonly #sandbox: OpencodeSandbox;
@@ -100,19 +100,19 @@ export class ConnectedChild implements AsyncDisposable {
     return this.#child.output;
   }
 
-  /** Resolves with its registration, once it answers. */
+  /** Resolves with the wrapper's registration once it is written. */
   async registered(): Promise<Registered> {
-    const look = async (): Promise<Registered | undefined> => {
+    const readRegistration = async (): Promise<Registered | undefined> => {
       const state = await this.#state();
       if (state === undefined) return undefined;
       const found = parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
-      // Until its own is written, an earlier wrapper's may be there.
+      // An earlier wrapper's registration may be there until this wrapper writes its own.
       return found?.id === state.id ? found : undefined;
     };
-    return this.#child.until(`a registration in ${this.registry}`, look, START_LIMIT_MS);
+    return this.#child.until(`a registration in ${this.registry}`, readRegistration, START_LIMIT_MS);
   }
 
-  /** The password stored beside the registrations. */
+  /** Reads the password stored beside the registrations. */
   async password(): Promise<string> {
     const { id } = await this.registered();
     return (await readFile(join(this.registry, '.credentials', id), 'utf8')).trim();
@@ -123,7 +123,7 @@ export class ConnectedChild implements AsyncDisposable {
     this.#child.signal(signal);
   }
 
-  /** Leftovers: files in the registry and its state folder, and processes. */
+  /** Lists leftovers: files in the registry and the state folder, and processes. */
   async left(): Promise<readonly string[]> {
     const files = await Promise.all([filesIn(this.registry), filesIn(this.#stateFolder)]);
     const pids = await processesIn(this.#sandbox.env['TMPDIR'] ?? '');
@@ -143,7 +143,7 @@ export class ConnectedChild implements AsyncDisposable {
     return join(this.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected');
   }
 
-  /** Its own state file: another wrapper may share the registry. */
+  /** Reads this wrapper's state file; another wrapper may share the registry. */
   async #state(): Promise<{ readonly id: string; readonly registryFile: string } | undefined> {
     for (const path of await filesIn(this.#stateFolder)) {
       const text = await readFile(path, 'utf8').catch(() => '');
@@ -156,7 +156,7 @@ export class ConnectedChild implements AsyncDisposable {
   }
 }
 
-/** Undefined for an incomplete file. */
+/** Returns undefined for an incomplete file. */
 function parse(text: string): unknown {
   try {
     return JSON.parse(text);

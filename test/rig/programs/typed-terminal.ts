@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { stripVTControlCharacters } from 'node:util';
 
-/** What a person types once the terminal's latest output matches. */
+/** Keys to type once the terminal's output since the last answer matches the prompt. */
 export type Answers = readonly (readonly [prompt: RegExp, keys: string])[];
 
 export interface TypedTerminal {
@@ -10,11 +10,11 @@ export interface TypedTerminal {
   shown(): string;
   /** Resolves with the exit code. */
   readonly ended: Promise<number | null>;
-  /** Closes the terminal, which hangs up what runs in it. */
+  /** Closes the terminal, which hangs up the programs in it. */
   close(): void;
 }
 
-/** Runs a shell script in a terminal of 100 by 40 and answers its prompts. */
+/** Runs a shell script in a terminal of 100 columns and 40 rows, and answers its prompts. */
 export function openTypedTerminal(
   script: string,
   env: Readonly<Record<string, string>>,
@@ -27,15 +27,15 @@ export function openTypedTerminal(
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   let shown = '';
-  let answered = 0;
+  let answeredLength = 0;
   child.stdin.on('error', () => {});
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       shown += text;
-      const rest = stripVTControlCharacters(shown.slice(answered));
-      const keys = answers.find(([prompt]) => prompt.test(rest))?.[1];
+      const latest = stripVTControlCharacters(shown.slice(answeredLength));
+      const keys = answers.find(([prompt]) => prompt.test(latest))?.[1];
       if (keys === undefined) return;
-      answered = shown.length;
+      answeredLength = shown.length;
       child.stdin.write(keys);
     });
   }
