@@ -10,18 +10,18 @@ import type { Stage } from '../stage.ts';
 import { type Listing, MOST_ROWS } from './listing.ts';
 
 const FIRST_LIVE_PORT = 21_000;
-/** 504 services in all: just over the 500 that discovery keeps. */
+/** 504, of which 500 count. */
 const ADDRESSES = 8;
-const SERVICES_PER_ADDRESS = 63;
-/** Poll interval; one list_instances call takes about as long. */
+const EACH = 63;
+/** Poll interval; one list takes about as long. */
 const POLL_MS = 2;
-const LISTED_TIMEOUT_MS = 10_000;
+const GIVE_UP_MS = 10_000;
 /** Longer than discovery's pause after a scan, so that each packet finds it idle. */
 const REST_MS = 400;
-/** The default discovery interval. */
-const DEFAULT_DISCOVERY = { TRANSPORT: 'mdns', OPENCODE_MDNS_INTERFACES: 'all', DISCOVERY_INTERVAL_MS: '30000' };
+/** Discovery rounds and questions as by default. */
+const AS_INSTALLED = { TRANSPORT: 'mdns', OPENCODE_MDNS_INTERFACES: 'all', DISCOVERY_INTERVAL_MS: '30000' };
 
-/** Measures on a LAN of network namespaces; returns no figures if they cannot be created. */
+/** On a LAN of network namespaces; empty if they cannot be created. */
 export async function lanFigures(stage: Stage, samples: number, seconds: number): Promise<readonly Figure[]> {
   const missing = missingForNamespaces();
   if (missing !== undefined) {
@@ -36,12 +36,12 @@ export async function lanFigures(stage: Stage, samples: number, seconds: number)
   ];
 }
 
-/** Times from announcing an instance to the first list that shows it healthy. */
+/** From announcing an instance to the first list that shows it healthy. */
 async function packetToListing(stage: Stage, viewer: Machine, other: Machine, samples: number): Promise<number[]> {
   const live = Array.from({ length: samples }, (_, index) => FIRST_LIVE_PORT + index);
   const options = { addresses: [other.on(1)], each: 0, live };
   await using crowd = await stage.startLanCrowd(inside(other.namespace), options);
-  await using server = await stage.startServer({ before: inside(viewer.namespace), env: DEFAULT_DISCOVERY });
+  await using server = await stage.startServer({ before: inside(viewer.namespace), env: AS_INSTALLED });
   await server.call('instances');
   const measured: number[] = [];
   for (const port of live) {
@@ -49,7 +49,7 @@ async function packetToListing(stage: Stage, viewer: Machine, other: Machine, sa
     const startMs = performance.now();
     await crowd.ask({ order: 'announce', port });
     const url = `http://${other.on(1)}:${port}`;
-    await until(`${url} to be listed`, () => isListed(server, url), LISTED_TIMEOUT_MS, POLL_MS);
+    await until(`${url} to be listed`, () => isListed(server, url), GIVE_UP_MS, POLL_MS);
     measured.push(performance.now() - startMs);
   }
   return measured;
@@ -60,22 +60,18 @@ async function isListed(server: ServerProcess, url: string): Promise<boolean> {
   return data.instances.some((row) => row.state === 'idle' && row.via.endsWith(url));
 }
 
-/** Longest measurement without services; only the one with services is worth an hour. */
-const MAX_IDLE_S = 600;
+/** An idle LAN; the interesting case is an hour with services. */
+const MOST_ALONE_S = 600;
 
 /** The server's load while 500 services answer its questions and nothing listens on their ports. */
 async function browsing(stage: Stage, viewer: Machine, other: Machine, seconds: number): Promise<readonly Figure[]> {
   const addresses = Array.from({ length: ADDRESSES }, (_, index) => `192.168.1.${200 + index}`);
   for (const address of addresses) await other.alias(address);
-  await using crowd = await stage.startLanCrowd(inside(other.namespace), {
-    addresses,
-    each: SERVICES_PER_ADDRESS,
-    live: [],
-  });
+  await using crowd = await stage.startLanCrowd(inside(other.namespace), { addresses, each: EACH, live: [] });
   const measure = async (
     seconds: number,
   ): Promise<{ readonly share: number; readonly mb: number; readonly highest: number }> => {
-    await using server = await stage.startServer({ before: inside(viewer.namespace), env: DEFAULT_DISCOVERY });
+    await using server = await stage.startServer({ before: inside(viewer.namespace), env: AS_INSTALLED });
     await server.call('instances');
     const [beforeMs, startMs] = [processorMs(server.pid), performance.now()];
     await delay(seconds * 1000);
@@ -83,16 +79,16 @@ async function browsing(stage: Stage, viewer: Machine, other: Machine, seconds: 
     const { now, highest } = residentMb(server.pid);
     return { share, mb: now, highest };
   };
-  const idleS = Math.min(seconds, MAX_IDLE_S);
-  const idle = await measure(idleS);
+  const aloneS = Math.min(seconds, MOST_ALONE_S);
+  const alone = await measure(aloneS);
   const { services } = await crowd.ask<{ readonly services: number }>({ order: 'crowd' });
-  const crowded = await measure(seconds);
+  const among = await measure(seconds);
   const during = `${seconds} s of browsing, ${Math.min(services, 500)} services`;
   return [
-    figure(`processor time per second in ${during}`, 'ms', 1000 * crowded.share),
-    figure(`processor time per second in ${idleS} s of browsing, none`, 'ms', 1000 * idle.share),
-    figure(`resident memory after ${during}`, 'MB', crowded.mb),
-    figure(`highest resident memory in ${during}`, 'MB', crowded.highest),
-    figure(`resident memory after ${idleS} s of browsing, none`, 'MB', idle.mb),
+    figure(`processor time per second in ${during}`, 'ms', 1000 * among.share),
+    figure(`processor time per second in ${aloneS} s of browsing, none`, 'ms', 1000 * alone.share),
+    figure(`resident memory after ${during}`, 'MB', among.mb),
+    figure(`highest resident memory in ${during}`, 'MB', among.highest),
+    figure(`resident memory after ${aloneS} s of browsing, none`, 'MB', alone.mb),
   ];
 }

@@ -26,7 +26,7 @@ export async function listBytes(stage: Stage): Promise<number> {
   return bytes;
 }
 
-/** Size of the whole message with each tool's default result. Leaves out tools that only change a session: their results are short. */
+/** Size of each tool's default answer, the whole message. Tools that only change a session answer little. */
 async function resultFigures(stage: Stage): Promise<Figure[]> {
   await using fleet = await stage.startFleet({ live: INSTANCES });
   await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });

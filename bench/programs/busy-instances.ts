@@ -1,11 +1,11 @@
 import type { LoadGauge } from '../../test/rig/fake/fake-opencode.ts';
 
-/** Counts the instances with an open request, and their maximum since the last `takeMax()`. */
+/** How many instances have a request open: now, and at most since the last reading. */
 export class BusyInstances {
   #now = 0;
   #max = 0;
 
-  /** Returns a gauge for one instance. */
+  /** The gauge of one instance. */
   gauge(): LoadGauge {
     let open = 0;
     const change = (next: number): void => {
