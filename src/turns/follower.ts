@@ -195,7 +195,7 @@ export class Follower {
       if (!(error instanceof RequestError)) throw error;
       if (error.status === 404) return this.#sessionMissing();
       // If the events show the end, it counts even if the store cannot be read.
-      if (!this.#transcript.concluded) return undefined;
+      if (isBusy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
     // While the session is busy, the turn may be compacted and go on, unless it is a later turn that keeps it busy.
